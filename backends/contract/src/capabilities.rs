@@ -1,0 +1,59 @@
+//! What a store can do, asked before it is used.
+
+use std::time::Duration;
+
+/// What a store promises. A field exists because code branches on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent promise with a name of its own"
+)]
+pub struct Capabilities {
+    /// Messages of one producer are delivered in the order of their posts.
+    pub fifo: bool,
+    /// Claims are supported.
+    pub claims: bool,
+    /// An acknowledged message survives a crash of the backend.
+    pub durable: bool,
+    /// A message is delivered until it is deleted or expires.
+    pub at_least_once: bool,
+    /// Made for a high rate of messages.
+    pub high_throughput: bool,
+    /// Messages can be listed and got by id. Without it both are `Unsupported`.
+    pub browse: bool,
+    /// The largest body in bytes, where the store has a limit of its own.
+    pub largest_body: Option<u64>,
+    /// The longest delay, where the store has a limit of its own.
+    pub longest_delay: Option<Duration>,
+    /// The longest claim, renewals included, where the store has a limit of its own.
+    pub longest_claim: Option<Duration>,
+}
+
+impl Capabilities {
+    /// Everything the API promises, without limits.
+    pub const FULL: Self = Self {
+        fifo: true,
+        claims: true,
+        durable: true,
+        at_least_once: true,
+        high_throughput: true,
+        browse: true,
+        largest_body: None,
+        longest_delay: None,
+        longest_claim: None,
+    };
+
+    /// The names by which the API shows them, in the order of the specification (spec: pools-flavors.md 1).
+    pub fn names(&self) -> Vec<&'static str> {
+        [
+            (self.fifo, "FIFO"),
+            (self.claims, "CLAIMS"),
+            (self.durable, "DURABILITY"),
+            (self.at_least_once, "AOD"),
+            (self.high_throughput, "HIGH_THROUGHPUT"),
+        ]
+        .into_iter()
+        .filter_map(|(has, name)| has.then_some(name))
+        .collect()
+    }
+}

@@ -1,0 +1,197 @@
+//! The names of things. A value of one of these types is valid; parsing is the only way to make one from text.
+
+use std::fmt;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+/// The name or the id is outside its rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidName;
+
+impl fmt::Display for InvalidName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name is outside its rules")
+    }
+}
+
+impl std::error::Error for InvalidName {}
+
+/// A tenant: 1 to 256 characters of any kind (spec: http.md 1).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProjectId(Arc<str>);
+
+impl ProjectId {
+    /// Accepts any non-empty text of at most 256 characters.
+    pub fn parse(text: &str) -> std::result::Result<Self, InvalidName> {
+        if (1..=256).contains(&text.chars().count()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName)
+        }
+    }
+
+    /// The id as the client wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A queue's name inside its project: 1 to 64 of `a-z A-Z 0-9 _ - .` (spec: http.md 1).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueName(Arc<str>);
+
+impl QueueName {
+    /// Accepts exactly the specified alphabet and length; a trailing newline is refused (quirk Q-HTTP-4).
+    pub fn parse(text: &str) -> std::result::Result<Self, InvalidName> {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidName)
+        }
+    }
+
+    /// The name as the client wrote it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A queue of a project: the address of every message operation. Cloning is cheap.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct QueueKey {
+    /// The tenant.
+    pub project: ProjectId,
+    /// The queue's name inside it.
+    pub name: QueueName,
+}
+
+impl QueueKey {
+    /// Joins a project and a queue name.
+    pub fn new(project: ProjectId, name: QueueName) -> Self {
+        Self { project, name }
+    }
+}
+
+/// Names a message for as long as it lives, in whatever store it is.
+///
+/// The server mints ids (UUID version 7), and imported messages keep the id that they had, of any version.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub Uuid);
+
+impl MessageId {
+    /// Reads the canonical form only: ids are compared byte for byte, so an upper-case copy names nothing.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_canonical(text).map(Self)
+    }
+}
+
+/// Names a claim for as long as it runs. A claim id is used for one claim only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClaimId(pub Uuid);
+
+impl ClaimId {
+    /// Reads the canonical form only, as for messages.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_canonical(text).map(Self)
+    }
+}
+
+/// Who posted a message: what the `Client-ID` header said. Listings without `echo` leave out the asker's own messages.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub enum ClientId {
+    /// A UUID in any of its spellings, normalised.
+    Uuid(Uuid),
+    /// Any other text, where configuration allows it.
+    Text(Arc<str>),
+}
+
+/// A UUID in lower-case hyphenated form, and in no other.
+fn parse_canonical(text: &str) -> Option<Uuid> {
+    let id = Uuid::try_parse_ascii(text.as_bytes()).ok()?;
+    let mut canonical = [0; uuid::fmt::Hyphenated::LENGTH];
+    (id.as_hyphenated().encode_lower(&mut canonical) == text).then_some(id)
+}
+
+macro_rules! shown_as_text {
+    ($($type:ty: $me:ident => $text:expr;)*) => {$(
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let $me = self;
+                fmt::Display::fmt(&$text, f)
+            }
+        }
+
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    )*};
+}
+
+shown_as_text! {
+    ProjectId: id => id.0;
+    QueueName: name => name.0;
+    QueueKey: key => format_args!("{}/{}", key.project, key.name);
+    MessageId: id => id.0.as_hyphenated();
+    ClaimId: id => id.0.as_hyphenated();
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Uuid(id) => fmt::Display::fmt(id, f),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queue_names_have_one_alphabet_and_one_length() {
+        let longest = "x".repeat(64);
+        for good in ["a", "A-b_c.9", longest.as_str()] {
+            assert_eq!(QueueName::parse(good).expect(good).as_str(), good);
+        }
+        let too_long = "x".repeat(65);
+        for bad in ["", "a b", "a\n", "a/b", "ä", too_long.as_str()] {
+            assert_eq!(QueueName::parse(bad), Err(InvalidName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn project_ids_are_counted_in_characters() {
+        assert!(ProjectId::parse(&"ä".repeat(256)).is_ok());
+        assert!(ProjectId::parse(&"ä".repeat(257)).is_err());
+        assert!(ProjectId::parse("").is_err());
+    }
+
+    #[test]
+    fn ids_are_read_in_canonical_form_only() {
+        let canonical = "c8cbd19a-842e-4794-8e25-3d5e2df00f2b";
+        assert_eq!(
+            MessageId::parse(canonical).expect("canonical").to_string(),
+            canonical
+        );
+        for other in [
+            &canonical.to_uppercase(),
+            &canonical.replace('-', ""),
+            &format!("{{{canonical}}}"),
+            "abc",
+            "",
+        ] {
+            assert_eq!(MessageId::parse(other), None, "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The one wrapper around a store: a span, the time it took, and what an error happened to.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tracing::Instrument;
+
+use crate::{
+    Capabilities, Claim, ClaimId, Error, Guard, Lease, Message, MessageId, MessageStore, Page,
+    QueueKey, Result, Selection, Stats,
+};
+
+/// Hears of every finished call to a store.
+pub trait Observer: Debug + Send + Sync + 'static {
+    /// `operation` is the method's name; `error` is what it answered, if it failed.
+    fn observe(&self, operation: &'static str, took: Duration, error: Option<&Error>);
+}
+
+/// A store that tells an [`Observer`] what it does and adds backend, operation and queue to its errors.
+#[derive(Debug)]
+pub struct Instrumented {
+    backend: &'static str,
+    inner: Arc<dyn MessageStore>,
+    observer: Arc<dyn Observer>,
+}
+
+impl Instrumented {
+    /// Wraps a store; `backend` is the driver's name for logs and metrics.
+    pub fn new(
+        backend: &'static str,
+        inner: Arc<dyn MessageStore>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        Self {
+            backend,
+            inner,
+            observer,
+        }
+    }
+
+    async fn watch<T>(
+        &self,
+        operation: &'static str,
+        queue: Option<&QueueKey>,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let span = tracing::debug_span!(
+            "store",
+            backend = self.backend,
+            operation,
+            queue = queue.map(tracing::field::display)
+        );
+        let start = Instant::now();
+        let result = if span.is_disabled() {
+            call.await
+        } else {
+            call.instrument(span).await
+        };
+        self.observer
+            .observe(operation, start.elapsed(), result.as_ref().err());
+        result.map_err(|error| {
+            let error = error
+                .with("backend", self.backend)
+                .with("operation", operation);
+            match queue {
+                Some(queue) => error.with("queue", queue),
+                None => error,
+            }
+        })
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl MessageStore for Instrumented {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.watch("ping", None, self.inner.ping()).await
+    }
+
+    async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+        self.watch("post", Some(queue), self.inner.post(queue, messages))
+            .await
+    }
+
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        self.watch("list", Some(queue), self.inner.list(queue, selection))
+            .await
+    }
+
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        self.watch("get", Some(queue), self.inner.get(queue, ids))
+            .await
+    }
+
+    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+        self.watch("delete", Some(queue), self.inner.delete(queue, ids, guard))
+            .await
+    }
+
+    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        self.watch("pop", Some(queue), self.inner.pop(queue, limit))
+            .await
+    }
+
+    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
+        self.watch("claim", Some(queue), self.inner.claim(queue, lease, limit))
+            .await
+    }
+
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        self.watch(
+            "find_claim",
+            Some(queue),
+            self.inner.find_claim(queue, claim),
+        )
+        .await
+    }
+
+    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        self.watch(
+            "renew_claim",
+            Some(queue),
+            self.inner.renew_claim(queue, lease),
+        )
+        .await
+    }
+
+    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        self.watch(
+            "release_claim",
+            Some(queue),
+            self.inner.release_claim(queue, claim),
+        )
+        .await
+    }
+
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        self.watch("stats", Some(queue), self.inner.stats(queue))
+            .await
+    }
+
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        self.watch("purge", Some(queue), self.inner.purge(queue))
+            .await
+    }
+
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        self.watch("remove", Some(queue), self.inner.remove(queue))
+            .await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.watch("close", None, self.inner.close()).await
+    }
+}

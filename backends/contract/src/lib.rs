@@ -1,0 +1,49 @@
+//! What a backend of Isimud must be.
+//!
+//! The server knows two contracts and nothing else about storage: [`MessageStore`] for messages and claims, and
+//! [`ManagementStore`] for what describes them (queues and their metadata). A driver crate implements them for one
+//! product; the crate `isimud-conformance` holds the trials that say what each promise means.
+//!
+//! ```text
+//! ids        what names things: project, queue, message, claim, client
+//! message    a message, how a listing is asked for, what may be deleted
+//! claim      a lease on messages, and where over-claimed ones go
+//! queue      metadata, listings of queues, statistics
+//! store      MessageStore           management  ManagementStore
+//! capabilities   what a store can do, asked before it is used
+//! error      one error for every backend: what the caller can do about it
+//! clock      the only place that reads the time
+//! instrumented   the one wrapper: span, timing, error context
+//! ```
+//!
+//! Three decisions shape the types.
+//!
+//! * **Times inside a message are spans, not dates.** A message has an age, a remaining life and a remaining delay.
+//!   Only the store knows what time it is, so a message can move between stores whose clocks differ.
+//! * **An id names, it does not rank.** The server mints ids, so that a post repeated after a lost answer is the same
+//!   post; the store numbers arrivals, and only that number is an order.
+//! * **Bodies are opaque.** Nothing below HTTP parses a body; it is JSON text on the way in and the same bytes on the
+//!   way out.
+#![warn(missing_docs)]
+
+mod capabilities;
+mod claim;
+mod clock;
+mod error;
+mod ids;
+mod instrumented;
+mod management;
+mod message;
+mod queue;
+mod store;
+
+pub use capabilities::Capabilities;
+pub use claim::{Claim, DeadLetter, Lease};
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use error::{Error, ErrorKind, Resource, Result};
+pub use ids::{ClaimId, ClientId, InvalidName, MessageId, ProjectId, QueueKey, QueueName};
+pub use instrumented::{Instrumented, Observer};
+pub use management::{ManagementStore, Queues};
+pub use message::{Checksum, Guard, Marker, Message, Page, Selection};
+pub use queue::{Edge, Filter, FilterValue, Metadata, QueueRecord, QueueSelection, Stats};
+pub use store::MessageStore;

@@ -1,0 +1,137 @@
+//! A message, how a listing is asked for, and what may be deleted.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::{ClaimId, ClientId, MessageId};
+
+/// A message, as it is handed to a store and as the store gives it back.
+///
+/// Times are spans by the store's own clock (see the crate's docs), whole milliseconds. A message is live while
+/// `left` is above zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Its name.
+    pub id: MessageId,
+    /// Who posted it.
+    pub client: ClientId,
+    /// JSON text exactly as posted, or, when `sealed`, ASCII text that only the server can open.
+    pub body: Bytes,
+    /// The body is encrypted. A store keeps the mark with the body and never looks further.
+    pub sealed: bool,
+    /// The checksum of the body that was posted, where the service stores one.
+    pub checksum: Option<Checksum>,
+    /// The time to live that clients are shown: as posted, or as a claim extended it.
+    pub ttl: Duration,
+    /// How long ago it was posted. Claims do not touch it.
+    pub age: Duration,
+    /// How long it will still live. Not `ttl - age` once a claim has extended it.
+    pub left: Duration,
+    /// How long it still cannot be claimed, popped or (unless asked for) listed.
+    pub delay: Duration,
+    /// The live claim that holds it. Ignored on a post.
+    pub claim: Option<ClaimId>,
+    /// How many claims have delivered it, counted only where a dead-letter policy applies.
+    pub claim_count: u32,
+}
+
+impl Message {
+    /// A message that is being posted now, free at once.
+    pub fn new(id: MessageId, client: ClientId, ttl: Duration, body: impl Into<Bytes>) -> Self {
+        Self {
+            id,
+            client,
+            body: body.into(),
+            sealed: false,
+            checksum: None,
+            ttl,
+            age: Duration::ZERO,
+            left: ttl,
+            delay: Duration::ZERO,
+            claim: None,
+            claim_count: 0,
+        }
+    }
+}
+
+/// The MD5 of a body as Python would write it (spec: messages.md 9). A fingerprint for clients, not a protection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checksum(pub [u8; 16]);
+
+impl fmt::Display for Checksum {
+    /// Writes `MD5:` and 32 hex digits.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MD5:")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// What a listing should contain, and where it starts. Expired messages are never listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selection {
+    /// Start after this position; at the oldest message when there is none.
+    pub after: Option<Marker>,
+    /// At most so many messages.
+    pub limit: usize,
+    /// Leave out the messages that this client posted.
+    pub not_from: Option<ClientId>,
+    /// Include messages that a live claim holds.
+    pub include_claimed: bool,
+    /// Include messages whose delay has not ended.
+    pub include_delayed: bool,
+}
+
+/// A position in a queue's order of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marker {
+    /// The store's own number. It stays a position when its message is gone; one from before a purge, or from an
+    /// earlier queue of that name, stands before everything.
+    Arrival(u64),
+    /// The position of a message, for clients that page by id (openstacksdk does). Where that message is gone, the
+    /// position of the nearest message that was minted before it.
+    Message(MessageId),
+}
+
+impl Marker {
+    /// Reads what a client sent back: a number, or a message id. `None` for anything else.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.bytes().all(|b| b.is_ascii_digit()) {
+            text.parse().ok().map(Self::Arrival)
+        } else {
+            MessageId::parse(text).map(Self::Message)
+        }
+    }
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arrival(number) => number.fmt(f),
+            Self::Message(id) => id.fmt(f),
+        }
+    }
+}
+
+/// Part of a listing, in order of arrival.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Page {
+    /// The messages that passed the selection; fewer than its limit only when there are no more now.
+    pub messages: Vec<Message>,
+    /// The position of the last of them; `None` when the page is empty.
+    pub marker: Option<Marker>,
+}
+
+/// Which messages a delete may remove. One message that does not fit refuses the whole call, and nothing is deleted.
+/// Ids that name nothing are skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Guard {
+    /// Every message named, whoever holds it.
+    Any,
+    /// Only messages that no live claim holds; otherwise `Claimed`.
+    Free,
+    /// Only messages that one of these claims holds. A free message is `NotClaimed`; a message that another claim
+    /// holds is `Claimed`, or `NotFound(Claim)` when none of the claims listed is live in the queue.
+    HeldBy(Vec<ClaimId>),
+}

@@ -1,0 +1,87 @@
+//! What describes a queue: its metadata, its place in a listing, its statistics.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::{MessageId, QueueName, Timestamp};
+
+/// A queue's metadata: the JSON object that clients write, in the order in which they wrote it.
+pub type Metadata = Map<String, Value>;
+
+/// A queue as a management store knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QueueRecord {
+    /// Its name inside the project.
+    pub name: QueueName,
+    /// Its metadata.
+    pub metadata: Metadata,
+    /// Changes with every update of the metadata; what a conditional update compares.
+    pub version: u64,
+}
+
+/// Which queues of a project to list. They come sorted by name, in byte order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct QueueSelection {
+    /// Start after this name, whether or not a queue has it.
+    pub after: Option<String>,
+    /// At most so many queues.
+    pub limit: usize,
+    /// Only names that contain this text.
+    pub name_contains: Option<String>,
+    /// Only queues whose metadata match every filter.
+    pub filters: Vec<Filter>,
+}
+
+/// A condition on one top-level metadata key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    /// The metadata key.
+    pub key: String,
+    /// What its value must be.
+    pub value: FilterValue,
+}
+
+/// What a metadata value is compared with.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FilterValue {
+    /// An integer.
+    Integer(i64),
+    /// A string.
+    Text(String),
+}
+
+impl Filter {
+    /// Whether the metadata has the key with exactly this value.
+    pub fn matches(&self, metadata: &Metadata) -> bool {
+        match (metadata.get(&self.key), &self.value) {
+            (Some(found), FilterValue::Integer(wanted)) => found.as_i64() == Some(*wanted),
+            (Some(found), FilterValue::Text(wanted)) => found.as_str() == Some(wanted),
+            (None, _) => false,
+        }
+    }
+}
+
+/// The live messages of a queue, counted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Held by no claim. Delayed messages count as free.
+    pub free: u64,
+    /// Held by a live claim.
+    pub claimed: u64,
+    /// The oldest live message, when there is one.
+    pub oldest: Option<Edge>,
+    /// The newest live message, when there is one.
+    pub newest: Option<Edge>,
+}
+
+/// The first or the last message of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edge {
+    /// The message.
+    pub id: MessageId,
+    /// How long ago it was posted.
+    pub age: Duration,
+    /// When that was, by the store's clock.
+    pub posted: Timestamp,
+}

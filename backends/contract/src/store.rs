@@ -1,0 +1,77 @@
+//! The message contract.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::{
+    Capabilities, Claim, ClaimId, Guard, Lease, Message, MessageId, Page, QueueKey, Result,
+    Selection, Stats,
+};
+
+/// Keeps the messages and claims of many queues.
+///
+/// What holds for every method:
+///
+/// * A queue needs no creation; one that nobody posted to is empty. An id of another queue or project does not exist.
+/// * Each method is one atomic step: seen whole by every other call, or not at all. Calls may overlap freely.
+/// * A message is live until its life ends, a claim until its ttl ends, by the store's own clock. What has ended is
+///   gone for every caller at that moment, whenever it is removed.
+/// * A message is in at most one live claim. When the claim ends, what is left of it is free again in its old place.
+/// * The cost depends on the messages a call returns or changes, not on those in the queue: claimed, delayed or
+///   expired messages in front are not walked over again and again.
+/// * `Unavailable` means that trying again is right. It leaves open whether the call took effect, and repeating it is
+///   safe: messages carry their ids.
+///
+/// There are no default bodies: a default is a method that a driver forgets.
+#[async_trait]
+pub trait MessageStore: Debug + Send + Sync + 'static {
+    /// What the store can do. What is missing is refused with `Unsupported`, before any I/O.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Proves that the store answers now, by a round trip.
+    async fn ping(&self) -> Result<()>;
+
+    /// Appends the messages in order, all or none. When it returns they are as durable as the store is configured to
+    /// make them. A message whose id the queue already has is left as it is, so that a repeated post is one post.
+    async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()>;
+
+    /// Lists live messages in order of arrival.
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page>;
+
+    /// Reads live messages by id, claimed and delayed ones too, in the order asked. Unknown ids are left out; an id
+    /// asked for twice is answered twice.
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>>;
+
+    /// Deletes messages, as far as the guard allows. Returns how many live ones are gone.
+    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize>;
+
+    /// Deletes up to `limit` free messages from the head and returns them.
+    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>>;
+
+    /// Takes up to `limit` free messages out of circulation, oldest first. Returns `None`, and makes no claim, when
+    /// there is nothing to deliver. Messages over the lease's dead-letter limit are moved in the same step and do not
+    /// count towards `limit`; a call may stop at a bounded number of them.
+    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>>;
+
+    /// Reads a live claim. `NotFound(Claim)` for any other.
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim>;
+
+    /// Starts a live claim's time again, on new terms; the lease's id names it. `NotFound(Claim)` for any other.
+    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()>;
+
+    /// Ends a claim: what is left of it is free at once. An unknown claim is released already.
+    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()>;
+
+    /// Counts the live messages.
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats>;
+
+    /// Deletes every message of the queue, claimed and delayed ones too, and its claims.
+    async fn purge(&self, queue: &QueueKey) -> Result<()>;
+
+    /// Purges the queue and forgets that it was there.
+    async fn remove(&self, queue: &QueueKey) -> Result<()>;
+
+    /// Finishes what was begun and lets go of files and connections. Later calls answer `Unavailable`.
+    async fn close(&self) -> Result<()>;
+}
