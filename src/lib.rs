@@ -1,1 +1,103 @@
+//! Isimud: one Zaqar API in front of any broker.
+//!
+//! ```text
+//! main  ->  config      flags, environment, files: what was written, then what was meant
+//!           drivers     from a URI's scheme to the driver that opens it
+//!           serve       puts the house together and runs it
+//!
+//! a request:  server -> http -> messaging -> a store (backends/…)
+//!             sockets   translates  decides    keeps
+//!
+//! admin       metrics, liveness, readiness    telemetry   what is counted and logged
+//! ```
+//!
+//! Who may import whom is checked by `tests/direction.rs`.
 
+mod admin;
+pub mod config;
+pub mod drivers;
+pub mod http;
+pub mod messaging;
+mod server;
+pub mod telemetry;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isimud_contract::{Clock, Error, Instrumented, Observer, Result};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::config::Config;
+use crate::drivers::Backend;
+use crate::http::{Api, App};
+use crate::messaging::{Flow, Messaging, Parts};
+use crate::server::{Patience, listen};
+use crate::telemetry::Metrics;
+
+/// Opens the stores and puts the API on top of them.
+pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
+    let messages = drivers::open(&config.store, Arc::clone(&clock))?;
+    let management = match &config.management {
+        None => messages.management.clone(),
+        Some(uri) => drivers::open(uri, clock)?.management,
+    };
+    let management = management.ok_or_else(|| {
+        let uri = config.management.as_ref().unwrap_or(&config.store);
+        Error::invalid(format!(
+            "queues cannot be kept in '{uri}'; name a management store"
+        ))
+    })?;
+    let metrics = Arc::new(Metrics::default());
+    let Backend { name, messages, .. } = messages;
+    let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
+    let flow: Arc<dyn Flow> = Arc::clone(&metrics) as _;
+    let messaging = Messaging::new(Parts {
+        store: Arc::new(Instrumented::new(name, messages, observer)),
+        management,
+        limits: config.limits.clone(),
+        checksums: config.checksums,
+        encryption_keys: config.encryption_keys.clone(),
+        flow,
+    })?;
+    Ok(http::api(App {
+        messaging,
+        policy: Arc::clone(&config.policy),
+        client_ids: config.client_ids.clone(),
+        cors: config.cors.clone(),
+        delete_with_claim_ids: config.delete_with_claim_ids,
+        body_timeout: config.body_timeout,
+        slow: Duration::from_millis(config.log.slow_ms),
+        metrics,
+    }))
+}
+
+/// Serves the API, and the admin page where there is a listener for it, until `stop` says so; then finishes what runs,
+/// and closes the stores.
+pub async fn serve(
+    config: &Config,
+    api: Api,
+    listener: TcpListener,
+    admin: Option<TcpListener>,
+    stop: watch::Receiver<bool>,
+) -> Result<()> {
+    let app = Arc::clone(&api.app);
+    let patience = Patience {
+        header: config.header_timeout,
+        shutdown: config.shutdown_grace,
+    };
+    let admin = admin.map(|listener| {
+        let router = admin::router(Arc::clone(&app));
+        tokio::spawn(listen(listener, router, patience, told(stop.clone())))
+    });
+    listen(listener, api, patience, told(stop)).await;
+    if let Some(admin) = admin {
+        drop(admin.await);
+    }
+    app.messaging.close().await
+}
+
+async fn told(mut stop: watch::Receiver<bool>) {
+    // An error means that nobody can say stop any more, which is a reason to stop.
+    drop(stop.wait_for(|stop| *stop).await);
+}

@@ -1,1 +1,140 @@
-fn main() {}
+//! The command line: flags, a signal to stop at, exit codes.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use isimud::config::{Config, Flags};
+use isimud::{drivers, http, telemetry};
+use isimud_contract::SystemClock;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One Zaqar API in front of any broker.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Command {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    serve: Serve,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Serve the API (what happens without a command, too).
+    Serve(Serve),
+    /// Print the OpenAPI description of the API.
+    Openapi,
+}
+
+#[derive(Debug, Args)]
+struct Serve {
+    /// Where to serve the API [default: 127.0.0.1:8888].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where to serve metrics, liveness and readiness [default: nowhere].
+    #[arg(long, value_name = "ADDR")]
+    admin_listen: Option<String>,
+    /// Where messages are kept [default: sqlite:data/isimud.db].
+    #[arg(long, value_name = "URI")]
+    store: Option<String>,
+    /// Where queues are kept [default: with the messages].
+    #[arg(long, value_name = "URI")]
+    management: Option<String>,
+    /// A configuration file; config/default.toml lists all keys.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration, and stop.
+    #[arg(long)]
+    check: bool,
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let done = match command.action {
+        Some(Action::Openapi) => openapi(),
+        Some(Action::Serve(serve)) => run(serve),
+        None => run(command.serve),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isimud: {}", error.to_string().replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error>;
+
+fn openapi() -> Result<(), Failure> {
+    println!("{}", http::openapi::document().to_pretty_json()?);
+    Ok(())
+}
+
+fn run(serve: Serve) -> Result<(), Failure> {
+    let Serve {
+        listen,
+        admin_listen,
+        store,
+        management,
+        config,
+        check,
+    } = serve;
+    let config = Config::load(&Flags {
+        config,
+        listen,
+        admin_listen,
+        store,
+        management,
+    })?;
+    for uri in std::iter::once(&config.store).chain(&config.management) {
+        drivers::check(uri)?;
+    }
+    if check {
+        println!("the configuration is right");
+        return Ok(());
+    }
+    telemetry::start_logging(&config.log)?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(serve_until_told(&config))
+}
+
+async fn serve_until_told(config: &Config) -> Result<(), Failure> {
+    // The ports first: a second server on the same port must not touch the store.
+    let listener = bind(config.listen).await?;
+    let admin = match config.admin_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let api = isimud::open(config, Arc::new(SystemClock))?;
+    let (say_stop, stop) = watch::channel(false);
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: finishing what runs");
+        say_stop.send_replace(true);
+    });
+    tracing::info!(address = %listener.local_addr()?, store = config.store, "serving");
+    isimud::serve(config, api, listener, admin, stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| format!("cannot listen on {address}: {error}").into())
+}

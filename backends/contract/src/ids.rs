@@ -87,8 +87,8 @@ impl MessageId {
     }
 }
 
-/// Names a claim for as long as it runs. A claim id is used for one claim only.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// Names a claim for as long as it runs. A claim id is used for one claim only; the default names none.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ClaimId(pub Uuid);
 
 impl ClaimId {

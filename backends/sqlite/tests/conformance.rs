@@ -1,1 +1,81 @@
-fn main() {}
+//! The embedded store keeps every promise of the contract, in a file and in memory.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isimud_conformance::{Fixture, Harness, Start, Stores};
+use isimud_contract::{Clock, Error, ErrorKind, ManualClock, Result, Timestamp};
+use isimud_sqlite::{Config, SqliteStore};
+use tempfile::TempDir;
+
+fn main() -> ExitCode {
+    isimud_conformance::run(vec![Arc::new(SetUp::Memory), Arc::new(SetUp::File)])
+}
+
+#[derive(Debug)]
+enum SetUp {
+    Memory,
+    File,
+}
+
+#[async_trait]
+impl Harness for SetUp {
+    fn name(&self) -> &str {
+        match self {
+            Self::Memory => "memory",
+            Self::File => "file",
+        }
+    }
+
+    async fn start(&self) -> Result<Start> {
+        let folder = match self {
+            Self::Memory => None,
+            Self::File => Some(TempDir::new().map_err(no_folder)?),
+        };
+        Ok(Start::Ready(Box::new(Place {
+            folder,
+            clock: Arc::default(),
+        })))
+    }
+}
+
+fn no_folder(cause: std::io::Error) -> Error {
+    Error::new(ErrorKind::Internal, "cannot create a folder").caused_by(cause)
+}
+
+/// A database of one trial: a file in a folder of its own, or none.
+#[derive(Debug)]
+struct Place {
+    folder: Option<TempDir>,
+    clock: Arc<ManualClock>,
+}
+
+#[async_trait]
+impl Fixture for Place {
+    async fn open(&self) -> Result<Stores> {
+        let config = match &self.folder {
+            Some(folder) => Config::file(folder.path().join("isimud.db")),
+            None => Config::memory(),
+        };
+        let clock = Arc::clone(&self.clock);
+        let store = SqliteStore::open(config, clock)?;
+        Ok(Stores {
+            messages: Arc::clone(&store) as _,
+            management: Some(store),
+        })
+    }
+
+    fn keeps(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    async fn advance(&self, span: Duration) {
+        self.clock.advance(span);
+    }
+}

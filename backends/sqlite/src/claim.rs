@@ -1,0 +1,244 @@
+//! Claims: taking messages out of circulation, and putting them back.
+
+use std::time::Duration;
+
+use isimud_contract::{
+    Claim, ClaimId, DeadLetter, Error, Lease, Message, QueueKey, Resource, Timestamp,
+};
+use rusqlite::{OptionalExtension, params};
+
+use crate::lane::Outcome;
+use crate::message::{Head, columns, read};
+use crate::session::Session;
+use crate::stream::{self, Stream};
+
+/// A claim's row, while it is live.
+pub(crate) struct LiveClaim {
+    no: i64,
+    ttl: Duration,
+    renewed: Timestamp,
+}
+
+pub(crate) fn find_live(
+    session: &Session,
+    stream: &Stream,
+    claim: ClaimId,
+    now: Timestamp,
+) -> rusqlite::Result<Option<LiveClaim>> {
+    session
+        .statement(
+            "SELECT no, ttl, renewed FROM claim WHERE id = ? AND stream = ? AND expires > ?",
+        )?
+        .query_row(params![claim.0.as_bytes(), stream.no, now.0], |row| {
+            let ttl = Duration::from_millis(row.get::<_, i64>(1)?.unsigned_abs());
+            Ok(LiveClaim {
+                no: row.get(0)?,
+                ttl,
+                renewed: Timestamp(row.get(2)?),
+            })
+        })
+        .optional()
+}
+
+pub(crate) fn claim(
+    session: &mut Session,
+    queue: &QueueKey,
+    lease: &Lease,
+    limit: usize,
+) -> Outcome<Option<Claim>> {
+    let now = session.now();
+    let policy = lease.dead_letter.as_ref();
+    let fit =
+        |message: &Message| policy.is_none_or(|policy| message.claim_count < policy.max_claims);
+    let Some((mut stream, mut head)) = Head::take(session, queue, now, limit, fit)? else {
+        return Ok(Ok(None));
+    };
+    if !head.taken.is_empty() {
+        let no = insert_claim(session, &stream, lease, now)?;
+        for (row, message) in &mut head.taken {
+            take(session, no, *row, message, lease, now)?;
+        }
+        stream.held += i64::try_from(head.taken.len()).unwrap_or(0);
+        session.put_stream(stream);
+    }
+    if let Some(policy) = policy {
+        bury(session, stream, &head.refused, policy, now)?;
+    }
+    if head.taken.is_empty() {
+        return Ok(Ok(None));
+    }
+    let messages = head.taken.into_iter().map(|(_, message)| message).collect();
+    Ok(Ok(Some(Claim {
+        id: lease.id,
+        ttl: lease.ttl,
+        age: Duration::ZERO,
+        messages,
+    })))
+}
+
+fn insert_claim(
+    session: &mut Session,
+    stream: &Stream,
+    lease: &Lease,
+    now: Timestamp,
+) -> rusqlite::Result<i64> {
+    let ends = now.after(lease.ttl).0;
+    session
+        .statement("INSERT INTO claim (id, stream, ttl, renewed, expires) VALUES (?, ?, ?, ?, ?)")?
+        .execute(params![
+            lease.id.0.as_bytes(),
+            stream.no,
+            millis(lease.ttl),
+            now.0,
+            ends
+        ])?;
+    session.ends.release = session.ends.release.min(ends);
+    Ok(session.last_number())
+}
+
+/// Puts a message under a claim: in the table, and in the answer.
+fn take(
+    session: &Session,
+    claim: i64,
+    row: i64,
+    message: &mut Message,
+    lease: &Lease,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    let extended = message.left <= lease.ttl;
+    message.claim = Some(lease.id);
+    message.claim_count += u32::from(lease.dead_letter.is_some());
+    if extended {
+        message.ttl = lease.ttl + lease.grace;
+        message.left = message.ttl;
+    }
+    if extended || lease.dead_letter.is_some() {
+        session
+            .statement(
+                "UPDATE message SET hold = ?, ttl = ?, expires = ?, claims = ? WHERE at = ?",
+            )?
+            .execute(params![
+                claim,
+                millis(message.ttl),
+                now.after(message.left).0,
+                message.claim_count,
+                row
+            ])?;
+    } else {
+        session
+            .statement("UPDATE message SET hold = ? WHERE at = ?")?
+            .execute([claim, row])?;
+    }
+    Ok(())
+}
+
+/// Moves messages to the end of the dead-letter queue, where they are free at once.
+fn bury(
+    session: &mut Session,
+    mut from: Stream,
+    rows: &[i64],
+    policy: &DeadLetter,
+    now: Timestamp,
+) -> rusqlite::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut to = stream::open(session, &policy.queue)?;
+    let ends = policy.ttl.map(|ttl| now.after(ttl).0);
+    let mut moved = 0;
+    for row in rows {
+        moved += session
+            .statement(
+                "UPDATE OR REPLACE message SET at = ?, hold = 0, claims = 0, ttl = coalesce(?, ttl),
+                 expires = coalesce(?, expires) WHERE at = ?",
+            )?
+            .execute(params![to.take_row(), policy.ttl.map(millis), ends, row])?;
+    }
+    session.ends.expiry = session.ends.expiry.min(ends.unwrap_or(i64::MAX));
+    if to.no != from.no {
+        let moved = i64::try_from(moved).unwrap_or(0);
+        from.total -= moved;
+        to.total += moved;
+        session.put_stream(from);
+    }
+    session.put_stream(to);
+    Ok(())
+}
+
+const HELD: &str = concat!(
+    "SELECT ",
+    columns!("?3"),
+    " FROM message m INDEXED BY message_by_hold
+     WHERE m.hold = ?1 AND m.expires > ?2 ORDER BY m.at"
+);
+
+pub(crate) fn find(session: &mut Session, queue: &QueueKey, id: ClaimId) -> Outcome<Claim> {
+    let now = session.now();
+    let Some(stream) = session.stream(queue)? else {
+        return Ok(Err(Error::not_found(Resource::Claim)));
+    };
+    let Some(claim) = find_live(session, &stream, id, now)? else {
+        return Ok(Err(Error::not_found(Resource::Claim)));
+    };
+    let messages = session
+        .statement(HELD)?
+        .query_map(params![claim.no, now.0, id.0.as_bytes()], |row| {
+            read(row, now)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Ok(Claim {
+        id,
+        ttl: claim.ttl,
+        age: now.since(claim.renewed),
+        messages,
+    }))
+}
+
+pub(crate) fn renew(session: &mut Session, queue: &QueueKey, lease: &Lease) -> Outcome<()> {
+    let now = session.now();
+    let Some(stream) = session.stream(queue)? else {
+        return Ok(Err(Error::not_found(Resource::Claim)));
+    };
+    let Some(claim) = find_live(session, &stream, lease.id, now)? else {
+        return Ok(Err(Error::not_found(Resource::Claim)));
+    };
+    let ends = now.after(lease.ttl).0;
+    session
+        .statement("UPDATE claim SET ttl = ?, renewed = ?, expires = ? WHERE no = ?")?
+        .execute(params![millis(lease.ttl), now.0, ends, claim.no])?;
+    let life = lease.ttl + lease.grace;
+    session
+        .statement(
+            "UPDATE message SET ttl = ?, expires = ? WHERE hold = ? AND expires > ? AND expires <= ?",
+        )?
+        .execute(params![millis(life), now.after(life).0, claim.no, now.0, ends])?;
+    session.ends.release = session.ends.release.min(ends);
+    Ok(Ok(()))
+}
+
+pub(crate) fn release(session: &mut Session, queue: &QueueKey, id: ClaimId) -> Outcome<()> {
+    let now = session.now();
+    let Some(mut stream) = session.stream(queue)? else {
+        return Ok(Ok(()));
+    };
+    if let Some(claim) = find_live(session, &stream, id, now)? {
+        stream.held -= free_all(session, claim.no)?;
+        session.put_stream(stream);
+    }
+    Ok(Ok(()))
+}
+
+/// Frees what a claim still holds and ends it. Returns how many rows that were.
+pub(crate) fn free_all(session: &Session, no: i64) -> rusqlite::Result<i64> {
+    let freed = session
+        .statement("UPDATE message SET hold = 0 WHERE hold = ?")?
+        .execute([no])?;
+    session
+        .statement("DELETE FROM claim WHERE no = ?")?
+        .execute([no])?;
+    Ok(i64::try_from(freed).unwrap_or(0))
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,133 @@
+//! How the store is opened.
+
+use std::path::PathBuf;
+
+use isimud_contract::{Error, Result};
+
+/// What [`SqliteStore::open`](crate::SqliteStore::open) needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    pub(crate) place: Place,
+    pub(crate) synchronous: Synchronous,
+    pub(crate) readers: usize,
+    pub(crate) cache_mib: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    Memory,
+    File(PathBuf),
+}
+
+/// What a commit waits for (SQLite documentation, "PRAGMA synchronous").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Synchronous {
+    /// The log is on the disk: an acknowledged message survives a power cut.
+    Full,
+    /// The log is with the operating system: it survives a killed process, not a power cut.
+    Normal,
+}
+
+impl Config {
+    /// A store that is gone when it is closed.
+    pub fn memory() -> Self {
+        Self {
+            place: Place::Memory,
+            synchronous: Synchronous::Normal,
+            readers: 0,
+            cache_mib: 64,
+        }
+    }
+
+    /// A store in one file, durable. The file and its folder are created when they are missing.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self {
+            place: Place::File(path.into()),
+            synchronous: Synchronous::Full,
+            readers: 2,
+            cache_mib: 64,
+        }
+    }
+
+    /// Reads a pool's URI: `sqlite:PATH`, `sqlite:///PATH` or `sqlite::memory:`, with the options
+    /// `synchronous=full|normal`, `readers=1..64` and `cache_mib=1..65536` as a query.
+    pub fn parse(uri: &str) -> Result<Self> {
+        let wrong = |why: String| Error::invalid(format!("{why} in the store URI '{uri}'"));
+        let rest = uri
+            .strip_prefix("sqlite:")
+            .ok_or_else(|| wrong("the scheme is not 'sqlite:'".into()))?;
+        let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let path = path.strip_prefix("//").unwrap_or(path);
+        let mut config = match path {
+            "" => return Err(wrong("there is no path".into())),
+            ":memory:" => Self::memory(),
+            path => Self::file(path),
+        };
+        for option in query.split('&').filter(|option| !option.is_empty()) {
+            let (key, value) = option.split_once('=').unwrap_or((option, ""));
+            let refused = || wrong(format!("'{value}' is not a value for the option '{key}'"));
+            match key {
+                "synchronous" => {
+                    config.synchronous = match value {
+                        "full" => Synchronous::Full,
+                        "normal" => Synchronous::Normal,
+                        _ => return Err(refused()),
+                    }
+                }
+                "readers" => config.readers = number(value, 1..=64).ok_or_else(refused)? as usize,
+                "cache_mib" => config.cache_mib = number(value, 1..=65_536).ok_or_else(refused)?,
+                _ => {
+                    return Err(wrong(format!(
+                        "'{key}' is not one of the options synchronous, readers, cache_mib"
+                    )));
+                }
+            }
+        }
+        if config.place == Place::Memory {
+            config.readers = 0;
+        }
+        Ok(config)
+    }
+}
+
+fn number(text: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {
+    text.parse().ok().filter(|number| range.contains(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris_name_a_place_and_options() {
+        let parsed = |uri| Config::parse(uri).expect(uri);
+        assert_eq!(parsed("sqlite::memory:"), Config::memory());
+        assert_eq!(
+            parsed("sqlite:data/isimud.db"),
+            Config::file("data/isimud.db")
+        );
+        assert_eq!(
+            parsed("sqlite:///var/lib/isimud.db"),
+            Config::file("/var/lib/isimud.db")
+        );
+        let tuned = parsed("sqlite:a.db?synchronous=normal&readers=4&cache_mib=8");
+        assert_eq!(
+            (tuned.synchronous, tuned.readers, tuned.cache_mib),
+            (Synchronous::Normal, 4, 8)
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_uri_is_named() {
+        for (uri, named) in [
+            ("redis://x", "scheme"),
+            ("sqlite:", "path"),
+            ("sqlite:a?sync=full", "'sync'"),
+            ("sqlite:a?readers=0", "'0'"),
+            ("sqlite:a?synchronous=off", "'off'"),
+        ] {
+            let error = Config::parse(uri).expect_err(uri).to_string();
+            assert!(error.contains(named), "{uri}: {error}");
+        }
+    }
+}

@@ -1,0 +1,451 @@
+//! Posting, reading and deleting messages.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use isimud_contract::{
+    Checksum, ClaimId, ClientId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page,
+    QueueKey, Resource, Selection, Timestamp,
+};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use crate::lane::Outcome;
+use crate::session::Session;
+use crate::stream::{self, Stream};
+
+/// `hold` of a free message.
+pub(crate) const FREE: i64 = 0;
+/// `hold` of a message that waits until it is due.
+pub(crate) const DELAYED: i64 = -1;
+
+/// What [`read`] needs, in its order; the last column is the live claim's id or null.
+macro_rules! columns {
+    ($claim:literal) => {
+        concat!(
+            "m.at, m.id, m.expires, m.posted, m.ttl, m.due, m.claims, m.client, m.sealed, m.checksum, m.body, ",
+            $claim
+        )
+    };
+}
+pub(crate) use columns;
+
+/// A row as a message, at a moment.
+pub(crate) fn read(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Message> {
+    let moment = |column| row.get(column).map(Timestamp);
+    Ok(Message {
+        id: MessageId(Uuid::from_bytes(row.get(1)?)),
+        left: moment(2)?.since(now),
+        age: now.since(moment(3)?),
+        ttl: Duration::from_millis(row.get::<_, i64>(4)?.unsigned_abs()),
+        delay: moment(5)?.since(now),
+        claim_count: row.get(6)?,
+        client: row.get::<_, Column<ClientId>>(7)?.0,
+        sealed: row.get(8)?,
+        checksum: row.get::<_, Option<[u8; 16]>>(9)?.map(Checksum),
+        body: Bytes::copy_from_slice(row.get_ref(10)?.as_blob()?),
+        claim: row
+            .get::<_, Option<[u8; 16]>>(11)?
+            .map(|id| ClaimId(Uuid::from_bytes(id))),
+    })
+}
+
+/// A type of the contract as a column.
+struct Column<T>(T);
+
+impl FromSql for Column<ClientId> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value {
+            ValueRef::Blob(bytes) => Uuid::from_slice(bytes)
+                .map(ClientId::Uuid)
+                .map_err(FromSqlError::other),
+            value => value.as_str().map(|text| ClientId::Text(text.into())),
+        }
+        .map(Self)
+    }
+}
+
+impl ToSql for Column<&ClientId> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match self.0 {
+            ClientId::Uuid(id) => Ok(ToSqlOutput::from(id.as_bytes().as_slice())),
+            ClientId::Text(text) => Ok(ToSqlOutput::from(&**text)),
+        }
+    }
+}
+
+pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]) -> Outcome<()> {
+    let now = session.now();
+    let mut stream = stream::open(session, queue)?;
+    if !stream.has_room(messages.len()) {
+        return Ok(Err(stream::full()));
+    }
+    let mut first_end = i64::MAX;
+    for message in messages {
+        let row = stream.take_row();
+        if insert(session, row, message, now)? {
+            stream.total += 1;
+            first_end = first_end.min(now.after(message.left).0);
+        }
+    }
+    session.ends.expiry = session.ends.expiry.min(first_end);
+    session.put_stream(stream);
+    Ok(Ok(()))
+}
+
+/// Writes one message. `false` when its stream has it already.
+fn insert(
+    session: &mut Session,
+    row: i64,
+    message: &Message,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let delayed = !message.delay.is_zero();
+    let due = if delayed {
+        now.after(message.delay).0
+    } else {
+        0
+    };
+    let inserted = session
+        .statement(
+            "INSERT OR IGNORE INTO message
+             (at, id, hold, expires, posted, ttl, due, claims, client, sealed, checksum, body)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            row,
+            message.id.0.as_bytes(),
+            if delayed { DELAYED } else { FREE },
+            now.after(message.left).0,
+            now.before(message.age).0,
+            i64::try_from(message.ttl.as_millis()).unwrap_or(i64::MAX),
+            due,
+            message.claim_count,
+            Column(&message.client),
+            message.sealed,
+            message.checksum.map(|sum| sum.0),
+            &*message.body,
+        ])?;
+    if delayed && inserted == 1 {
+        session
+            .statement("INSERT INTO delay (due, at) VALUES (?, ?)")?
+            .execute([due, row])?;
+        session.ends.delayed = true;
+        session.ends.release = session.ends.release.min(due);
+    }
+    Ok(inserted == 1)
+}
+
+/// Free messages only: the common listing while nothing waits for its release.
+const LIST_FREE: &str = concat!(
+    "SELECT ", columns!("NULL"), " FROM message m INDEXED BY message_by_hold
+     WHERE m.hold = 0 AND m.at > ?1 AND m.at <= ?2 AND m.expires > ?3 AND m.client IS NOT ?4 ORDER BY m.at LIMIT ?5"
+);
+
+/// Free messages, delayed ones (?6: all of them, or only those that have become due), and those whose claim has ended:
+/// the first of each, then the first of all.
+const LIST_UNCLAIMED: &str = concat!(
+    "SELECT ", columns!("NULL"), " FROM message m WHERE m.at IN (
+         SELECT at FROM (SELECT at FROM message INDEXED BY message_by_hold
+             WHERE hold = 0 AND at > ?1 AND at <= ?2 AND expires > ?3 AND client IS NOT ?4 ORDER BY at LIMIT ?5)
+         UNION ALL SELECT at FROM (SELECT at FROM message INDEXED BY message_by_hold
+             WHERE hold = -1 AND at > ?1 AND at <= ?2 AND expires > ?3 AND client IS NOT ?4 AND (?6 OR due <= ?3)
+             ORDER BY at LIMIT ?5)
+         UNION ALL SELECT at FROM (SELECT h.at FROM claim CROSS JOIN message h INDEXED BY message_by_hold
+             ON h.hold = claim.no WHERE claim.expires <= ?3 AND h.at > ?1 AND h.at <= ?2 AND h.expires > ?3
+             AND h.client IS NOT ?4 ORDER BY h.at LIMIT ?5))
+     ORDER BY m.at LIMIT ?5"
+);
+
+/// Everything, with or without delayed messages.
+const LIST_ALL: &str = concat!(
+    "SELECT ",
+    columns!("c.id"),
+    " FROM message m LEFT JOIN claim c ON c.no = m.hold AND c.expires > ?3
+     WHERE m.at > ?1 AND m.at <= ?2 AND m.expires > ?3 AND m.client IS NOT ?4
+       AND (?6 OR m.hold <> -1 OR m.due <= ?3) ORDER BY m.at LIMIT ?5"
+);
+
+pub(crate) fn list(
+    session: &mut Session,
+    queue: &QueueKey,
+    selection: &Selection,
+) -> Outcome<Page> {
+    let now = session.now();
+    let Some(stream) = session.stream(queue)? else {
+        return Ok(Ok(Page::default()));
+    };
+    let after = position(session, &stream, selection.after)?;
+    let quiet = !session.ends.delayed && !session.ends.release_due(now);
+    let sql = match (selection.include_claimed, quiet) {
+        (true, _) => LIST_ALL,
+        (false, true) => LIST_FREE,
+        (false, false) => LIST_UNCLAIMED,
+    };
+    let mut statement = session.statement(sql)?;
+    let limit = i64::try_from(selection.limit).unwrap_or(i64::MAX);
+    statement.raw_bind_parameter(1, after)?;
+    statement.raw_bind_parameter(2, *stream.rows().end())?;
+    statement.raw_bind_parameter(3, now.0)?;
+    statement.raw_bind_parameter(4, selection.not_from.as_ref().map(Column))?;
+    statement.raw_bind_parameter(5, limit)?;
+    if sql != LIST_FREE {
+        statement.raw_bind_parameter(6, selection.include_delayed)?;
+    }
+    let mut rows = statement.raw_query();
+    let mut page = Page {
+        messages: Vec::with_capacity(selection.limit.min(32)),
+        marker: None,
+    };
+    while let Some(row) = rows.next()? {
+        page.marker = Some(Marker::Arrival(row.get::<_, i64>(0)?.unsigned_abs()));
+        page.messages.push(read(row, now)?);
+    }
+    Ok(Ok(page))
+}
+
+/// The row after which a listing starts.
+fn position(session: &Session, stream: &Stream, marker: Option<Marker>) -> rusqlite::Result<i64> {
+    let rows = stream.rows();
+    let row = match marker {
+        None => None,
+        Some(Marker::Arrival(number)) => i64::try_from(number).ok(),
+        Some(Marker::Message(id)) => session
+            .statement(
+                "SELECT at FROM message WHERE id <= ? AND at >> 40 = ? ORDER BY id DESC LIMIT 1",
+            )?
+            .query_row(params![id.0.as_bytes(), stream.no], |row| row.get(0))
+            .optional()?,
+    };
+    Ok(row
+        .filter(|row| rows.contains(row))
+        .unwrap_or(*rows.start()))
+}
+
+const GET: &str = concat!(
+    "SELECT ",
+    columns!("c.id"),
+    " FROM message m LEFT JOIN claim c ON c.no = m.hold AND c.expires > ?3
+     WHERE m.id = ?1 AND m.at >> 40 = ?2 AND m.expires > ?3"
+);
+
+pub(crate) fn get(
+    session: &mut Session,
+    queue: &QueueKey,
+    ids: &[MessageId],
+) -> Outcome<Vec<Message>> {
+    let now = session.now();
+    let Some(stream) = session.stream(queue)? else {
+        return Ok(Ok(Vec::new()));
+    };
+    let mut statement = session.statement(GET)?;
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        let message = statement
+            .query_row(params![id.0.as_bytes(), stream.no, now.0], |row| {
+                read(row, now)
+            })
+            .optional()?;
+        found.extend(message);
+    }
+    Ok(Ok(found))
+}
+
+/// A message that is to be deleted: where it stands, and who holds it.
+struct Target {
+    row: i64,
+    hold: i64,
+    live: bool,
+    /// The live claim that holds it.
+    claim: Option<ClaimId>,
+}
+
+pub(crate) fn delete(
+    session: &mut Session,
+    queue: &QueueKey,
+    ids: &[MessageId],
+    guard: &Guard,
+) -> Outcome<usize> {
+    let now = session.now();
+    let Some(mut stream) = session.stream(queue)? else {
+        return Ok(Ok(0));
+    };
+    let mut targets = Vec::with_capacity(ids.len());
+    for id in ids {
+        targets.extend(find_target(session, &stream, *id, now)?);
+    }
+    for target in targets.iter().filter(|target| target.live) {
+        if let Err(refusal) = allowed(session, &stream, target, guard, now)? {
+            return Ok(Err(refusal));
+        }
+    }
+    let mut deleted = 0;
+    for target in targets {
+        if remove_row(session, &mut stream, target.row, target.hold)? && target.live {
+            deleted += 1;
+        }
+    }
+    session.put_stream(stream);
+    Ok(Ok(deleted))
+}
+
+fn find_target(
+    session: &Session,
+    stream: &Stream,
+    id: MessageId,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Target>> {
+    session
+        .statement(
+            "SELECT m.at, m.hold, m.expires > ?3, c.id FROM message m
+             LEFT JOIN claim c ON c.no = m.hold AND c.expires > ?3 WHERE m.id = ?1 AND m.at >> 40 = ?2",
+        )?
+        .query_row(params![id.0.as_bytes(), stream.no, now.0], |row| {
+            let claim = row.get::<_, Option<[u8; 16]>>(3)?.map(|id| ClaimId(Uuid::from_bytes(id)));
+            Ok(Target { row: row.get(0)?, hold: row.get(1)?, live: row.get(2)?, claim })
+        })
+        .optional()
+}
+
+/// The rules of [`Guard`].
+fn allowed(
+    session: &Session,
+    stream: &Stream,
+    target: &Target,
+    guard: &Guard,
+    now: Timestamp,
+) -> Outcome<()> {
+    let refused = |kind, sentence: &'static str| Ok(Err(Error::new(kind, sentence)));
+    match (guard, target.claim) {
+        (Guard::Any, _) | (Guard::Free, None) => Ok(Ok(())),
+        (Guard::Free, Some(_)) => refused(ErrorKind::Claimed, "the message is claimed"),
+        (Guard::HeldBy(_), None) => refused(ErrorKind::NotClaimed, "the message is not claimed"),
+        (Guard::HeldBy(claims), Some(holder)) if claims.contains(&holder) => Ok(Ok(())),
+        (Guard::HeldBy(claims), Some(_)) => {
+            for claim in claims {
+                if crate::claim::find_live(session, stream, *claim, now)?.is_some() {
+                    return refused(ErrorKind::Claimed, "another claim holds the message");
+                }
+            }
+            Ok(Err(Error::not_found(Resource::Claim)))
+        }
+    }
+}
+
+/// Deletes a row and takes it out of its stream's counters. `false` when it is gone already.
+pub(crate) fn remove_row(
+    session: &Session,
+    stream: &mut Stream,
+    row: i64,
+    hold: i64,
+) -> rusqlite::Result<bool> {
+    let removed = session
+        .statement("DELETE FROM message WHERE at = ?")?
+        .execute([row])?
+        == 1;
+    if removed {
+        stream.total -= 1;
+        stream.held -= i64::from(hold > 0);
+    }
+    Ok(removed)
+}
+
+pub(crate) fn pop(session: &mut Session, queue: &QueueKey, limit: usize) -> Outcome<Vec<Message>> {
+    let now = session.now();
+    let Some((mut stream, head)) = Head::take(session, queue, now, limit, |_| true)? else {
+        return Ok(Ok(Vec::new()));
+    };
+    for (row, _) in &head.taken {
+        remove_row(session, &mut stream, *row, FREE)?;
+    }
+    session.put_stream(stream);
+    Ok(Ok(head
+        .taken
+        .into_iter()
+        .map(|(_, message)| message)
+        .collect()))
+}
+
+/// The free messages at the head of a queue.
+#[derive(Default)]
+pub(crate) struct Head {
+    /// Those to deliver, with their rows.
+    pub(crate) taken: Vec<(i64, Message)>,
+    /// Those that a dead-letter policy refuses to deliver.
+    pub(crate) refused: Vec<i64>,
+    expired: Vec<i64>,
+}
+
+const HEAD: &str = concat!(
+    "SELECT ",
+    columns!("NULL"),
+    " FROM message m INDEXED BY message_by_hold
+     WHERE m.hold = 0 AND m.at >= ? AND m.at <= ? ORDER BY m.at"
+);
+
+impl Head {
+    /// Messages that a step walks past because they have expired or are refused. Each is walked past once.
+    const STEP: usize = 500;
+
+    /// Steps of one call. One that finds nothing in them answers that there is nothing, and the next goes on.
+    const STEPS: usize = 20;
+
+    /// Finds up to `limit` messages that `fit`, after releasing what has ended and dropping what has expired before
+    /// them. `None` when the queue has no stream.
+    pub(crate) fn take(
+        session: &mut Session,
+        queue: &QueueKey,
+        now: Timestamp,
+        limit: usize,
+        fit: impl Fn(&Message) -> bool,
+    ) -> rusqlite::Result<Option<(Stream, Self)>> {
+        let mut steps = 0;
+        loop {
+            crate::sweep::release(session, now)?;
+            let Some(mut stream) = session.stream(queue)? else {
+                return Ok(None);
+            };
+            let head = Self::read(session, &stream, now, limit, &fit)?;
+            for row in &head.expired {
+                remove_row(session, &mut stream, *row, FREE)?;
+            }
+            session.put_stream(stream);
+            steps += 1;
+            let more = head.expired.len() >= Self::STEP || session.ends.release_due(now);
+            if !more || steps == Self::STEPS || !head.taken.is_empty() || !head.refused.is_empty() {
+                return Ok(Some((stream, head)));
+            }
+        }
+    }
+
+    fn read(
+        session: &Session,
+        stream: &Stream,
+        now: Timestamp,
+        limit: usize,
+        fit: impl Fn(&Message) -> bool,
+    ) -> rusqlite::Result<Self> {
+        let mut head = Self::default();
+        let mut statement = session.statement(HEAD)?;
+        let (first, last) = stream.rows().into_inner();
+        let mut rows = statement.query([first, last])?;
+        while head.taken.len() < limit
+            && head.expired.len() + head.refused.len() < Self::STEP
+            && let Some(row) = rows.next()?
+        {
+            let at = row.get(0)?;
+            if row.get::<_, i64>(2)? <= now.0 {
+                head.expired.push(at);
+                continue;
+            }
+            let message = read(row, now)?;
+            if fit(&message) {
+                head.taken.push((at, message));
+            } else {
+                head.refused.push(at);
+            }
+        }
+        Ok(head)
+    }
+}

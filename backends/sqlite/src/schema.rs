@@ -1,0 +1,204 @@
+//! Opens connections and brings the file to the present version.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+
+use isimud_contract::{Error, ErrorKind, Result};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags};
+
+use crate::config::{Config, Place, Synchronous};
+use crate::error::from_sqlite;
+
+/// One file a version, applied in order, each in a transaction with the version's number.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+
+/// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.
+const APPLICATION_ID: i64 = 0x4973_696d;
+
+/// Statements that a connection keeps prepared.
+const STATEMENTS: usize = 64;
+
+/// Every connection of an open store: the first may write.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    pub(crate) writer: Connection,
+    pub(crate) readers: Vec<Connection>,
+    /// Held while the store is open. The store keeps counters in memory, so a file has one server at a time.
+    pub(crate) lock: Option<File>,
+}
+
+pub(crate) fn open(config: &Config) -> Result<Connections> {
+    let Place::File(path) = &config.place else {
+        let mut writer = Connection::open_in_memory().map_err(from_sqlite)?;
+        prepare(&mut writer, config).map_err(from_sqlite)?;
+        migrate(&mut writer)?;
+        return Ok(Connections {
+            writer,
+            readers: Vec::new(),
+            lock: None,
+        });
+    };
+    let at = |error: Error| error.with("file", path.display());
+    let lock = lock(path).map_err(at)?;
+    let open = || {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
+            | OpenFlags::SQLITE_OPEN_CREATE
+            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let mut connection = Connection::open_with_flags(path, flags)?;
+        prepare(&mut connection, config)?;
+        Ok(connection)
+    };
+    let mut writer = open().map_err(from_sqlite).map_err(at)?;
+    migrate(&mut writer).map_err(at)?;
+    let readers = (0..config.readers)
+        .map(|_| open())
+        .collect::<rusqlite::Result<_>>()
+        .map_err(from_sqlite)
+        .map_err(at)?;
+    Ok(Connections {
+        writer,
+        readers,
+        lock: Some(lock),
+    })
+}
+
+/// Takes the lock file beside the database, and makes the folder for both.
+fn lock(path: &Path) -> Result<File> {
+    let unusable = |what: &'static str| {
+        move |error: std::io::Error| Error::new(ErrorKind::Unavailable, what).caused_by(error)
+    };
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        std::fs::create_dir_all(folder)
+            .map_err(unusable("cannot create the folder of the embedded store"))?;
+    }
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(PathBuf::from(beside))
+        .map_err(unusable("cannot write to the folder of the embedded store"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(
+            ErrorKind::Unavailable,
+            "the embedded store is in use by another server",
+        )),
+        Err(TryLockError::Error(error)) => Err(unusable("cannot lock the embedded store")(error)),
+    }
+}
+
+fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    // A plan does not depend on the values bound, so that a statement is compiled once and not for every call.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    let synchronous = match config.synchronous {
+        Synchronous::Full => "FULL",
+        Synchronous::Normal => "NORMAL",
+    };
+    if config.place != Place::Memory {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    }
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.pragma_update(None, "cache_size", -1024 * i64::from(config.cache_mib))
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let number = |name: &str| {
+        connection
+            .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(from_sqlite)
+    };
+    let (application, version) = (number("application_id")?, number("user_version")?);
+    let tables: i64 = connection
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(from_sqlite)?;
+    if application != APPLICATION_ID && tables > 0 {
+        return Err(Error::new(
+            ErrorKind::Invalid,
+            "the file is a database of another program",
+        ));
+    }
+    let known = MIGRATIONS.len();
+    let done = usize::try_from(version).ok().filter(|done| *done <= known).ok_or_else(|| {
+        let sentence = format!("the embedded store has version {version}, and this server knows versions up to {known}");
+        Error::new(ErrorKind::Invalid, sentence)
+    })?;
+    for (at, script) in MIGRATIONS.iter().enumerate().skip(done) {
+        apply(connection, script, at + 1).map_err(from_sqlite)?;
+    }
+    Ok(())
+}
+
+fn apply(connection: &mut Connection, script: &str, version: usize) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(script)?;
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", version as i64)?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(path: &Path) -> String {
+        open(&Config::file(path))
+            .expect_err("the file must be refused")
+            .to_string()
+    }
+
+    #[test]
+    fn a_newer_database_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("isimud.db");
+        let connections = open(&Config::file(&path)).expect("a new store");
+        connections
+            .writer
+            .pragma_update(None, "user_version", 99)
+            .expect("a newer version");
+        drop(connections);
+        assert!(refusal(&path).contains("version 99"));
+        let version: i64 = Connection::open(&path)
+            .and_then(|connection| {
+                connection.pragma_query_value(None, "user_version", |row| row.get(0))
+            })
+            .expect("still a database");
+        assert_eq!(version, 99);
+    }
+
+    #[test]
+    fn foreign_files_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let text = folder.path().join("notes.txt");
+        std::fs::write(
+            &text,
+            "not a database, and longer than the header of one is".repeat(20),
+        )
+        .expect("a file");
+        assert!(refusal(&text).contains("not an SQLite database"));
+        let foreign = folder.path().join("foreign.db");
+        Connection::open(&foreign)
+            .and_then(|c| c.execute_batch("CREATE TABLE t (x)"))
+            .expect("a database");
+        assert!(refusal(&foreign).contains("another program"));
+    }
+
+    #[test]
+    fn a_file_has_one_server_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("deep/er/isimud.db");
+        let first = open(&Config::file(&path)).expect("the folder is made");
+        assert!(refusal(&path).contains("another server"));
+        drop(first);
+        open(&Config::file(&path)).expect("the lock ends with the store");
+    }
+}

@@ -1,0 +1,229 @@
+//! A connection with what its thread remembers between transactions.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use isimud_contract::{Clock, QueueKey, Timestamp};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+
+use crate::stream::Stream;
+
+/// Streams whose counters are kept in memory, at the most. Beyond it they are forgotten and read again.
+const REMEMBERED: usize = 100_000;
+
+/// When something next ends by itself: bounds that may be too early, never too late.
+///
+/// They spare the hot path every look at claims and delays while nothing is due. The writing session keeps them; the
+/// others take over what it has published.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    /// The next end of a claim, or of a delay.
+    pub(crate) release: i64,
+    /// The next end of a message's life.
+    pub(crate) expiry: i64,
+    /// There may be delayed messages.
+    pub(crate) delayed: bool,
+    /// There may be purged messages to sweep.
+    pub(crate) doomed: bool,
+}
+
+impl Ends {
+    /// Knows nothing: everything may be due.
+    const UNKNOWN: Self = Self {
+        release: i64::MIN,
+        expiry: i64::MIN,
+        delayed: true,
+        doomed: true,
+    };
+
+    /// Whether a claim or a delay may have ended that is not released yet.
+    pub(crate) fn release_due(&self, now: Timestamp) -> bool {
+        self.release <= now.0
+    }
+}
+
+/// The bounds that all sessions of a store share.
+///
+/// A bound moves down before the commit that makes it necessary and up only after the one that makes it right, and a
+/// reader takes it before its snapshot: so no reader believes that nothing is due while its snapshot says otherwise.
+#[derive(Debug)]
+pub(crate) struct Horizon(Mutex<Ends>);
+
+impl Default for Horizon {
+    fn default() -> Self {
+        Self(Mutex::new(Ends::UNKNOWN))
+    }
+}
+
+impl Horizon {
+    fn get(&self) -> Ends {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, ends: Ends) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    }
+
+    fn lower(&self, ends: Ends) {
+        let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.release = shared.release.min(ends.release);
+        shared.delayed |= ends.delayed;
+    }
+}
+
+/// A connection and its memory. Only a session that writes remembers streams: only it hears of every change.
+#[derive(Debug)]
+pub(crate) struct Session {
+    connection: Connection,
+    clock: Arc<dyn Clock>,
+    horizon: Arc<Horizon>,
+    /// This session's copy of the horizon.
+    pub(crate) ends: Ends,
+    /// It writes: it keeps counters, and the horizon.
+    writes: bool,
+    numbers: HashMap<QueueKey, i64>,
+    streams: HashMap<i64, Stream>,
+    changed: Vec<i64>,
+}
+
+impl Session {
+    pub(crate) fn new(
+        connection: Connection,
+        clock: Arc<dyn Clock>,
+        horizon: Arc<Horizon>,
+        writes: bool,
+    ) -> Self {
+        Self {
+            connection,
+            clock,
+            horizon,
+            ends: Ends::UNKNOWN,
+            writes,
+            numbers: HashMap::new(),
+            streams: HashMap::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A statement, prepared once for the life of the connection.
+    pub(crate) fn statement(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    pub(crate) fn last_number(&self) -> i64 {
+        self.connection.last_insert_rowid()
+    }
+
+    /// Begins a transaction.
+    pub(crate) fn begin(&mut self) -> rusqlite::Result<()> {
+        if !self.writes {
+            self.ends = self.horizon.get();
+        }
+        self.statement(if self.writes {
+            "BEGIN IMMEDIATE"
+        } else {
+            "BEGIN"
+        })?
+        .execute([])?;
+        Ok(())
+    }
+
+    /// The stream of a queue, if anything was ever posted there.
+    pub(crate) fn stream(&mut self, queue: &QueueKey) -> rusqlite::Result<Option<Stream>> {
+        if let Some(no) = self.numbers.get(queue) {
+            return self.stream_by_number(*no);
+        }
+        let found = self
+            .statement("SELECT no, next, total, held FROM stream WHERE project = ? AND name = ?")?
+            .query_row(
+                params![queue.project.as_str(), queue.name.as_str()],
+                Stream::read,
+            )
+            .optional()?;
+        if let Some(stream) = found
+            && self.writes
+        {
+            self.numbers.insert(queue.clone(), stream.no);
+            return Ok(Some(*self.streams.entry(stream.no).or_insert(stream)));
+        }
+        Ok(found)
+    }
+
+    /// The stream of a number; `None` once it is purged.
+    pub(crate) fn stream_by_number(&mut self, no: i64) -> rusqlite::Result<Option<Stream>> {
+        if let Some(stream) = self.streams.get(&no) {
+            return Ok(Some(*stream));
+        }
+        let found = self
+            .statement("SELECT no, next, total, held FROM stream WHERE no = ?")?
+            .query_row([no], Stream::read)
+            .optional()?;
+        if let Some(stream) = found
+            && self.writes
+        {
+            self.streams.insert(no, stream);
+        }
+        Ok(found)
+    }
+
+    /// Keeps a stream's new counters; they are written once, with the transaction.
+    pub(crate) fn put_stream(&mut self, stream: Stream) {
+        if self.changed.last() != Some(&stream.no) {
+            self.changed.push(stream.no);
+        }
+        self.streams.insert(stream.no, stream);
+    }
+
+    /// Forgets the number of a queue whose stream was purged.
+    pub(crate) fn forget(&mut self, queue: &QueueKey, no: i64) {
+        self.numbers.remove(queue);
+        self.streams.remove(&no);
+        self.changed.retain(|changed| *changed != no);
+    }
+
+    /// Writes what was remembered and ends the transaction.
+    pub(crate) fn finish(&mut self) -> rusqlite::Result<()> {
+        let mut changed = std::mem::take(&mut self.changed);
+        changed.sort_unstable();
+        changed.dedup();
+        for no in changed.drain(..) {
+            if let Some(stream) = self.streams.get(&no) {
+                self.statement("UPDATE stream SET next = ?, total = ?, held = ? WHERE no = ?")?
+                    .execute(params![stream.next, stream.total, stream.held, no])?;
+            }
+        }
+        self.changed = changed;
+        if self.writes {
+            self.horizon.lower(self.ends);
+        }
+        self.statement("COMMIT")?.execute([])?;
+        if self.writes {
+            self.horizon.set(self.ends);
+        }
+        if self.streams.len() > REMEMBERED {
+            self.forget_all();
+        }
+        Ok(())
+    }
+
+    /// Undoes the transaction, and what was remembered of it.
+    pub(crate) fn roll_back(&mut self) {
+        self.forget_all();
+        self.ends = Ends::UNKNOWN;
+        if !self.connection.is_autocommit()
+            && let Err(error) = self.connection.execute_batch("ROLLBACK")
+        {
+            tracing::error!(%error, "cannot roll back a transaction of the embedded store");
+        }
+    }
+
+    fn forget_all(&mut self) {
+        self.numbers.clear();
+        self.streams.clear();
+        self.changed.clear();
+    }
+}

@@ -1,0 +1,260 @@
+//! The contracts, each method one call on the right thread.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use isimud_contract::{
+    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, Guard, Lease, Message, MessageId,
+    MessageStore, Metadata, Page, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result,
+    Selection, Stats,
+};
+use tokio::sync::RwLock;
+
+use crate::config::{Config, Place};
+use crate::error::closed;
+use crate::lane::{Access, Lane, Outcome};
+use crate::schema::{self, Connections};
+use crate::session::Session;
+use crate::{claim, management, message, stream};
+
+/// Messages and queues in one SQLite database. See the crate's docs.
+#[derive(Debug)]
+pub struct SqliteStore {
+    durable: bool,
+    lanes: RwLock<Option<Lanes>>,
+}
+
+#[derive(Debug)]
+struct Lanes {
+    writer: Lane,
+    /// Empty in memory, where there is one connection and no disk to wait for.
+    readers: Vec<Lane>,
+    turn: AtomicUsize,
+    /// Freed after the threads have ended: fields drop in order.
+    _lock: Option<File>,
+}
+
+impl Lanes {
+    fn reader(&self) -> &Lane {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        self.readers
+            .get(turn % self.readers.len().max(1))
+            .unwrap_or(&self.writer)
+    }
+}
+
+impl SqliteStore {
+    /// Opens the database, creating or migrating it as needed, and starts its threads.
+    ///
+    /// `Invalid` when the file belongs to a newer version or another program, `Unavailable` when it cannot be opened
+    /// or another server has it open.
+    pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+        let Connections {
+            writer,
+            readers,
+            lock,
+        } = schema::open(&config)?;
+        let horizon = Arc::default();
+        let start = |name: &str, access, connection| {
+            let session = Session::new(
+                connection,
+                Arc::clone(&clock),
+                Arc::clone(&horizon),
+                access == Access::Write,
+            );
+            Lane::start(name, access, session).map_err(|error| {
+                Error::new(
+                    ErrorKind::Unavailable,
+                    "cannot start a thread for the embedded store",
+                )
+                .caused_by(error)
+            })
+        };
+        let lanes = Lanes {
+            writer: start("sqlite-writer", Access::Write, writer)?,
+            readers: readers
+                .into_iter()
+                .map(|c| start("sqlite-reader", Access::Read, c))
+                .collect::<Result<_>>()?,
+            turn: AtomicUsize::new(0),
+            _lock: lock,
+        };
+        Ok(Arc::new(Self {
+            durable: config.place != Place::Memory,
+            lanes: RwLock::new(Some(lanes)),
+        }))
+    }
+
+    async fn write<T, W>(&self, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
+    {
+        self.lanes
+            .read()
+            .await
+            .as_ref()
+            .ok_or_else(closed)?
+            .writer
+            .run(work)
+            .await
+    }
+
+    async fn read<T, W>(&self, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
+    {
+        self.lanes
+            .read()
+            .await
+            .as_ref()
+            .ok_or_else(closed)?
+            .reader()
+            .run(work)
+            .await
+    }
+}
+
+#[async_trait]
+impl MessageStore for SqliteStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            durable: self.durable,
+            ..Capabilities::FULL
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.read(|session| session.statement("SELECT 1")?.query_row([], |_| Ok(Ok(()))))
+            .await
+    }
+
+    async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+        let queue = queue.clone();
+        self.write(move |session| message::post(session, &queue, &messages))
+            .await
+    }
+
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        let queue = queue.clone();
+        self.read(move |session| message::list(session, &queue, &selection))
+            .await
+    }
+
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        let (queue, ids) = (queue.clone(), ids.to_vec());
+        self.read(move |session| message::get(session, &queue, &ids))
+            .await
+    }
+
+    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+        let (queue, ids) = (queue.clone(), ids.to_vec());
+        self.write(move |session| message::delete(session, &queue, &ids, &guard))
+            .await
+    }
+
+    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        let queue = queue.clone();
+        self.write(move |session| message::pop(session, &queue, limit))
+            .await
+    }
+
+    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
+        let (queue, lease) = (queue.clone(), lease.clone());
+        self.write(move |session| claim::claim(session, &queue, &lease, limit))
+            .await
+    }
+
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        let queue = queue.clone();
+        self.read(move |session| claim::find(session, &queue, claim))
+            .await
+    }
+
+    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        let (queue, lease) = (queue.clone(), lease.clone());
+        self.write(move |session| claim::renew(session, &queue, &lease))
+            .await
+    }
+
+    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        let queue = queue.clone();
+        self.write(move |session| claim::release(session, &queue, claim))
+            .await
+    }
+
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        let queue = queue.clone();
+        self.read(move |session| stream::stats(session, &queue))
+            .await
+    }
+
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        let queue = queue.clone();
+        self.write(move |session| stream::doom(session, &queue))
+            .await
+    }
+
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        self.purge(queue).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        let lanes = self.lanes.write().await.take();
+        // Waits for the threads to finish what was begun.
+        tokio::task::spawn_blocking(move || drop(lanes))
+            .await
+            .map_err(|error| closed().caused_by(error))
+    }
+}
+
+#[async_trait]
+impl Queues for SqliteStore {
+    async fn create_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<bool> {
+        let (queue, metadata) = (queue.clone(), metadata.clone());
+        self.write(move |session| management::create(session, &queue, &metadata))
+            .await
+    }
+
+    async fn find_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+        let queue = queue.clone();
+        self.read(move |session| management::find(session, &queue))
+            .await
+    }
+
+    async fn update_queue(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+        version: u64,
+    ) -> Result<Option<u64>> {
+        let (queue, metadata) = (queue.clone(), metadata.clone());
+        self.write(move |session| management::update(session, &queue, &metadata, version))
+            .await
+    }
+
+    async fn delete_queue(&self, queue: &QueueKey) -> Result<bool> {
+        let queue = queue.clone();
+        self.write(move |session| management::delete(session, &queue))
+            .await
+    }
+
+    async fn list_queues(
+        &self,
+        project: &ProjectId,
+        selection: &QueueSelection,
+    ) -> Result<Vec<QueueRecord>> {
+        let (project, selection) = (project.clone(), selection.clone());
+        self.read(move |session| management::list(session, &project, &selection))
+            .await
+    }
+
+    async fn count_queues(&self, project: &ProjectId) -> Result<u64> {
+        let project = project.clone();
+        self.read(move |session| management::count(session, &project))
+            .await
+    }
+}

@@ -1,0 +1,184 @@
+//! The message side of a queue: its number, where its messages stand in the table, its counters.
+//!
+//! A message's row number is the stream's number, then its arrival. The table itself is therefore in the order of a
+//! listing, and no index is needed for it. A purge gives the queue a new number: it takes no longer for a million
+//! messages than for one, and what stood under the old number is swept in the background.
+
+use std::ops::RangeInclusive;
+
+use isimud_contract::{Edge, Error, ErrorKind, MessageId, QueueKey, Stats, Timestamp};
+use rusqlite::{OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use crate::lane::Outcome;
+use crate::session::Session;
+
+/// Bits of a row number that count arrivals: 2^40 messages a queue between two purges.
+const ARRIVAL_BITS: u32 = 40;
+
+/// The largest stream number: row numbers have 63 bits.
+const LAST_NUMBER: i64 = (1 << (63 - ARRIVAL_BITS)) - 1;
+
+/// A stream's number and counters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stream {
+    pub(crate) no: i64,
+    /// The arrival number of the next message.
+    pub(crate) next: i64,
+    /// Rows in the table, expired ones included until they are swept.
+    pub(crate) total: i64,
+    /// Those of them that a claim holds, ended claims included until they are swept.
+    pub(crate) held: i64,
+}
+
+impl Stream {
+    pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        Ok(Self {
+            no: row.get(0)?,
+            next: row.get(1)?,
+            total: row.get(2)?,
+            held: row.get(3)?,
+        })
+    }
+
+    /// The row numbers that belong to the stream.
+    pub(crate) fn rows(&self) -> RangeInclusive<i64> {
+        let first = self.no << ARRIVAL_BITS;
+        first..=first | ((1 << ARRIVAL_BITS) - 1)
+    }
+
+    /// Takes the row number of the next message.
+    pub(crate) fn take_row(&mut self) -> i64 {
+        let row = *self.rows().start() | self.next;
+        self.next += 1;
+        row
+    }
+
+    /// Whether so many more messages can be numbered.
+    pub(crate) fn has_room(&self, messages: usize) -> bool {
+        i64::try_from(messages).is_ok_and(|messages| messages < (1 << ARRIVAL_BITS) - self.next)
+    }
+}
+
+/// The stream that a row belongs to.
+pub(crate) fn number_of(row: i64) -> i64 {
+    row >> ARRIVAL_BITS
+}
+
+/// The stream of a queue, made now if need be.
+pub(crate) fn open(session: &mut Session, queue: &QueueKey) -> rusqlite::Result<Stream> {
+    if let Some(stream) = session.stream(queue)? {
+        return Ok(stream);
+    }
+    session
+        .statement("INSERT INTO stream (project, name, next, total, held) VALUES (?, ?, 1, 0, 0)")?
+        .execute(params![queue.project.as_str(), queue.name.as_str()])?;
+    let no = session.last_number();
+    if no > LAST_NUMBER {
+        recycle_number(session, no)?;
+    }
+    Ok(session.stream(queue)?.unwrap_or(Stream {
+        no,
+        next: 1,
+        total: 0,
+        held: 0,
+    }))
+}
+
+/// After eight million purges: gives the stream the lowest number that nothing stands under.
+fn recycle_number(session: &Session, no: i64) -> rusqlite::Result<()> {
+    let free: i64 = session
+        .statement(
+            "SELECT min(no) + 1 FROM (SELECT 0 AS no UNION ALL SELECT no FROM stream UNION ALL SELECT no FROM doomed) n
+             WHERE NOT EXISTS (SELECT 1 FROM stream WHERE no = n.no + 1)
+               AND NOT EXISTS (SELECT 1 FROM doomed WHERE no = n.no + 1)",
+        )?
+        .query_row([], |row| row.get(0))?;
+    session
+        .statement("DELETE FROM claim WHERE stream = ?")?
+        .execute([free])?;
+    session
+        .statement("UPDATE stream SET no = ? WHERE no = ?")?
+        .execute([free, no])?;
+    Ok(())
+}
+
+/// Dooms the queue's stream. A post makes a new one.
+pub(crate) fn doom(session: &mut Session, queue: &QueueKey) -> Outcome<()> {
+    if let Some(stream) = session.stream(queue)? {
+        session
+            .statement("DELETE FROM stream WHERE no = ?")?
+            .execute([stream.no])?;
+        session
+            .statement("INSERT INTO doomed (no) VALUES (?)")?
+            .execute([stream.no])?;
+        session.forget(queue, stream.no);
+        session.ends.doomed = true;
+    }
+    Ok(Ok(()))
+}
+
+/// The answer to a post that cannot be numbered any more.
+pub(crate) fn full() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the queue has taken 2^40 messages; purge it to start again",
+    )
+}
+
+pub(crate) fn stats(session: &mut Session, queue: &QueueKey) -> Outcome<Stats> {
+    let now = session.now();
+    let Some(stream) = session.stream(queue)? else {
+        return Ok(Ok(Stats::default()));
+    };
+    let (first, last) = stream.rows().into_inner();
+    // The counters include what has ended and is not swept yet; these two ranges are empty but for a moment.
+    let (expired, expired_held): (i64, i64) = session
+        .statement(
+            "SELECT count(*), count(*) FILTER (WHERE hold > 0) FROM message INDEXED BY message_by_expiry
+             WHERE expires <= ? AND at BETWEEN ? AND ?",
+        )?
+        .query_row(params![now.0, first, last], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let released: i64 = session
+        .statement(
+            "SELECT count(*) FROM claim CROSS JOIN message ON message.hold = claim.no
+             WHERE claim.expires <= ?1 AND claim.stream = ?2 AND message.expires > ?1",
+        )?
+        .query_row(params![now.0, stream.no], |row| row.get(0))?;
+    let total = stream.total - expired;
+    let claimed = stream.held - expired_held - released;
+    let edge = |order: &str| -> rusqlite::Result<Option<Edge>> {
+        let sql = format!(
+            "SELECT id, posted FROM message WHERE at BETWEEN ? AND ? AND expires > ? ORDER BY at {order} LIMIT 1"
+        );
+        session
+            .statement(&sql)?
+            .query_row(params![first, last, now.0], |row| read_edge(row, now))
+            .optional()
+    };
+    let (oldest, newest) = if total > 0 {
+        (edge("ASC")?, edge("DESC")?)
+    } else {
+        (None, None)
+    };
+    Ok(Ok(Stats {
+        free: count(total - claimed),
+        claimed: count(claimed),
+        oldest,
+        newest,
+    }))
+}
+
+fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+fn read_edge(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Edge> {
+    let id: [u8; 16] = row.get(0)?;
+    let posted = Timestamp(row.get(1)?);
+    Ok(Edge {
+        id: MessageId(Uuid::from_bytes(id)),
+        age: now.since(posted),
+        posted,
+    })
+}

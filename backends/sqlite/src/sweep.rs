@@ -1,0 +1,148 @@
+//! What ends by itself: claims, delays, messages, purged streams. All of it is found by index range, in bounded steps.
+//!
+//! Reading never depends on the sweep: every query compares with the clock. The sweep gives messages back to the free
+//! ones, and their room back to the file.
+
+use isimud_contract::Timestamp;
+use rusqlite::params;
+
+use crate::claim::free_all;
+use crate::session::Session;
+use crate::stream::number_of;
+
+/// Rows that one step touches, at the most (a step may finish the claim that it began).
+const STEP: i64 = 500;
+
+impl Session {
+    /// Whether a sweep has work.
+    pub(crate) fn something_ended(&self) -> bool {
+        let now = self.now().0;
+        self.ends.release <= now || self.ends.expiry <= now || self.ends.doomed
+    }
+
+    /// One bounded step.
+    pub(crate) fn sweep(&mut self) -> rusqlite::Result<()> {
+        let now = self.now();
+        release(self, now)?;
+        expire(self, now)?;
+        bury_doomed(self)
+    }
+}
+
+/// Frees the messages of claims that have ended and delays that have passed.
+pub(crate) fn release(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
+    if !session.ends.release_due(now) {
+        return Ok(());
+    }
+    let ended = end_claims(session, now)?;
+    let due = end_delays(session, now)?;
+    if ended && due {
+        let next = session
+            .statement(
+                "SELECT min(coalesce((SELECT min(expires) FROM claim), ?1), coalesce((SELECT min(due) FROM delay), ?1))",
+            )?
+            .query_row([i64::MAX], |row| row.get(0))?;
+        session.ends.release = next;
+    }
+    Ok(())
+}
+
+/// Returns whether all of them are done.
+fn end_claims(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
+    let mut freed = 0;
+    let ended: Vec<(i64, i64)> = session
+        .statement("SELECT no, stream FROM claim WHERE expires <= ? ORDER BY expires LIMIT ?")?
+        .query_map(params![now.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    let all_seen = i64::try_from(ended.len()).is_ok_and(|ended| ended < STEP);
+    for (no, stream) in ended {
+        if freed >= STEP {
+            return Ok(false);
+        }
+        let messages = free_all(session, no)?;
+        freed += messages;
+        if let Some(mut stream) = session.stream_by_number(stream)? {
+            stream.held -= messages;
+            session.put_stream(stream);
+        }
+    }
+    Ok(all_seen)
+}
+
+/// Returns whether all of them are done.
+fn end_delays(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
+    if !session.ends.delayed {
+        return Ok(true);
+    }
+    let due: Vec<(i64, i64)> = session
+        .statement("SELECT due, at FROM delay WHERE due <= ? ORDER BY due LIMIT ?")?
+        .query_map(params![now.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (due, at) in &due {
+        session
+            .statement("UPDATE message SET hold = 0 WHERE at = ? AND hold = -1 AND due <= ?")?
+            .execute([*at, now.0])?;
+        session
+            .statement("DELETE FROM delay WHERE due = ? AND at = ?")?
+            .execute([due, at])?;
+    }
+    let left = session
+        .statement("SELECT EXISTS (SELECT 1 FROM delay)")?
+        .query_row([], |row| row.get(0))?;
+    session.ends.delayed = left;
+    Ok(i64::try_from(due.len()).is_ok_and(|due| due < STEP))
+}
+
+/// Deletes messages whose life has ended.
+fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
+    if session.ends.expiry > now.0 {
+        return Ok(());
+    }
+    let expired: Vec<(i64, i64)> = session
+        .statement("SELECT at, hold FROM message WHERE expires <= ? ORDER BY expires LIMIT ?")?
+        .query_map(params![now.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    for (at, hold) in &expired {
+        session
+            .statement("DELETE FROM message WHERE at = ?")?
+            .execute([at])?;
+        if let Some(mut stream) = session.stream_by_number(number_of(*at))? {
+            stream.total -= 1;
+            stream.held -= i64::from(*hold > 0);
+            session.put_stream(stream);
+        }
+    }
+    if i64::try_from(expired.len()).is_ok_and(|expired| expired < STEP) {
+        let next: Option<i64> = session
+            .statement("SELECT min(expires) FROM message")?
+            .query_row([], |row| row.get(0))?;
+        session.ends.expiry = next.unwrap_or(i64::MAX);
+    }
+    Ok(())
+}
+
+/// Deletes messages of purged streams.
+fn bury_doomed(session: &mut Session) -> rusqlite::Result<()> {
+    if !session.ends.doomed {
+        return Ok(());
+    }
+    let doomed: Option<i64> = session
+        .statement("SELECT min(no) FROM doomed")?
+        .query_row([], |row| row.get(0))?;
+    let Some(no) = doomed else {
+        session.ends.doomed = false;
+        return Ok(());
+    };
+    let removed = session
+        .statement(
+            "DELETE FROM message WHERE at IN
+             (SELECT at FROM message WHERE at >= ?1 << 40 AND at < (?1 + 1) << 40 ORDER BY at LIMIT ?2)",
+        )?
+        .execute([no, STEP])?;
+    if i64::try_from(removed).is_ok_and(|removed| removed < STEP) {
+        session
+            .statement("DELETE FROM doomed WHERE no = ?")?
+            .execute([no])?;
+    }
+    Ok(())
+}

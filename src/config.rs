@@ -1,0 +1,279 @@
+//! Configuration: as written, then as meant.
+//!
+//! The layers are, each over the one before: the compiled-in defaults, the operator's file, the environment, the flags.
+//! [`Written`] is what serde reads of them; [`Written::resolve`] turns it into [`Config`] without any I/O but reading
+//! the policy file.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use serde::{Deserialize, Serialize};
+
+use crate::http::auth::ClientIds;
+use crate::http::cors::Cors;
+use crate::http::policy::Policy;
+use crate::messaging::limits::Limits;
+
+/// The reference of all keys, and their defaults.
+const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// What is wrong with the configuration, in one line.
+#[derive(Debug)]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(crate) fn new(sentence: String) -> Self {
+        Self(sentence)
+    }
+}
+
+impl std::fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// The configuration as it is written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Written {
+    server: Server,
+    store: Place,
+    management: Place,
+    log: Log,
+    access: Access,
+    messages: Messages,
+    limits: Limits,
+    cors: CorsWritten,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Server {
+    listen: String,
+    admin_listen: String,
+    shutdown_grace_secs: u64,
+    header_timeout_secs: u64,
+    body_timeout_secs: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Place {
+    uri: String,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Log {
+    /// Directives of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+    /// The form of a line.
+    pub format: LogFormat,
+    /// Requests slower than so many milliseconds are warnings.
+    pub slow_ms: u64,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Access {
+    policy_file: String,
+    client_id: ClientIdRule,
+    min_client_id_length: usize,
+    max_client_id_length: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ClientIdRule {
+    Strict,
+    Off,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Messages {
+    checksums: bool,
+    delete_with_claim_ids: bool,
+    encryption_keys: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CorsWritten {
+    allowed_origins: Vec<String>,
+    allow_credentials: bool,
+    expose_headers: Vec<String>,
+    max_age_secs: u64,
+    allow_methods: Vec<String>,
+    allow_headers: Vec<String>,
+}
+
+/// The configuration as it is meant: complete, and right as far as can be told without opening anything.
+#[derive(Debug)]
+pub struct Config {
+    /// Where the API is served.
+    pub listen: SocketAddr,
+    /// Where operators look, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// How long requests under way may take when the server stops.
+    pub shutdown_grace: Duration,
+    /// How long the head of a request may take to arrive.
+    pub header_timeout: Duration,
+    /// How long the body of a request may take to arrive.
+    pub body_timeout: Duration,
+    /// The default pool.
+    pub store: String,
+    /// The management store, where it is another place.
+    pub management: Option<String>,
+    /// What is logged.
+    pub log: Log,
+    /// Who may do what.
+    pub policy: Arc<Policy>,
+    /// What a client id may be.
+    pub client_ids: ClientIds,
+    /// Store checksums.
+    pub checksums: bool,
+    /// Bulk deletes must name claims.
+    pub delete_with_claim_ids: bool,
+    /// Pass phrases of encrypted queues.
+    pub encryption_keys: Vec<String>,
+    /// What clients may ask for.
+    pub limits: Limits,
+    /// Which pages of other origins may call.
+    pub cors: Option<Cors>,
+}
+
+/// What the command line says; it comes last.
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--admin-listen`.
+    pub admin_listen: Option<String>,
+    /// `--store`.
+    pub store: Option<String>,
+    /// `--management`.
+    pub management: Option<String>,
+}
+
+impl Written {
+    /// Reads all layers.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        let mut layers = Figment::from(Toml::string(DEFAULTS));
+        if let Some(path) = &flags.config {
+            // Read here as well, because figment takes a file that cannot be read for an empty one.
+            std::fs::read_to_string(path).map_err(|error| {
+                ConfigError(format!("cannot read the file {}: {error}", path.display()))
+            })?;
+            layers = layers.merge(Toml::file_exact(path));
+        }
+        layers = layers.merge(Env::prefixed("ISIMUD__").split("__"));
+        for (key, value) in [
+            ("server.listen", &flags.listen),
+            ("server.admin_listen", &flags.admin_listen),
+            ("store.uri", &flags.store),
+            ("management.uri", &flags.management),
+        ] {
+            if let Some(value) = value {
+                layers = layers.merge(Serialized::default(key, value));
+            }
+        }
+        layers.extract().map_err(|error| {
+            ConfigError(format!("the configuration is wrong: {}", one_line(&error)))
+        })
+    }
+
+    /// Says what was written is meant to be.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let access = self.access;
+        let policy = match access.policy_file.as_str() {
+            "" => Policy::default(),
+            path => {
+                Policy::load(Path::new(path)).map_err(|error| ConfigError(error.to_string()))?
+            }
+        };
+        if self
+            .messages
+            .encryption_keys
+            .iter()
+            .all(|key| key.is_empty())
+        {
+            return Err(ConfigError(
+                "messages.encryption_keys must hold a pass phrase".into(),
+            ));
+        }
+        let cors = self.cors;
+        Ok(Config {
+            listen: address("server.listen", &self.server.listen)?,
+            admin_listen: match self.server.admin_listen.as_str() {
+                "" => None,
+                text => Some(address("server.admin_listen", text)?),
+            },
+            shutdown_grace: Duration::from_secs(self.server.shutdown_grace_secs),
+            header_timeout: Duration::from_secs(self.server.header_timeout_secs),
+            body_timeout: Duration::from_secs(self.server.body_timeout_secs),
+            management: Some(self.management.uri)
+                .filter(|uri| !uri.is_empty() && *uri != self.store.uri),
+            store: self.store.uri,
+            log: self.log,
+            policy: Arc::new(policy),
+            client_ids: match access.client_id {
+                ClientIdRule::Strict => ClientIds::Uuid,
+                ClientIdRule::Off => {
+                    ClientIds::Text(access.min_client_id_length..=access.max_client_id_length)
+                }
+            },
+            checksums: self.messages.checksums,
+            delete_with_claim_ids: self.messages.delete_with_claim_ids,
+            encryption_keys: self.messages.encryption_keys,
+            limits: self.limits,
+            cors: (!cors.allowed_origins.is_empty()).then(|| Cors {
+                allowed_origins: cors.allowed_origins,
+                allow_credentials: cors.allow_credentials,
+                expose_headers: cors.expose_headers.join(","),
+                max_age: cors.max_age_secs.to_string(),
+                allow_methods: cors.allow_methods,
+                allow_headers: cors.allow_headers,
+            }),
+        })
+    }
+}
+
+impl Config {
+    /// The defaults with these flags: what `isimud` alone would run with.
+    pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
+        Written::load(flags)?.resolve()
+    }
+}
+
+fn one_line(error: &figment::Error) -> String {
+    error.to_string().replace('\n', "; ")
+}
+
+fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
+    let resolved = text
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addresses| addresses.next());
+    resolved.ok_or_else(|| ConfigError(format!("{key} is not an address (host:port): '{text}'")))
+}

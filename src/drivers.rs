@@ -1,0 +1,69 @@
+//! From a URI's scheme to the driver that opens it: the only file that names a driver crate.
+
+use std::sync::Arc;
+
+use isimud_contract::{Clock, Error, ManagementStore, MessageStore, Result};
+
+/// An open backend: it stores messages, and some store queues too.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// The driver's name, for logs and metrics.
+    pub name: &'static str,
+    /// Where messages go.
+    pub messages: Arc<dyn MessageStore>,
+    /// Where queues go, if this backend can keep them.
+    pub management: Option<Arc<dyn ManagementStore>>,
+}
+
+/// A driver: the schemes it answers to, and what it does with a URI.
+struct Driver {
+    scheme: &'static str,
+    check: fn(&str) -> Result<()>,
+    open: fn(&str, Arc<dyn Clock>) -> Result<Backend>,
+}
+
+/// The drivers that this server was built with.
+const DRIVERS: &[Driver] = &[
+    #[cfg(feature = "sqlite")]
+    Driver {
+        scheme: "sqlite",
+        check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
+        open: |uri, clock| {
+            let store =
+                isimud_sqlite::SqliteStore::open(isimud_sqlite::Config::parse(uri)?, clock)?;
+            let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
+            Ok(Backend {
+                name: "sqlite",
+                messages: store,
+                management: Some(management),
+            })
+        },
+    },
+];
+
+fn driver(uri: &str) -> Result<&'static Driver> {
+    let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);
+    DRIVERS
+        .iter()
+        .find(|driver| driver.scheme == scheme)
+        .ok_or_else(|| {
+            let known: Vec<String> = DRIVERS
+                .iter()
+                .map(|driver| format!("{}:", driver.scheme))
+                .collect();
+            Error::invalid(format!(
+                "no driver serves the store URI scheme '{scheme}:'; known are {}",
+                known.join(", ")
+            ))
+        })
+}
+
+/// Checks a URI without opening anything.
+pub fn check(uri: &str) -> Result<()> {
+    (driver(uri)?.check)(uri)
+}
+
+/// Opens what a URI names.
+pub fn open(uri: &str, clock: Arc<dyn Clock>) -> Result<Backend> {
+    (driver(uri)?.open)(uri, clock)
+}

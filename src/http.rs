@@ -1,0 +1,111 @@
+//! The HTTP face: translates requests into calls of [`Messaging`] and its answers into documents.
+//!
+//! ```text
+//! trace    the edge: plain paths, preflights, request ids, counting, the log line
+//! route    a path's gate: headers (auth), then the method, then the policy
+//! queues messages claims home   handlers with their documents, a file a resource
+//! caller body query fields      extractors and parsers
+//! document json time            documents on their way out
+//! problem  errors as documents  openapi  the description of all this
+//! ```
+
+pub mod auth;
+mod body;
+mod caller;
+mod claims;
+pub mod cors;
+mod document;
+mod fields;
+mod home;
+mod json;
+mod messages;
+pub mod openapi;
+pub mod policy;
+mod problem;
+mod query;
+mod queues;
+mod route;
+mod time;
+mod trace;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+
+use self::auth::ClientIds;
+use self::cors::Cors;
+use self::policy::Policy;
+use self::route::Route;
+pub use self::trace::Api;
+use crate::messaging::Messaging;
+use crate::telemetry::Metrics;
+
+/// What handlers and middleware share.
+#[derive(Debug)]
+pub struct App {
+    /// The service.
+    pub messaging: Messaging,
+    /// Who may do what.
+    pub policy: Arc<Policy>,
+    /// What a client id may be.
+    pub client_ids: ClientIds,
+    /// Calls from pages of other origins, if any may call.
+    pub cors: Option<Cors>,
+    /// Deletes of several messages must name their claims.
+    pub delete_with_claim_ids: bool,
+    /// How long the body of a request may take to arrive.
+    pub body_timeout: Duration,
+    /// From when on a request is slow.
+    pub slow: Duration,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// The application as handlers see it.
+pub(crate) type AppState = Arc<App>;
+
+/// Everything that is served, a line a path.
+fn routes() -> Vec<Route> {
+    vec![
+        Route::new("/").open().get("", home::versions),
+        Route::new("/v2/").get("", home::home),
+        Route::new("/v2/ping")
+            .get("ping:get", home::ping)
+            .head("ping:get", home::ping_head),
+        Route::new("/v2/queues").get("queues:get_all", queues::list),
+        Route::new("/v2/queues/{queue}")
+            .put("queues:create", queues::create)
+            .get("queues:get", queues::show)
+            .patch("queues:update", queues::update)
+            .delete("queues:delete", queues::delete),
+        Route::new("/v2/queues/{queue}/stats").get("queues:stats", queues::stats),
+        Route::new("/v2/queues/{queue}/purge").post("queues:purge", queues::purge),
+        Route::new("/v2/queues/{queue}/messages")
+            .post("messages:create", messages::post)
+            .get("messages:get_all", messages::list)
+            .delete("messages:delete_all", messages::delete_several),
+        Route::new("/v2/queues/{queue}/messages/{message}")
+            .get("messages:get", messages::get)
+            .delete("messages:delete", messages::delete),
+        Route::new("/v2/queues/{queue}/claims").post("claims:create", claims::create),
+        Route::new("/v2/queues/{queue}/claims/{claim}")
+            .get("claims:get", claims::show)
+            .patch("claims:update", claims::update)
+            .delete("claims:delete", claims::delete),
+    ]
+}
+
+/// Puts the API together.
+pub fn api(app: App) -> Api {
+    let app = Arc::new(app);
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, route| route.mount(router, &app));
+    Api {
+        router: router
+            .fallback(trace::unmatched)
+            .with_state(Arc::clone(&app)),
+        app,
+    }
+}

@@ -1,0 +1,140 @@
+//! Claims (spec: claims.md).
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use isimud_contract::{ClaimId, QueueKey};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::body::{self, Payload};
+use super::caller::{RawQuery, Target};
+use super::document::{self, ClaimDocument, MessageList};
+use super::fields::Fields;
+use super::problem::{OrProblem, Problem};
+use super::{AppState, json};
+use crate::messaging::Terms;
+
+/// The terms of a claim.
+#[derive(Debug, Deserialize, ToSchema)]
+#[expect(
+    dead_code,
+    reason = "describes a document that is read field by field, for the sake of its error sentences"
+)]
+pub(crate) struct ClaimTerms {
+    /// Seconds that the claim runs, 60 to 43200; 300 if absent.
+    ttl: Option<i64>,
+    /// Seconds that its messages outlive it at least, 60 to 43200; 60 if absent.
+    grace: Option<i64>,
+}
+
+fn terms(body: &Bytes) -> Result<Terms, Problem> {
+    let fields = Fields::read(body)?;
+    Ok(Terms {
+        ttl: fields.integer("ttl")?,
+        grace: fields.integer("grace")?,
+    })
+}
+
+/// Claims messages: takes free ones out of circulation, oldest first.
+#[utoipa::path(post, path = "/v2/queues/{queue}/claims", tag = "claims", request_body = Option<ClaimTerms>, params(
+    ("limit" = Option<i64>, Query, description = "1 to 20 messages; 10 if absent"),
+), responses((status = 201, body = MessageList), (status = 204, description = "nothing to claim"),
+    (status = 400, body = super::problem::ErrorDocument)))]
+pub(crate) async fn create(
+    State(app): State<AppState>,
+    target: Target,
+    query: RawQuery,
+    payload: Payload,
+) -> Result<Response, Problem> {
+    let limit = query.read().integer("limit")?;
+    let most = app.messaging.limits().max_messages_post_size;
+    let terms = match payload
+        .read(most, body::too_large)
+        .await?
+        .filter(|body| !body.is_empty())
+    {
+        Some(body) => terms(&body)?,
+        None => Terms::default(),
+    };
+    let claim = app
+        .messaging
+        .claim(&target.queue, terms, limit)
+        .await
+        .or_problem("Claim could not be created.")?;
+    let Some(claim) = claim else {
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    };
+    let location = format!("/v2/queues/{}/claims/{}", target.queue.name, claim.id);
+    let body = document::messages(&target.queue, &claim.messages);
+    Ok((
+        StatusCode::CREATED,
+        [(CONTENT_TYPE, json::MEDIA_TYPE)],
+        [(LOCATION, location)],
+        body,
+    )
+        .into_response())
+}
+
+/// Shows a claim and what it still holds.
+#[utoipa::path(get, path = "/v2/queues/{queue}/claims/{claim}", tag = "claims",
+    responses((status = 200, body = ClaimDocument), (status = 404, body = super::problem::ErrorDocument)))]
+pub(crate) async fn show(State(app): State<AppState>, target: Target) -> Result<Response, Problem> {
+    let missing = || no_such_claim(&target.queue, &target.id);
+    let id = ClaimId::parse(&target.id).ok_or_else(|| Problem::not_found(missing()))?;
+    let claim = app
+        .messaging
+        .find_claim(&target.queue, id)
+        .await
+        .or_missing("Claim could not be queried.", missing)?;
+    Ok(json::text(
+        StatusCode::OK,
+        document::claim(&target.queue, &claim),
+    ))
+}
+
+/// Renews a claim: its time starts again.
+#[utoipa::path(patch, path = "/v2/queues/{queue}/claims/{claim}", tag = "claims", request_body = ClaimTerms,
+    responses((status = 204), (status = 400, body = super::problem::ErrorDocument),
+    (status = 404, body = super::problem::ErrorDocument)))]
+pub(crate) async fn update(
+    State(app): State<AppState>,
+    target: Target,
+    payload: Payload,
+) -> Result<StatusCode, Problem> {
+    const DOING: &str = "Claim could not be updated.";
+    let most = app.messaging.limits().max_messages_post_size;
+    let terms = terms(&payload.required(most, body::too_large).await?)?;
+    let missing = || no_such_claim(&target.queue, &target.id);
+    // A claim that cannot exist is renewed like one that does not: what is wrong with the terms is said first.
+    let id = ClaimId::parse(&target.id).unwrap_or_default();
+    app.messaging
+        .renew_claim(&target.queue, id, terms)
+        .await
+        .or_missing(DOING, missing)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Releases a claim: what it still holds is free at once.
+#[utoipa::path(delete, path = "/v2/queues/{queue}/claims/{claim}", tag = "claims", responses((status = 204)))]
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    target: Target,
+) -> Result<StatusCode, Problem> {
+    if let Some(id) = ClaimId::parse(&target.id) {
+        app.messaging
+            .release_claim(&target.queue, id)
+            .await
+            .or_problem("Claim could not be deleted.")?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn no_such_claim(queue: &QueueKey, claim: &str) -> String {
+    format!(
+        "Claim {claim} does not exist in queue {} for project {}",
+        queue.name, queue.project
+    )
+}

@@ -1,0 +1,64 @@
+//! The fields of a small request document, each looked at by its own rules.
+
+use std::collections::BTreeMap;
+
+use serde::de::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use super::json;
+use super::messages::unsupported_document;
+use super::problem::Problem;
+
+/// A document's fields by name. Of a name that stands twice the last counts.
+#[derive(Debug)]
+pub(crate) struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+
+impl<'a> From<BTreeMap<String, &'a RawValue>> for Fields<'a> {
+    fn from(fields: BTreeMap<String, &'a RawValue>) -> Self {
+        Self(fields)
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// Reads a document that must be an object.
+    pub(crate) fn read(body: &'a [u8]) -> Result<Self, Problem> {
+        json::check(body)?;
+        match json::parse_as(body) {
+            Some(fields) => Ok(Self(fields)),
+            // Not JSON, or a scalar, is a fault of the text; an array is a fault of the type.
+            None => json::parse(body).and_then(|_| Err(unsupported_document())),
+        }
+    }
+
+    /// Reads a document that must be an object; an array counts as one without fields.
+    pub(crate) fn read_or_array(body: &'a [u8]) -> Result<Self, Problem> {
+        match json::parse_as(body) {
+            Some(fields) => Ok(Self(fields)),
+            None => json::parse(body).map(|_| Self(BTreeMap::new())),
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.get(name).copied()
+    }
+
+    /// A field that must be an integer if it is there.
+    pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, Problem> {
+        let Some(value) = self.get(name) else {
+            return Ok(None);
+        };
+        match json::parse_as::<i64>(value.get().as_bytes()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(Problem::body(format!(
+                "The value of the \"{name}\" field must be a int."
+            ))),
+        }
+    }
+}
+
+/// Reads a field that is an integer and nothing else: `null` is not an absent field.
+pub(crate) fn present_integer<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i64>, D::Error> {
+    i64::deserialize(deserializer).map(Some)
+}

@@ -1,0 +1,414 @@
+//! Messages (spec: messages.md).
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use isimud_contract::{ClaimId, Error, ErrorKind, MessageId, QueueKey, Resource};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::body::Payload;
+use super::caller::{RawQuery, Target};
+use super::document::{self, MessageListPage, PoppedList};
+use super::fields::{Fields, present_integer};
+use super::problem::{OrProblem, Problem};
+use super::query::Link;
+use super::queues::no_such_queue;
+use super::{AppState, json};
+use crate::messaging::{Deletion, Draft, Listing, PostRules};
+
+/// Ids beyond which a `Location` no longer lists them; `resources` always does (quirk Q-MSG-9).
+const LOCATED: usize = 100;
+
+/// The body of a post.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct PostMessages<'a> {
+    #[serde(borrow)]
+    messages: Vec<PostMessage<'a>>,
+}
+
+/// A message of a post.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct PostMessage<'a> {
+    /// Seconds to live, 60 to 1209600.
+    #[serde(default, deserialize_with = "present_integer")]
+    ttl: Option<i64>,
+    /// Seconds before it can be claimed, 0 to 900. Only queues with a default delay look at it.
+    #[serde(default, deserialize_with = "present_integer")]
+    delay: Option<i64>,
+    /// Any JSON.
+    #[serde(borrow)]
+    #[schema(value_type = Value)]
+    body: &'a RawValue,
+}
+
+/// The answer to a post.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Posted {
+    /// The path of each message, in the order of the post.
+    resources: Vec<String>,
+}
+
+/// Posts messages, all or none. The queue is created when it does not exist.
+#[utoipa::path(post, path = "/v2/queues/{queue}/messages", tag = "messages", request_body = PostMessages<'_>,
+    responses((status = 201, body = Posted), (status = 400, body = super::problem::ErrorDocument)))]
+pub(crate) async fn post(
+    State(app): State<AppState>,
+    target: Target,
+    payload: Payload,
+) -> Result<Response, Problem> {
+    const DOING: &str = "Messages could not be enqueued.";
+    let rules = app
+        .messaging
+        .post_rules(&target.queue)
+        .await
+        .or_problem(DOING)?;
+    let service = app.messaging.limits().max_messages_post_size;
+    let (most, own) = (rules.max_size, rules.queue_max_size);
+    let body = payload
+        .required(most, || Problem::request(too_large(service, own)))
+        .await?;
+    json::check(&body)?;
+    let drafts = drafts(&body, &rules)?;
+    let ids = app
+        .messaging
+        .post(&target.queue, &target.client, rules, drafts)
+        .await
+        .or_problem(DOING)?;
+    Ok(posted(&target.queue, &ids))
+}
+
+fn too_large(service: usize, queue: Option<usize>) -> String {
+    match queue {
+        None => format!("Message collection size is too large. Max size {service}"),
+        Some(queue) => format!(
+            "Message collection size is too large. The max size for current queue is {queue}. It is calculated by max \
+             size = min(max_messages_post_size_config: {service}, max_messages_post_size_queue: {queue})."
+        ),
+    }
+}
+
+fn posted(queue: &QueueKey, ids: &[MessageId]) -> Response {
+    let collection = format!("/v2/queues/{}/messages", queue.name);
+    let mut location = format!("{collection}?ids=");
+    for (at, id) in ids.iter().take(LOCATED).enumerate() {
+        if at > 0 {
+            location.push(',');
+        }
+        location.push_str(
+            id.0.as_hyphenated()
+                .encode_lower(&mut Uuid::encode_buffer()),
+        );
+    }
+    let body = document::posted(&collection, ids);
+    (
+        StatusCode::CREATED,
+        [(CONTENT_TYPE, json::MEDIA_TYPE)],
+        [(LOCATION, location)],
+        body,
+    )
+        .into_response()
+}
+
+/// Reads the messages of a post. The usual form takes one pass; any other is gone through key by key, to say what is
+/// wrong with it, or to find that nothing is (a key twice, say: the last counts).
+fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
+    if let Some(post) = json::parse_as::<PostMessages<'_>>(body)
+        && !post.messages.is_empty()
+    {
+        return Ok(post
+            .messages
+            .iter()
+            .map(|message| Draft {
+                ttl: message.ttl,
+                delay: message.delay,
+                body: body.slice_ref(message.body.get().as_bytes()),
+            })
+            .collect());
+    }
+    let fields = Fields::read_or_array(body)?;
+    let messages = fields
+        .get("messages")
+        .ok_or_else(|| Problem::request("No messages were found in the request body."))?;
+    let messages: Vec<&RawValue> =
+        json::parse_as(messages.get().as_bytes()).ok_or_else(unsupported_document)?;
+    if messages.is_empty() {
+        return Err(Problem::request("No messages to enqueu."));
+    }
+    let draft = |message: &RawValue| {
+        let fields: BTreeMap<String, &RawValue> =
+            json::parse_as(message.get().as_bytes()).ok_or_else(unsupported_document)?;
+        let fields = Fields::from(fields);
+        let text = fields
+            .get("body")
+            .ok_or_else(|| Problem::body("Missing \"body\" field."))?;
+        let delay = if rules.delays() {
+            fields.integer("delay")?
+        } else {
+            None
+        };
+        Ok(Draft {
+            ttl: fields.integer("ttl")?,
+            delay,
+            body: Bytes::copy_from_slice(text.get().as_bytes()),
+        })
+    };
+    messages.into_iter().map(draft).collect()
+}
+
+pub(crate) fn unsupported_document() -> Problem {
+    Problem::body("Document type not supported.")
+}
+
+/// Lists messages, or, with `ids`, reads those.
+#[utoipa::path(get, path = "/v2/queues/{queue}/messages", tag = "messages", params(
+    ("marker" = Option<String>, Query, description = "from the link to the next page"),
+    ("limit" = Option<i64>, Query, description = "1 to 20 messages; 10 if absent"),
+    ("echo" = Option<bool>, Query, description = "include messages of this Client-ID"),
+    ("include_claimed" = Option<bool>, Query, description = "include messages that are claimed now"),
+    ("include_delayed" = Option<bool>, Query, description = "include messages still in their delay"),
+    ("ids" = Option<String>, Query, description = "read these messages, separated by commas, and nothing else"),
+), responses((status = 200, body = MessageListPage), (status = 404, body = super::problem::ErrorDocument)))]
+pub(crate) async fn list(
+    State(app): State<AppState>,
+    target: Target,
+    query: RawQuery,
+) -> Result<Response, Problem> {
+    const DOING: &str = "Messages could not be listed.";
+    let read = query.read();
+    if let Some(ids) = read.list("ids") {
+        return get_several(&app, &target.queue, &ids).await;
+    }
+    let mut listing = Listing {
+        marker: read.text("marker"),
+        limit: read.integer("limit")?,
+        echo: false,
+        include_claimed: false,
+        include_delayed: read.boolean("include_delayed")?,
+    };
+    let (echo, include_claimed) = (read.boolean("echo")?, read.boolean("include_claimed")?);
+    (listing.echo, listing.include_claimed) =
+        (echo.unwrap_or(false), include_claimed.unwrap_or(false));
+    if listing.include_delayed != Some(true)
+        && !app
+            .messaging
+            .delays(&target.queue)
+            .await
+            .or_problem(DOING)?
+    {
+        listing.include_delayed = Some(true);
+    }
+    let link = Link::new(listing.marker.is_some())
+        .with("limit", listing.limit)
+        .with("echo", echo)
+        .with("include_claimed", include_claimed)
+        .with("include_delayed", listing.include_delayed);
+    let page = app
+        .messaging
+        .list(&target.queue, &target.client, listing)
+        .await
+        .or_problem(DOING)?;
+    let next = page.marker.map(|marker| {
+        link.href(
+            &format!("/v2/queues/{}/messages", target.queue.name),
+            marker,
+        )
+    });
+    Ok(json::text(
+        StatusCode::OK,
+        document::page(&target.queue, &page.messages, next.as_deref()),
+    ))
+}
+
+async fn get_several(
+    app: &AppState,
+    queue: &QueueKey,
+    asked: &[String],
+) -> Result<Response, Problem> {
+    const DOING: &str = "Message could not be retrieved.";
+    let bounds = |most| format!("Limit must be at least 1 and may not be greater than {most}.");
+    app.messaging
+        .check_ids(asked.len(), bounds)
+        .or_problem(DOING)?;
+    let ids: Vec<MessageId> = asked.iter().filter_map(|id| MessageId::parse(id)).collect();
+    let messages = if ids.is_empty() {
+        Vec::new()
+    } else {
+        app.messaging.get(queue, &ids).await.or_problem(DOING)?
+    };
+    if messages.is_empty() {
+        let quoted: Vec<String> = asked.iter().map(|id| format!("'{id}'")).collect();
+        return Err(Problem::not_found(format!(
+            "No messages with IDs: [{}] found in the queue {} for project {}.",
+            quoted.join(", "),
+            queue.name,
+            queue.project
+        )));
+    }
+    Ok(json::text(
+        StatusCode::OK,
+        document::messages(queue, &messages),
+    ))
+}
+
+/// Reads a message.
+#[utoipa::path(get, path = "/v2/queues/{queue}/messages/{message}", tag = "messages",
+    responses((status = 200, body = document::MessageDocument), (status = 404, body = super::problem::ErrorDocument)))]
+pub(crate) async fn get(State(app): State<AppState>, target: Target) -> Result<Response, Problem> {
+    const DOING: &str = "Message could not be retrieved.";
+    let Target { queue, id, .. } = target;
+    let found = match MessageId::parse(&id) {
+        Some(id) => app.messaging.get(&queue, &[id]).await.or_problem(DOING)?,
+        None => Vec::new(),
+    };
+    if let Some(message) = found.first() {
+        return Ok(json::text(
+            StatusCode::OK,
+            document::message(&queue, message),
+        ));
+    }
+    Err(Problem::not_found(
+        if app.messaging.queue_exists(&queue).await.or_problem(DOING)? {
+            format!(
+                "Message {id} does not exist in queue {} for project {}",
+                queue.name, queue.project
+            )
+        } else {
+            no_such_queue(&queue)
+        },
+    ))
+}
+
+/// Deletes a message; a claimed one only with its claim.
+#[utoipa::path(delete, path = "/v2/queues/{queue}/messages/{message}", tag = "messages", params(
+    ("claim_id" = Option<String>, Query, description = "the claim that holds the message"),
+), responses((status = 204), (status = 400, body = super::problem::ErrorDocument),
+    (status = 403, body = super::problem::ErrorDocument)))]
+pub(crate) async fn delete(
+    State(app): State<AppState>,
+    target: Target,
+    query: RawQuery,
+) -> Result<StatusCode, Problem> {
+    let claim = match query.read().text("claim_id") {
+        None => None,
+        Some(text) => Some(
+            any_claim(&text)
+                .ok_or_else(|| cannot_delete(NO_SUCH_CLAIM, StatusCode::BAD_REQUEST))?,
+        ),
+    };
+    if let Some(id) = MessageId::parse(&target.id) {
+        app.messaging
+            .delete(&target.queue, Deletion::One(id, claim))
+            .await
+            .map_err(delete_refused)?;
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+const NO_SUCH_CLAIM: &str = "The specified claim does not exist or has expired.";
+const CLAIMED: &str = "This message is claimed; it cannot be deleted without a valid claim ID.";
+
+fn cannot_delete(description: &'static str, status: StatusCode) -> Problem {
+    Problem::new(status, "Unable to delete", description)
+}
+
+/// A claim id in any spelling of a UUID. Only the canonical spelling names a claim.
+fn any_claim(text: &str) -> Option<ClaimId> {
+    let unnamed = || Uuid::try_parse(text).ok().map(|_| ClaimId(Uuid::nil()));
+    ClaimId::parse(text).or_else(unnamed)
+}
+
+/// Deleting with a dead claim is 400, unlike reading one (spec: messages.md 6).
+fn delete_refused(error: Error) -> Problem {
+    match error.kind() {
+        ErrorKind::Claimed => cannot_delete(CLAIMED, StatusCode::FORBIDDEN),
+        ErrorKind::NotClaimed => cannot_delete(
+            "A claim was specified, but the message is not currently claimed.",
+            StatusCode::BAD_REQUEST,
+        ),
+        ErrorKind::NotFound(Resource::Claim) => {
+            cannot_delete(NO_SUCH_CLAIM, StatusCode::BAD_REQUEST)
+        }
+        _ => Problem::from_error(error, "Message could not be deleted."),
+    }
+}
+
+/// Deletes several messages by id, or pops some off the head.
+#[utoipa::path(delete, path = "/v2/queues/{queue}/messages", tag = "messages", params(
+    ("ids" = Option<String>, Query, description = "delete these messages, separated by commas"),
+    ("claim_ids" = Option<String>, Query, description = "the claims that hold them, where the service asks for it"),
+    ("pop" = Option<i64>, Query, description = "delete and return 1 to 20 messages from the head"),
+), responses((status = 200, body = PoppedList), (status = 204), (status = 400, body = super::problem::ErrorDocument)))]
+pub(crate) async fn delete_several(
+    State(app): State<AppState>,
+    target: Target,
+    query: RawQuery,
+) -> Result<Response, Problem> {
+    let query = query.read();
+    let (ids, pop) = (query.list("ids"), query.integer("pop")?);
+    match (ids, pop) {
+        (Some(_), Some(_)) => Err(Problem::request(
+            "pop and id params cannot be present together in the delete request.",
+        )),
+        (None, None) => Err(Problem::request(
+            "The request should have either \"ids\" or \"pop\" parameter in the request, to be able to delete.",
+        )),
+        (None, Some(count)) => {
+            let popped = app
+                .messaging
+                .pop(&target.queue, count)
+                .await
+                .or_problem("Messages could not be popped.")?;
+            Ok(json::text(
+                StatusCode::OK,
+                document::popped(ClaimId(Uuid::new_v4()), &popped),
+            ))
+        }
+        (Some(ids), None) => delete_ids(&app, &target.queue, &ids, query.list("claim_ids")).await,
+    }
+}
+
+async fn delete_ids(
+    app: &AppState,
+    queue: &QueueKey,
+    asked: &[String],
+    claims: Option<Vec<String>>,
+) -> Result<Response, Problem> {
+    const DOING: &str = "Messages could not be deleted.";
+    let bounds =
+        |most| format!("ids parameter should have at least 1 and not greater than {most} values.");
+    let ids = asked.iter().filter_map(|id| MessageId::parse(id)).collect();
+    let deletion = match (app.delete_with_claim_ids, claims) {
+        (false, _) => Deletion::Several(ids),
+        (true, Some(claims)) => Deletion::SeveralHeld(
+            ids,
+            claims.iter().filter_map(|id| ClaimId::parse(id)).collect(),
+        ),
+        (true, None) => {
+            return Err(Problem::request(
+                "The request should have both \"ids\" and \"claim_ids\" parameter in the request when \
+                 message_delete_with_claim_id is True.",
+            ));
+        }
+    };
+    app.messaging
+        .check_ids(asked.len(), bounds)
+        .or_problem(DOING)?;
+    app.messaging
+        .delete(queue, deletion)
+        .await
+        .map_err(|error| match error.kind() {
+            // With several messages every mismatch is the same refusal (quirk Q-MSG-10).
+            ErrorKind::Claimed | ErrorKind::NotClaimed | ErrorKind::NotFound(Resource::Claim) => {
+                cannot_delete(CLAIMED, StatusCode::FORBIDDEN)
+            }
+            _ => Problem::from_error(error, DOING),
+        })?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

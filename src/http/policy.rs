@@ -1,0 +1,371 @@
+//! Who may do what: the part of oslo.policy that operators use (spec: policies.md).
+//!
+//! A rule is compiled once into a small tree. A check at request time walks that tree, splits the roles only when it
+//! meets a role, and allocates nothing. What oslo.policy answers with a log line and "no" at request time (an unknown
+//! kind of check, a rule that does not exist, an expression that makes no sense) is an error here when the file is
+//! read: an operator learns of it before a client does.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+
+use serde_json::Value;
+
+use expression::Check;
+
+mod expression;
+
+/// The rules that hold without a file, by name.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("context_is_admin", "role:admin"),
+    (
+        "admin_or_owner",
+        "is_admin:True or project_id:%(project_id)s",
+    ),
+    ("queues:get_all", ""),
+    ("queues:create", ""),
+    ("queues:get", ""),
+    ("queues:delete", ""),
+    ("queues:update", ""),
+    ("queues:stats", ""),
+    ("queues:share", ""),
+    ("queues:purge", ""),
+    ("messages:get_all", ""),
+    ("messages:create", ""),
+    ("messages:get", ""),
+    ("messages:delete", ""),
+    ("messages:delete_all", ""),
+    ("claims:create", ""),
+    ("claims:get", ""),
+    ("claims:delete", ""),
+    ("claims:update", ""),
+    ("subscription:get_all", ""),
+    ("subscription:create", ""),
+    ("subscription:get", ""),
+    ("subscription:delete", ""),
+    ("subscription:update", ""),
+    ("subscription:confirm", ""),
+    ("pools:get_all", "role:admin"),
+    ("pools:create", "role:admin"),
+    ("pools:get", "role:admin"),
+    ("pools:delete", "role:admin"),
+    ("pools:update", "role:admin"),
+    ("flavors:get_all", ""),
+    ("flavors:create", "role:admin"),
+    ("flavors:get", ""),
+    ("flavors:delete", "role:admin"),
+    ("flavors:update", "role:admin"),
+    ("ping:get", ""),
+    ("health:get", "role:admin"),
+    ("topics:get_all", ""),
+    ("topics:create", ""),
+    ("topics:get", ""),
+    ("topics:delete", ""),
+    ("topics:update", ""),
+    ("topics:stats", ""),
+    ("topics:purge", ""),
+];
+
+/// The rules of this service, compiled.
+#[derive(Debug)]
+pub struct Policy {
+    /// Sorted; a rule's place is its id.
+    names: Vec<String>,
+    checks: Vec<Check>,
+}
+
+/// A rule of one policy, found once when routes are built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RuleId(usize);
+
+impl RuleId {
+    fn find(names: &[String], name: &str) -> Option<Self> {
+        let found = names.binary_search_by(|other| other.as_str().cmp(name));
+        found.ok().map(Self)
+    }
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Credentials<'a> {
+    /// Names of roles with commas between them, as the `X-Roles` header has them. Spaces around a name do not count.
+    pub(crate) roles: &'a str,
+    /// The project that the request acts in.
+    pub(crate) project: &'a str,
+    /// The user, empty when there is none.
+    pub(crate) user: &'a str,
+}
+
+/// A policy file cannot be used; the sentence says which rule is wrong, and why.
+#[derive(Debug)]
+pub struct PolicyError(String);
+
+impl PolicyError {
+    fn rule(name: &str, reason: impl fmt::Display) -> Self {
+        Self(format!("policy rule \"{name}\": {reason}"))
+    }
+}
+
+impl fmt::Display for PolicyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for PolicyError {}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self::compile(&defaults()).expect("the rules compiled in are sound")
+    }
+}
+
+impl Policy {
+    /// Reads an operator's file and lays it over the default rules. Names that no operation has are rules for other
+    /// rules to refer to.
+    pub(crate) fn load(path: &Path) -> Result<Self, PolicyError> {
+        let unusable = |reason: &dyn fmt::Display| {
+            PolicyError(format!("policy file {}: {reason}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
+        Self::parse(&text).map_err(|error| unusable(&error))
+    }
+
+    /// Lays the rules of a YAML text over the default rules. JSON is YAML, and a text without any rule is fine.
+    fn parse(text: &str) -> Result<Self, PolicyError> {
+        let options = serde_saphyr::options! { with_snippet: false };
+        let written: Option<BTreeMap<String, Value>> =
+            serde_saphyr::from_str_with_options(text, options)
+                .map_err(|error| PolicyError(error.to_string()))?;
+        let mut rules = defaults();
+        rules.extend(written.unwrap_or_default());
+        Self::compile(&rules)
+    }
+
+    fn compile(rules: &BTreeMap<String, Value>) -> Result<Self, PolicyError> {
+        let names: Vec<String> = rules.keys().cloned().collect();
+        let checks = rules
+            .iter()
+            .map(|(name, value)| {
+                Check::compile(&names, value).map_err(|reason| PolicyError::rule(name, reason))
+            })
+            .collect::<Result<_, _>>()?;
+        let policy = Self { names, checks };
+        policy.refuse_cycles()?;
+        Ok(policy)
+    }
+
+    /// Finds a rule by name.
+    pub(crate) fn rule(&self, name: &str) -> Option<RuleId> {
+        RuleId::find(&self.names, name)
+    }
+
+    /// Whether a rule of this policy lets them.
+    pub(crate) fn allows(&self, rule: RuleId, who: &Credentials<'_>) -> bool {
+        self.checks
+            .get(rule.0)
+            .is_some_and(|check| self.holds(check, who))
+    }
+
+    fn holds(&self, check: &Check, who: &Credentials<'_>) -> bool {
+        match check {
+            Check::Allow => true,
+            Check::Deny => false,
+            Check::Role(role) => who.has_role(role),
+            Check::Rule(rule) => self.allows(*rule, who),
+            Check::Project(project) => who.project == project,
+            Check::User(user) => who.user == user,
+            Check::Not(inner) => !self.holds(inner, who),
+            Check::All(parts) => parts.iter().all(|part| self.holds(part, who)),
+            Check::Any(parts) => parts.iter().any(|part| self.holds(part, who)),
+        }
+    }
+
+    fn refuse_cycles(&self) -> Result<(), PolicyError> {
+        let mut sound = vec![false; self.checks.len()];
+        (0..self.checks.len()).try_for_each(|rule| self.follow(rule, &mut Vec::new(), &mut sound))
+    }
+
+    /// Follows a rule to the end of everything it refers to. `path` are the rules that led to it.
+    fn follow(
+        &self,
+        rule: usize,
+        path: &mut Vec<usize>,
+        sound: &mut [bool],
+    ) -> Result<(), PolicyError> {
+        if path.contains(&rule) {
+            let reason = match path.last() {
+                Some(last) if *last != rule => {
+                    format!("it refers to itself by way of \"{}\"", self.names[*last])
+                }
+                _ => "it refers to itself".to_owned(),
+            };
+            return Err(PolicyError::rule(&self.names[rule], reason));
+        }
+        if !sound[rule] {
+            path.push(rule);
+            let mut referred = Vec::new();
+            self.checks[rule].rules(&mut referred);
+            for next in referred {
+                self.follow(next.0, path, sound)?;
+            }
+            path.pop();
+            sound[rule] = true;
+        }
+        Ok(())
+    }
+}
+
+impl Credentials<'_> {
+    /// Whether they have a role, given in lower case.
+    fn has_role(&self, wanted: &str) -> bool {
+        self.roles.split(',').any(|role| {
+            let lower = role.trim().chars().flat_map(char::to_lowercase);
+            lower.eq(wanted.chars())
+        })
+    }
+}
+
+fn defaults() -> BTreeMap<String, Value> {
+    let rule = |(name, expression): &(&str, &str)| ((*name).to_owned(), (*expression).into());
+    DEFAULTS.iter().map(rule).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOBODY: Credentials<'_> = Credentials {
+        roles: "",
+        project: "p1",
+        user: "",
+    };
+
+    fn with_roles(roles: &str) -> Credentials<'_> {
+        Credentials { roles, ..NOBODY }
+    }
+
+    fn allows(policy: &Policy, rule: &str, who: &Credentials<'_>) -> bool {
+        policy.allows(policy.rule(rule).expect(rule), who)
+    }
+
+    fn refusal(yaml: &str) -> String {
+        Policy::parse(yaml).expect_err(yaml).to_string()
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_specification() {
+        let policy = Policy::default();
+        let admin = with_roles("member, ADMIN ,reader");
+        for (name, expression) in DEFAULTS {
+            assert_eq!(
+                allows(&policy, name, &NOBODY),
+                expression.is_empty(),
+                "{name}"
+            );
+            assert!(allows(&policy, name, &admin), "{name}");
+        }
+        assert_eq!(DEFAULTS.len(), 44);
+        assert_eq!(policy.rule("queues:creat"), None);
+    }
+
+    #[test]
+    fn a_file_is_laid_over_the_defaults() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("policy.yaml");
+        let yaml = r#"
+# Only services may create queues, and support reads what they do.
+"service": "role:service or rule:context_is_admin"
+"context_is_admin": "role:cloud_admin"
+"queues:create": "rule:service"
+"queues:stats": [["rule:service"], ["role:support", "project_id:p1"]]
+"#;
+        std::fs::write(&path, yaml).unwrap();
+        let policy = Policy::load(&path).unwrap();
+        assert!(!allows(&policy, "queues:create", &NOBODY));
+        assert!(!allows(&policy, "queues:create", &with_roles("admin")));
+        assert!(allows(&policy, "queues:create", &with_roles("service")));
+        assert!(allows(&policy, "queues:create", &with_roles("cloud_admin")));
+        assert!(allows(&policy, "queues:stats", &with_roles("support")));
+        assert!(allows(&policy, "queues:get", &NOBODY));
+        assert!(!allows(&policy, "pools:create", &NOBODY));
+    }
+
+    #[test]
+    fn json_and_an_empty_file_are_policies_too() {
+        let json = Policy::parse(r#"{"ping:get": "!", "claims:get": []}"#).unwrap();
+        assert!(!allows(&json, "ping:get", &with_roles("admin")));
+        assert!(allows(&json, "claims:get", &NOBODY));
+        for empty in ["", "# nothing\n", "{}", "---\n"] {
+            let policy = Policy::parse(empty).expect(empty);
+            assert!(allows(&policy, "ping:get", &NOBODY));
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused_with_its_rule() {
+        for (yaml, reason) in [
+            (
+                "x: rule:y",
+                r#"policy rule "x": it refers to "y", which does not exist"#,
+            ),
+            ("x: rule:x", r#"policy rule "x": it refers to itself"#),
+            (
+                "x: is_admin:True or (role:a",
+                r#"policy rule "x": a parenthesis is not closed"#,
+            ),
+            (
+                "x: role:a role:b",
+                r#"policy rule "x": `role:b` follows where only `and` or `or` could"#,
+            ),
+            (
+                "x: role:a )",
+                r#"policy rule "x": `)` follows where only `and` or `or` could"#,
+            ),
+            (
+                "x: role:a and",
+                r#"policy rule "x": it ends where a check is missing"#,
+            ),
+            (
+                "x: ' '",
+                r#"policy rule "x": it ends where a check is missing"#,
+            ),
+            (
+                "x: admin",
+                r#"policy rule "x": `admin` is no check, which would be like `role:admin`"#,
+            ),
+            (
+                "x: 'role:'",
+                r#"policy rule "x": `role:` is no check, which would be like `role:admin`"#,
+            ),
+            (
+                "x:",
+                r#"policy rule "x": it is neither an expression nor a list; "" is what allows everyone"#,
+            ),
+            (
+                "x: [[[role:a]]]",
+                r#"policy rule "x": its list holds something that is neither a check nor a list of checks"#,
+            ),
+        ] {
+            assert_eq!(refusal(yaml), reason);
+        }
+        assert!(
+            refusal("x: system_scope:all")
+                .starts_with(r#"policy rule "x": `system_scope:all` is no check of a role"#)
+        );
+        assert!(
+            refusal("{a: rule:b, b: not rule:c, c: 'rule:a'}")
+                .contains(r#""a": it refers to itself by way of "c""#)
+        );
+        assert!(refusal("context_is_admin: is_admin:True").contains("refers to itself"));
+        for not_rules in ["[role:a]", "text", "x: 'a", "x: '@'\nx: '!'"] {
+            assert!(!refusal(not_rules).is_empty());
+        }
+        let missing = Policy::load(Path::new("no/such/file")).unwrap_err();
+        assert!(
+            missing
+                .to_string()
+                .starts_with("policy file no/such/file: ")
+        );
+    }
+}

@@ -1,0 +1,207 @@
+//! Errors as documents: the only table from kinds to statuses (spec: http.md 7).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use isimud_contract::{Error, ErrorKind, Resource};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::json;
+
+/// The document of every error.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorDocument {
+    /// What kind of error it is.
+    title: Cow<'static, str>,
+    /// What is wrong with this request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<Cow<'static, str>>,
+}
+
+/// An error on its way to a client, with what the operator should know of it.
+#[derive(Debug)]
+pub(crate) struct Problem(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    status: StatusCode,
+    document: ErrorDocument,
+    header: Option<(HeaderName, HeaderValue)>,
+    cause: Option<Error>,
+}
+
+/// What the trace finds in a response that failed: the text for the operator.
+#[derive(Debug, Clone)]
+pub(crate) struct Cause(pub(crate) Arc<Error>);
+
+type Text = Cow<'static, str>;
+
+/// When a client should try again after a 503, in seconds.
+const RETRY_AFTER_SECS: &str = "2";
+
+impl Problem {
+    pub(crate) fn new(
+        status: StatusCode,
+        title: impl Into<Text>,
+        description: impl Into<Text>,
+    ) -> Self {
+        let document = ErrorDocument {
+            title: title.into(),
+            description: Some(description.into()),
+        };
+        Self::with_document(status, document)
+    }
+
+    fn with_document(status: StatusCode, document: ErrorDocument) -> Self {
+        Self(Box::new(Inner {
+            status,
+            document,
+            header: None,
+            cause: None,
+        }))
+    }
+
+    fn untold(status: StatusCode, title: &'static str) -> Self {
+        let document = ErrorDocument {
+            title: title.into(),
+            description: None,
+        };
+        Self::with_document(status, document)
+    }
+
+    fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.0.header = Some((name, value));
+        self
+    }
+
+    /// A value out of range, or parameters that do not go together.
+    pub(crate) fn request(description: impl Into<Text>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Invalid API request", description)
+    }
+
+    /// A body that is missing, cannot be parsed, or is of a wrong type.
+    pub(crate) fn body(description: impl Into<Text>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Invalid request body", description)
+    }
+
+    /// A query parameter that is no integer or boolean.
+    pub(crate) fn parameter(description: impl Into<Text>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Invalid parameter", description)
+    }
+
+    /// Something that does not exist.
+    pub(crate) fn not_found(description: impl Into<Text>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Not found", description)
+    }
+
+    /// A path that does not exist.
+    pub(crate) fn no_such_path() -> Self {
+        Self::untold(StatusCode::NOT_FOUND, "404 Not Found")
+    }
+
+    /// A method that the path does not have.
+    pub(crate) fn no_such_method(allow: &HeaderValue) -> Self {
+        Self::untold(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed")
+            .with_header(ALLOW, allow.clone())
+    }
+
+    /// The caller may not do this.
+    pub(crate) fn not_authorized() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "Not authorized",
+            "You are not authorized to complete this action.",
+        )
+    }
+
+    /// The answer to an error of the service. `doing` says what could not be done, for 503 (spec: http.md 7).
+    pub(crate) fn from_error(error: Error, doing: &'static str) -> Self {
+        let sentence = || error.sentence().to_owned();
+        let mut problem = match error.kind() {
+            ErrorKind::Invalid => Self::request(sentence()),
+            ErrorKind::NotFound(Resource::MetadataKey) => {
+                Self::new(StatusCode::CONFLICT, "Resource conflict", sentence())
+            }
+            ErrorKind::NotFound(_) => Self::not_found(sentence()),
+            ErrorKind::AlreadyExists(_) => {
+                Self::new(StatusCode::CONFLICT, "Resource conflict", sentence())
+            }
+            ErrorKind::Claimed | ErrorKind::NotClaimed | ErrorKind::InUse(_) => {
+                Self::new(StatusCode::FORBIDDEN, "Unable to delete", sentence())
+            }
+            ErrorKind::Unsupported => {
+                Self::new(StatusCode::NOT_IMPLEMENTED, "Not supported", sentence())
+            }
+            ErrorKind::Unavailable => {
+                let description = format!("{doing} Please try again in a few seconds.");
+                let title = "Service temporarily unavailable";
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, title, description)
+                    .with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS))
+            }
+            ErrorKind::Internal => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "Internal server error",
+                "The service could not complete the request.",
+            ),
+        };
+        problem.0.cause = Some(error);
+        problem
+    }
+}
+
+/// What a handler makes of the service's errors.
+pub(crate) trait OrProblem<T> {
+    /// Answers with the general table; `doing` is the sentence of a 503.
+    fn or_problem(self, doing: &'static str) -> Result<T, Problem>;
+
+    /// The same, but something that is missing is described by `description`.
+    fn or_missing(
+        self,
+        doing: &'static str,
+        description: impl FnOnce() -> String,
+    ) -> Result<T, Problem>;
+}
+
+impl<T> OrProblem<T> for Result<T, Error> {
+    fn or_problem(self, doing: &'static str) -> Result<T, Problem> {
+        self.map_err(|error| Problem::from_error(error, doing))
+    }
+
+    fn or_missing(
+        self,
+        doing: &'static str,
+        description: impl FnOnce() -> String,
+    ) -> Result<T, Problem> {
+        self.map_err(|error| match error.kind() {
+            ErrorKind::NotFound(Resource::MetadataKey) => Problem::from_error(error, doing),
+            ErrorKind::NotFound(_) => Problem::not_found(description()),
+            _ => Problem::from_error(error, doing),
+        })
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Inner {
+            status,
+            document,
+            header,
+            cause,
+        } = *self.0;
+        let mut response = Response::new(Body::from(json::to_vec(&document)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(json::MEDIA_TYPE));
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
+        headers.extend(header);
+        if let Some(cause) = cause {
+            response.extensions_mut().insert(Cause(Arc::new(cause)));
+        }
+        response
+    }
+}

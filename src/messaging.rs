@@ -1,0 +1,108 @@
+//! The rules that hold for any transport and any store: limits, defaults, lazy queues, dead-letter policy, encryption.
+//!
+//! A transport translates requests into calls of [`Messaging`] and its answers into documents; a store keeps what it
+//! is given. Everything in between is decided here, once.
+//!
+//! What a queue's metadata mean is remembered, so that a request costs one call of a store. A change of the metadata
+//! through this server takes effect at once; the memory is bounded.
+
+mod checksum;
+mod claims;
+pub mod limits;
+mod messages;
+mod patch;
+mod queues;
+mod seal;
+mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+
+use isimud_contract::{ManagementStore, MessageStore, QueueKey, Result};
+use quick_cache::sync::Cache;
+
+pub use claims::Terms;
+pub use messages::{Deletion, Draft, Listing, PostRules};
+
+use self::limits::Limits;
+use self::seal::Sealer;
+use self::settings::Settings;
+
+/// Queues whose settings are remembered.
+const REMEMBERED: usize = 100_000;
+
+/// Hears how many messages went through.
+pub trait Flow: fmt::Debug + Send + Sync + 'static {
+    /// So many messages were stored.
+    fn posted(&self, count: usize);
+    /// So many messages were delivered to a claim.
+    fn claimed(&self, count: usize);
+    /// So many messages were deleted or popped.
+    fn deleted(&self, count: usize);
+}
+
+/// What [`Messaging`] is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Where messages are.
+    pub store: Arc<dyn MessageStore>,
+    /// Where queues are.
+    pub management: Arc<dyn ManagementStore>,
+    /// What clients may ask for.
+    pub limits: Limits,
+    /// Store and show checksums of bodies.
+    pub checksums: bool,
+    /// Pass phrases for encrypted queues: the first seals, all open.
+    pub encryption_keys: Vec<String>,
+    /// Hears what went through.
+    pub flow: Arc<dyn Flow>,
+}
+
+/// The service, apart from its transport.
+pub struct Messaging {
+    store: Arc<dyn MessageStore>,
+    management: Arc<dyn ManagementStore>,
+    limits: Limits,
+    checksums: bool,
+    sealer: Sealer,
+    flow: Arc<dyn Flow>,
+    known: Cache<QueueKey, Option<Arc<Settings>>>,
+}
+
+impl fmt::Debug for Messaging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messaging")
+            .field("store", &self.store)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Messaging {
+    /// Puts the service together. `Invalid` when there is no encryption key.
+    pub fn new(parts: Parts) -> Result<Self> {
+        Ok(Self {
+            store: parts.store,
+            management: parts.management,
+            limits: parts.limits,
+            checksums: parts.checksums,
+            sealer: Sealer::new(&parts.encryption_keys)?,
+            flow: parts.flow,
+            known: Cache::new(REMEMBERED),
+        })
+    }
+
+    /// What clients may ask for.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Proves that the stores answer.
+    pub async fn ping(&self) -> Result<()> {
+        self.store.ping().await
+    }
+
+    /// Finishes what was begun and lets the stores go.
+    pub async fn close(&self) -> Result<()> {
+        self.store.close().await
+    }
+}

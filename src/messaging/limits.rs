@@ -1,0 +1,138 @@
+//! The bounds of what clients may ask for, and the sentences that refuse what is outside them (spec: config.md 6).
+
+use std::time::Duration;
+
+use isimud_contract::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// Seconds below which no time to live is accepted (fixed by the API).
+pub const SHORTEST_TTL: i64 = 60;
+
+/// What clients may ask for. Times are in seconds, sizes in bytes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// The life of a message whose post and queue name none.
+    pub default_message_ttl: i64,
+    /// Shown for queues that set no delay; it delays nothing by itself.
+    pub default_message_delay: i64,
+    /// The length of a claim that names none.
+    pub default_claim_ttl: i64,
+    /// The grace of a claim that names none.
+    pub default_claim_grace: i64,
+    /// Queues in one page of a listing.
+    pub max_queues_per_page: usize,
+    /// Messages in one page of a listing, ids in one call.
+    pub max_messages_per_page: usize,
+    /// Messages in one claim or pop.
+    pub max_messages_per_claim_or_pop: usize,
+    /// Bytes of a queue's metadata document.
+    pub max_queue_metadata: usize,
+    /// Bytes of one post of messages.
+    pub max_messages_post_size: usize,
+    /// Longest life of a message.
+    pub max_message_ttl: i64,
+    /// Longest delay of a message.
+    pub max_message_delay: i64,
+    /// Longest claim.
+    pub max_claim_ttl: i64,
+    /// Longest grace.
+    pub max_claim_grace: i64,
+}
+
+/// How many things a page holds when the client does not say.
+pub const DEFAULT_PAGE: usize = 10;
+
+impl Limits {
+    /// A message's time to live.
+    pub(crate) fn message_ttl(&self, secs: i64) -> Result<Duration> {
+        let max = self.max_message_ttl;
+        within(secs, SHORTEST_TTL, max).ok_or_else(|| {
+            Error::invalid(format!(
+                "The TTL for a message may not exceed {max} seconds, and must be at least {SHORTEST_TTL} seconds long."
+            ))
+        })
+    }
+
+    /// A message's delay.
+    pub(crate) fn message_delay(&self, secs: i64) -> Result<Duration> {
+        let max = self.max_message_delay;
+        within(secs, 0, max).ok_or_else(|| {
+            Error::invalid(format!(
+                "The Delay TTL for a message may not exceed {max} seconds,and must be at least 0 seconds long."
+            ))
+        })
+    }
+
+    /// A claim's time to live.
+    pub(crate) fn claim_ttl(&self, secs: i64) -> Result<Duration> {
+        let max = self.max_claim_ttl;
+        within(secs, SHORTEST_TTL, max).ok_or_else(|| {
+            Error::invalid(format!(
+                "The TTL for a claim may not exceed {max} seconds, and must be at least {SHORTEST_TTL} seconds long."
+            ))
+        })
+    }
+
+    /// A claim's grace.
+    pub(crate) fn claim_grace(&self, secs: i64) -> Result<Duration> {
+        let max = self.max_claim_grace;
+        within(secs, SHORTEST_TTL, max).ok_or_else(|| {
+            Error::invalid(format!(
+                "The grace for a claim may not exceed {max} seconds, and must be at least {SHORTEST_TTL} seconds long."
+            ))
+        })
+    }
+
+    /// How many queues to list.
+    pub(crate) fn queue_page(&self, asked: Option<i64>) -> Result<usize> {
+        page(
+            asked,
+            self.max_queues_per_page,
+            "Limit must be at least 1 and no greater than",
+        )
+    }
+
+    /// How many messages to list.
+    pub(crate) fn message_page(&self, asked: Option<i64>) -> Result<usize> {
+        page(
+            asked,
+            self.max_messages_per_page,
+            "Limit must be at least 1 and may not be greater than",
+        )
+    }
+
+    /// How many messages to claim.
+    pub(crate) fn claim_page(&self, asked: Option<i64>) -> Result<usize> {
+        page(
+            asked,
+            self.max_messages_per_claim_or_pop,
+            "Limit must be at least 1 and may not be greater than",
+        )
+    }
+
+    /// How many messages to pop.
+    pub(crate) fn pop_count(&self, asked: i64) -> Result<usize> {
+        page(
+            Some(asked),
+            self.max_messages_per_claim_or_pop,
+            "Pop value must be at least 1 and may not be greater than",
+        )
+    }
+}
+
+fn within(secs: i64, least: i64, most: i64) -> Option<Duration> {
+    (least..=most)
+        .contains(&secs)
+        .then(|| Duration::from_secs(secs.unsigned_abs()))
+}
+
+fn page(asked: Option<i64>, most: usize, sentence: &str) -> Result<usize> {
+    let Some(asked) = asked else {
+        return Ok(DEFAULT_PAGE);
+    };
+    usize::try_from(asked)
+        .ok()
+        .filter(|asked| (1..=most).contains(asked))
+        .ok_or_else(|| Error::invalid(format!("{sentence} {most}.")))
+}

@@ -1,0 +1,225 @@
+//! Messages: posting, reading, deleting, popping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isimud_contract::{
+    ClaimId, ClientId, Error, Guard, Marker, Message, MessageId, Page, QueueKey, Result, Selection,
+};
+use uuid::Uuid;
+
+use super::settings::Settings;
+use super::{Messaging, checksum};
+
+/// What a post must keep to in one queue, known before its body is read.
+#[derive(Debug, Clone)]
+pub struct PostRules {
+    /// The queue's settings; `None` when it does not exist yet.
+    settings: Option<Arc<Settings>>,
+    /// The largest request body, in bytes.
+    pub max_size: usize,
+    /// The queue's own cap, where it has one below the service's.
+    pub queue_max_size: Option<usize>,
+}
+
+impl PostRules {
+    /// Whether messages may name a delay of their own: only in a queue that delays (quirk Q-MSG-6).
+    pub fn delays(&self) -> bool {
+        self.settings
+            .as_ref()
+            .is_some_and(|settings| settings.delay.is_some())
+    }
+}
+
+/// A message that a client wants to post.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// Seconds to live.
+    pub ttl: Option<i64>,
+    /// Seconds before it can be claimed. Ignored where [`PostRules::delays`] is false.
+    pub delay: Option<i64>,
+    /// JSON text.
+    pub body: Bytes,
+}
+
+/// What a client wants to list.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Where to start; one that cannot be understood gives an empty page.
+    pub marker: Option<String>,
+    /// How many messages.
+    pub limit: Option<i64>,
+    /// Include the client's own messages.
+    pub echo: bool,
+    /// Include messages that are claimed now.
+    pub include_claimed: bool,
+    /// Include messages still in their delay. `None` when the client does not say.
+    pub include_delayed: Option<bool>,
+}
+
+/// Which messages a delete names, and what it knows of their claims.
+#[derive(Debug, Clone)]
+pub enum Deletion {
+    /// One message: a claimed one only with its claim.
+    One(MessageId, Option<ClaimId>),
+    /// Several, whoever holds them.
+    Several(Vec<MessageId>),
+    /// Several, all of them held by these claims.
+    SeveralHeld(Vec<MessageId>, Vec<ClaimId>),
+}
+
+impl Messaging {
+    /// What a post to this queue must keep to.
+    pub async fn post_rules(&self, queue: &QueueKey) -> Result<PostRules> {
+        let settings = self.settings(queue).await?;
+        let service = self.limits.max_messages_post_size;
+        let own = settings
+            .as_ref()
+            .and_then(|settings| settings.max_post_size)
+            .filter(|size| *size < service);
+        Ok(PostRules {
+            settings,
+            max_size: own.unwrap_or(service),
+            queue_max_size: own,
+        })
+    }
+
+    /// Posts messages, all or none, and creates the queue when it does not exist. Returns their ids, in order; they
+    /// are stored as durably as the store is configured to.
+    pub async fn post(
+        &self,
+        queue: &QueueKey,
+        client: &ClientId,
+        rules: PostRules,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<MessageId>> {
+        let settings = rules.settings.clone().unwrap_or_default();
+        let messages = drafts
+            .into_iter()
+            .map(|draft| self.mint(client, &settings, draft))
+            .collect::<Result<Vec<_>>>()?;
+        if rules.settings.is_none() {
+            // Only now, after everything was found right (quirk Q-QUE-10).
+            self.settings_or_create(queue).await?;
+        }
+        let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
+        self.store.post(queue, messages).await?;
+        self.flow.posted(ids.len());
+        Ok(ids)
+    }
+
+    /// Makes a message of a draft: defaults, bounds, checksum, encryption.
+    fn mint(&self, client: &ClientId, settings: &Settings, draft: Draft) -> Result<Message> {
+        let ttl = match (draft.ttl, settings.default_ttl) {
+            (Some(secs), _) => self.limits.message_ttl(secs)?,
+            (None, Some(default)) => default,
+            (None, None) => Duration::from_secs(self.limits.default_message_ttl.unsigned_abs()),
+        };
+        let delay = match (settings.delay, draft.delay) {
+            (None, _) => Duration::ZERO,
+            (Some(default), None) => default,
+            (Some(_), Some(secs)) => self.limits.message_delay(secs)?,
+        };
+        let id = MessageId(Uuid::now_v7());
+        let mut message = Message {
+            delay,
+            ..Message::new(id, client.clone(), ttl, draft.body)
+        };
+        if self.checksums {
+            message.checksum = std::str::from_utf8(&message.body)
+                .ok()
+                .and_then(checksum::checksum);
+        }
+        if settings.encrypt {
+            message.body = self.sealer.seal(id, &message.body)?;
+            message.sealed = true;
+        }
+        Ok(message)
+    }
+
+    /// Lists messages.
+    pub async fn list(
+        &self,
+        queue: &QueueKey,
+        client: &ClientId,
+        listing: Listing,
+    ) -> Result<Page> {
+        let limit = self.limits.message_page(listing.limit)?;
+        let after = match listing.marker.as_deref().map(Marker::parse) {
+            Some(None) => return Ok(Page::default()),
+            Some(marker) => marker,
+            None => None,
+        };
+        let selection = Selection {
+            after,
+            limit,
+            not_from: (!listing.echo).then(|| client.clone()),
+            include_claimed: listing.include_claimed,
+            include_delayed: listing.include_delayed.unwrap_or(false),
+        };
+        let mut page = self.store.list(queue, selection).await?;
+        self.open_all(&mut page.messages)?;
+        Ok(page)
+    }
+
+    /// Whether a queue delays messages. In one that does not, delayed messages are listed without asking (quirk
+    /// Q-MSG-7).
+    pub async fn delays(&self, queue: &QueueKey) -> Result<bool> {
+        Ok(self
+            .settings(queue)
+            .await?
+            .is_some_and(|settings| settings.delay.is_some()))
+    }
+
+    /// Reads messages by id, in the order asked, without those that do not exist.
+    pub async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        let mut messages = self.store.get(queue, ids).await?;
+        self.open_all(&mut messages)?;
+        Ok(messages)
+    }
+
+    /// Whether a queue exists.
+    pub async fn queue_exists(&self, queue: &QueueKey) -> Result<bool> {
+        Ok(self.settings(queue).await?.is_some())
+    }
+
+    /// Deletes messages; those that do not exist are deleted already.
+    pub async fn delete(&self, queue: &QueueKey, deletion: Deletion) -> Result<()> {
+        let (ids, guard) = match deletion {
+            Deletion::One(id, None) => (vec![id], Guard::Free),
+            Deletion::One(id, Some(claim)) => (vec![id], Guard::HeldBy(vec![claim])),
+            Deletion::Several(ids) => (ids, Guard::Any),
+            Deletion::SeveralHeld(ids, claims) => (ids, Guard::HeldBy(claims)),
+        };
+        let deleted = self.store.delete(queue, &ids, guard).await?;
+        self.flow.deleted(deleted);
+        Ok(())
+    }
+
+    /// Takes messages off the head of a queue.
+    pub async fn pop(&self, queue: &QueueKey, count: i64) -> Result<Vec<Message>> {
+        let mut messages = self.store.pop(queue, self.limits.pop_count(count)?).await?;
+        self.flow.deleted(messages.len());
+        self.open_all(&mut messages)?;
+        Ok(messages)
+    }
+
+    /// Refuses a number of ids that one call may not carry.
+    pub fn check_ids(&self, count: usize, sentence: impl FnOnce(usize) -> String) -> Result<()> {
+        let most = self.limits.max_messages_per_page;
+        if (1..=most).contains(&count) {
+            Ok(())
+        } else {
+            Err(Error::invalid(sentence(most)))
+        }
+    }
+
+    /// Decrypts what is encrypted, on every way out.
+    pub(super) fn open_all(&self, messages: &mut [Message]) -> Result<()> {
+        for message in messages.iter_mut().filter(|message| message.sealed) {
+            message.body = self.sealer.open(message.id, &message.body)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,227 @@
+//! What operators see: metrics and logs.
+
+use std::io::IsTerminal;
+use std::sync::atomic::AtomicI64;
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use isimud_contract::{Error, ErrorKind, Observer};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{ConfigError, Log, LogFormat};
+use crate::messaging::Flow;
+
+/// Upper bounds of the latency histograms, in seconds.
+const BUCKETS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    route: &'static str,
+    method: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabels {
+    operation: &'static str,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OperationLabel {
+    operation: &'static str,
+}
+
+/// Everything that is counted, for the Prometheus page of the admin listener.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    operations: Family<OperationLabels, Counter>,
+    operation_latency: Family<OperationLabel, Histogram, fn() -> Histogram>,
+    posted: Counter,
+    claimed: Counter,
+    deleted: Counter,
+    up: Gauge<i64, AtomicI64>,
+}
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("isimud");
+        let requests = Family::default();
+        registry.register(
+            "http_requests",
+            "Requests by route, method and status",
+            requests.clone(),
+        );
+        let latency: Family<RouteLabel, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(histogram);
+        let help = "Time to answer a request, by route";
+        registry.register_with_unit(
+            "http_request_duration",
+            help,
+            Unit::Seconds,
+            latency.clone(),
+        );
+        let operations = Family::default();
+        registry.register(
+            "store_operations",
+            "Calls of the message store by outcome",
+            operations.clone(),
+        );
+        let operation_latency: Family<OperationLabel, Histogram, fn() -> Histogram> =
+            Family::new_with_constructor(histogram);
+        let help = "Time that a call of the message store took";
+        registry.register_with_unit(
+            "store_operation_duration",
+            help,
+            Unit::Seconds,
+            operation_latency.clone(),
+        );
+        let (posted, claimed, deleted) =
+            (Counter::default(), Counter::default(), Counter::default());
+        registry.register("messages_posted", "Messages stored", posted.clone());
+        registry.register(
+            "messages_claimed",
+            "Messages delivered to claims",
+            claimed.clone(),
+        );
+        registry.register(
+            "messages_deleted",
+            "Messages deleted or popped",
+            deleted.clone(),
+        );
+        let up = Gauge::default();
+        registry.register(
+            "backend_up",
+            "Whether the message store answered when it was last asked",
+            up.clone(),
+        );
+        Self {
+            registry,
+            requests,
+            latency,
+            operations,
+            operation_latency,
+            posted,
+            claimed,
+            deleted,
+            up,
+        }
+    }
+}
+
+impl Metrics {
+    /// Counts a request.
+    pub(crate) fn request(
+        &self,
+        route: &'static str,
+        method: &Method,
+        status: StatusCode,
+        took: Duration,
+    ) {
+        let labels = RequestLabels {
+            route,
+            method: method_name(method),
+            status: status.as_u16(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.latency
+            .get_or_create(&RouteLabel { route })
+            .observe(took.as_secs_f64());
+    }
+
+    /// Notes whether the backend answers.
+    pub(crate) fn backend_up(&self, up: bool) {
+        self.up.set(i64::from(up));
+    }
+
+    /// The page that Prometheus reads.
+    pub(crate) fn page(&self) -> String {
+        let mut page = String::new();
+        if let Err(error) = encode(&mut page, &self.registry) {
+            tracing::error!(%error, "the metrics could not be written");
+        }
+        page
+    }
+}
+
+/// A label of bounded variety, whatever token a client sends as its method.
+fn method_name(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+impl Observer for Metrics {
+    fn observe(&self, operation: &'static str, took: Duration, error: Option<&Error>) {
+        let outcome = match error.map(Error::kind) {
+            None => "ok",
+            Some(ErrorKind::Unavailable) => "unavailable",
+            Some(ErrorKind::Internal) => "failed",
+            Some(_) => "refused",
+        };
+        self.operations
+            .get_or_create(&OperationLabels { operation, outcome })
+            .inc();
+        self.operation_latency
+            .get_or_create(&OperationLabel { operation })
+            .observe(took.as_secs_f64());
+    }
+}
+
+impl Flow for Metrics {
+    fn posted(&self, count: usize) {
+        self.posted.inc_by(count as u64);
+    }
+
+    fn claimed(&self, count: usize) {
+        self.claimed.inc_by(count as u64);
+    }
+
+    fn deleted(&self, count: usize) {
+        self.deleted.inc_by(count as u64);
+    }
+}
+
+/// Starts logging to standard error.
+pub fn start_logging(log: &Log) -> Result<(), ConfigError> {
+    let filter = EnvFilter::try_new(&log.level).map_err(|error| {
+        ConfigError::new(format!("log.level is wrong: '{}': {error}", log.level))
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let builder = builder.with_ansi(std::io::stderr().is_terminal());
+    let started = match log.format {
+        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    started.map_err(|error| ConfigError::new(format!("logging cannot be started: {error}")))
+}
