@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a store promises. A field exists because code branches on it.
+/// What a store promises. A field exists because code branches on it; what goes beyond it is `Unsupported`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(
     clippy::struct_excessive_bools,

@@ -7,7 +7,8 @@ use crate::{ClaimId, Message, QueueKey};
 /// The terms of a claim. It travels whole, and a store applies it in one atomic step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// The claim's name, minted by the server.
+    /// The claim's name, minted by the server for one call. A claim whose answer was lost is not repeated: what it took
+    /// comes back when it ends.
     pub id: ClaimId,
     /// How long the claim runs from now on.
     pub ttl: Duration,
@@ -21,7 +22,7 @@ pub struct Lease {
 /// The dead-letter policy of a queue (spec: claims.md 6).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The queue that receives the message: its end, free at once, in the same store.
+    /// The queue that receives the message: its end, free at once, its claims counted anew, in the same store.
     pub queue: QueueKey,
     /// How many claims deliver a message. The next one moves it instead.
     pub max_claims: u32,

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, DeadLetter, Error, Lease, Message, QueueKey, Resource, Timestamp,
+    Claim, ClaimId, DeadLetter, Error, Lease, Message, MessageId, QueueKey, Resource, Timestamp,
 };
 use rusqlite::{OptionalExtension, params};
 
 use crate::lane::Outcome;
-use crate::message::{Head, columns, read};
+use crate::message::{Head, columns, find_target, read, remove_row};
 use crate::session::Session;
 use crate::stream::{self, Stream};
 
@@ -132,33 +132,37 @@ fn take(
     Ok(())
 }
 
-/// Moves messages to the end of the dead-letter queue, where they are free at once.
+/// Moves messages to the end of the dead-letter queue, where they are free at once and counted anew.
 fn bury(
     session: &mut Session,
     mut from: Stream,
-    rows: &[i64],
+    refused: &[(i64, MessageId)],
     policy: &DeadLetter,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    if rows.is_empty() {
+    if refused.is_empty() {
         return Ok(());
     }
     let mut to = stream::open(session, &policy.queue)?;
     let ends = policy.ttl.map(|ttl| now.after(ttl).0);
-    let mut moved = 0;
-    for row in rows {
-        moved += session
+    session.ends.expiry = session.ends.expiry.min(ends.unwrap_or(i64::MAX));
+    for (row, id) in refused {
+        if to.no != from.no {
+            from.total -= 1;
+            to.total += 1;
+            // The target has it when it was posted again after a move, its answer having been lost.
+            if let Some(old) = find_target(session, &to, *id, now)? {
+                remove_row(session, &mut to, old.row, old.hold)?;
+            }
+        }
+        session
             .statement(
-                "UPDATE OR REPLACE message SET at = ?, hold = 0, claims = 0, ttl = coalesce(?, ttl),
+                "UPDATE message SET at = ?, hold = 0, claims = 0, ttl = coalesce(?, ttl),
                  expires = coalesce(?, expires) WHERE at = ?",
             )?
             .execute(params![to.take_row(), policy.ttl.map(millis), ends, row])?;
     }
-    session.ends.expiry = session.ends.expiry.min(ends.unwrap_or(i64::MAX));
     if to.no != from.no {
-        let moved = i64::try_from(moved).unwrap_or(0);
-        from.total -= moved;
-        to.total += moved;
         session.put_stream(from);
     }
     session.put_stream(to);

@@ -3,6 +3,7 @@
 use isimud_contract::{Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
+use uuid::Uuid;
 
 use crate::lane::Outcome;
 use crate::session::Session;
@@ -34,14 +35,21 @@ pub(crate) fn create(
 ) -> Outcome<bool> {
     let created = session
         .statement(
-            "INSERT OR IGNORE INTO queue (project, name, metadata, version) VALUES (?, ?, ?, 1)",
+            "INSERT OR IGNORE INTO queue (project, name, metadata, version) VALUES (?, ?, ?, ?)",
         )?
         .execute(params![
             queue.project.as_str(),
             queue.name.as_str(),
-            json(metadata)?
+            json(metadata)?,
+            first_version(),
         ])?;
     Ok(Ok(created == 1))
+}
+
+/// Where a new queue begins to count: never where an earlier queue of that name was.
+fn first_version() -> i64 {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    (random >> 2).cast_signed()
 }
 
 pub(crate) fn find(session: &mut Session, queue: &QueueKey) -> Outcome<Option<QueueRecord>> {

@@ -83,8 +83,7 @@ pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]
     }
     let mut first_end = i64::MAX;
     for message in messages {
-        let row = stream.take_row();
-        if insert(session, row, message, now)? {
+        if insert(session, &mut stream, message, now)? {
             stream.total += 1;
             first_end = first_end.min(now.after(message.left).0);
         }
@@ -96,6 +95,26 @@ pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]
 
 /// Writes one message. `false` when its stream has it already.
 fn insert(
+    session: &mut Session,
+    stream: &mut Stream,
+    message: &Message,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let row = stream.take_row();
+    if insert_row(session, row, message, now)? {
+        return Ok(true);
+    }
+    // What is there may have expired and wait for the sweep: then the name is free again.
+    match find_target(session, stream, message.id, now)? {
+        Some(old) if !old.live => {
+            remove_row(session, stream, old.row, old.hold)?;
+            insert_row(session, row, message, now)
+        }
+        _ => Ok(false),
+    }
+}
+
+fn insert_row(
     session: &mut Session,
     row: i64,
     message: &Message,
@@ -253,10 +272,10 @@ pub(crate) fn get(
 }
 
 /// A message that is to be deleted: where it stands, and who holds it.
-struct Target {
-    row: i64,
-    hold: i64,
-    live: bool,
+pub(crate) struct Target {
+    pub(crate) row: i64,
+    pub(crate) hold: i64,
+    pub(crate) live: bool,
     /// The live claim that holds it.
     claim: Option<ClaimId>,
 }
@@ -290,7 +309,7 @@ pub(crate) fn delete(
     Ok(Ok(deleted))
 }
 
-fn find_target(
+pub(crate) fn find_target(
     session: &Session,
     stream: &Stream,
     id: MessageId,
@@ -373,26 +392,21 @@ pub(crate) struct Head {
     /// Those to deliver, with their rows.
     pub(crate) taken: Vec<(i64, Message)>,
     /// Those that a dead-letter policy refuses to deliver.
-    pub(crate) refused: Vec<i64>,
-    expired: Vec<i64>,
+    pub(crate) refused: Vec<(i64, MessageId)>,
 }
 
 const HEAD: &str = concat!(
     "SELECT ",
     columns!("NULL"),
     " FROM message m INDEXED BY message_by_hold
-     WHERE m.hold = 0 AND m.at >= ? AND m.at <= ? ORDER BY m.at"
+     WHERE m.hold = 0 AND m.at >= ? AND m.at <= ? AND m.expires > ? ORDER BY m.at"
 );
 
 impl Head {
-    /// Messages that a step walks past because they have expired or are refused. Each is walked past once.
-    const STEP: usize = 500;
+    /// Messages that one call may refuse to deliver.
+    const REFUSED: usize = 500;
 
-    /// Steps of one call. One that finds nothing in them answers that there is nothing, and the next goes on.
-    const STEPS: usize = 20;
-
-    /// Finds up to `limit` messages that `fit`, after releasing what has ended and dropping what has expired before
-    /// them. `None` when the queue has no stream.
+    /// Finds up to `limit` messages that `fit`, oldest first. `None` when the queue has no stream.
     pub(crate) fn take(
         session: &mut Session,
         queue: &QueueKey,
@@ -400,52 +414,26 @@ impl Head {
         limit: usize,
         fit: impl Fn(&Message) -> bool,
     ) -> rusqlite::Result<Option<(Stream, Self)>> {
-        let mut steps = 0;
-        loop {
-            crate::sweep::release(session, now)?;
-            let Some(mut stream) = session.stream(queue)? else {
-                return Ok(None);
-            };
-            let head = Self::read(session, &stream, now, limit, &fit)?;
-            for row in &head.expired {
-                remove_row(session, &mut stream, *row, FREE)?;
-            }
-            session.put_stream(stream);
-            steps += 1;
-            let more = head.expired.len() >= Self::STEP || session.ends.release_due(now);
-            if !more || steps == Self::STEPS || !head.taken.is_empty() || !head.refused.is_empty() {
-                return Ok(Some((stream, head)));
-            }
-        }
-    }
-
-    fn read(
-        session: &Session,
-        stream: &Stream,
-        now: Timestamp,
-        limit: usize,
-        fit: impl Fn(&Message) -> bool,
-    ) -> rusqlite::Result<Self> {
+        crate::sweep::release_all(session, now)?;
+        crate::sweep::expire(session, now)?;
+        let Some(stream) = session.stream(queue)? else {
+            return Ok(None);
+        };
         let mut head = Self::default();
         let mut statement = session.statement(HEAD)?;
         let (first, last) = stream.rows().into_inner();
-        let mut rows = statement.query([first, last])?;
+        let mut rows = statement.query([first, last, now.0])?;
         while head.taken.len() < limit
-            && head.expired.len() + head.refused.len() < Self::STEP
+            && head.refused.len() < Self::REFUSED
             && let Some(row) = rows.next()?
         {
-            let at = row.get(0)?;
-            if row.get::<_, i64>(2)? <= now.0 {
-                head.expired.push(at);
-                continue;
-            }
             let message = read(row, now)?;
             if fit(&message) {
-                head.taken.push((at, message));
+                head.taken.push((row.get(0)?, message));
             } else {
-                head.refused.push(at);
+                head.refused.push((row.get(0)?, message.id));
             }
         }
-        Ok(head)
+        Ok(Some((stream, head)))
     }
 }

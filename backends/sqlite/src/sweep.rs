@@ -29,8 +29,19 @@ impl Session {
     }
 }
 
-/// Frees the messages of claims that have ended and delays that have passed.
-pub(crate) fn release(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
+/// Frees everything that has ended, so that what comes back is taken in its old place. A burst beyond fifty thousand
+/// messages is finished by later calls.
+pub(crate) fn release_all(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
+    let mut steps = 0;
+    while session.ends.release_due(now) && steps < 100 {
+        release(session, now)?;
+        steps += 1;
+    }
+    Ok(())
+}
+
+/// Frees messages of claims that have ended and of delays that have passed.
+fn release(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
     if !session.ends.release_due(now) {
         return Ok(());
     }
@@ -94,7 +105,7 @@ fn end_delays(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
 }
 
 /// Deletes messages whose life has ended.
-fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
+pub(crate) fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
     if session.ends.expiry > now.0 {
         return Ok(());
     }

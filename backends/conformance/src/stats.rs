@@ -1,0 +1,159 @@
+//! The statistics count live messages, and name the first and the last of them, whoever read what before.
+
+use isimud_contract::{Edge, Guard, MessageId, Stats};
+
+use crate::bench::{Bench, MINUTE, minutes};
+use crate::outcome::Outcome;
+use crate::promise::promises;
+
+promises! {
+    an_empty_queue_counts_nothing,
+    an_emptied_queue_counts_nothing,
+    free_and_held_messages_are_counted_apart,
+    released_messages_count_as_free,
+    messages_of_an_ended_claim_count_as_free,
+    expired_messages_do_not_count,
+    expired_messages_of_an_ended_claim_do_not_count,
+    deletes_and_pops_are_counted,
+    the_edges_are_the_first_and_the_last_message,
+    held_messages_are_edges_too,
+    one_message_is_both_edges,
+    expired_messages_are_no_edges,
+    an_edge_says_when_it_was_posted,
+}
+
+fn edge_ids(stats: &Stats) -> [Option<MessageId>; 2] {
+    [&stats.oldest, &stats.newest].map(|edge| edge.as_ref().map(|edge| edge.id))
+}
+
+async fn an_empty_queue_counts_nothing(bench: Bench) -> Outcome {
+    assert_eq!(bench.stats().await?, Stats::default());
+    Ok(())
+}
+
+async fn an_emptied_queue_counts_nothing(bench: Bench) -> Outcome {
+    let posted = bench.post(3).await?;
+    bench.delete(&posted, Guard::Any).await?;
+    assert_eq!(bench.stats().await?, Stats::default());
+    Ok(())
+}
+
+async fn free_and_held_messages_are_counted_apart(bench: Bench) -> Outcome {
+    bench.post(5).await?;
+    assert_eq!(bench.counts().await?, (5, 0));
+    bench.take(2).await?;
+    assert_eq!(bench.counts().await?, (3, 2));
+    bench.take(10).await?;
+    assert_eq!(bench.counts().await?, (0, 5));
+    Ok(())
+}
+
+async fn released_messages_count_as_free(bench: Bench) -> Outcome {
+    bench.post(3).await?;
+    let claim = bench.take(2).await?;
+    bench.release(claim.id).await?;
+    assert_eq!(bench.counts().await?, (3, 0));
+    Ok(())
+}
+
+/// The statistics are the first to be asked, so nothing else can have put the queue in order.
+async fn messages_of_an_ended_claim_count_as_free(bench: Bench) -> Outcome {
+    bench.post(3).await?;
+    let claim = bench.take(2).await?;
+    bench.advance(claim.ttl).await;
+    assert_eq!(bench.counts().await?, (3, 0));
+    Ok(())
+}
+
+async fn expired_messages_do_not_count(bench: Bench) -> Outcome {
+    let short = (0..4).map(|_| bench.living(MINUTE)).collect();
+    bench.post_all(short).await?;
+    bench.post(2).await?;
+    bench.advance(MINUTE).await;
+    assert_eq!(bench.counts().await?, (2, 0));
+    Ok(())
+}
+
+async fn expired_messages_of_an_ended_claim_do_not_count(bench: Bench) -> Outcome {
+    let short = (0..2).map(|_| bench.living(MINUTE)).collect();
+    bench.post_all(short).await?;
+    let claim = bench.take(2).await?;
+    bench.post(1).await?;
+    bench.advance(claim.ttl + MINUTE).await;
+    assert_eq!(bench.counts().await?, (1, 0));
+    Ok(())
+}
+
+async fn deletes_and_pops_are_counted(bench: Bench) -> Outcome {
+    bench.ordered()?;
+    let posted = bench.post(6).await?;
+    bench.pop(1).await?;
+    bench.take(2).await?;
+    bench.delete(&posted[1..2], Guard::Any).await?;
+    bench.delete(&posted[5..], Guard::Any).await?;
+    assert_eq!(bench.counts().await?, (2, 1));
+    Ok(())
+}
+
+async fn the_edges_are_the_first_and_the_last_message(bench: Bench) -> Outcome {
+    bench.ordered()?;
+    let [first, second, third, fourth] = bench.posted().await?;
+    let edges = edge_ids(&bench.stats().await?);
+    assert_eq!(edges, [Some(first), Some(fourth)]);
+    bench.delete(&[first, fourth], Guard::Any).await?;
+    let edges = edge_ids(&bench.stats().await?);
+    assert_eq!(edges, [Some(second), Some(third)]);
+    Ok(())
+}
+
+async fn held_messages_are_edges_too(bench: Bench) -> Outcome {
+    bench.ordered()?;
+    let [first, _, third] = bench.posted().await?;
+    bench.take(3).await?;
+    let edges = edge_ids(&bench.stats().await?);
+    assert_eq!(edges, [Some(first), Some(third)]);
+    Ok(())
+}
+
+async fn one_message_is_both_edges(bench: Bench) -> Outcome {
+    let [only] = bench.posted().await?;
+    let stats = bench.stats().await?;
+    assert_eq!(edge_ids(&stats), [Some(only), Some(only)]);
+    assert_eq!(stats.oldest, stats.newest);
+    Ok(())
+}
+
+/// The reference fails as long as the expired ones have not been removed (quirk Q-QUE-3).
+async fn expired_messages_are_no_edges(bench: Bench) -> Outcome {
+    bench.ordered()?;
+    bench.post_one(bench.living(MINUTE)).await?;
+    let [first, last] = bench.posted().await?;
+    bench.post_one(bench.living(MINUTE)).await?;
+    bench.advance(MINUTE).await;
+    let edges = edge_ids(&bench.stats().await?);
+    assert_eq!(edges, [Some(first), Some(last)]);
+    Ok(())
+}
+
+async fn an_edge_says_when_it_was_posted(bench: Bench) -> Outcome {
+    bench.to_the_millisecond()?;
+    let start = bench.now();
+    let [first] = bench.posted().await?;
+    bench.advance(minutes(3)).await;
+    let [last] = bench.posted().await?;
+    bench.advance(minutes(4)).await;
+    let stats = bench.stats().await?;
+    let oldest = Edge {
+        id: first,
+        age: minutes(7),
+        posted: start,
+    };
+    let newest = Edge {
+        id: last,
+        age: minutes(4),
+        posted: start.after(minutes(3)),
+    };
+    assert_eq!(stats.oldest, Some(oldest));
+    assert_eq!(stats.newest, Some(newest));
+    Ok(())
+}
