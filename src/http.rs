@@ -1,8 +1,8 @@
 //! The HTTP face: translates requests into calls of [`Messaging`] and its answers into documents.
 //!
 //! ```text
-//! trace    the edge: plain paths, preflights, request ids, counting, the log line
-//! route    a path's gate: headers (auth), then the method, then the policy
+//! trace    the edge: plain paths, preflights; around each handler: request ids, counting, the log line
+//! route    a handler's gate: headers (auth), then the method, then the policy
 //! queues messages claims home   handlers with their documents, a file a resource
 //! caller body query fields      extractors and parsers
 //! document json time            documents on their way out
@@ -39,7 +39,7 @@ use self::policy::Policy;
 use self::route::Route;
 pub use self::trace::Api;
 use crate::messaging::Messaging;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, RouteMetrics};
 
 /// What handlers and middleware share.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ pub struct App {
     pub slow: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What is counted of requests that no route answers.
+    pub unmatched: RouteMetrics,
 }
 
 /// The application as handlers see it.

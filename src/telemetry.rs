@@ -1,6 +1,7 @@
 //! What operators see: metrics and logs.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
@@ -131,23 +132,16 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a request.
-    pub(crate) fn request(
-        &self,
-        route: &'static str,
-        method: &Method,
-        status: StatusCode,
-        took: Duration,
-    ) {
-        let labels = RequestLabels {
+    /// What is counted of one route and method; `None` stands for all other methods.
+    pub(crate) fn route(&self, route: &'static str, method: Option<&Method>) -> RouteMetrics {
+        let method = method.map_or("other", method_name);
+        RouteMetrics {
             route,
-            method: method_name(method),
-            status: status.as_u16(),
-        };
-        self.requests.get_or_create(&labels).inc();
-        self.latency
-            .get_or_create(&RouteLabel { route })
-            .observe(took.as_secs_f64());
+            method,
+            requests: self.requests.clone(),
+            latency: self.latency.get_or_create(&RouteLabel { route }).clone(),
+            usual: Default::default(),
+        }
     }
 
     /// Notes whether the backend answers.
@@ -162,6 +156,40 @@ impl Metrics {
             tracing::error!(%error, "the metrics could not be written");
         }
         page
+    }
+}
+
+/// Statuses whose counter a route keeps at hand.
+const USUAL: [u16; 6] = [200, 201, 204, 400, 404, 503];
+
+/// What is counted of one route and method.
+#[derive(Debug)]
+pub struct RouteMetrics {
+    route: &'static str,
+    method: &'static str,
+    requests: Family<RequestLabels, Counter>,
+    latency: Histogram,
+    usual: [OnceLock<Counter>; USUAL.len()],
+}
+
+impl RouteMetrics {
+    /// Counts a request.
+    pub(crate) fn observe(&self, status: StatusCode, took: Duration) {
+        self.latency.observe(took.as_secs_f64());
+        let status = status.as_u16();
+        match USUAL.iter().position(|usual| *usual == status) {
+            Some(at) => self.usual[at].get_or_init(|| self.counter(status)).inc(),
+            None => self.counter(status).inc(),
+        };
+    }
+
+    fn counter(&self, status: u16) -> Counter {
+        let labels = RequestLabels {
+            route: self.route,
+            method: self.method,
+            status,
+        };
+        self.requests.get_or_create(&labels).clone()
     }
 }
 

@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use axum::extract::RawPathParams;
+use axum::extract::Request;
 use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use isimud_contract::{ClientId, ProjectId, QueueKey, QueueName};
+use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use super::caller::Scope;
@@ -26,39 +27,34 @@ pub enum ClientIds {
 /// route's path; a variable at its end may be missing from the request's.
 pub(crate) fn admit(
     client_ids: &ClientIds,
-    headers: &HeaderMap,
     template: &str,
-    path: &RawPathParams,
+    request: &Request,
 ) -> Result<Scope, Problem> {
+    let headers = request.headers();
     check_media(headers)?;
     let client = client(client_ids, headers)?;
     let project = project(headers)?;
-    let mut queue = template.contains("{queue}").then_some("");
-    let mut id = String::new();
-    for (name, value) in path {
-        match name {
-            "queue" => queue = Some(value),
-            _ => value.clone_into(&mut id),
+    // The length of a project id is looked at only where a queue is named, and a longer one names nothing.
+    let project = ProjectId::parse(&project).map_err(|_| invalid_queue())?;
+    let mut scope = Scope {
+        client,
+        project,
+        queue: None,
+        id: String::new(),
+    };
+    for (variable, text) in template.split('/').zip(request.uri().path().split('/')) {
+        match variable {
+            "{queue}" => {
+                let name = QueueName::parse(text).map_err(|_| invalid_queue())?;
+                scope.queue = Some(QueueKey::new(scope.project.clone(), name));
+            }
+            _ if variable.starts_with('{') => {
+                scope.id = percent_decode_str(text).decode_utf8_lossy().into_owned();
+            }
+            _ => {}
         }
     }
-    let Some(queue) = queue else {
-        // The length of a project id is looked at only where a queue is named; longer ones name nothing.
-        let project = ProjectId::parse(&project).map_err(|_| invalid_queue())?;
-        return Ok(Scope {
-            client,
-            project,
-            queue: None,
-            id,
-        });
-    };
-    let queue = QueueName::parse(queue).map_err(|_| invalid_queue())?;
-    let project = ProjectId::parse(&project).map_err(|_| invalid_queue())?;
-    Ok(Scope {
-        client,
-        queue: Some(QueueKey::new(project.clone(), queue)),
-        project,
-        id,
-    })
+    Ok(scope)
 }
 
 fn invalid_queue() -> Problem {

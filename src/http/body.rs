@@ -1,5 +1,8 @@
 //! Request bodies: read once, never beyond what the operation allows, never for longer than a body may take.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -105,15 +108,18 @@ impl Payload {
             }
             Ok(Some(if all.is_empty() { first } else { all.freeze() }))
         };
+        let mut read = pin!(read);
+        // A body that is here already, as most are, needs no timer.
+        if let Poll::Ready(body) = poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await
+        {
+            return body;
+        }
+        let description = "The body of the request did not arrive in time.";
         tokio::time::timeout(self.timeout, read)
             .await
             .unwrap_or_else(|_| {
-                let description = "The body of the request did not arrive in time.";
-                Err(Problem::new(
-                    StatusCode::REQUEST_TIMEOUT,
-                    "Request timeout",
-                    description,
-                ))
+                let status = StatusCode::REQUEST_TIMEOUT;
+                Err(Problem::new(status, "Request timeout", description))
             })
     }
 

@@ -1,37 +1,45 @@
-//! A route: its path, its methods, the policy of each; and the gate in front of it.
+//! A route: its path, its methods, the policy of each; and the gate in front of every handler.
+//!
+//! The gate is part of each handler rather than a middleware: a layer would cost every request a boxed future and a
+//! copy of the request more.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{RawPathParams, Request, State};
+use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method};
-use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::routing::{MethodFilter, MethodRouter};
 
 use super::auth::{admit, check_media, credentials};
 use super::policy::RuleId;
 use super::problem::Problem;
-use super::trace::Matched;
+use super::trace::traced;
 use super::{AppState, json};
+use crate::telemetry::RouteMetrics;
 
 /// Collects the methods of one path.
 pub(crate) struct Route {
     path: &'static str,
-    methods: MethodRouter<AppState>,
-    rules: Vec<(Method, Option<&'static str>)>,
+    operations: Vec<Operation>,
     open: bool,
+}
+
+/// A method of a path, waiting for the application that it needs.
+struct Operation {
+    method: Method,
+    rule: &'static str,
+    mount: Box<dyn FnOnce(MethodRouter<AppState>, Gate) -> MethodRouter<AppState>>,
 }
 
 impl Route {
     pub(crate) fn new(path: &'static str) -> Self {
         Self {
             path,
-            methods: MethodRouter::new(),
-            rules: Vec::new(),
+            operations: Vec::new(),
             open: false,
         }
     }
@@ -98,78 +106,109 @@ impl Route {
         rule: &'static str,
         handler: impl Handler<T, AppState>,
     ) -> Self {
-        self.methods = self.methods.merge(on(filter, handler));
-        self.rules
-            .push((method, Some(rule).filter(|rule| !rule.is_empty())));
+        let mount = Box::new(move |methods: MethodRouter<AppState>, gate: Gate| {
+            attach(methods, Some(filter), gate, handler)
+        });
+        self.operations.push(Operation {
+            method,
+            rule,
+            mount,
+        });
         self
     }
 
     /// The path and its methods.
     #[cfg(test)]
     pub(crate) fn operations(&self) -> impl Iterator<Item = (&'static str, &Method)> {
-        self.rules.iter().map(|(method, _)| (self.path, method))
+        self.operations
+            .iter()
+            .map(|operation| (self.path, &operation.method))
     }
 
-    /// Adds the path to a router, behind its gate. A path that ends in a variable also matches the empty text there
-    /// (spec: http.md 1).
+    /// Adds the path to a router. A path that ends in a variable also matches the empty text there (spec: http.md 1).
     pub(crate) fn mount(self, router: Router<AppState>, app: &AppState) -> Router<AppState> {
         let mut names: Vec<&str> = self
-            .rules
+            .operations
             .iter()
-            .map(|(method, _)| method.as_str())
+            .map(|one| one.method.as_str())
             .collect();
         names.sort_unstable();
         let allow = format!("{}, OPTIONS", names.join(", "));
-        let rules = self.rules.into_iter().map(|(method, rule)| {
-            let rule = rule.map(|name| {
-                app.policy
-                    .rule(name)
-                    .unwrap_or_else(|| panic!("no policy is named {name}"))
+        let (path, open) = (self.path, self.open);
+        let gate = |method: Option<Method>, rule: &str| {
+            Gate(Arc::new(GateState {
+                path,
+                open,
+                allow: HeaderValue::try_from(&allow).unwrap_or(HeaderValue::from_static("OPTIONS")),
+                rule: (!rule.is_empty()).then(|| {
+                    let found = app.policy.rule(rule);
+                    found.unwrap_or_else(|| panic!("no policy is named {rule}"))
+                }),
+                metrics: app.metrics.route(path, method.as_ref()),
+                method,
+            }))
+        };
+        let methods = attach(
+            MethodRouter::new(),
+            None,
+            gate(None, ""),
+            unreachable_handler,
+        );
+        let methods = self
+            .operations
+            .into_iter()
+            .fold(methods, |methods, operation| {
+                let gate = gate(Some(operation.method), operation.rule);
+                (operation.mount)(methods, gate)
             });
-            (method, rule)
-        });
-        let gate = Gate(Arc::new(GateState {
-            app: Arc::clone(app),
-            path: self.path,
-            allow: HeaderValue::try_from(allow)
-                .unwrap_or_else(|_| HeaderValue::from_static("OPTIONS")),
-            rules: rules.collect(),
-            open: self.open,
-        }));
-        let methods = self.methods.layer(from_fn_with_state(gate, pass));
-        match self.path.rsplit_once('/') {
+        match path.rsplit_once('/') {
             Some((parent, last)) if last.starts_with('{') => router
                 .route(&format!("{parent}/"), methods.clone())
-                .route(self.path, methods),
-            _ => router.route(self.path, methods),
+                .route(path, methods),
+            _ => router.route(path, methods),
         }
     }
 }
 
+/// What stands in front of one handler.
 #[derive(Clone)]
 struct Gate(Arc<GateState>);
 
 struct GateState {
-    app: AppState,
     path: &'static str,
-    allow: HeaderValue,
-    rules: Vec<(Method, Option<RuleId>)>,
     open: bool,
+    /// The method that the handler is for; none for the one that answers all others.
+    method: Option<Method>,
+    rule: Option<RuleId>,
+    allow: HeaderValue,
+    metrics: RouteMetrics,
 }
 
-async fn pass(
-    State(Gate(gate)): State<Gate>,
-    path: RawPathParams,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let mut response = match gate.check(&path, &mut request) {
-        Ok(Passed::ToHandler) => next.run(request).await,
-        Ok(Passed::Options) => gate.options(),
-        Err(problem) => problem.into_response(),
+/// Puts a handler behind its gate and adds it to a path's methods; without a filter it answers all others.
+fn attach<T: 'static>(
+    methods: MethodRouter<AppState>,
+    filter: Option<MethodFilter>,
+    gate: Gate,
+    handler: impl Handler<T, AppState>,
+) -> MethodRouter<AppState> {
+    let guarded = move |State(app): State<AppState>, request: Request| async move {
+        let Gate(gate) = gate;
+        let answer = async |mut request: Request| match gate.check(&app, &mut request) {
+            Ok(Passed::ToHandler) => handler.call(request, Arc::clone(&app)).await,
+            Ok(Passed::Options) => gate.options(),
+            Err(problem) => problem.into_response(),
+        };
+        traced(&app, &gate.metrics, request, answer).await
     };
-    response.extensions_mut().insert(Matched(gate.path));
-    response
+    match filter {
+        Some(filter) => methods.on(filter, guarded),
+        None => methods.fallback(guarded),
+    }
+}
+
+/// Stands behind the gate that no request passes.
+async fn unreachable_handler() -> Problem {
+    Problem::no_such_path()
 }
 
 /// Where a request goes that a gate lets through.
@@ -180,24 +219,22 @@ enum Passed {
 
 impl GateState {
     /// Lets a request through, or has the answer: headers first, then the method, then the policy.
-    fn check(&self, path: &RawPathParams, request: &mut Request) -> Result<Passed, Problem> {
+    fn check(&self, app: &AppState, request: &mut Request) -> Result<Passed, Problem> {
         let scope = if self.open {
             check_media(request.headers())?;
             None
         } else {
-            let (ids, headers) = (&self.app.client_ids, request.headers());
-            Some(admit(ids, headers, self.path, path)?)
+            Some(admit(&app.client_ids, self.path, request)?)
         };
-        let has_method = |(method, _): &&(Method, _)| method == request.method();
-        let Some((_, rule)) = self.rules.iter().find(has_method) else {
+        if self.method.as_ref() != Some(request.method()) {
             return match *request.method() {
                 Method::OPTIONS => Ok(Passed::Options),
                 _ => Err(Problem::no_such_method(&self.allow)),
             };
-        };
-        if let (Some(rule), Some(scope)) = (rule, &scope) {
+        }
+        if let (Some(rule), Some(scope)) = (self.rule, &scope) {
             let caller = credentials(request.headers(), scope.project.as_str());
-            if !self.app.policy.allows(*rule, &caller) {
+            if !app.policy.allows(rule, &caller) {
                 return Err(Problem::not_authorized());
             }
         }

@@ -5,11 +5,10 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
-use axum::extract::Request;
-use axum::http::header::CONTENT_LENGTH;
+use axum::extract::{Request, State};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -18,10 +17,12 @@ use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use tower::Service;
 use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
-use super::AppState;
 use super::cors::Cors;
 use super::problem::{Cause, Problem};
+use super::{App, AppState};
+use crate::telemetry::RouteMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
 
@@ -41,10 +42,6 @@ const PATH: &AsciiSet = &CONTROLS
     .add(b'^')
     .add(b'|');
 
-/// The template of the path that matched, left in the response by the gate.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Matched(pub(crate) &'static str);
-
 /// The whole HTTP face: a service for a connection, or for a test.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -59,55 +56,33 @@ impl Api {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let start = Instant::now();
         let mut request = request.map(Body::new);
         simplify_path(&mut request);
-        let method = request.method().clone();
-        let cors = self
-            .app
-            .cors
-            .as_ref()
-            .map(|cors| (cors, request.headers().clone()));
-        if let Some((cors, headers)) = &cors
-            && Cors::is_preflight(&method, headers)
-        {
+        let app = Arc::clone(&self.app);
+        let Some(cors) = &app.cors else {
+            return self.route(request).await;
+        };
+        let headers = request.headers().clone();
+        if Cors::is_preflight(request.method(), &headers) {
             let mut response = Response::new(Body::empty());
-            *response.headers_mut() = cors.preflight(headers);
-            response
-                .headers_mut()
-                .insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            *response.headers_mut() = cors.preflight(&headers);
             return response;
         }
-        let uri = request.uri().clone();
-        let mut response = if is_standard(&method) {
-            let Ok(response) = self.router.call(request).await;
-            response
-        } else {
-            Problem::new(
-                StatusCode::BAD_REQUEST,
-                "Bad request",
-                "Invalid HTTP method",
-            )
-            .into_response()
-        };
-        let id = format!("req-{}", Uuid::new_v4());
-        if let Ok(value) = HeaderValue::try_from(&id) {
-            response.headers_mut().insert(REQUEST_ID, value);
-        }
-        if let Some((cors, headers)) = &cors {
-            cors.mark(headers, response.headers_mut());
-        }
-        finish(
-            &self.app,
-            &Finished {
-                method: &method,
-                uri: &uri,
-                id: &id,
-                took: start.elapsed(),
-            },
-            &mut response,
-        );
+        let mut response = self.route(request).await;
+        cors.mark(&headers, response.headers_mut());
         response
+    }
+
+    async fn route(&mut self, request: Request) -> Response {
+        if is_standard(request.method()) {
+            let Ok(response) = self.router.call(request).await;
+            return response;
+        }
+        traced(&self.app, &self.app.unmatched, request, async |_| {
+            let description = "Invalid HTTP method";
+            Problem::new(StatusCode::BAD_REQUEST, "Bad request", description).into_response()
+        })
+        .await
     }
 }
 
@@ -148,37 +123,32 @@ fn simplify_path(request: &mut Request) {
     }
 }
 
-struct Finished<'a> {
-    method: &'a Method,
-    uri: &'a Uri,
-    id: &'a str,
-    took: Duration,
-}
-
-/// Counts and logs an answer: a line at debug for each, at warn for one that failed or was slow.
-fn finish(app: &AppState, request: &Finished<'_>, response: &mut Response) {
-    let route = response
-        .extensions_mut()
-        .remove::<Matched>()
-        .map_or("unmatched", |matched| matched.0);
-    let cause = response.extensions_mut().remove::<Cause>();
-    let status = response.status();
-    app.metrics
-        .request(route, request.method, status, request.took);
+/// Answers a request with a request id on the answer, counts it, and logs it: a line at debug for each, at warn for one
+/// that failed or was slow.
+pub(crate) async fn traced(
+    app: &App,
+    metrics: &RouteMetrics,
+    request: Request,
+    answer: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
+    let start = Instant::now();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = answer(request).await;
+    let id = RequestId::new();
+    response.headers_mut().insert(REQUEST_ID, id.header());
+    let (took, status) = (start.elapsed(), response.status());
+    metrics.observe(status, took);
     let failed = status.is_server_error();
-    let slow = request.took >= app.slow;
+    let slow = took >= app.slow;
     if !failed && !slow && !tracing::enabled!(tracing::Level::DEBUG) {
-        return;
+        return response;
     }
-    let (method, path, id, status) = (
-        request.method,
-        request.uri.path(),
-        request.id,
-        status.as_u16(),
-    );
-    let ms = request.took.as_secs_f64() * 1000.0;
-    let cause = cause.map(|cause: Cause| Arc::clone(&cause.0));
-    let cause = cause.as_ref().map(tracing::field::display);
+    let cause = response.extensions_mut().remove::<Cause>();
+    let cause = cause
+        .as_ref()
+        .map(|cause| tracing::field::display(&cause.0));
+    let (path, id, status) = (uri.path(), id.as_str(), status.as_u16());
+    let ms = took.as_secs_f64() * 1000.0;
     if failed {
         tracing::warn!(%method, path, status, ms, id, cause, "request failed");
     } else if slow {
@@ -186,11 +156,34 @@ fn finish(app: &AppState, request: &Finished<'_>, response: &mut Response) {
     } else {
         tracing::debug!(%method, path, status, ms, id, cause, "request");
     }
+    response
+}
+
+/// `req-` and a random UUID.
+struct RequestId([u8; 4 + Hyphenated::LENGTH]);
+
+impl RequestId {
+    fn new() -> Self {
+        let mut text = *b"req-                                    ";
+        Uuid::new_v4().as_hyphenated().encode_lower(&mut text[4..]);
+        Self(text)
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    fn header(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).unwrap_or(HeaderValue::from_static("req-"))
+    }
 }
 
 /// The answer to a path that is no route's.
-pub(crate) async fn unmatched() -> Problem {
-    Problem::no_such_path()
+pub(crate) async fn unmatched(State(app): State<AppState>, request: Request) -> Response {
+    traced(&app, &app.unmatched, request, async |_| {
+        Problem::no_such_path().into_response()
+    })
+    .await
 }
 
 /// Whether a method token is one that HTTP defines.

@@ -59,8 +59,8 @@ impl Lane {
         })
     }
 
-    /// Runs `work` on the lane's thread, possibly twice, and returns its answer once it is committed.
-    pub(crate) async fn run<T, W>(&self, work: W) -> Result<T>
+    /// Has `work` run on the lane's thread, possibly twice. Its answer comes once it is committed.
+    pub(crate) fn send<T, W>(&self, work: W) -> Result<oneshot::Receiver<Result<T>>>
     where
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
@@ -71,11 +71,8 @@ impl Lane {
             outcome: None,
             reply,
         });
-        self.calls
-            .as_ref()
-            .and_then(|calls| calls.send(call).ok())
-            .ok_or_else(closed)?;
-        answer.await.map_err(|_| closed())?
+        let sent = self.calls.as_ref().and_then(|calls| calls.send(call).ok());
+        sent.map(|()| answer).ok_or_else(closed)
     }
 }
 
@@ -138,7 +135,11 @@ impl Worker {
                 .inbox
                 .recv_timeout(if sweep { Duration::ZERO } else { IDLE })
             {
-                Ok(call) => self.group.push(call),
+                Ok(call) => {
+                    self.group.push(call);
+                    // Callers that are ready to run bring theirs along; nobody waits when there are none.
+                    std::thread::yield_now();
+                }
                 Err(RecvTimeoutError::Timeout) if sweep => {}
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,

@@ -1,8 +1,8 @@
 //! The contracts, each method one call on the right thread.
 
 use std::fs::File;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use isimud_contract::{
@@ -10,7 +10,6 @@ use isimud_contract::{
     MessageStore, Metadata, Page, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result,
     Selection, Stats,
 };
-use tokio::sync::RwLock;
 
 use crate::config::{Config, Place};
 use crate::error::closed;
@@ -92,14 +91,8 @@ impl SqliteStore {
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
     {
-        self.lanes
-            .read()
-            .await
-            .as_ref()
-            .ok_or_else(closed)?
-            .writer
-            .run(work)
-            .await
+        let answer = self.with_lanes(|lanes| lanes.writer.send(work))?;
+        answer.await.map_err(|_| closed())?
     }
 
     async fn read<T, W>(&self, work: W) -> Result<T>
@@ -107,14 +100,15 @@ impl SqliteStore {
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
     {
-        self.lanes
-            .read()
-            .await
-            .as_ref()
-            .ok_or_else(closed)?
-            .reader()
-            .run(work)
-            .await
+        let answer = self.with_lanes(|lanes| lanes.reader().send(work))?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+impl SqliteStore {
+    fn with_lanes<T>(&self, use_them: impl FnOnce(&Lanes) -> Result<T>) -> Result<T> {
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        use_them(lanes.as_ref().ok_or_else(closed)?)
     }
 }
 
@@ -203,7 +197,11 @@ impl MessageStore for SqliteStore {
     }
 
     async fn close(&self) -> Result<()> {
-        let lanes = self.lanes.write().await.take();
+        let lanes = self
+            .lanes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         // Waits for the threads to finish what was begun.
         tokio::task::spawn_blocking(move || drop(lanes))
             .await

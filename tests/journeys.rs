@@ -1,0 +1,238 @@
+//! Published client libraries against the real binary, over every store.
+//!
+//! A test starts the server by itself and lets one script of `tests/clients` drive it; the script
+//! says what it checked. Nothing here is skipped: without Python, or without its packages, the
+//! tests fail and say what is missing.
+
+use std::error::Error;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// How long a server may take until it answers.
+const START: Duration = Duration::from_secs(30);
+
+/// How long a script may run; it gives up by itself some time before.
+const JOURNEY: Duration = Duration::from_mins(5);
+
+/// Every journey over every store. A store is a name and the URI it has in a test's own folder.
+macro_rules! journeys {
+    ($($store:ident: $uri:expr;)+) => {$(
+        mod $store {
+            #[test]
+            fn python_zaqarclient() {
+                super::travel("zaqarclient_journey.py", $uri);
+            }
+
+            #[test]
+            fn openstacksdk() {
+                super::travel("openstacksdk_journey.py", $uri);
+            }
+        }
+    )+};
+}
+
+journeys! {
+    sqlite_file: |folder| format!("sqlite:{}/isimud.db", folder.display());
+    sqlite_memory: |_| "sqlite::memory:".to_owned();
+}
+
+/// Takes one script through a server of its own, and fails with all that was said if it fails.
+fn travel(script: &str, store: fn(&Path) -> String) {
+    let python = PYTHON
+        .as_ref()
+        .unwrap_or_else(|error| panic!("no clients to travel with: {error}"));
+    let server =
+        Server::start(store).unwrap_or_else(|error| panic!("the server does not start: {error}"));
+    let journey = journey(python, script, &server)
+        .unwrap_or_else(|error| panic!("{script} cannot be run: {error}"));
+    let ending = match journey.status {
+        Some(status) if status.success() => return println!("{}", journey.said),
+        Some(status) => format!("ended with {status}"),
+        None => "took too long".to_owned(),
+    };
+    panic!(
+        "{script} against {} {ending}:\n{}\nThe server said:\n{}",
+        server.store,
+        journey.failures(),
+        server.log(),
+    );
+}
+
+/// The interpreter that has the clients; made once, for all tests.
+static PYTHON: LazyLock<std::result::Result<PathBuf, String>> = LazyLock::new(|| {
+    let script = root().join("scripts/clients-venv");
+    let output = Command::new(&script)
+        .output()
+        .map_err(|error| format!("{} cannot be run: {error}", script.display()))?;
+    if output.status.success() {
+        Ok(PathBuf::from(
+            String::from_utf8_lossy(&output.stdout).trim(),
+        ))
+    } else {
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!(
+            "{} ended with {}:\n{said}",
+            script.display(),
+            output.status
+        ))
+    }
+});
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What became of a script.
+struct Journey {
+    /// `None` when it was stopped.
+    status: Option<ExitStatus>,
+    said: String,
+}
+
+impl Journey {
+    /// What it said, without the checks that passed.
+    fn failures(&self) -> String {
+        let lines = self.said.lines().filter(|line| !line.starts_with("ok "));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+fn journey(python: &Path, script: &str, server: &Server) -> Result<Journey> {
+    let said = server.folder.path().join("journey.log");
+    let output = File::create(&said)?;
+    let child = Command::new(python)
+        .arg(root().join("tests/clients").join(script))
+        .args(["--url", &format!("http://{}", server.address)])
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("PYTHONUNBUFFERED", "1")
+        .env("NO_PROXY", "*")
+        .current_dir(server.folder.path())
+        .stdin(Stdio::null())
+        .stderr(output.try_clone()?)
+        .stdout(output)
+        .spawn()?;
+    let mut process = Process(child);
+    let status = wait_until(JOURNEY, || process.0.try_wait().transpose())?;
+    drop(process);
+    Ok(Journey {
+        status,
+        said: text_of(&said),
+    })
+}
+
+/// A server of the test's own, with all it writes in a folder of its own.
+struct Server {
+    store: String,
+    address: SocketAddr,
+    folder: TempDir,
+    process: Process,
+}
+
+impl Server {
+    /// Starts the binary and waits until it answers.
+    fn start(store: fn(&Path) -> String) -> Result<Self> {
+        // A port that was free is only taken when the server has it: one start at a time.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+
+        let folder = tempfile::tempdir()?;
+        let store = store(folder.path());
+        let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let log = File::create(folder.path().join("server.log"))?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("ISIMUD") {
+                command.env_remove(name);
+            }
+        }
+        let child = command
+            .args(["--listen", &address.to_string(), "--store", &store])
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stderr(log.try_clone()?)
+            .stdout(log)
+            .spawn()?;
+        let mut server = Self {
+            store,
+            address,
+            folder,
+            process: Process(child),
+        };
+        server.wait()?;
+        Ok(server)
+    }
+
+    fn wait(&mut self) -> Result<()> {
+        let ended = wait_until(START, || match self.process.0.try_wait() {
+            Ok(None) => answers(self.address).then_some(Ok(None)),
+            ended => Some(ended),
+        })?;
+        match ended {
+            Some(None) => Ok(()),
+            Some(Some(status)) => Err(format!("it ended with {status}:\n{}", self.log()).into()),
+            None => Err(format!("it does not answer:\n{}", self.log()).into()),
+        }
+    }
+
+    fn log(&self) -> String {
+        text_of(&self.folder.path().join("server.log"))
+    }
+}
+
+/// A process that ends when the test does, however the test ends.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended and been waited for.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Whether the versions document is there.
+fn answers(address: SocketAddr) -> bool {
+    let ask = || -> std::io::Result<bool> {
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut status = [0; 12];
+        stream.read_exact(&mut status)?;
+        Ok(&status == b"HTTP/1.1 300")
+    };
+    ask().unwrap_or(false)
+}
+
+/// Asks again and again; `None` when the time is over.
+fn wait_until<T>(
+    patience: Duration,
+    mut ask: impl FnMut() -> Option<std::io::Result<T>>,
+) -> std::io::Result<Option<T>> {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer.map(Some);
+        }
+        if start.elapsed() > patience {
+            return Ok(None);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn text_of(path: &Path) -> String {
+    std::fs::read(path).map_or_else(
+        |error| format!("({} cannot be read: {error})", path.display()),
+        |text| String::from_utf8_lossy(&text).into_owned(),
+    )
+}
