@@ -1,0 +1,197 @@
+//! Loads servers over HTTP and says how many requests they answer for a second of processor time.
+//!
+//! # What is measured
+//!
+//! Every server is a process of its own. While one is loaded the others stay up and idle, and the rounds of a
+//! scenario go from server to server, so that a machine that slows down slows all of them. For each window the
+//! generator reads the processor time of the server's process from `/proc` (user and system, all threads) and the time
+//! that each exchange took. The tables show medians over the rounds.
+//!
+//! `floor` is an HTTP handler that does nothing and answers with as many bytes ([`floor`]). The share of the floor's
+//! requests per CPU-second is the number to watch: HTTP, the kernel's sockets and the machine are in both.
+//!
+//! # What is not
+//!
+//! The generator is a closed loop: each connection sends its next request when it has read the last answer, so a slow
+//! server is asked less often, and p50 at 64 connections is mostly queueing. It runs on one thread of the same
+//! machine, beside the server; the requests a second are what the two of them reach together. `--connections 1` shows
+//! the time of a lone request. Client libraries, TLS and the network are left out.
+//!
+//! # The map
+//!
+//! ```text
+//! main.rs      flags; which servers, scenarios, rounds
+//! server.rs    a server as a child process: start, processor time, stop
+//! floor.rs     the server that does nothing
+//! wire.rs      a connection: request bytes out, an HTTP/1.1 answer in, timed
+//! zaqar.rs     the requests of the API, and what a right answer is
+//! drive.rs     the closed loop over all connections
+//! scenario.rs  what clients do: post, claim and delete, list, ...
+//! depth.rs     does an operation cost more in a deep queue (`--depth`)
+//! report.rs    medians and tables
+//! ```
+
+mod depth;
+mod drive;
+mod floor;
+mod report;
+mod scenario;
+mod server;
+mod wire;
+mod zaqar;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+
+use crate::drive::Pool;
+use crate::report::Table;
+use crate::scenario::{Scenario, Stage};
+use crate::server::{Attached, Kind, Server};
+
+/// The server's allocator, for the floor too: it is no part of what the two are compared for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A failure ends the run; its text is all that is left to say.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// Measures servers of the messaging API, beside an HTTP handler that does nothing.
+#[derive(Debug, Parser)]
+struct Options {
+    /// The servers to start: no-op HTTP handler, Isimud in memory, Isimud on disk.
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Floor, Kind::Memory, Kind::Durable])]
+    servers: Vec<Kind>,
+    /// A server that runs already, and the processes whose time it costs: NAME=ADDRESS@PID[+PID...].
+    #[arg(long, value_name = "SERVER")]
+    attach: Vec<Attached>,
+    /// Only these scenarios.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SCENARIO")]
+    only: Vec<Scenario>,
+    /// Instead of the scenarios: the same operations in queues of different depth (takes minutes).
+    #[arg(long)]
+    depth: bool,
+    /// Keep-alive connections, all busy.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    connections: u16,
+    /// Windows a scenario and server; medians are shown.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Length of a window.
+    #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
+    window: f64,
+    /// Messages laid in before a window that uses them up; the window ends when they are gone.
+    #[arg(long, default_value_t = 100_000, value_name = "MESSAGES")]
+    stock: u64,
+    /// Folder for the databases. What `durable` costs depends on the disk under it.
+    #[arg(long, value_name = "FOLDER", default_value = env!("CARGO_TARGET_TMPDIR"))]
+    data: PathBuf,
+    /// Be the no-op server.
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    serve_floor: Option<SocketAddr>,
+    /// Passed by `cargo bench`; means nothing here.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// A server and the connections to it.
+struct Target {
+    server: Server,
+    pool: Pool,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match options.serve_floor {
+        Some(address) => floor::serve(address),
+        None => load(&options),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("load: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs the generator on this thread alone, until it is done or interrupted. Either way the servers end with it.
+fn load(options: &Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        tokio::select! {
+            outcome = run(options) => outcome,
+            _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        }
+    })
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let mut targets = start(options).await?;
+    if options.depth {
+        println!("{}", report::depth_header(options.connections));
+        for target in targets.iter_mut().filter(|target| target.server.keeps) {
+            depth::compare(target).await?;
+        }
+    } else {
+        let sync = server::sync_time(&options.data)?;
+        println!("{}", report::header(options, sync));
+        for scenario in options.scenarios() {
+            measure(scenario, &mut targets, options).await?;
+        }
+    }
+    for Target { server, pool } in targets {
+        drop(pool);
+        server.stop()?;
+    }
+    Ok(())
+}
+
+/// Starts every server that was asked for and connects to it.
+async fn start(options: &Options) -> Result<Vec<Target>> {
+    let mut servers = Vec::new();
+    for &kind in &options.servers {
+        servers.push(Server::start(kind, &options.data).await?);
+    }
+    servers.extend(options.attach.iter().cloned().map(Server::from));
+    let mut targets = Vec::new();
+    for server in servers {
+        let pool = Pool::open(server.address, options.connections).await?;
+        targets.push(Target { server, pool });
+    }
+    Ok(targets)
+}
+
+/// Takes the rounds of one scenario from server to server and prints its table.
+async fn measure(scenario: Scenario, targets: &mut [Target], options: &Options) -> Result<()> {
+    let window = Duration::try_from_secs_f64(options.window)?;
+    let mut table = Table::new(scenario.title());
+    for _ in 0..options.rounds {
+        for Target { server, pool } in &mut *targets {
+            let stage = Stage::set(scenario, pool, options.stock).await?;
+            stage.play(pool, window / 10).await?; // caches, allocators and branch predictors warm up
+            let before = server.cpu()?;
+            let outcome = stage.play(pool, window).await?;
+            let cpu = server.cpu()?.saturating_sub(before);
+            stage.clear(pool, server.keeps).await?;
+            table.add(&server.name, &outcome, cpu);
+        }
+    }
+    println!("{table}");
+    Ok(())
+}
+
+impl Options {
+    fn scenarios(&self) -> Vec<Scenario> {
+        if self.only.is_empty() {
+            clap::ValueEnum::value_variants().to_vec()
+        } else {
+            self.only.clone()
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! A server under load: an address, and the processes whose time it costs.
+//!
+//! Servers are processes of their own so that `/proc` can tell their time from the generator's. What to measure next
+//! (another store, another implementation) is a new [`Kind`], or is started by hand and attached; several processes
+//! can be charged together, such as a front and its Redis.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use tempfile::TempDir;
+
+use crate::Result;
+use crate::wire::Connection;
+use crate::zaqar::request;
+
+/// The unit of processor time in `/proc/<pid>/stat`: `getconf CLK_TCK`, 100 on every Linux of our day.
+const TICKS_PER_SEC: u64 = 100;
+
+/// How long a server may take to come up, or to go.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server that can be started here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    /// The HTTP handler that does nothing.
+    Floor,
+    /// Isimud on the embedded store, in memory.
+    Memory,
+    /// Isimud on the embedded store, on disk and durable.
+    Durable,
+}
+
+impl Kind {
+    /// The program and its arguments, to be run in the folder `home`.
+    fn command(self, address: SocketAddr) -> Result<Command> {
+        let isimud = |store| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+            command.args(["--listen", &address.to_string(), "--store", store]);
+            command
+        };
+        Ok(match self {
+            Self::Floor => {
+                let mut command = Command::new(std::env::current_exe()?);
+                command.args(["--serve-floor", &address.to_string()]);
+                command
+            }
+            Self::Memory => isimud("sqlite::memory:"),
+            Self::Durable => isimud("sqlite:isimud.db"),
+        })
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Memory => "memory",
+            Self::Durable => "durable",
+        }
+    }
+}
+
+/// A server that somebody else started.
+#[derive(Debug, Clone)]
+pub(crate) struct Attached {
+    name: String,
+    address: SocketAddr,
+    processes: Vec<u32>,
+}
+
+impl FromStr for Attached {
+    type Err = Box<dyn std::error::Error + Send + Sync>;
+
+    /// Reads `NAME=ADDRESS@PID[+PID...]`.
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, place) = text.split_once('=').ok_or("no `=` after the name")?;
+        let (address, pids) = place
+            .split_once('@')
+            .ok_or("no `@` before the process ids")?;
+        let pids: std::result::Result<_, _> = pids.split('+').map(str::parse).collect();
+        Ok(Self {
+            name: name.to_owned(),
+            address: address.parse()?,
+            processes: pids?,
+        })
+    }
+}
+
+/// A running server. One that was started here does not outlive the value.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
+    /// What is posted is there afterwards; not so on the floor.
+    pub(crate) keeps: bool,
+    processes: Vec<u32>,
+    child: Option<Child>,
+    /// Its working folder, with its database and its log.
+    home: Option<TempDir>,
+}
+
+impl From<Attached> for Server {
+    fn from(attached: Attached) -> Self {
+        Self {
+            name: attached.name,
+            address: attached.address,
+            keeps: true,
+            processes: attached.processes,
+            child: None,
+            home: None,
+        }
+    }
+}
+
+impl Server {
+    /// Starts a server in a fresh folder below `data` and waits until it answers.
+    pub(crate) async fn start(kind: Kind, data: &Path) -> Result<Self> {
+        fs::create_dir_all(data)?;
+        let home = tempfile::Builder::new().prefix("load-").tempdir_in(data)?;
+        let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
+        let log = File::create(home.path().join("log"))?;
+        let child = kind
+            .command(address)?
+            .current_dir(home.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| format!("cannot start {}: {error}", kind.name()))?;
+        let mut server = Self {
+            name: kind.name().to_owned(),
+            address,
+            keeps: kind != Kind::Floor,
+            processes: vec![child.id()],
+            child: Some(child),
+            home: Some(home),
+        };
+        server.ready().await?;
+        Ok(server)
+    }
+
+    /// Asks for the version document until it comes.
+    async fn ready(&mut self) -> Result<()> {
+        let begun = Instant::now();
+        let versions = request("GET", "/", None);
+        while begun.elapsed() < PATIENCE {
+            if let Ok(mut connection) = Connection::open(self.address).await
+                && connection.exchange(&versions).await?.status == 300
+            {
+                return Ok(());
+            }
+            if let Some(status) = self.child.as_mut().and_then(|child| child.try_wait().ok()?) {
+                return Err(self.failure(&format!("ended with {status}")));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Err(self.failure("did not come up"))
+    }
+
+    /// The processor time used so far, user and system, by all threads of all its processes.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        let ticks: Result<Vec<_>> = self.processes.iter().map(|&pid| ticks(pid)).collect();
+        Ok(Duration::from_millis(
+            ticks?.iter().sum::<u64>() * 1000 / TICKS_PER_SEC,
+        ))
+    }
+
+    /// Ends a server that was started here, as an operator would, and expects it to end well.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        let Some(child) = &mut self.child else {
+            return Ok(());
+        };
+        Command::new("kill").arg(child.id().to_string()).status()?;
+        let begun = Instant::now();
+        while begun.elapsed() < PATIENCE {
+            if let Some(status) = child.try_wait()? {
+                // The floor knows no signals and is ended by the default action.
+                if self.keeps && !status.success() {
+                    return Err(self.failure(&format!("ended with {status}")));
+                }
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Err(self.failure("did not stop on SIGTERM"))
+    }
+
+    /// What happened, and the server's own words.
+    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+        let log = self.home.as_ref().map(|home| home.path().join("log"));
+        let log = log
+            .and_then(|log| fs::read_to_string(log).ok())
+            .unwrap_or_default();
+        let lines: Vec<_> = log.lines().rev().take(10).collect();
+        let tail: String = lines
+            .iter()
+            .rev()
+            .map(|line| format!("\n  {line}"))
+            .collect();
+        format!("server {} {what}{tail}", self.name).into()
+    }
+}
+
+impl Drop for Server {
+    /// The way out after an error: nothing stays behind.
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            // Both fail only for a process that is gone already.
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+/// The user and system time of a process, in clock ticks.
+fn ticks(pid: u32) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+        .map_err(|error| format!("process {pid}: {error}"))?;
+    // The second field is the program's name in parentheses and may contain anything; utime and stime are the 14th
+    // and 15th (proc_pid_stat(5)).
+    let (_, fields) = stat
+        .rsplit_once(") ")
+        .ok_or("/proc/<pid>/stat has another form")?;
+    let times = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
+    Ok(times.sum::<std::result::Result<_, _>>()?)
+}
+
+/// The median time to append 4 KiB to a file in `folder` and sync it: what a durable answer waits for at least.
+pub(crate) fn sync_time(folder: &Path) -> Result<Duration> {
+    let mut file = tempfile::tempfile_in(folder)?;
+    let mut times = Vec::new();
+    for _ in 0..101 {
+        file.write_all(&[0; 4096])?;
+        let begun = Instant::now();
+        file.sync_data()?;
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
