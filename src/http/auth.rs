@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use axum::extract::Request;
-use axum::http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use isimud_contract::{ClientId, ProjectId, QueueKey, QueueName};
 use percent_encoding::percent_decode_str;
@@ -23,78 +21,114 @@ pub enum ClientIds {
     Text(RangeInclusive<usize>),
 }
 
-/// Checks the headers of every request but those for `/`, and reads whom and what it is about. `template` is the
-/// route's path; a variable at its end may be missing from the request's.
-pub(crate) fn admit(
-    client_ids: &ClientIds,
-    template: &str,
-    request: &Request,
-) -> Result<Scope, Problem> {
-    let headers = request.headers();
-    check_media(headers)?;
-    let client = client(client_ids, headers)?;
-    let project = project(headers)?;
-    // The length of a project id is looked at only where a queue is named, and a longer one names nothing.
-    let project = ProjectId::parse(&project).map_err(|_| invalid_queue())?;
-    let mut scope = Scope {
-        client,
-        project,
-        queue: None,
-        id: String::new(),
-    };
-    for (variable, text) in template.split('/').zip(request.uri().path().split('/')) {
-        match variable {
-            "{queue}" => {
+/// The headers that say who asks, and for what. They are found in one pass: looking each of them up by name would cost
+/// a hash a name, on every request.
+#[derive(Debug, Default)]
+pub(crate) struct Said<'a> {
+    accept: Option<&'a HeaderValue>,
+    media: Option<&'a HeaderValue>,
+    has_length: bool,
+    client: Option<&'a HeaderValue>,
+    /// `X-Project-Id`, then its older names.
+    project: [Option<&'a HeaderValue>; 3],
+    /// `X-Roles`, then its other name.
+    roles: [Option<&'a HeaderValue>; 2],
+    user: Option<&'a HeaderValue>,
+}
+
+impl<'a> Said<'a> {
+    pub(crate) fn read(headers: &'a HeaderMap) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            let place = match name.as_str() {
+                "accept" => &mut said.accept,
+                "content-type" => &mut said.media,
+                "client-id" => &mut said.client,
+                "x-project-id" => &mut said.project[0],
+                "x-tenant-id" => &mut said.project[1],
+                "x-tenant" => &mut said.project[2],
+                "x-roles" => &mut said.roles[0],
+                "x-role" => &mut said.roles[1],
+                "x-user-id" => &mut said.user,
+                "content-length" => {
+                    said.has_length = true;
+                    continue;
+                }
+                _ => continue,
+            };
+            // Of a header that stands twice the first counts.
+            place.get_or_insert(value);
+        }
+        said
+    }
+
+    /// Refuses forms, and answers that are not JSON.
+    pub(crate) fn check_media(&self) -> Result<(), Problem> {
+        const FORM: &[u8] = b"application/x-www-form-urlencoded";
+        if self.has_length
+            && let Some(media) = self.media
+            && media.as_bytes().eq_ignore_ascii_case(FORM)
+        {
+            let description = "Endpoint does not accept `application/x-www-form-urlencoded` content; currently \
+                               supported media type is `application/json`; specify proper client-side media type \
+                               with the \"Content-Type\" header.";
+            return Err(bad_request("Invalid Content-Type", description));
+        }
+        if self.accept.is_none_or(accepts_json) {
+            return Ok(());
+        }
+        let description = "The only media type of answers is `application/json`.";
+        let status = StatusCode::NOT_ACCEPTABLE;
+        Err(Problem::new(status, "406 Not Acceptable", description))
+    }
+
+    /// Who asks, and about what: the variables of `template`, the route's path, as the request's `path` has them. A
+    /// variable at the end may be missing there.
+    pub(crate) fn scope(
+        &self,
+        client_ids: &ClientIds,
+        template: &str,
+        path: &str,
+    ) -> Result<Scope, Problem> {
+        let client = client(client_ids, self.client)?;
+        let project = project(self.project.into_iter().flatten().next())?;
+        // The length of a project id is looked at only where a queue is named, and a longer one names nothing.
+        let project = ProjectId::parse(&project).map_err(|_| invalid_queue())?;
+        let mut scope = Scope {
+            client,
+            project,
+            queue: None,
+            id: String::new(),
+        };
+        for (variable, text) in template.split('/').zip(path.split('/')) {
+            if variable == "{queue}" {
                 let name = QueueName::parse(text).map_err(|_| invalid_queue())?;
                 scope.queue = Some(QueueKey::new(scope.project.clone(), name));
-            }
-            _ if variable.starts_with('{') => {
+            } else if variable.starts_with('{') {
                 scope.id = percent_decode_str(text).decode_utf8_lossy().into_owned();
             }
-            _ => {}
+        }
+        Ok(scope)
+    }
+
+    /// Who asks, for the policy.
+    pub(crate) fn credentials(&self, project: &'a str) -> Credentials<'a> {
+        let text = |value: Option<&'a HeaderValue>| value.and_then(|value| value.to_str().ok());
+        Credentials {
+            roles: text(self.roles[0].or(self.roles[1])).unwrap_or(""),
+            project,
+            user: text(self.user).unwrap_or(""),
         }
     }
-    Ok(scope)
+}
+
+fn bad_request(title: &'static str, description: &'static str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, title, description)
 }
 
 fn invalid_queue() -> Problem {
     let description = "The format of the submitted queue name or project id is not valid.";
-    Problem::new(
-        StatusCode::BAD_REQUEST,
-        "Invalid queue identification",
-        description,
-    )
-}
-
-/// Refuses forms, and answers that are not JSON.
-pub(crate) fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(media) = headers.get(CONTENT_TYPE)
-        && media
-            .as_bytes()
-            .eq_ignore_ascii_case(b"application/x-www-form-urlencoded")
-        && headers.contains_key(CONTENT_LENGTH)
-    {
-        let description = "Endpoint does not accept `application/x-www-form-urlencoded` content; currently supported \
-                           media type is `application/json`; specify proper client-side media type with the \
-                           \"Content-Type\" header.";
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Invalid Content-Type",
-            description,
-        ));
-    }
-    match headers.get(ACCEPT) {
-        None => Ok(()),
-        Some(accept) if accepts_json(accept) => Ok(()),
-        Some(_) => {
-            let description = "The only media type of answers is `application/json`.";
-            Err(Problem::new(
-                StatusCode::NOT_ACCEPTABLE,
-                "406 Not Acceptable",
-                description,
-            ))
-        }
-    }
+    bad_request("Invalid queue identification", description)
 }
 
 /// Whether an `Accept` header allows JSON: the most specific range that matches must not have quality 0.
@@ -125,16 +159,10 @@ fn accepts_json(accept: &HeaderValue) -> bool {
     best.is_some_and(|(_, wanted)| wanted)
 }
 
-fn client(rule: &ClientIds, headers: &HeaderMap) -> Result<ClientId, Problem> {
-    let Some(value) = headers.get("client-id") else {
-        let description = "The \"Client-Id\" header is required.";
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Missing header value",
-            description,
-        ));
-    };
-    let text = latin1(value);
+fn client(rule: &ClientIds, header: Option<&HeaderValue>) -> Result<ClientId, Problem> {
+    let missing = "The \"Client-Id\" header is required.";
+    let header = header.ok_or_else(|| bad_request("Missing header value", missing))?;
+    let text = latin1(header);
     if let Some(id) = python_uuid(&text) {
         return Ok(ClientId::Uuid(id));
     }
@@ -142,8 +170,7 @@ fn client(rule: &ClientIds, headers: &HeaderMap) -> Result<ClientId, Problem> {
         ClientIds::Text(lengths) if lengths.contains(&text.chars().count()) => {
             Ok(ClientId::Text((&*text).into()))
         }
-        _ => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
+        _ => Err(bad_request(
             "Wrong UUID value",
             "Malformed hexadecimal UUID.",
         )),
@@ -160,37 +187,14 @@ fn python_uuid(text: &str) -> Option<Uuid> {
     (digits.len() == 32).then(|| Uuid::try_parse(&digits).ok())?
 }
 
-fn project(headers: &HeaderMap) -> Result<Cow<'_, str>, Problem> {
-    let named = ["x-project-id", "x-tenant-id", "x-tenant"]
-        .into_iter()
-        .find_map(|name| headers.get(name));
-    let Some(project) = named else {
-        let description = "The header X-PROJECT-ID was missing";
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Project-Id Missing",
-            description,
-        ));
-    };
-    if project.is_empty() {
+fn project(header: Option<&HeaderValue>) -> Result<Cow<'_, str>, Problem> {
+    let missing = "The header X-PROJECT-ID was missing";
+    let header = header.ok_or_else(|| bad_request("Project-Id Missing", missing))?;
+    if header.is_empty() {
         let description = "X-PROJECT-ID cannot be an empty string. Specify the right header X-PROJECT-ID and retry.";
-        return Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "Empty project header not allowed",
-            description,
-        ));
+        return Err(bad_request("Empty project header not allowed", description));
     }
-    Ok(latin1(project))
-}
-
-/// Who asks, for the policy.
-pub(crate) fn credentials<'a>(headers: &'a HeaderMap, project: &'a str) -> Credentials<'a> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    Credentials {
-        roles: text("x-roles").or_else(|| text("x-role")).unwrap_or(""),
-        project,
-        user: text("x-user-id").unwrap_or(""),
-    }
+    Ok(latin1(header))
 }
 
 /// A header's value, each byte a character: two different values never become the same text.

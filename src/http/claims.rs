@@ -2,7 +2,6 @@
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use isimud_contract::{ClaimId, QueueKey};
@@ -68,14 +67,10 @@ pub(crate) async fn create(
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let location = format!("/v2/queues/{}/claims/{}", target.queue.name, claim.id);
-    let body = document::messages(&target.queue, &claim.messages);
-    Ok((
-        StatusCode::CREATED,
-        [(CONTENT_TYPE, json::MEDIA_TYPE)],
-        [(LOCATION, location)],
-        body,
-    )
-        .into_response())
+    Ok(json::created(
+        &location,
+        document::messages(&target.queue, &claim.messages),
+    ))
 }
 
 /// Shows a claim and what it still holds.

@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 
 use axum::body::Body;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use serde::Serialize;
@@ -50,6 +50,16 @@ pub(crate) fn to_vec(document: &impl Serialize) -> Vec<u8> {
 /// A document with a status.
 pub(crate) fn answer(status: StatusCode, document: &impl Serialize) -> Response {
     text(status, to_vec(document))
+}
+
+/// A document of something new, and where that is.
+pub(crate) fn created(location: &str, document: Vec<u8>) -> Response {
+    let mut response = text(StatusCode::CREATED, document);
+    // Paths of our own are header values.
+    if let Ok(location) = HeaderValue::try_from(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
 }
 
 /// A document that is written already.

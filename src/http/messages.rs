@@ -1,10 +1,10 @@
 //! Messages (spec: messages.md).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use isimud_contract::{ClaimId, Error, ErrorKind, MessageId, QueueKey, Resource};
@@ -96,7 +96,9 @@ fn too_large(service: usize, queue: Option<usize>) -> String {
 
 fn posted(queue: &QueueKey, ids: &[MessageId]) -> Response {
     let collection = format!("/v2/queues/{}/messages", queue.name);
-    let mut location = format!("{collection}?ids=");
+    let mut location = String::with_capacity(collection.len() + 5 + 37 * ids.len().min(LOCATED));
+    location.push_str(&collection);
+    location.push_str("?ids=");
     for (at, id) in ids.iter().take(LOCATED).enumerate() {
         if at > 0 {
             location.push(',');
@@ -106,14 +108,7 @@ fn posted(queue: &QueueKey, ids: &[MessageId]) -> Response {
                 .encode_lower(&mut Uuid::encode_buffer()),
         );
     }
-    let body = document::posted(&collection, ids);
-    (
-        StatusCode::CREATED,
-        [(CONTENT_TYPE, json::MEDIA_TYPE)],
-        [(LOCATION, location)],
-        body,
-    )
-        .into_response()
+    json::created(&location, document::posted(&collection, ids))
 }
 
 /// Reads the messages of a post. The usual form takes one pass; any other is gone through key by key, to say what is
@@ -186,7 +181,7 @@ pub(crate) async fn list(
         return get_several(&app, &target.queue, &ids).await;
     }
     let mut listing = Listing {
-        marker: read.text("marker"),
+        marker: read.text("marker").map(Cow::into_owned),
         limit: read.integer("limit")?,
         echo: false,
         include_claimed: false,

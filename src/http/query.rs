@@ -1,6 +1,7 @@
 //! Query strings by the reference's rules (spec: http.md 5): blank values count as absent, a comma splits, an encoded
 //! comma does not, the last of several wins for a scalar, lists are joined.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -14,49 +15,42 @@ const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The parameters of a request, undecoded.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Query<'a>(&'a str);
+/// The parameters of a request: names decoded, values not yet, blank ones left out.
+#[derive(Debug)]
+pub(crate) struct Query<'a>(Vec<(Cow<'a, str>, &'a str)>);
 
 impl<'a> Query<'a> {
     pub(crate) fn new(query: Option<&'a str>) -> Self {
-        Self(query.unwrap_or(""))
+        let pairs = query.unwrap_or("").split('&').filter_map(|pair| {
+            let (name, value) = pair.split_once('=')?;
+            (!value.is_empty()).then(|| (decode(name), value))
+        });
+        Self(pairs.collect())
     }
 
-    /// Every parameter with its undecoded, non-blank value.
-    fn pairs(self) -> impl Iterator<Item = (String, &'a str)> {
-        self.0.split('&').filter_map(|pair| {
-            let (key, value) = pair.split_once('=')?;
-            (!value.is_empty()).then(|| (decode(key), value))
-        })
+    /// Every value of a parameter.
+    fn all(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a str> {
+        let named = self.0.iter().filter(move |(other, _)| other == name);
+        named.map(|(_, value)| *value)
     }
 
     /// The values of a list.
-    pub(crate) fn list(self, name: &str) -> Option<Vec<String>> {
-        let mut values = Vec::new();
-        let mut present = false;
-        for (_, value) in self.pairs().filter(|(key, _)| key == name) {
-            present = true;
-            values.extend(value.split(',').filter(|part| !part.is_empty()).map(decode));
-        }
-        present.then_some(values)
+    pub(crate) fn list(&self, name: &str) -> Option<Vec<String>> {
+        let mut values = self.all(name).peekable();
+        values.peek()?;
+        let parts = values.flat_map(|value| value.split(','));
+        let parts = parts.filter(|part| !part.is_empty());
+        Some(parts.map(|part| decode(part).into_owned()).collect())
     }
 
     /// The value of a scalar.
-    pub(crate) fn text(self, name: &str) -> Option<String> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let value = self.pairs().filter(|(key, _)| key == name).last()?.1;
-        value
-            .rsplit(',')
-            .next()
-            .filter(|part| !part.is_empty())
-            .map(decode)
+    pub(crate) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+        let last = self.all(name).next_back()?.rsplit(',').next()?;
+        (!last.is_empty()).then(|| decode(last))
     }
 
     /// The value of an integer, in what spelling Python takes: a sign, spaces around, underscores between digits.
-    pub(crate) fn integer(self, name: &str) -> Result<Option<i64>, Problem> {
+    pub(crate) fn integer(&self, name: &str) -> Result<Option<i64>, Problem> {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
@@ -68,11 +62,11 @@ impl<'a> Query<'a> {
     }
 
     /// The value of a boolean.
-    pub(crate) fn boolean(self, name: &str) -> Result<Option<bool>, Problem> {
+    pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, Problem> {
         let Some(text) = self.text(name) else {
             return Ok(None);
         };
-        match text.as_str() {
+        match &*text {
             "true" | "True" | "t" | "yes" | "y" | "1" | "on" => Ok(Some(true)),
             "false" | "False" | "f" | "no" | "n" | "0" | "off" => Ok(Some(false)),
             _ => Err(Problem::parameter(format!(
@@ -82,24 +76,25 @@ impl<'a> Query<'a> {
     }
 
     /// The parameters that none of `known` names, each once, the last value of each, commas included.
-    pub(crate) fn others(self, known: &[&str]) -> Vec<(String, String)> {
+    pub(crate) fn others(&self, known: &[&str]) -> Vec<(String, String)> {
         let mut others: Vec<(String, String)> = Vec::new();
-        for (key, value) in self
-            .pairs()
-            .filter(|(key, _)| !known.contains(&key.as_str()))
-        {
-            match others.iter_mut().find(|(name, _)| *name == key) {
-                Some((_, last)) => *last = decode(value),
-                None => others.push((key, decode(value))),
+        for (name, value) in self.0.iter().filter(|(name, _)| !known.contains(&&**name)) {
+            let value = decode(value).into_owned();
+            match others.iter_mut().find(|(other, _)| other == name) {
+                Some((_, last)) => *last = value,
+                None => others.push((name.to_string(), value)),
             }
         }
         others
     }
 }
 
-fn decode(text: &str) -> String {
+fn decode(text: &str) -> Cow<'_, str> {
+    if !text.contains(['%', '+']) {
+        return Cow::Borrowed(text);
+    }
     let spaced = text.replace('+', " ");
-    percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
 /// What Python's `int()` makes of a text.

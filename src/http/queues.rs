@@ -1,5 +1,7 @@
 //! Queues (spec: queues.md).
 
+use std::borrow::Cow;
+
 use axum::extract::State;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -110,13 +112,16 @@ pub(crate) async fn list(
     const DOING: &str = "Queues could not be listed.";
     let query = query.read();
     let (limit, detailed) = (query.integer("limit")?, query.boolean("detailed")?);
-    let (name, with_count) = (query.text("name"), query.boolean("with_count")?);
-    let marker = query.text("marker");
+    let (name, with_count) = (
+        query.text("name").map(Cow::into_owned),
+        query.boolean("with_count")?,
+    );
+    let marker = query.text("marker").map(Cow::into_owned);
     let selection = QueueSelection {
         after: marker.clone(),
         limit: 0,
         name_contains: name.clone(),
-        filters: filters(query),
+        filters: filters(&query),
     };
     let found = app
         .messaging
@@ -155,7 +160,7 @@ pub(crate) async fn list(
 }
 
 /// The parameters of a listing that are no options of it.
-fn filters(query: Query<'_>) -> Vec<Filter> {
+fn filters(query: &Query<'_>) -> Vec<Filter> {
     let others = query.others(&["marker", "limit", "detailed", "name", "with_count"]);
     let value =
         |text: String| python_integer(&text).map_or(FilterValue::Text(text), FilterValue::Integer);

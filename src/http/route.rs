@@ -14,7 +14,7 @@ use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 
-use super::auth::{admit, check_media, credentials};
+use super::auth::Said;
 use super::policy::RuleId;
 use super::problem::Problem;
 use super::trace::traced;
@@ -220,11 +220,11 @@ enum Passed {
 impl GateState {
     /// Lets a request through, or has the answer: headers first, then the method, then the policy.
     fn check(&self, app: &AppState, request: &mut Request) -> Result<Passed, Problem> {
-        let scope = if self.open {
-            check_media(request.headers())?;
-            None
-        } else {
-            Some(admit(&app.client_ids, self.path, request)?)
+        let said = Said::read(request.headers());
+        said.check_media()?;
+        let scope = match self.open {
+            true => None,
+            false => Some(said.scope(&app.client_ids, self.path, request.uri().path())?),
         };
         if self.method.as_ref() != Some(request.method()) {
             return match *request.method() {
@@ -232,11 +232,12 @@ impl GateState {
                 _ => Err(Problem::no_such_method(&self.allow)),
             };
         }
-        if let (Some(rule), Some(scope)) = (self.rule, &scope) {
-            let caller = credentials(request.headers(), scope.project.as_str());
-            if !app.policy.allows(rule, &caller) {
-                return Err(Problem::not_authorized());
-            }
+        if let (Some(rule), Some(scope)) = (self.rule, &scope)
+            && !app
+                .policy
+                .allows(rule, &said.credentials(scope.project.as_str()))
+        {
+            return Err(Problem::not_authorized());
         }
         if let Some(scope) = scope {
             request.extensions_mut().insert(scope);

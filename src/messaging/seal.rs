@@ -46,17 +46,17 @@ struct SealingKey {
 }
 
 impl Sealer {
-    /// Makes keys of the configured texts, of which the first seals and all open. `Internal` when there is none, when
+    /// Makes keys of the configured texts, of which the first seals and all open. `Invalid` when there is none, when
     /// one is blank, or when two are the same.
     ///
     /// A text is hashed, not stretched: it has to be long and random, as `openssl rand -base64 32` makes it.
     pub(crate) fn new(texts: &[String]) -> Result<Self> {
         if texts.iter().any(|text| text.trim().is_empty()) {
-            return Err(broken("an encryption key is blank"));
+            return Err(Error::invalid("an encryption key is blank"));
         }
         let mut keys = texts.iter().map(|text| SealingKey::new(text));
         let Some(first) = keys.next() else {
-            return Err(broken("no encryption key is configured"));
+            return Err(Error::invalid("no encryption key is configured"));
         };
         let sealer = Self {
             first,
@@ -65,7 +65,7 @@ impl Sealer {
         let mut ids: Vec<_> = sealer.keys().map(|key| key.id).collect();
         ids.sort_unstable();
         if ids.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(broken("two of the encryption keys are the same"));
+            return Err(Error::invalid("two of the encryption keys are the same"));
         }
         Ok(sealer)
     }

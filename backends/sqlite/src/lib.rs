@@ -1,4 +1,55 @@
 //! The embedded store: messages, claims and queues in one SQLite file, with nothing to set up.
+//!
+//! ```text
+//! store      the contracts, each method one call on the right thread
+//! lane       a thread with a connection: calls in groups, one transaction and one disk flush a group
+//! session    a connection with its counters, and the horizon: when something next ends by itself
+//! stream     a queue's number, where its rows stand, its counters; purge; statistics
+//! message    posting, reading, deleting    claim   claims and dead letters
+//! sweep      what ends by itself           management   queue records
+//! schema     opening, locking, migrations  config  error
+//! ```
+//!
+//! # What maps to what
+//!
+//! | the contract | here |
+//! |---|---|
+//! | a queue's messages | a *stream*: a number, and rows `number << 40 \| arrival` of the table `message` |
+//! | order, marker | the row number: the table itself is the listing |
+//! | a free message | `hold = 0`; an index on `hold` finds the free ones of a stream without passing the others |
+//! | a claim | a row of `claim`; its messages have its number in `hold` |
+//! | a delay | `hold = -1` until `due`; a row of `delay` finds it when the time has come |
+//! | expiry | compared with the clock by every query; swept by ranges of `expires` |
+//! | purge | a new number for the queue; the rows under the old one are swept in the background |
+//! | statistics | counters in `stream`, written once a transaction, less what has ended and is not swept |
+//!
+//! # What holds
+//!
+//! * **One writer.** All changes go through one thread. Calls that arrive while a group is being committed form the
+//!   next group, so many callers share one flush; a lone caller does not wait for company.
+//! * **Readers do not wait for the writer** (write-ahead log), and see a state between two groups. In memory there is
+//!   one connection, and the writer's thread reads too.
+//! * **An answer comes after the commit.** With `synchronous=full` (the default) the log is on the disk then.
+//! * **Sweeping is bounded** to some hundred rows a step, between groups. A claim or pop first frees what has ended, so
+//!   that it is taken in its old place; after a burst of more than 50,000 messages that ended at once, later calls
+//!   finish that, and until then what came back may be overtaken.
+//!
+//! # What is approximate
+//!
+//! * A listing that leaves out the asker's own messages walks past them: its cost grows with how many of its own stand
+//!   before the page. It runs on a reader and holds nobody up but other readings.
+//! * A listing that is filtered by metadata walks past the queues that do not match.
+//! * A marker that names a deleted message stands where the nearest older id is; ids that were minted in the same
+//!   millisecond by one server are in the order of minting, which concurrent posts may not be.
+//!
+//! # Roads not taken
+//!
+//! * An index on (queue, arrival) beside a plain row number: one more tree for every post to write, and every listing
+//!   would look up each row. Savepoints around the calls of a group: two statements a call, against running a group
+//!   again in the rare case that a call fails inside SQLite.
+//! * Planner statistics: SQLite would compile statements again whenever bound values change; the plans are fixed by
+//!   `INDEXED BY` and the stability guarantee instead (listing ten messages went from 32 to 10 microseconds).
+#![warn(missing_docs)]
 
 mod claim;
 mod config;

@@ -101,7 +101,10 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()>
         Synchronous::Full => "FULL",
         Synchronous::Normal => "NORMAL",
     };
-    if config.place != Place::Memory {
+    if config.place == Place::Memory {
+        // With every page in the cache, a commit's cost grows with their number: fewer, larger ones cost less.
+        connection.pragma_update(None, "page_size", 16_384)?;
+    } else {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;

@@ -1,0 +1,14 @@
+FROM rust:1.95-slim-bookworm AS build
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY . .
+RUN cargo build --release --locked --bin isimud
+
+FROM debian:bookworm-slim
+RUN useradd --system --home-dir /data isimud && install -d -o isimud /data
+COPY --from=build /src/target/release/isimud /usr/local/bin/isimud
+USER isimud
+WORKDIR /data
+VOLUME /data
+EXPOSE 8888 8889
+ENTRYPOINT ["isimud", "--listen", "0.0.0.0:8888", "--admin-listen", "0.0.0.0:8889", "--store", "sqlite:/data/isimud.db"]
