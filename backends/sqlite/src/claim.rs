@@ -8,7 +8,8 @@ use isimud_contract::{
 use rusqlite::{OptionalExtension, params};
 
 use crate::lane::Outcome;
-use crate::message::{Head, columns, find_target, read, remove_row};
+use crate::message::{Head, find_target, remove_row};
+use crate::row::{columns, read};
 use crate::session::Session;
 use crate::stream::{self, Stream};
 

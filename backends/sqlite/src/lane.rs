@@ -135,11 +135,7 @@ impl Worker {
                 .inbox
                 .recv_timeout(if sweep { Duration::ZERO } else { IDLE })
             {
-                Ok(call) => {
-                    self.group.push(call);
-                    // Callers that are ready to run bring theirs along; nobody waits when there are none.
-                    std::thread::yield_now();
-                }
+                Ok(call) => self.group.push(call),
                 Err(RecvTimeoutError::Timeout) if sweep => {}
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return,

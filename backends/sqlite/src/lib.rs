@@ -57,6 +57,7 @@ mod error;
 mod lane;
 mod management;
 mod message;
+mod row;
 mod schema;
 mod session;
 mod store;

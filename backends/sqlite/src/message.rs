@@ -1,17 +1,14 @@
 //! Posting, reading and deleting messages.
 
-use std::time::Duration;
-
-use bytes::Bytes;
 use isimud_contract::{
-    Checksum, ClaimId, ClientId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page,
-    QueueKey, Resource, Selection, Timestamp,
+    ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey, Resource,
+    Selection, Timestamp,
 };
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Rows, params};
 use uuid::Uuid;
 
 use crate::lane::Outcome;
+use crate::row::{Column, NEXT_COLUMN, columns, read, read_free};
 use crate::session::Session;
 use crate::stream::{self, Stream};
 
@@ -19,61 +16,6 @@ use crate::stream::{self, Stream};
 pub(crate) const FREE: i64 = 0;
 /// `hold` of a message that waits until it is due.
 pub(crate) const DELAYED: i64 = -1;
-
-/// What [`read`] needs, in its order; the last column is the live claim's id or null.
-macro_rules! columns {
-    ($claim:literal) => {
-        concat!(
-            "m.at, m.id, m.expires, m.posted, m.ttl, m.due, m.claims, m.client, m.sealed, m.checksum, m.body, ",
-            $claim
-        )
-    };
-}
-pub(crate) use columns;
-
-/// A row as a message, at a moment.
-pub(crate) fn read(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Message> {
-    let moment = |column| row.get(column).map(Timestamp);
-    Ok(Message {
-        id: MessageId(Uuid::from_bytes(row.get(1)?)),
-        left: moment(2)?.since(now),
-        age: now.since(moment(3)?),
-        ttl: Duration::from_millis(row.get::<_, i64>(4)?.unsigned_abs()),
-        delay: moment(5)?.since(now),
-        claim_count: row.get(6)?,
-        client: row.get::<_, Column<ClientId>>(7)?.0,
-        sealed: row.get(8)?,
-        checksum: row.get::<_, Option<[u8; 16]>>(9)?.map(Checksum),
-        body: Bytes::copy_from_slice(row.get_ref(10)?.as_blob()?),
-        claim: row
-            .get::<_, Option<[u8; 16]>>(11)?
-            .map(|id| ClaimId(Uuid::from_bytes(id))),
-    })
-}
-
-/// A type of the contract as a column.
-struct Column<T>(T);
-
-impl FromSql for Column<ClientId> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        match value {
-            ValueRef::Blob(bytes) => Uuid::from_slice(bytes)
-                .map(ClientId::Uuid)
-                .map_err(FromSqlError::other),
-            value => value.as_str().map(|text| ClientId::Text(text.into())),
-        }
-        .map(Self)
-    }
-}
-
-impl ToSql for Column<&ClientId> {
-    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        match self.0 {
-            ClientId::Uuid(id) => Ok(ToSqlOutput::from(id.as_bytes().as_slice())),
-            ClientId::Text(text) => Ok(ToSqlOutput::from(&**text)),
-        }
-    }
-}
 
 pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]) -> Outcome<()> {
     let now = session.now();
@@ -156,10 +98,19 @@ fn insert_row(
     Ok(inserted == 1)
 }
 
-/// Free messages only: the common listing while nothing waits for its release.
+/// Everything in a row, for as long as little of it is held.
+const SCAN: &str = concat!(
+    "SELECT ",
+    columns!(),
+    ", m.hold FROM message m NOT INDEXED WHERE m.at > ? AND m.at <= ? ORDER BY m.at"
+);
+
+/// Free messages only.
 const LIST_FREE: &str = concat!(
-    "SELECT ", columns!("NULL"), " FROM message m INDEXED BY message_by_hold
-     WHERE m.hold = 0 AND m.at > ?1 AND m.at <= ?2 AND m.expires > ?3 AND m.client IS NOT ?4 ORDER BY m.at LIMIT ?5"
+    "SELECT ",
+    columns!(),
+    ", m.hold FROM message m INDEXED BY message_by_hold
+     WHERE m.hold = 0 AND m.at > ? AND m.at <= ? ORDER BY m.at"
 );
 
 /// Free messages, delayed ones (?6: all of them, or only those that have become due), and those whose claim has ended:
@@ -197,31 +148,82 @@ pub(crate) fn list(
     };
     let after = position(session, &stream, selection.after)?;
     let quiet = !session.ends.delayed && !session.ends.release_due(now);
-    let sql = match (selection.include_claimed, quiet) {
-        (true, _) => LIST_ALL,
-        (false, true) => LIST_FREE,
-        (false, false) => LIST_UNCLAIMED,
+    if quiet && !selection.include_claimed {
+        return Ok(Ok(list_free(session, &stream, after, selection, now)?));
+    }
+    let sql = if selection.include_claimed {
+        LIST_ALL
+    } else {
+        LIST_UNCLAIMED
     };
     let mut statement = session.statement(sql)?;
-    let limit = i64::try_from(selection.limit).unwrap_or(i64::MAX);
-    statement.raw_bind_parameter(1, after)?;
-    statement.raw_bind_parameter(2, *stream.rows().end())?;
-    statement.raw_bind_parameter(3, now.0)?;
-    statement.raw_bind_parameter(4, selection.not_from.as_ref().map(Column))?;
-    statement.raw_bind_parameter(5, limit)?;
-    if sql != LIST_FREE {
-        statement.raw_bind_parameter(6, selection.include_delayed)?;
-    }
-    let mut rows = statement.raw_query();
-    let mut page = Page {
-        messages: Vec::with_capacity(selection.limit.min(32)),
-        marker: None,
-    };
+    let mut rows = statement.query(params![
+        after,
+        stream.rows().end(),
+        now.0,
+        selection.not_from.as_ref().map(Column),
+        i64::try_from(selection.limit).unwrap_or(i64::MAX),
+        selection.include_delayed,
+    ])?;
+    let mut page = Page::default();
     while let Some(row) = rows.next()? {
         page.marker = Some(Marker::Arrival(row.get::<_, i64>(0)?.unsigned_abs()));
         page.messages.push(read(row, now)?);
     }
     Ok(Ok(page))
+}
+
+/// Lists free messages while nothing waits for its release. Goes along the table, which is the cheapest way, until it
+/// has passed some that are held; then by the index, which passes none.
+fn list_free(
+    session: &Session,
+    stream: &Stream,
+    mut after: i64,
+    selection: &Selection,
+    now: Timestamp,
+) -> rusqlite::Result<Page> {
+    const HELD: usize = 32;
+    let last = *stream.rows().end();
+    let mut page = Page::default();
+    page.messages.reserve(selection.limit.min(HELD));
+    for (sql, patience) in [(SCAN, HELD), (LIST_FREE, usize::MAX)] {
+        let mut statement = session.statement(sql)?;
+        let mut rows = statement.query([after, last])?;
+        match add_free(&mut page, &mut rows, selection, now, patience)? {
+            Some(row) => after = row,
+            None => break,
+        }
+    }
+    Ok(page)
+}
+
+/// Fills a page with free messages. Gives up after passing more than `patience` held ones, and returns the last row.
+fn add_free(
+    page: &mut Page,
+    rows: &mut Rows<'_>,
+    selection: &Selection,
+    now: Timestamp,
+    patience: usize,
+) -> rusqlite::Result<Option<i64>> {
+    let mut held = 0;
+    while page.messages.len() < selection.limit
+        && let Some(row) = rows.next()?
+    {
+        let at: i64 = row.get(0)?;
+        if row.get::<_, i64>(NEXT_COLUMN)? != FREE {
+            held += 1;
+            if held > patience {
+                return Ok(Some(at));
+            }
+            continue;
+        }
+        let message = read_free(row, now)?;
+        if !message.left.is_zero() && selection.not_from.as_ref() != Some(&message.client) {
+            page.marker = Some(Marker::Arrival(at.unsigned_abs()));
+            page.messages.push(message);
+        }
+    }
+    Ok(None)
 }
 
 /// The row after which a listing starts.
@@ -397,7 +399,7 @@ pub(crate) struct Head {
 
 const HEAD: &str = concat!(
     "SELECT ",
-    columns!("NULL"),
+    columns!(),
     " FROM message m INDEXED BY message_by_hold
      WHERE m.hold = 0 AND m.at >= ? AND m.at <= ? AND m.expires > ? ORDER BY m.at"
 );
@@ -427,7 +429,7 @@ impl Head {
             && head.refused.len() < Self::REFUSED
             && let Some(row) = rows.next()?
         {
-            let message = read(row, now)?;
+            let message = read_free(row, now)?;
             if fit(&message) {
                 head.taken.push((row.get(0)?, message));
             } else {
