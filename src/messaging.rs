@@ -31,6 +31,9 @@ use self::settings::Settings;
 /// Queues whose settings are remembered.
 const REMEMBERED: usize = 100_000;
 
+/// The pass phrase that the configuration comes with, as the reference's does.
+const PUBLIC_KEY: &str = "AES256";
+
 /// Hears how many messages went through.
 pub trait Flow: fmt::Debug + Send + Sync + 'static {
     /// So many messages were stored.
@@ -65,6 +68,8 @@ pub struct Messaging {
     limits: Limits,
     checksums: bool,
     sealer: Sealer,
+    /// Encryption would use the key that everybody knows.
+    key_is_public: bool,
     flow: Arc<dyn Flow>,
     known: Cache<QueueKey, Option<Arc<Settings>>>,
 }
@@ -85,6 +90,10 @@ impl Messaging {
             management: parts.management,
             limits: parts.limits,
             checksums: parts.checksums,
+            key_is_public: parts
+                .encryption_keys
+                .first()
+                .is_some_and(|key| key == PUBLIC_KEY),
             sealer: Sealer::new(&parts.encryption_keys)?,
             flow: parts.flow,
             known: Cache::new(REMEMBERED),

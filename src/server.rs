@@ -53,8 +53,7 @@ pub(crate) async fn listen(
     stop: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
-    http.writev(false)
-        .timer(TokioTimer::new())
+    http.timer(TokioTimer::new())
         .header_read_timeout(patience.header);
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);

@@ -92,8 +92,7 @@ impl<'a> Said<'a> {
     ) -> Result<Scope, Problem> {
         let client = client(client_ids, self.client)?;
         let project = project(self.project.into_iter().flatten().next())?;
-        // The length of a project id is looked at only where a queue is named, and a longer one names nothing.
-        let project = ProjectId::parse(&project).map_err(|_| invalid_queue())?;
+        let project = ProjectId::parse(&project).ok();
         let mut scope = Scope {
             client,
             project,
@@ -103,12 +102,18 @@ impl<'a> Said<'a> {
         for (variable, text) in template.split('/').zip(path.split('/')) {
             if variable == "{queue}" {
                 let name = QueueName::parse(text).map_err(|_| invalid_queue())?;
-                scope.queue = Some(QueueKey::new(scope.project.clone(), name));
+                let project = scope.project.clone().ok_or_else(invalid_queue)?;
+                scope.queue = Some(QueueKey::new(project, name));
             } else if variable.starts_with('{') {
                 scope.id = percent_decode_str(text).decode_utf8_lossy().into_owned();
             }
         }
         Ok(scope)
+    }
+
+    /// Whether it does not say who asks.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        self.client.is_none() || self.project == [None; 3]
     }
 
     /// Who asks, for the policy.

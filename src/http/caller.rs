@@ -12,7 +12,8 @@ use super::problem::Problem;
 #[derive(Debug, Clone)]
 pub(crate) struct Scope {
     pub(crate) client: ClientId,
-    pub(crate) project: ProjectId,
+    /// None for an id that is too long to be one: it has nothing (spec: http.md 1).
+    pub(crate) project: Option<ProjectId>,
     pub(crate) queue: Option<QueueKey>,
     /// The last variable of the path, where it is not the queue.
     pub(crate) id: String,

@@ -1,8 +1,13 @@
 //! The fields of a small request document, each looked at by its own rules.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer};
+use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::json;
@@ -30,11 +35,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads a document that must be an object; an array counts as one without fields.
-    pub(crate) fn read_or_array(body: &'a [u8]) -> Result<Self, Problem> {
-        match json::parse_as(body) {
-            Some(fields) => Ok(Self(fields)),
-            None => json::parse(body).map(|_| Self(BTreeMap::new())),
+    /// Reads a document that must be an object; an array counts as one without fields, unless it holds the name of
+    /// the field that is wanted.
+    pub(crate) fn read_or_array(body: &'a [u8], wanted: &str) -> Result<Self, Problem> {
+        if let Some(fields) = json::parse_as(body) {
+            return Ok(Self(fields));
+        }
+        match json::parse(body)? {
+            Value::Array(items) if items.iter().any(|item| item == wanted) => {
+                Err(unsupported_document())
+            }
+            _ => Ok(Self(BTreeMap::new())),
         }
     }
 
@@ -61,4 +72,28 @@ pub(crate) fn present_integer<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<i64>, D::Error> {
     i64::deserialize(deserializer).map(Some)
+}
+
+/// A structure that is an object in the document: what serde derives would take an array for one, too.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OfMap<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for OfMap<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+
+        deserializer.deserialize_map(OfMap(PhantomData))
+    }
 }

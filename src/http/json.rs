@@ -8,7 +8,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::ser::{Formatter, Serializer};
 
@@ -79,14 +79,17 @@ fn unparsable() -> Problem {
 /// Reads a body whose top level must be an object or an array (spec: http.md 4.2).
 pub(crate) fn parse(body: &[u8]) -> Result<Value, Problem> {
     check(body)?;
-    match serde_json::from_slice(body) {
-        Ok(value @ (Value::Object(_) | Value::Array(_))) => Ok(value),
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    // The check has a limit of its own, which is further than the parser's.
+    reader.disable_recursion_limit();
+    match Value::deserialize(&mut reader) {
+        Ok(value @ (Value::Object(_) | Value::Array(_))) if reader.end().is_ok() => Ok(value),
         _ => Err(unparsable()),
     }
 }
 
 /// Reads a body into its own type; `None` when it is JSON, but of another type.
-pub(crate) fn parse_as<'a, T: serde::Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
+pub(crate) fn parse_as<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
     serde_json::from_slice(body).ok()
 }
 

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::body::Payload;
 use super::caller::{RawQuery, Target};
 use super::document::{self, MessageListPage, PoppedList};
-use super::fields::{Fields, present_integer};
+use super::fields::{Fields, Object, present_integer};
 use super::problem::{OrProblem, Problem};
 use super::query::Link;
 use super::queues::no_such_queue;
@@ -30,7 +30,8 @@ const LOCATED: usize = 100;
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct PostMessages<'a> {
     #[serde(borrow)]
-    messages: Vec<PostMessage<'a>>,
+    #[schema(value_type = Vec<PostMessage<'a>>)]
+    messages: Vec<Object<PostMessage<'a>>>,
 }
 
 /// A message of a post.
@@ -114,20 +115,17 @@ fn posted(queue: &QueueKey, ids: &[MessageId]) -> Response {
 /// Reads the messages of a post. The usual form takes one pass; any other is gone through key by key, to say what is
 /// wrong with it, or to find that nothing is (a key twice, say: the last counts).
 fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
-    if let Some(post) = json::parse_as::<PostMessages<'_>>(body)
+    if let Some(Object(post)) = json::parse_as::<Object<PostMessages<'_>>>(body)
         && !post.messages.is_empty()
     {
-        return Ok(post
-            .messages
-            .iter()
-            .map(|message| Draft {
-                ttl: message.ttl,
-                delay: message.delay,
-                body: body.slice_ref(message.body.get().as_bytes()),
-            })
-            .collect());
+        let draft = |Object(message): &Object<PostMessage<'_>>| Draft {
+            ttl: message.ttl,
+            delay: message.delay,
+            body: body.slice_ref(message.body.get().as_bytes()),
+        };
+        return Ok(post.messages.iter().map(draft).collect());
     }
-    let fields = Fields::read_or_array(body)?;
+    let fields = Fields::read_or_array(body, "messages")?;
     let messages = fields
         .get("messages")
         .ok_or_else(|| Problem::request("No messages were found in the request body."))?;
@@ -238,7 +236,7 @@ async fn get_several(
         app.messaging.get(queue, &ids).await.or_problem(DOING)?
     };
     if messages.is_empty() {
-        let quoted: Vec<String> = asked.iter().map(|id| format!("'{id}'")).collect();
+        let quoted: Vec<String> = asked.iter().map(|id| python_text(id)).collect();
         return Err(Problem::not_found(format!(
             "No messages with IDs: [{}] found in the queue {} for project {}.",
             quoted.join(", "),
@@ -250,6 +248,29 @@ async fn get_several(
         StatusCode::OK,
         document::messages(queue, &messages),
     ))
+}
+
+/// A text as Python shows it in a list.
+fn python_text(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') {
+        '"'
+    } else {
+        '\''
+    };
+    let mut shown = String::from(quote);
+    for symbol in text.chars() {
+        match symbol {
+            '\n' => shown.push_str("\\n"),
+            '\r' => shown.push_str("\\r"),
+            '\t' => shown.push_str("\\t"),
+            '\\' => shown.push_str("\\\\"),
+            _ if symbol == quote => shown.extend(['\\', quote]),
+            _ if symbol.is_ascii_control() => shown.push_str(&format!("\\x{:02x}", symbol as u32)),
+            _ => shown.push(symbol),
+        }
+    }
+    shown.push(quote);
+    shown
 }
 
 /// Reads a message.

@@ -38,7 +38,7 @@ impl LinkDocument {
 }
 
 /// A page of queues.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct QueueList {
     queues: Vec<QueueEntry>,
     links: Vec<LinkDocument>,
@@ -123,19 +123,18 @@ pub(crate) async fn list(
         name_contains: name.clone(),
         filters: filters(&query),
     };
-    let found = app
-        .messaging
-        .list_queues(&scope.project, limit, selection)
-        .await
-        .or_problem(DOING)?;
+    let Some(project) = scope.project else {
+        return Ok(json::answer(StatusCode::OK, &QueueList::default()));
+    };
+    let found = app.messaging.list_queues(&project, limit, selection);
+    let found = found.await.or_problem(DOING)?;
     let count = match with_count {
-        Some(true) => Some(
-            app.messaging
-                .count_queues(&scope.project)
-                .await
-                .or_problem(DOING)?,
-        ),
-        _ => None,
+        Some(true) => app
+            .messaging
+            .count_queues(&project)
+            .await
+            .or_problem(DOING)?,
+        _ => 0,
     };
     let link = Link::new(marker.is_some())
         .with("limit", limit)
@@ -154,7 +153,7 @@ pub(crate) async fn list(
     let document = QueueList {
         queues,
         links: links.unwrap_or_default(),
-        count: count.filter(|count| *count > 0),
+        count: (count > 0).then_some(count),
     };
     Ok(json::answer(StatusCode::OK, &document))
 }

@@ -13,6 +13,7 @@ use axum::http::header::{ALLOW, CONTENT_TYPE};
 use axum::http::{HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
+use isimud_contract::ProjectId;
 
 use super::auth::Said;
 use super::policy::RuleId;
@@ -196,6 +197,7 @@ fn attach<T: 'static>(
         let answer = async |mut request: Request| match gate.check(&app, &mut request) {
             Ok(Passed::ToHandler) => handler.call(request, Arc::clone(&app)).await,
             Ok(Passed::Options) => gate.options(),
+            Ok(Passed::AnonymousOptions) => Response::new(Body::empty()),
             Err(problem) => problem.into_response(),
         };
         traced(&app, &gate.metrics, request, answer).await
@@ -215,6 +217,8 @@ async fn unreachable_handler() -> Problem {
 enum Passed {
     ToHandler,
     Options,
+    /// A question that says too little of the asker for an answer (spec: http.md 2).
+    AnonymousOptions,
 }
 
 impl GateState {
@@ -222,6 +226,9 @@ impl GateState {
     fn check(&self, app: &AppState, request: &mut Request) -> Result<Passed, Problem> {
         let said = Said::read(request.headers());
         said.check_media()?;
+        if *request.method() == Method::OPTIONS && !self.open && said.is_anonymous() {
+            return Ok(Passed::AnonymousOptions);
+        }
         let scope = match self.open {
             true => None,
             false => Some(said.scope(&app.client_ids, self.path, request.uri().path())?),
@@ -233,9 +240,8 @@ impl GateState {
             };
         }
         if let (Some(rule), Some(scope)) = (self.rule, &scope)
-            && !app
-                .policy
-                .allows(rule, &said.credentials(scope.project.as_str()))
+            && let project = scope.project.as_ref().map_or("", ProjectId::as_str)
+            && !app.policy.allows(rule, &said.credentials(project))
         {
             return Err(Problem::not_authorized());
         }

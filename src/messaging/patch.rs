@@ -55,15 +55,16 @@ fn operation(operation: Value) -> Result<Change> {
             )));
         }
     };
-    let key = metadata_key(&path)?;
+    let [root, key] = tokens(&path)?;
     if op == "remove" {
-        return Ok(Change::Remove(key));
+        return below_metadata(&root).map(|()| Change::Remove(key));
     }
     let value = members.remove("value").ok_or_else(|| {
         Error::invalid(format!(
             "Operation \"{op}\" requires a member named \"value\"."
         ))
     })?;
+    below_metadata(&root)?;
     Ok(if op == "add" {
         Change::Add(key, value)
     } else {
@@ -71,18 +72,27 @@ fn operation(operation: Value) -> Result<Change> {
     })
 }
 
-/// The metadata key that a pointer names.
-fn metadata_key(pointer: &str) -> Result<String> {
+/// Only metadata can be changed. The reference looks at it when all else is right.
+fn below_metadata(root: &str) -> Result<()> {
+    if root.eq_ignore_ascii_case("metadata") {
+        return Ok(());
+    }
+    let sentence = "The root of path must be metadata, e.g /metadata/key.";
+    Err(Error::invalid(sentence))
+}
+
+/// The two tokens of a pointer.
+fn tokens(pointer: &str) -> Result<[String; 2]> {
     let wrong = |why: &str| Err(Error::invalid(format!("Pointer `{pointer}` {why}.")));
     if !pointer.starts_with('/') {
         return wrong("does not start with \"/\"");
     }
     let path = pointer.trim_start_matches('/');
-    if path.ends_with('/') || path.is_empty() {
-        return wrong("end with \"/\"");
-    }
     if path.contains("//") {
         return wrong("contains adjacent \"/\"");
+    }
+    if path.ends_with('/') || path.is_empty() {
+        return wrong("end with \"/\"");
     }
     if path
         .split('~')
@@ -95,16 +105,12 @@ fn metadata_key(pointer: &str) -> Result<String> {
         .split('/')
         .map(|token| token.trim().replace("~1", "/").replace("~0", "~"))
         .collect();
-    match <[String; 2]>::try_from(tokens) {
-        Ok([root, key]) if root.eq_ignore_ascii_case("metadata") => Ok(key),
-        Ok(_) => Err(Error::invalid(
-            "The root of path must be metadata, e.g /metadata/key.",
-        )),
-        Err(tokens) => Err(Error::invalid(format!(
+    <[String; 2]>::try_from(tokens).map_err(|tokens| {
+        Error::invalid(format!(
             "Invalid JSON pointer for this resource: '/{}, e.g /metadata/key'",
             tokens.join("/")
-        ))),
-    }
+        ))
+    })
 }
 
 /// Applies the changes in order. `is_reserved` tells the keys that every queue is shown to have.
@@ -145,7 +151,14 @@ mod tests {
     use super::*;
 
     fn key(pointer: &str) -> Result<String, String> {
-        metadata_key(pointer).map_err(|error| error.sentence().to_owned())
+        let operation = json!([{"op": "remove", "path": pointer}]);
+        match parse(operation)
+            .map_err(|error| error.sentence().to_owned())?
+            .pop()
+        {
+            Some(Change::Remove(key)) => Ok(key),
+            other => panic!("{other:?} is not the operation"),
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 10;
 impl Messaging {
     /// Creates a queue. Returns `false`, and changes nothing, when it exists (quirk Q-QUE-11).
     pub async fn create_queue(&self, queue: &QueueKey, metadata: Metadata) -> Result<bool> {
-        settings::validate(&metadata, &self.limits)?;
+        self.check(queue, &metadata)?;
         let created = self.management.create_queue(queue, &metadata).await?;
         self.forget(queue);
         Ok(created)
@@ -43,7 +43,7 @@ impl Messaging {
             let record = self.management.find_queue(queue).await?;
             let record = record.ok_or_else(|| Error::not_found(Resource::Queue))?;
             let metadata = patch::apply(record.metadata, changes.clone(), is_reserved)?;
-            settings::validate(&metadata, &self.limits)?;
+            self.check(queue, &metadata)?;
             if self
                 .management
                 .update_queue(queue, &metadata, record.version)
@@ -58,6 +58,15 @@ impl Messaging {
             ErrorKind::Unavailable,
             "the queue's metadata are being changed by others",
         ))
+    }
+
+    /// Checks metadata before they are stored.
+    fn check(&self, queue: &QueueKey, metadata: &Metadata) -> Result<()> {
+        settings::validate(metadata, &self.limits)?;
+        if self.key_is_public && Settings::read(metadata).encrypt {
+            tracing::warn!(%queue, "messages are encrypted with the default key, which is public: set messages.encryption_keys");
+        }
+        Ok(())
     }
 
     /// Deletes a queue with its messages and claims. It need not exist.

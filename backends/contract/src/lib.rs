@@ -45,5 +45,7 @@ pub use ids::{ClaimId, ClientId, InvalidName, MessageId, ProjectId, QueueKey, Qu
 pub use instrumented::{Instrumented, Observer};
 pub use management::{ManagementStore, Queues};
 pub use message::{Checksum, Guard, Marker, Message, Page, Selection};
-pub use queue::{Edge, Filter, FilterValue, Metadata, QueueRecord, QueueSelection, Stats};
+pub use queue::{
+    Edge, Filter, FilterValue, Metadata, QueueRecord, QueueSelection, Stats, read_metadata,
+};
 pub use store::MessageStore;

@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{MessageId, QueueName, Timestamp};
 
 /// A queue's metadata: the JSON object that clients write, in the order in which they wrote it.
 pub type Metadata = Map<String, Value>;
+
+/// Reads metadata from where a store keeps them, however deeply nested: that was checked when they came in.
+pub fn read_metadata(text: &str) -> serde_json::Result<Metadata> {
+    let mut reader = serde_json::Deserializer::from_str(text);
+    reader.disable_recursion_limit();
+    Metadata::deserialize(&mut reader)
+}
 
 /// A queue as a management store knows it.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,8 @@
 //! Queue records.
 
-use isimud_contract::{Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection};
+use isimud_contract::{
+    Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection, read_metadata,
+};
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -23,7 +25,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<QueueRecord> {
         |column, error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error);
     Ok(QueueRecord {
         name: QueueName::parse(&name).map_err(|error| damaged(0, error.into()))?,
-        metadata: serde_json::from_str(&metadata).map_err(|error| damaged(1, error.into()))?,
+        metadata: read_metadata(&metadata).map_err(|error| damaged(1, error.into()))?,
         version: row.get::<_, i64>(2)?.unsigned_abs(),
     })
 }

@@ -1,0 +1,9 @@
+//! The rules that hold for every request (spec: http.md).
+
+mod answers;
+mod bodies;
+mod cors;
+mod headers;
+mod methods;
+mod paths;
+mod queries;

@@ -1,0 +1,245 @@
+//! Starting: what there is to say, and what there is afterwards.
+
+use std::fs;
+
+use isimud::config::{Config, Flags};
+use serde_json::{Value, json};
+
+use crate::process::{Running, contents, isimud, run};
+
+#[test]
+fn a_start_without_any_configuration_makes_a_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Running::start(folder.path(), &[]);
+    assert!(folder.path().join("data/isimud.db").is_file());
+    let created = server
+        .client()
+        .send("PUT", "/v2/queues/q", Some(&json!({"a": 1})));
+    assert_eq!(created.expect("an answer").status, 201);
+    server.stop();
+
+    let server = Running::start(folder.path(), &["serve"]);
+    let shown = server.client().send("GET", "/v2/queues/q", None);
+    assert_eq!(shown.expect("an answer").json()["a"], 1);
+}
+
+#[test]
+fn without_any_configuration_the_api_is_where_clients_expect_it() {
+    let config = Config::load(&Flags::default()).expect("the defaults");
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8888");
+    assert_eq!(config.admin_listen, None);
+    assert_eq!(config.store, "sqlite:data/isimud.db");
+    assert_eq!(config.management, None);
+}
+
+#[test]
+fn a_check_says_that_all_is_right_and_opens_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for arguments in [
+        &["--check"][..],
+        &["serve", "--check"],
+        &[
+            "--check",
+            "--store",
+            "sqlite:some/where/isimud.db?readers=3",
+        ],
+        &[
+            "--check",
+            "--store",
+            "sqlite::memory:",
+            "--admin-listen",
+            "127.0.0.1:1",
+        ],
+    ] {
+        let ended = run(isimud(folder.path(), arguments));
+        assert!(ended.status.success(), "{arguments:?} {ended:?}");
+        assert_eq!(ended.stderr, "", "{arguments:?}");
+        assert_eq!(ended.stdout.lines().count(), 1, "{arguments:?}");
+        assert!(contents(folder.path()).is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_check_does_not_mind_a_server_that_runs() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Running::start(folder.path(), &["--store", "sqlite:isimud.db"]);
+    let address = server.address.to_string();
+    let ended = run(isimud(
+        folder.path(),
+        &[
+            "--check",
+            "--listen",
+            &address,
+            "--store",
+            "sqlite:isimud.db",
+        ],
+    ));
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+#[test]
+fn the_file_that_lists_all_keys_can_be_given_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let defaults = concat!(env!("CARGO_MANIFEST_DIR"), "/config/default.toml");
+    let ended = run(isimud(folder.path(), &["--check", "--config", defaults]));
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+/// The lifetime that queues show as their default, which tells where a configuration came from.
+fn default_ttl(server: &Running) -> Value {
+    let shown = server.client().send("GET", "/v2/queues/q", None);
+    shown.expect("an answer").json()["_default_message_ttl"].clone()
+}
+
+#[test]
+fn the_environment_comes_after_the_file_and_flags_come_last() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("isimud.toml");
+    let text = "[limits]\ndefault_message_ttl = 100\n[store]\nuri = \"nope:x\"\n[server]\nlisten = \"127.0.0.1:1\"";
+    fs::write(&file, text).expect("a file");
+    let arguments = ["--config", "isimud.toml", "--store", "sqlite::memory:"];
+    let server = Running::start(folder.path(), &arguments);
+    assert_eq!(default_ttl(&server), 100);
+    drop(server);
+    let environment = [
+        ("ISIMUD__LIMITS__DEFAULT_MESSAGE_TTL", "200"),
+        ("ISIMUD__STORE__URI", "other:x"),
+    ];
+    let server = Running::start_with(folder.path(), &arguments, &environment);
+    assert_eq!(default_ttl(&server), 200);
+}
+
+#[test]
+fn lists_can_be_set_by_the_environment() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let environment = [(
+        "ISIMUD__CORS__ALLOWED_ORIGINS",
+        r#"["https://a.example", "https://b.example"]"#,
+    )];
+    let server = Running::start_with(folder.path(), &["--store", "sqlite::memory:"], &environment);
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://b.example\r\n\r\n";
+    let answer = crate::process::exchange(server.address, request);
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        Some("https://b.example")
+    );
+}
+
+#[test]
+fn queues_can_be_kept_apart_from_messages() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let apart = [
+        "--store",
+        "sqlite:messages.db",
+        "--management",
+        "sqlite:queues.db",
+    ];
+    let server = Running::start(folder.path(), &apart);
+    let mut client = server.client();
+    let created = client.send("PUT", "/v2/queues/q", Some(&json!({"a": 1})));
+    assert_eq!(created.expect("an answer").status, 201);
+    let post = json!({"messages": [{"body": 1}]});
+    let posted = client.send("POST", "/v2/queues/q/messages", Some(&post));
+    assert_eq!(posted.expect("an answer").status, 201);
+    server.stop();
+
+    let server = Running::start(folder.path(), &["--store", "sqlite:queues.db"]);
+    let mut client = server.client();
+    let shown = client.send("GET", "/v2/queues/q", None).expect("an answer");
+    assert_eq!(shown.json()["a"], 1);
+    let stats = client
+        .send("GET", "/v2/queues/q/stats", None)
+        .expect("an answer");
+    assert_eq!(stats.json()["messages"]["total"], 0);
+    drop(server);
+
+    let server = Running::start(folder.path(), &["--store", "sqlite:messages.db"]);
+    let mut client = server.client();
+    let shown = client.send("GET", "/v2/queues/q", None).expect("an answer");
+    assert_eq!(shown.json().get("a"), None);
+    let stats = client
+        .send("GET", "/v2/queues/q/stats", None)
+        .expect("an answer");
+    assert_eq!(stats.json()["messages"]["total"], 1);
+}
+
+#[test]
+fn the_same_place_for_queues_and_messages_is_one_store() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let same = [
+        "--store",
+        "sqlite:isimud.db",
+        "--management",
+        "sqlite:isimud.db",
+    ];
+    let server = Running::start(folder.path(), &same);
+    let created = server.client().send("PUT", "/v2/queues/q", None);
+    assert_eq!(created.expect("an answer").status, 201);
+}
+
+#[test]
+fn the_log_is_text_or_json_a_line_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for format in ["text", "json"] {
+        let environment = [
+            ("ISIMUD__LOG__FORMAT", format),
+            ("ISIMUD__LOG__LEVEL", "debug"),
+        ];
+        let server =
+            Running::start_with(folder.path(), &["--store", "sqlite::memory:"], &environment);
+        let answer = server.client().send("GET", "/v2/queues", None);
+        let answer = answer.expect("an answer");
+        let id = answer
+            .header("x-openstack-request-id")
+            .expect("an id")
+            .to_owned();
+        let said = server.said();
+        let line = said.lines().find(|line| line.contains(&id));
+        let line = line.unwrap_or_else(|| panic!("no line for {id}:\n{said}"));
+        assert!(
+            line.contains("/v2/queues") && line.contains("200"),
+            "{line}"
+        );
+        let is_json =
+            |line: &str| serde_json::from_str::<Value>(line).is_ok_and(|it| it.is_object());
+        for line in said.lines() {
+            assert_eq!(is_json(line), format == "json", "{line}");
+        }
+    }
+}
+
+#[test]
+fn the_api_describes_itself_on_the_command_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ended = run(isimud(folder.path(), &["openapi"]));
+    assert!(ended.status.success(), "{ended:?}");
+    let document: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let version = document["openapi"].as_str().expect("a version");
+    assert!(version.starts_with("3.1"), "{version}");
+    assert!(document["paths"]["/v2/queues/{queue}/messages"]["post"].is_object());
+    assert!(contents(folder.path()).is_empty());
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let help = run(isimud(folder.path(), &["--help"]));
+    assert!(help.status.success());
+    for flag in [
+        "--listen",
+        "--admin-listen",
+        "--store",
+        "--management",
+        "--config",
+        "--check",
+        "serve",
+        "openapi",
+    ] {
+        assert!(help.stdout.contains(flag), "{flag}:\n{}", help.stdout);
+    }
+    let version = run(isimud(folder.path(), &["--version"]));
+    assert_eq!(
+        version.stdout,
+        concat!("isimud ", env!("CARGO_PKG_VERSION"), "\n")
+    );
+}
