@@ -9,7 +9,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -58,19 +57,14 @@ impl App {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("isimud.toml");
         std::fs::write(&path, file).expect("the operator's file");
-        Self::of(&configuration(store, Some(&path)))
-    }
-
-    /// A service whose configuration a test changes in code, where the keys of a file cannot say it.
-    pub(crate) fn configured(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = configuration("sqlite::memory:", None);
-        change(&mut config);
-        Self::of(&config)
-    }
-
-    fn of(config: &Config) -> Self {
+        let flags = Flags {
+            store: Some(store.to_owned()),
+            config: Some(path),
+            ..Flags::default()
+        };
+        let config = Config::load(&flags).expect("a right configuration");
         let clock = Arc::new(ManualClock::default());
-        let api = isimud::open(config, Arc::clone(&clock) as _).expect("the service opens");
+        let api = isimud::open(&config, Arc::clone(&clock) as _).expect("the service opens");
         let app = Self {
             api,
             clock,
@@ -173,15 +167,6 @@ impl App {
         let id = |href: &Value| href.as_str()?.rsplit('/').next().map(str::to_owned);
         resources.iter().filter_map(id).collect()
     }
-}
-
-fn configuration(store: &str, file: Option<&Path>) -> Config {
-    let flags = Flags {
-        store: Some(store.to_owned()),
-        config: file.map(Path::to_owned),
-        ..Flags::default()
-    };
-    Config::load(&flags).expect("a right configuration")
 }
 
 /// The body of a request: `()` for none, JSON, text, bytes, or pieces that arrive one after the other.

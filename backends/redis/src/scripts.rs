@@ -1,0 +1,375 @@
+//! The atomic steps: one Lua file each, one function each. The head of each file says what goes in and what comes out.
+//!
+//! A script is called by its digest and sent once where the server does not know it yet. A queue that is not settled
+//! makes a script answer nil: then it is called again, until the store's time is over.
+
+use std::sync::LazyLock;
+
+use isimud_contract::{
+    ClaimId, Error, ErrorKind, Guard, Lease, Message, MessageId, Resource, Result, Timestamp,
+};
+use redis::{Cmd, Script, Value};
+
+use crate::config::Time;
+use crate::error::strange;
+use crate::keys::Keys;
+use crate::link::Link;
+use crate::value::{Answer, encode, millis, number, terms};
+
+macro_rules! scripts {
+    ($($name:ident: $($file:literal)+;)*) => {$(
+        static $name: LazyLock<Source> = LazyLock::new(|| Source::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+)));
+    )*};
+}
+
+scripts! {
+    POST: "common.lua" "post.lua";
+    LIST: "common.lua" "list.lua";
+    GET: "common.lua" "get.lua";
+    DELETE: "common.lua" "delete.lua";
+    POP: "common.lua" "pop.lua";
+    CLAIM: "common.lua" "claim.lua";
+    FIND_CLAIM: "common.lua" "find_claim.lua";
+    RENEW_CLAIM: "common.lua" "renew_claim.lua";
+    RELEASE_CLAIM: "common.lua" "release_claim.lua";
+    STATS: "common.lua" "stats.lua";
+    SWEEP: "common.lua" "sweep.lua";
+    QUEUE_CREATE: "queue_create.lua";
+    QUEUE_UPDATE: "queue_update.lua";
+    QUEUE_DELETE: "queue_delete.lua";
+    QUEUE_LIST: "queue_list.lua";
+    LEASE: "lease.lua";
+}
+
+/// A script's text and its digest.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) text: &'static str,
+    pub(crate) digest: String,
+}
+
+impl Source {
+    fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            digest: Script::new(text).get_hash().to_owned(),
+        }
+    }
+}
+
+/// A call to be: a script and what it is about.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) source: &'static Source,
+    pub(crate) command: Cmd,
+}
+
+impl Call {
+    fn new<K: AsRef<str>>(source: &'static Source, keys: &[&[K]]) -> Self {
+        let mut command = redis::cmd("EVALSHA");
+        let count: usize = keys.iter().map(|keys| keys.len()).sum();
+        command.arg(source.digest.as_str()).arg(count);
+        for key in keys.iter().copied().flatten() {
+            command.arg(key.as_ref());
+        }
+        Self { source, command }
+    }
+
+    fn on_queue(source: &'static Source, time: &Time, keys: &Keys) -> Self {
+        Self::new(source, &[keys.all()]).clock(time)
+    }
+
+    fn clock(mut self, time: &Time) -> Self {
+        use std::sync::atomic::Ordering;
+        match time {
+            Time::Server => self.command.arg(0),
+            Time::Ahead(offset) => self.command.arg(offset.load(Ordering::SeqCst)),
+            Time::Other(clock) => self.command.arg(format!("@{}", clock.now().0)),
+        };
+        self
+    }
+
+    fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.command.arg(bytes);
+        self
+    }
+
+    fn float(mut self, number: f64) -> Self {
+        self.command.arg(number);
+        self
+    }
+
+    fn number(mut self, number: usize) -> Self {
+        self.command.arg(number);
+        self
+    }
+
+    fn ids(mut self, ids: &[MessageId]) -> Self {
+        for id in ids {
+            self.command.arg(id.0.as_bytes());
+        }
+        self
+    }
+}
+
+/// Calls about one store's queues.
+#[derive(Debug)]
+pub(crate) struct Scripts {
+    pub(crate) link: Link,
+    pub(crate) time: Time,
+}
+
+/// What a claim took, and what it could only set aside.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pub(crate) messages: Vec<Message>,
+    pub(crate) worn: Vec<Message>,
+}
+
+/// Where the messages go that were claimed too often.
+#[derive(Debug)]
+pub(crate) enum Target<'a> {
+    /// There is no policy.
+    None,
+    /// Into a queue that the same script can reach.
+    Near(&'a Keys),
+    /// Under a claim of this name, from which the caller moves them.
+    Far(ClaimId, std::time::Duration),
+}
+
+/// A part of a listing.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) answer: Answer,
+    pub(crate) now: Timestamp,
+    /// The rank of the last message walked over.
+    pub(crate) last: u64,
+    pub(crate) more: bool,
+}
+
+impl Scripts {
+    /// Calls until the queue is settled, each time at the present moment.
+    async fn settled(&self, call: impl Fn() -> Result<Call> + Send) -> Result<Value> {
+        self.link
+            .in_time(async {
+                loop {
+                    match self.link.run(call()?).await? {
+                        Value::Nil => {}
+                        answer => return Ok(answer),
+                    }
+                }
+            })
+            .await
+    }
+
+    fn on(&self, source: &'static Source, keys: &Keys) -> Call {
+        Call::on_queue(source, &self.time, keys)
+    }
+
+    pub(crate) async fn post(&self, keys: &Keys, messages: &[Message]) -> Result<()> {
+        let mut call = self.on(&POST, keys);
+        for message in messages {
+            call.command
+                .arg(message.id.0.as_bytes())
+                .arg(&terms(message)[..])
+                .arg(encode(message)?);
+        }
+        self.link.in_time(self.link.run_and_wait(call)).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn list(
+        &self,
+        keys: &Keys,
+        after: &[u8],
+        count: usize,
+        own: &[u8],
+        which: &str,
+    ) -> Result<Part> {
+        let call = || {
+            let call = self.on(&LIST, keys).bytes(after).number(count);
+            Ok(call.bytes(own).bytes(which.as_bytes()))
+        };
+        let mut answer = Answer::new(self.settled(call).await?)?;
+        Ok(Part {
+            now: answer.moment()?,
+            last: answer.count()? as u64,
+            more: answer.number()? == 1,
+            answer,
+        })
+    }
+
+    pub(crate) async fn get(&self, keys: &Keys, ids: &[MessageId]) -> Result<Vec<Message>> {
+        let call = || Ok(self.on(&GET, keys).ids(ids));
+        let mut answer = Answer::new(self.settled(call).await?)?;
+        let now = answer.moment()?;
+        answer.messages(now)
+    }
+
+    pub(crate) async fn delete(
+        &self,
+        keys: &Keys,
+        ids: &[MessageId],
+        guard: &Guard,
+    ) -> Result<usize> {
+        let (word, claims): (&str, &[ClaimId]) = match guard {
+            Guard::Any => ("any", &[]),
+            Guard::Free => ("free", &[]),
+            Guard::HeldBy(claims) => ("held", claims),
+        };
+        let call = || {
+            let mut call = self.on(&DELETE, keys).bytes(word.as_bytes());
+            call = call.number(claims.len());
+            for claim in claims {
+                call = call.bytes(claim.0.as_bytes());
+            }
+            Ok(call.ids(ids))
+        };
+        match number(&self.settled(call).await?)? {
+            -1 => Err(Error::new(ErrorKind::Claimed, "a claim holds the message")),
+            -2 => Err(Error::new(
+                ErrorKind::NotClaimed,
+                "the message is not claimed",
+            )),
+            -3 => Err(Error::not_found(Resource::Claim)),
+            count => usize::try_from(count).map_err(|_| strange()),
+        }
+    }
+
+    pub(crate) async fn pop(&self, keys: &Keys, limit: usize) -> Result<Vec<Message>> {
+        let call = || Ok(self.on(&POP, keys).number(limit));
+        let mut answer = Answer::new(self.settled(call).await?)?;
+        let now = answer.moment()?;
+        answer.messages(now)
+    }
+
+    pub(crate) async fn claim(
+        &self,
+        keys: &Keys,
+        lease: &Lease,
+        limit: usize,
+        target: &Target<'_>,
+    ) -> Result<Taken> {
+        let call = || {
+            let keys = match target {
+                Target::Near(target) => [keys.all(), target.all()],
+                _ => [keys.all(), &[]],
+            };
+            let mut call = Call::new(&CLAIM, &keys)
+                .clock(&self.time)
+                .bytes(lease.id.0.as_bytes())
+                .float(millis(lease.ttl))
+                .float(millis(lease.grace))
+                .number(limit);
+            let policy = lease.dead_letter.as_ref();
+            let most = policy.map(|policy| policy.max_claims.to_string());
+            let life = policy.and_then(|policy| policy.ttl).map(millis);
+            call = call.bytes(most.unwrap_or_default().as_bytes());
+            call = match life {
+                Some(life) => call.float(life),
+                None => call.bytes(b""),
+            };
+            if let Target::Far(claim, ttl) = target {
+                call = call.bytes(claim.0.as_bytes()).float(millis(*ttl));
+            }
+            Ok(call)
+        };
+        let mut answer = Answer::new(self.settled(call).await?)?;
+        let now = answer.moment()?;
+        let count = answer.count()?;
+        let taken = answer.rows(count, now)?;
+        Ok(Taken {
+            messages: taken.into_iter().map(|row| row.message).collect(),
+            worn: answer.messages(now)?,
+        })
+    }
+
+    /// A live claim: its ttl, its age, its messages.
+    pub(crate) async fn find_claim(
+        &self,
+        keys: &Keys,
+        claim: ClaimId,
+    ) -> Result<Option<isimud_contract::Claim>> {
+        let call = || Ok(self.on(&FIND_CLAIM, keys).bytes(claim.0.as_bytes()));
+        let mut answer = Answer::new(self.settled(call).await?)?;
+        let now = answer.moment()?;
+        if answer.left() == 0 {
+            return Ok(None);
+        }
+        Ok(Some(isimud_contract::Claim {
+            id: claim,
+            ttl: std::time::Duration::from_millis(answer.number()?.unsigned_abs()),
+            age: now.since(answer.moment()?),
+            messages: answer.messages(now)?,
+        }))
+    }
+
+    pub(crate) async fn renew_claim(&self, keys: &Keys, lease: &Lease) -> Result<bool> {
+        let call = || {
+            let call = self.on(&RENEW_CLAIM, keys).bytes(lease.id.0.as_bytes());
+            Ok(call.float(millis(lease.ttl)).float(millis(lease.grace)))
+        };
+        Ok(number(&self.settled(call).await?)? == 1)
+    }
+
+    pub(crate) async fn release_claim(&self, keys: &Keys, claim: ClaimId) -> Result<()> {
+        let call = || Ok(self.on(&RELEASE_CLAIM, keys).bytes(claim.0.as_bytes()));
+        self.settled(call).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn stats(&self, keys: &Keys) -> Result<Answer> {
+        Answer::new(self.settled(|| Ok(self.on(&STATS, keys))).await?)
+    }
+
+    /// One step; whether the queue is settled, and when something ends next.
+    pub(crate) async fn sweep(&self, keys: &Keys) -> Result<(bool, Option<Timestamp>)> {
+        let run = self.link.run(self.on(&SWEEP, keys));
+        let mut answer = Answer::new(self.link.in_time(run).await?)?;
+        let settled = answer.number()? == 1;
+        let next = (answer.left() > 0).then(|| answer.moment()).transpose()?;
+        Ok((settled, next))
+    }
+
+    /// Whether the lease of the sweep is this server's for so long.
+    pub(crate) async fn lease(&self, key: String, who: &str, span: std::time::Duration) -> Result<bool> {
+        let call = Call::new(&LEASE, &[&[key]])
+            .bytes(who.as_bytes())
+            .number(span.as_millis() as usize);
+        self.plain(call).await.map(|answer| answer == 1)
+    }
+
+    pub(crate) async fn queue_create(&self, keys: &[String], name: &str, record: &[u8]) -> Result<bool> {
+        let call = Call::new(&QUEUE_CREATE, &[keys]);
+        let call = call.bytes(name.as_bytes()).bytes(record);
+        self.plain(call).await.map(|answer| answer == 1)
+    }
+
+    pub(crate) async fn queue_update(
+        &self,
+        keys: &[String],
+        name: &str,
+        old: u64,
+        record: &[u8],
+    ) -> Result<bool> {
+        let call = Call::new(&QUEUE_UPDATE, &[&keys[..1]]).bytes(name.as_bytes());
+        let call = call.bytes(&old.to_be_bytes()).bytes(record);
+        self.plain(call).await.map(|answer| answer == 1)
+    }
+
+    pub(crate) async fn queue_delete(&self, keys: &[String], name: &str) -> Result<bool> {
+        let call = Call::new(&QUEUE_DELETE, &[keys]).bytes(name.as_bytes());
+        self.plain(call).await.map(|answer| answer == 1)
+    }
+
+    /// Names and records, by turns.
+    pub(crate) async fn queue_list(&self, keys: &[String], after: &str, count: usize) -> Result<Answer> {
+        let call = Call::new(&QUEUE_LIST, &[keys]);
+        let call = call.bytes(after.as_bytes()).number(count);
+        Answer::new(self.link.in_time(self.link.run(call)).await?)
+    }
+
+    async fn plain(&self, call: Call) -> Result<i64> {
+        number(&self.link.in_time(self.link.run(call)).await?)
+    }
+}

@@ -1,0 +1,76 @@
+-- Takes free messages out of circulation, oldest first. Those that were claimed too often move to the dead-letter queue,
+-- or, where that is out of reach, under a claim of their own whose holder moves them.
+--
+-- KEYS    1-8 the queue, 9-16 the dead-letter queue where it is within reach
+-- ARGV    2 the claim, 3 its ttl, 4 the grace, 5 the limit, 6 how many claims deliver a message or '', 7 the life of a
+--         moved message or '', 8 the claim of those that are to be moved by the caller, 9 its ttl
+-- Result  nil while the queue is not settled, else {now, how many are taken, messages..., messages to be moved...}
+
+if not settle(here) then return false end
+local claim, ttl, grace, limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local most, new_life = tonumber(ARGV[6]), tonumber(ARGV[7])
+
+local taken = { ids = {}, ranks = {}, marks = {} }
+local worn = { ids = {}, ranks = {}, marks = {} }
+
+local function hold(claim, ttl, grace, which, counted)
+  local shown = outlive(here, which.ids, ttl, grace)
+  local held, marks = {}, {}
+  for at, id in ipairs(which.ids) do
+    local old, count = read_mark(which.marks[at])
+    local new = shown[at] > 0 and shown[at] or old
+    held[#held + 1] = which.ranks[at]
+    held[#held + 1] = id
+    marks[#marks + 1] = id
+    marks[#marks + 1] = struct.pack('>dI4', new, count + counted) .. claim
+  end
+  each('ZADD', here.held, held)
+  each('HSET', here.mark, marks)
+  write_claim(here, claim, ttl, which.ids)
+end
+
+local function bury(target)
+  local rank = take_ranks(target, #worn.ids)
+  for at, id in ipairs(worn.ids) do
+    local value = call('HGET', here.data, id)
+    local ends = new_life and now + new_life or call('ZSCORE', here.time, 'x' .. id)
+    local shown = read_mark(worn.marks[at])
+    drop(here, { id })
+    -- The target has it when it was posted again after a move, its answer having been lost.
+    drop(target, { id })
+    call('HSET', target.data, id, value)
+    call('ZADD', target.free, rank + at, id)
+    call('ZADD', target.time, ends, 'x' .. id)
+    write_mark(target, id, new_life or shown, 0, '')
+  end
+end
+
+while #taken.ids < limit and #worn.ids < STEP do
+  local head = call('ZPOPMIN', here.free, math.min(limit - #taken.ids, STEP))
+  if #head == 0 then break end
+  local ids = {}
+  for at = 1, #head, 2 do ids[#ids + 1] = head[at] end
+  local marks = gather('HMGET', here.mark, ids)
+  for at, id in ipairs(ids) do
+    local _, count = read_mark(marks[at])
+    local which = most and count >= most and worn or taken
+    which.ids[#which.ids + 1] = id
+    which.ranks[#which.ranks + 1] = head[at * 2]
+    which.marks[#which.marks + 1] = marks[at]
+  end
+end
+
+local answer = { now, #taken.ids }
+if #taken.ids > 0 then
+  hold(claim, ttl, grace, taken, most and 1 or 0)
+  show(answer, here, taken.ids, taken.ranks)
+end
+if #worn.ids > 0 then
+  if KEYS[9] then
+    bury(queue_at(9))
+  else
+    hold(ARGV[8], tonumber(ARGV[9]), 0, worn, 0)
+    show(answer, here, worn.ids, worn.ranks)
+  end
+end
+return answer

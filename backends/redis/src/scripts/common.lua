@@ -1,0 +1,212 @@
+-- What every script begins with: the keys of a queue, the moment, and the steps that several scripts share.
+--
+-- KEYS   1 data    hash    id -> the message as it was posted
+--        2 free    zset    ids of free messages, by rank
+--        3 held    zset    ids of claimed messages, by rank
+--        4 wait    zset    ids of delayed messages, by rank
+--        5 time    zset    what ends by itself, by its moment: 'x' id (a life), 'd' id (a delay), 'c' claim
+--        6 mark    hash    id -> what has changed since the post: the ttl, the claims counted, the claim
+--        7 claim   hash    claim -> its ttl, when it was renewed, the ids that it took
+--        8 rank    string  the last rank given
+-- ARGV   1 clock: milliseconds that the store is ahead of the server's clock, or '@' and the present moment
+--
+-- A queue is settled when nothing in it has ended: then `free`, `held` and `wait` are exactly what they are called, and
+-- no script compares with the clock. A script settles its queue first, in a bounded step; where that is not enough it
+-- answers nil, has changed nothing else, and is called again.
+
+local call = redis.call
+-- What one call settles, about. It keeps a script near a millisecond.
+local STEP = 500
+-- `unpack` fails near 8,000 values.
+local CHUNK = 1000
+
+local function queue_at(first)
+  return {
+    data = KEYS[first], free = KEYS[first + 1], held = KEYS[first + 2], wait = KEYS[first + 3],
+    time = KEYS[first + 4], mark = KEYS[first + 5], claim = KEYS[first + 6], rank = KEYS[first + 7],
+  }
+end
+
+local function moment(clock)
+  if string.sub(clock, 1, 1) == '@' then return tonumber(string.sub(clock, 2)) end
+  local time = call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(clock)
+end
+
+local here = queue_at(1)
+local now = moment(ARGV[1])
+
+-- Calls a command with a long list of values, and adds up what it answers.
+local function each(command, key, values)
+  local sum = 0
+  for first = 1, #values, CHUNK do
+    sum = sum + call(command, key, unpack(values, first, math.min(first + CHUNK - 1, #values)))
+  end
+  return sum
+end
+
+-- Reads a long list of values; what is missing is false.
+local function gather(command, key, names)
+  local found = {}
+  for first = 1, #names, CHUNK do
+    local part = call(command, key, unpack(names, first, math.min(first + CHUNK - 1, #names)))
+    for at = 1, #part do found[first + at - 1] = part[at] end
+  end
+  return found
+end
+
+local function named(kind, ids)
+  local names = {}
+  for at = 1, #ids do names[at] = kind .. ids[at] end
+  return names
+end
+
+-- Reads a mark: the ttl that is shown (0: as posted), the claims counted, the claim that has the message or ''.
+local function read_mark(mark)
+  if not mark then return 0, 0, '' end
+  local ttl, count = struct.unpack('>dI4', mark)
+  return ttl, count, string.sub(mark, 13)
+end
+
+local function write_mark(queue, id, ttl, count, claim)
+  if ttl == 0 and count == 0 and claim == '' then
+    call('HDEL', queue.mark, id)
+  else
+    call('HSET', queue.mark, id, struct.pack('>dI4', ttl, count) .. claim)
+  end
+end
+
+-- Takes so many ranks and returns the one before the first. A new queue starts at the microsecond of its making, which
+-- is beyond every rank of an earlier queue of that name: no queue takes a million messages a second.
+local function take_ranks(queue, count)
+  local last = call('INCRBY', queue.rank, count)
+  if last == count then
+    local time = call('TIME')
+    last = time[1] * 1000000 + time[2] + count
+    call('SET', queue.rank, string.format('%.0f', last))
+  end
+  return last - count
+end
+
+-- Deletes messages, wherever they stand, and returns how many there were.
+local function drop(queue, ids)
+  if #ids == 0 then return 0 end
+  local dropped = each('HDEL', queue.data, ids)
+  each('HDEL', queue.mark, ids)
+  each('ZREM', queue.time, named('x', ids))
+  if each('ZREM', queue.free, ids) < dropped then
+    each('ZREM', queue.held, ids)
+    if each('ZREM', queue.wait, ids) > 0 then each('ZREM', queue.time, named('d', ids)) end
+  end
+  return dropped
+end
+
+-- Moves messages from one order to another, at their old ranks.
+local function move(from, to, ids)
+  local ranks = gather('ZMSCORE', from, ids)
+  local pairs_ = {}
+  for at = 1, #ids do
+    if ranks[at] then
+      pairs_[#pairs_ + 1] = ranks[at]
+      pairs_[#pairs_ + 1] = ids[at]
+    end
+  end
+  each('ZREM', from, ids)
+  each('ZADD', to, pairs_)
+end
+
+-- The ids that a claim still holds, oldest first, and their marks.
+local function members(queue, claim)
+  local record = call('HGET', queue.claim, claim)
+  local all, ids, marks = {}, {}, {}
+  for at = 17, record and #record or 0, 16 do all[#all + 1] = string.sub(record, at, at + 15) end
+  local found = gather('HMGET', queue.mark, all)
+  for at = 1, #all do
+    local _, _, holder = read_mark(found[at])
+    if holder == claim then
+      ids[#ids + 1] = all[at]
+      marks[#marks + 1] = found[at]
+    end
+  end
+  return ids, marks
+end
+
+-- Ends a claim, frees what it holds, and returns how many that were.
+local function end_claim(queue, claim)
+  local ids, marks = members(queue, claim)
+  for at = 1, #ids do
+    local ttl, count = read_mark(marks[at])
+    write_mark(queue, ids[at], ttl, count, '')
+  end
+  move(queue.held, queue.free, ids)
+  call('HDEL', queue.claim, claim)
+  call('ZREM', queue.time, 'c' .. claim)
+  return #ids
+end
+
+-- Ends what has ended, about STEP messages of it, and returns whether that was all.
+local function settle(queue)
+  local ended = call('ZRANGE', queue.time, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP)
+  if #ended == 0 then return true end
+  local expired, due, done = {}, {}, 0
+  for at = 1, #ended do
+    local kind, name = string.sub(ended[at], 1, 1), string.sub(ended[at], 2)
+    if kind == 'x' then
+      expired[#expired + 1] = name
+    elseif kind == 'd' then
+      due[#due + 1] = name
+    elseif done < STEP then
+      done = done + end_claim(queue, name)
+    end
+  end
+  if #due > 0 then
+    move(queue.wait, queue.free, due)
+    each('ZREM', queue.time, named('d', due))
+  end
+  drop(queue, expired)
+  return #ended < STEP and done < STEP
+end
+
+-- Sees to it that messages outlive a claim: one that would end before or with it lives for ttl and grace from now on.
+-- Returns the ttl that each shows then, or 0.
+local function outlive(queue, ids, ttl, grace)
+  local ends = gather('ZMSCORE', queue.time, named('x', ids))
+  local shown, later = {}, {}
+  for at = 1, #ids do
+    shown[at] = 0
+    if ends[at] - now <= ttl then
+      shown[at] = ttl + grace
+      later[#later + 1] = now + ttl + grace
+      later[#later + 1] = 'x' .. ids[at]
+    end
+  end
+  each('ZADD', queue.time, later)
+  return shown
+end
+
+-- Writes a claim's record.
+local function write_claim(queue, claim, ttl, ids)
+  call('HSET', queue.claim, claim, struct.pack('>dd', ttl, now) .. table.concat(ids))
+  call('ZADD', queue.time, now + ttl, 'c' .. claim)
+end
+
+-- Appends messages to an answer, six values each: id, rank, value, end of life, mark, when it is due.
+local function show(answer, queue, ids, ranks)
+  local values = gather('HMGET', queue.data, ids)
+  local ends = gather('ZMSCORE', queue.time, named('x', ids))
+  local marks = gather('HMGET', queue.mark, ids)
+  local dues = call('EXISTS', queue.wait) == 1 and gather('ZMSCORE', queue.time, named('d', ids)) or {}
+  local size = #answer
+  for at = 1, #ids do
+    if values[at] then
+      answer[size + 1] = ids[at]
+      answer[size + 2] = ranks and ranks[at] or '0'
+      answer[size + 3] = values[at]
+      answer[size + 4] = ends[at] or '0'
+      answer[size + 5] = marks[at] or ''
+      answer[size + 6] = dues[at] or '0'
+      size = size + 6
+    end
+  end
+  return answer
+end

@@ -1,0 +1,18 @@
+-- Deletes free messages from the head and returns them.
+--
+-- KEYS    1-8 the queue
+-- ARGV    2 the limit
+-- Result  nil while the queue is not settled, else {now, messages...}
+
+if not settle(here) then return false end
+local head = call('ZPOPMIN', here.free, ARGV[2])
+local ids, ranks = {}, {}
+for at = 1, #head, 2 do
+  ids[#ids + 1] = head[at]
+  ranks[#ranks + 1] = head[at + 1]
+end
+local answer = show({ now }, here, ids, ranks)
+each('HDEL', here.data, ids)
+each('HDEL', here.mark, ids)
+each('ZREM', here.time, named('x', ids))
+return answer

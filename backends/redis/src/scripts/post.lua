@@ -1,0 +1,43 @@
+-- Appends messages in their order. One whose id is there already is left as it is.
+--
+-- KEYS    1-8 the queue
+-- ARGV    2.. three values a message: its id; its terms (>dddI4: left, delay, age, claims counted); its value, but for
+--         the version and the moment of the post
+-- Result  1
+
+settle(here)
+local rank = take_ranks(here, (#ARGV - 1) / 3)
+local free, wait, time = {}, {}, {}
+for at = 2, #ARGV, 3 do
+  local id = ARGV[at]
+  local left, delay, age, count = struct.unpack('>dddI4', ARGV[at + 1])
+  local value = struct.pack('>Bd', 1, now - age) .. ARGV[at + 2]
+  rank = rank + 1
+  local new = call('HSETNX', here.data, id, value) == 1
+  if not new then
+    -- It may have expired and wait for its turn, or stand in this very post.
+    local ends = call('ZSCORE', here.time, 'x' .. id)
+    if ends and tonumber(ends) <= now then
+      drop(here, { id })
+      call('HSET', here.data, id, value)
+      new = true
+    end
+  end
+  if new then
+    local order = free
+    time[#time + 1] = now + left
+    time[#time + 1] = 'x' .. id
+    if delay > 0 then
+      order = wait
+      time[#time + 1] = now + delay
+      time[#time + 1] = 'd' .. id
+    end
+    order[#order + 1] = rank
+    order[#order + 1] = id
+    if count > 0 then write_mark(here, id, 0, count, '') end
+  end
+end
+each('ZADD', here.free, free)
+each('ZADD', here.wait, wait)
+each('ZADD', here.time, time)
+return 1

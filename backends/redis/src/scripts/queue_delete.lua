@@ -1,0 +1,8 @@
+-- Deletes a queue's record.
+--
+-- KEYS    1 hash: name -> version and metadata, 2 zset: names
+-- ARGV    1 the name
+-- Result  whether there was one
+
+redis.call('ZREM', KEYS[2], ARGV[1])
+return redis.call('HDEL', KEYS[1], ARGV[1])

@@ -1,0 +1,8 @@
+-- Ends a claim: what is left of it is free at once.
+--
+-- KEYS    1-8 the queue
+-- ARGV    2 the claim
+-- Result  nil while the queue is not settled, else how many messages are free again
+
+if not settle(here) then return false end
+return end_claim(here, ARGV[2])
