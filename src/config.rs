@@ -16,7 +16,9 @@ use serde::{Deserialize, Serialize};
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
 use crate::http::policy::Policy;
+use crate::messaging::check_keys;
 use crate::messaging::limits::Limits;
+use crate::telemetry;
 
 /// The reference of all keys, and their defaults.
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -212,16 +214,9 @@ impl Written {
                 Policy::load(Path::new(path)).map_err(|error| ConfigError(error.to_string()))?
             }
         };
-        if self
-            .messages
-            .encryption_keys
-            .iter()
-            .all(|key| key.is_empty())
-        {
-            return Err(ConfigError(
-                "messages.encryption_keys must hold a pass phrase".into(),
-            ));
-        }
+        check_keys(&self.messages.encryption_keys)
+            .map_err(|error| ConfigError(format!("messages.encryption_keys is wrong: {error}")))?;
+        telemetry::filter(&self.log)?;
         let cors = self.cors;
         Ok(Config {
             listen: address("server.listen", &self.server.listen)?,
@@ -266,8 +261,18 @@ impl Config {
     }
 }
 
+/// A figment error without the drawing of where it is.
 fn one_line(error: &figment::Error) -> String {
-    error.to_string().replace('\n', "; ")
+    let text = error.to_string();
+    let is_drawn = |line: &&str| {
+        line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+            .starts_with('|')
+    };
+    let lines: Vec<&str> = text
+        .lines()
+        .filter(|line| !is_drawn(line) && !line.is_empty())
+        .collect();
+    lines.join(": ")
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {

@@ -39,7 +39,29 @@ const DRIVERS: &[Driver] = &[
             })
         },
     },
+    #[cfg(feature = "redis")]
+    redis("redis"),
+    #[cfg(feature = "redis")]
+    redis("rediss"),
 ];
+
+/// The Redis driver, without and with TLS. It goes by the clock of its server.
+#[cfg(feature = "redis")]
+const fn redis(scheme: &'static str) -> Driver {
+    Driver {
+        scheme,
+        check: |uri| isimud_redis::Config::parse(uri).map(drop),
+        open: |uri, _| {
+            let store = isimud_redis::RedisStore::open(isimud_redis::Config::parse(uri)?)?;
+            let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
+            Ok(Backend {
+                name: "redis",
+                messages: store,
+                management: Some(management),
+            })
+        },
+    }
+}
 
 fn driver(uri: &str) -> Result<&'static Driver> {
     let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);

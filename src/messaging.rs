@@ -44,6 +44,11 @@ pub trait Flow: fmt::Debug + Send + Sync + 'static {
     fn deleted(&self, count: usize);
 }
 
+/// Refuses pass phrases that cannot be used: none, a blank one, the same one twice.
+pub fn check_keys(texts: &[String]) -> Result<()> {
+    Sealer::new(texts).map(drop)
+}
+
 /// What [`Messaging`] is made of.
 #[derive(Debug)]
 pub struct Parts {

@@ -238,11 +238,15 @@ impl Flow for Metrics {
     }
 }
 
+/// Which events are logged.
+pub(crate) fn filter(log: &Log) -> Result<EnvFilter, ConfigError> {
+    EnvFilter::try_new(&log.level)
+        .map_err(|error| ConfigError::new(format!("log.level is wrong: '{}': {error}", log.level)))
+}
+
 /// Starts logging to standard error.
 pub fn start_logging(log: &Log) -> Result<(), ConfigError> {
-    let filter = EnvFilter::try_new(&log.level).map_err(|error| {
-        ConfigError::new(format!("log.level is wrong: '{}': {error}", log.level))
-    })?;
+    let filter = filter(log)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

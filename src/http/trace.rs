@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -75,7 +76,16 @@ impl Api {
 
     async fn route(&mut self, request: Request) -> Response {
         if is_standard(request.method()) {
-            let Ok(response) = self.router.call(request).await;
+            let asks_for_options = *request.method() == Method::OPTIONS;
+            let Ok(mut response) = self.router.call(request).await;
+            let (status, headers) = (response.status(), response.headers_mut());
+            // What axum adds by itself: a length to an answer that has no body, and its own list of methods to the
+            // answer that says nothing.
+            if status == StatusCode::NO_CONTENT {
+                headers.remove(CONTENT_LENGTH);
+            } else if asks_for_options && !headers.contains_key(CONTENT_TYPE) {
+                headers.remove(ALLOW);
+            }
             return response;
         }
         traced(&self.app, &self.app.unmatched, request, async |_| {

@@ -4,12 +4,15 @@
 //! callers and a single caller waits for nobody. A call that fails inside SQLite must not take its neighbours along:
 //! the group is rolled back and every call is run again in a transaction of its own. Calls are therefore closures
 //! that can run twice. (Savepoints would do the same at the price of two statements a call, always.)
+//!
+//! A store in memory has no journal to roll back with: there a failure inside SQLite, which is a lack of memory, ends
+//! the store.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use isimud_contract::Result;
+use isimud_contract::{Error, Result};
 use tokio::sync::oneshot;
 
 use crate::error::{closed, from_sqlite};
@@ -89,7 +92,7 @@ impl Drop for Lane {
 
 trait Call: Send {
     fn run(&mut self, session: &mut Session) -> rusqlite::Result<()>;
-    fn fail(&mut self, error: rusqlite::Error);
+    fn fail(&mut self, error: Error);
     fn answer(self: Box<Self>);
 }
 
@@ -109,8 +112,8 @@ where
         Ok(())
     }
 
-    fn fail(&mut self, error: rusqlite::Error) {
-        self.outcome = Some(Err(from_sqlite(error)));
+    fn fail(&mut self, error: Error) {
+        self.outcome = Some(Err(error));
     }
 
     fn answer(self: Box<Self>) {
@@ -141,29 +144,45 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.group.extend(self.inbox.try_iter().take(GROUP - 1));
-            self.work(sweep);
+            if !self.work(sweep) {
+                return;
+            }
         }
     }
 
-    fn work(&mut self, sweep: bool) {
+    /// Runs a group and answers it. Returns whether the lane can go on.
+    fn work(&mut self, sweep: bool) -> bool {
         let mut group = std::mem::take(&mut self.group);
         let together = self.transaction(|session| {
             group.iter_mut().try_for_each(|call| call.run(session))?;
             if sweep { session.sweep() } else { Ok(()) }
         });
-        if let Err(error) = together {
-            if group.is_empty() {
-                tracing::error!(%error, "cannot sweep the embedded store");
-                std::thread::sleep(IDLE);
-            }
-            for call in &mut group {
-                if let Err(error) = self.transaction(|session| call.run(session)) {
-                    call.fail(error);
-                }
+        let mut goes_on = true;
+        match together {
+            Ok(()) => {}
+            Err(error) if self.session.can_roll_back() => self.run_each(&mut group, &error),
+            Err(error) => {
+                tracing::error!(%error, "the store in memory is broken and ends");
+                group.iter_mut().for_each(|call| call.fail(closed()));
+                goes_on = false;
             }
         }
         group.drain(..).for_each(|call| call.answer());
         self.group = group;
+        goes_on
+    }
+
+    /// Runs every call of a group that failed in a transaction of its own.
+    fn run_each(&mut self, group: &mut [Box<dyn Call>], error: &rusqlite::Error) {
+        if group.is_empty() {
+            tracing::error!(%error, "cannot sweep the embedded store");
+            std::thread::sleep(IDLE);
+        }
+        for call in group {
+            if let Err(error) = self.transaction(|session| call.run(session)) {
+                call.fail(from_sqlite(error));
+            }
+        }
     }
 
     fn transaction(
@@ -172,7 +191,7 @@ impl Worker {
     ) -> rusqlite::Result<()> {
         self.session.begin()?;
         let done = work(&mut self.session).and_then(|()| self.session.finish());
-        if done.is_err() {
+        if done.is_err() && self.session.can_roll_back() {
             self.session.roll_back();
         }
         done

@@ -102,8 +102,10 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()>
         Synchronous::Normal => "NORMAL",
     };
     if config.place == Place::Memory {
-        // With every page in the cache, a commit's cost grows with their number: fewer, larger ones cost less.
+        // With every page in the cache, a commit's cost grows with their number: fewer, larger ones cost less. A
+        // journal would copy each of them to undo what only a lack of memory can make fail (see `lane`).
         connection.pragma_update(None, "page_size", 16_384)?;
+        connection.pragma_update(None, "journal_mode", "OFF")?;
     } else {
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;

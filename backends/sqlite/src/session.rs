@@ -210,6 +210,11 @@ impl Session {
         Ok(())
     }
 
+    /// Whether a transaction can be undone: not in memory, where there is no journal.
+    pub(crate) fn can_roll_back(&self) -> bool {
+        self.connection.path().is_some_and(|path| !path.is_empty())
+    }
+
     /// Undoes the transaction, and what was remembered of it.
     pub(crate) fn roll_back(&mut self) {
         self.forget_all();
