@@ -239,7 +239,9 @@ impl Options {
                 "cluster" => options.cluster = value.parse().map_err(|_| refused())?,
                 "wait_replicas" => options.wait_replicas = value.parse().map_err(|_| refused())?,
                 _ => {
-                    return Err(wrong(format!("'{key}' is not one of the options {OPTIONS}")));
+                    return Err(wrong(format!(
+                        "'{key}' is not one of the options {OPTIONS}"
+                    )));
                 }
             }
         }

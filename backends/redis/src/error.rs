@@ -21,9 +21,9 @@ fn judge(error: &RedisError) -> (ErrorKind, &'static str) {
         Told::Server(Server::BusyLoading) => (Unavailable, "Redis is loading its data"),
         Told::Server(Server::ReadOnly) => (Unavailable, "the Redis server is a replica now"),
         Told::Server(Server::MasterDown) => (Unavailable, "the Redis replica has lost its master"),
-        Told::Server(
-            Server::ClusterDown | Server::TryAgain | Server::Moved | Server::Ask,
-        ) => (Unavailable, "the cluster is moving or incomplete"),
+        Told::Server(Server::ClusterDown | Server::TryAgain | Server::Moved | Server::Ask) => {
+            (Unavailable, "the cluster is moving or incomplete")
+        }
         Told::Server(Server::NoPerm) => (Internal, "the Redis user may not do this"),
         _ => by_code(error.code().unwrap_or_default(), error),
     }
@@ -48,7 +48,10 @@ fn by_code(code: &str, error: &RedisError) -> (ErrorKind, &'static str) {
     } else if error.is_timeout() || error.is_connection_dropped() || error.is_io_error() {
         (Unavailable, "Redis cannot be reached")
     } else if says("WRONGTYPE") {
-        (Internal, "a Redis key of this store belongs to somebody else")
+        (
+            Internal,
+            "a Redis key of this store belongs to somebody else",
+        )
     } else {
         (Internal, "Redis failed")
     }

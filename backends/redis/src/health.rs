@@ -26,8 +26,11 @@ impl Health {
 }
 
 async fn setting(wire: &mut impl ConnectionLike, name: &str) -> Option<String> {
-    let answer: redis::RedisResult<Vec<String>> =
-        redis::cmd("CONFIG").arg("GET").arg(name).query_async(wire).await;
+    let answer: redis::RedisResult<Vec<String>> = redis::cmd("CONFIG")
+        .arg("GET")
+        .arg(name)
+        .query_async(wire)
+        .await;
     answer.ok()?.into_iter().nth(1)
 }
 

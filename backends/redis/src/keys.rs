@@ -112,7 +112,9 @@ mod tests {
     #[test]
     fn no_project_reaches_the_keys_of_another() {
         let names = Names::new("");
-        let hostile = ["a", "a/b", "a}b", "{a}", "a{", "a%2Fb", "a\0", "ü", "{", "}"];
+        let hostile = [
+            "a", "a/b", "a}b", "{a}", "a{", "a%2Fb", "a\0", "ü", "{", "}",
+        ];
         let mut seen = std::collections::HashSet::new();
         for project in hostile {
             for name in ["b", "b.d", "-"] {

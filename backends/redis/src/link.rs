@@ -62,9 +62,13 @@ enum Wire {
 
 impl Wire {
     async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
-        match self {
+        let answer = match self {
             Self::One(wire) => wire.req_packed_command(command).await,
             Self::Many(wire) => wire.req_packed_command(command).await,
+        };
+        match answer? {
+            Value::ServerError(error) => Err(error.into()),
+            answer => Ok(answer),
         }
     }
 }
@@ -188,7 +192,10 @@ impl Link {
 
     fn forget(&self, broken: &Live) {
         let mut wire = self.wire.write().unwrap_or_else(PoisonError::into_inner);
-        if wire.as_ref().is_some_and(|live| live.number == broken.number) {
+        if wire
+            .as_ref()
+            .is_some_and(|live| live.number == broken.number)
+        {
             *wire = None;
         }
     }
@@ -201,7 +208,10 @@ impl Link {
         if let Some(live) = self.current()? {
             return Ok(live);
         }
-        if attempt.not_before.is_some_and(|moment| Instant::now() < moment) {
+        if attempt
+            .not_before
+            .is_some_and(|moment| Instant::now() < moment)
+        {
             return Err(Error::new(
                 ErrorKind::Unavailable,
                 "Redis cannot be reached",

@@ -39,6 +39,7 @@ scripts! {
     QUEUE_DELETE: "queue_delete.lua";
     QUEUE_LIST: "queue_list.lua";
     LEASE: "lease.lua";
+    AGENDA: "agenda.lua";
 }
 
 /// A script's text and its digest.
@@ -128,11 +129,11 @@ pub(crate) struct Taken {
 
 /// Where the messages go that were claimed too often.
 #[derive(Debug)]
-pub(crate) enum Target<'a> {
+pub(crate) enum Target {
     /// There is no policy.
     None,
     /// Into a queue that the same script can reach.
-    Near(&'a Keys),
+    Near(Keys),
     /// Under a claim of this name, from which the caller moves them.
     Far(ClaimId, std::time::Duration),
 }
@@ -149,7 +150,7 @@ pub(crate) struct Part {
 
 impl Scripts {
     /// Calls until the queue is settled, each time at the present moment.
-    async fn settled(&self, call: impl Fn() -> Result<Call> + Send) -> Result<Value> {
+    async fn settled(&self, call: impl Fn() -> Result<Call> + Send + Sync) -> Result<Value> {
         self.link
             .in_time(async {
                 loop {
@@ -248,7 +249,7 @@ impl Scripts {
         keys: &Keys,
         lease: &Lease,
         limit: usize,
-        target: &Target<'_>,
+        target: &Target,
     ) -> Result<Taken> {
         let call = || {
             let keys = match target {
@@ -332,14 +333,40 @@ impl Scripts {
     }
 
     /// Whether the lease of the sweep is this server's for so long.
-    pub(crate) async fn lease(&self, key: String, who: &str, span: std::time::Duration) -> Result<bool> {
+    pub(crate) async fn lease(
+        &self,
+        key: String,
+        who: &str,
+        span: std::time::Duration,
+    ) -> Result<bool> {
         let call = Call::new(&LEASE, &[&[key]])
             .bytes(who.as_bytes())
             .number(span.as_millis() as usize);
         self.plain(call).await.map(|answer| answer == 1)
     }
 
-    pub(crate) async fn queue_create(&self, keys: &[String], name: &str, record: &[u8]) -> Result<bool> {
+    /// Puts a queue's next sweep off, or strikes it off, unless its score has changed.
+    pub(crate) async fn put_off(
+        &self,
+        key: String,
+        tag: &str,
+        old: i64,
+        new: Option<i64>,
+    ) -> Result<()> {
+        let new = new.map(|new| new.to_string()).unwrap_or_default();
+        let call = Call::new(&AGENDA, &[&[key]])
+            .bytes(tag.as_bytes())
+            .bytes(old.to_string().as_bytes())
+            .bytes(new.as_bytes());
+        self.plain(call).await.map(drop)
+    }
+
+    pub(crate) async fn queue_create(
+        &self,
+        keys: &[String],
+        name: &str,
+        record: &[u8],
+    ) -> Result<bool> {
         let call = Call::new(&QUEUE_CREATE, &[keys]);
         let call = call.bytes(name.as_bytes()).bytes(record);
         self.plain(call).await.map(|answer| answer == 1)
@@ -363,7 +390,12 @@ impl Scripts {
     }
 
     /// Names and records, by turns.
-    pub(crate) async fn queue_list(&self, keys: &[String], after: &str, count: usize) -> Result<Answer> {
+    pub(crate) async fn queue_list(
+        &self,
+        keys: &[String],
+        after: &str,
+        count: usize,
+    ) -> Result<Answer> {
         let call = Call::new(&QUEUE_LIST, &[keys]);
         let call = call.bytes(after.as_bytes()).number(count);
         Answer::new(self.link.in_time(self.link.run(call)).await?)

@@ -33,7 +33,7 @@ pub(crate) const PARTS: usize = 6;
 
 /// Milliseconds, small enough that a float counts them one by one even after they are added to the time of day.
 pub(crate) fn millis(span: Duration) -> f64 {
-    const MOST: u64 = 1 << 52;
+    const MOST: u64 = 1 << 51;
     u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST) as f64
 }
 
@@ -57,7 +57,11 @@ pub(crate) fn encode(message: &Message) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(48 + message.body.len());
     out.extend_from_slice(&(millis(message.ttl) as u64).to_be_bytes());
     let sealed = if message.sealed { SEALED } else { 0 };
-    let checked = if message.checksum.is_some() { CHECKED } else { 0 };
+    let checked = if message.checksum.is_some() {
+        CHECKED
+    } else {
+        0
+    };
     out.push(sealed | checked);
     out.extend_from_slice(&client_bytes(&message.client)?);
     if let Some(Checksum(sum)) = message.checksum {
@@ -318,7 +322,7 @@ mod tests {
 
     #[test]
     fn endless_spans_stay_countable() {
-        assert_eq!(millis(Duration::MAX), (1u64 << 52) as f64);
+        assert_eq!(millis(Duration::MAX), (1u64 << 51) as f64);
         assert_eq!(millis(Duration::from_millis(1)), 1.0);
     }
 }

@@ -1,1 +1,140 @@
-fn main() {}
+//! The Redis store keeps every promise of the contract, on servers that the trials start for themselves.
+
+mod servers;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isimud_conformance::{Fixture, Harness, Start, Stores};
+use isimud_contract::{Clock, ManualClock, MessageStore, Result, SystemClock, Timestamp};
+use isimud_redis::{Config, RedisStore};
+use servers::Servers;
+
+fn main() -> ExitCode {
+    isimud_conformance::run(vec![
+        Arc::new(SetUp::new("single", Servers::single, Ticks::WhenTold)),
+        Arc::new(SetUp::new("sentinel", Servers::sentinel, Ticks::ByItself)),
+        Arc::new(SetUp::new("cluster", Servers::cluster, Ticks::ByItself)),
+    ])
+}
+
+/// Whose clock a trial goes by.
+#[derive(Debug, Clone, Copy)]
+enum Ticks {
+    /// The trial's own.
+    WhenTold,
+    /// The server's, with what the trial has added to it.
+    ByItself,
+}
+
+/// Servers that all trials of a kind share, started by the first of them.
+#[derive(Debug)]
+struct SetUp {
+    name: &'static str,
+    servers: std::sync::LazyLock<std::result::Result<Servers, String>>,
+    ticks: Ticks,
+    trials: AtomicU64,
+}
+
+impl SetUp {
+    fn new(
+        name: &'static str,
+        start: fn() -> std::result::Result<Servers, String>,
+        ticks: Ticks,
+    ) -> Self {
+        Self {
+            name,
+            servers: std::sync::LazyLock::new(start),
+            ticks,
+            trials: AtomicU64::new(0),
+        }
+    }
+}
+
+#[async_trait]
+impl Harness for SetUp {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    async fn start(&self) -> Result<Start> {
+        let servers = match &*self.servers {
+            Ok(servers) => servers,
+            Err(why) => return Ok(Start::BackendDown(why.clone())),
+        };
+        let trial = self.trials.fetch_add(1, Ordering::Relaxed);
+        let config = Config::parse(&servers.uri(&format!("trial{trial}:")))?;
+        Ok(Start::Ready(Box::new(match self.ticks {
+            Ticks::WhenTold => {
+                let clock = Arc::new(ManualClock::default());
+                Place {
+                    config: config.by(Arc::clone(&clock) as _),
+                    time: Time::Still(clock),
+                }
+            }
+            Ticks::ByItself => {
+                let ahead = Arc::new(AtomicI64::new(0));
+                Place {
+                    config: config.ahead(Arc::clone(&ahead)),
+                    time: Time::Running(ahead),
+                }
+            }
+        })))
+    }
+}
+
+/// Keys of one trial's prefix.
+#[derive(Debug)]
+struct Place {
+    config: Config,
+    time: Time,
+}
+
+#[derive(Debug)]
+enum Time {
+    Still(Arc<ManualClock>),
+    Running(Arc<AtomicI64>),
+}
+
+#[async_trait]
+impl Fixture for Place {
+    async fn open(&self) -> Result<Stores> {
+        let store = RedisStore::open(self.config.clone())?;
+        store.ping().await?;
+        Ok(Stores {
+            messages: Arc::clone(&store) as _,
+            management: Some(store),
+        })
+    }
+
+    fn keeps(&self) -> bool {
+        true
+    }
+
+    fn now(&self) -> Timestamp {
+        match &self.time {
+            Time::Still(clock) => clock.now(),
+            Time::Running(ahead) => Timestamp(SystemClock.now().0 + ahead.load(Ordering::SeqCst)),
+        }
+    }
+
+    async fn advance(&self, span: Duration) {
+        match &self.time {
+            Time::Still(clock) => clock.advance(span),
+            Time::Running(ahead) => {
+                let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+                ahead.fetch_add(millis, Ordering::SeqCst);
+            }
+        }
+    }
+
+    fn drift(&self) -> Duration {
+        match &self.time {
+            Time::Still(_) => Duration::ZERO,
+            Time::Running(_) => Duration::from_secs(25),
+        }
+    }
+}

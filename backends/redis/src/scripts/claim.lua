@@ -13,12 +13,12 @@ local most, new_life = tonumber(ARGV[6]), tonumber(ARGV[7])
 local taken = { ids = {}, ranks = {}, marks = {} }
 local worn = { ids = {}, ranks = {}, marks = {} }
 
-local function hold(claim, ttl, grace, which, counted)
-  local shown = outlive(here, which.ids, ttl, grace)
+local function hold(claim, ttl, which, shown, counted)
   local held, marks = {}, {}
   for at, id in ipairs(which.ids) do
     local old, count = read_mark(which.marks[at])
-    local new = shown[at] > 0 and shown[at] or old
+    local new = shown[at] or 0
+    if new == 0 then new = old end
     held[#held + 1] = which.ranks[at]
     held[#held + 1] = id
     marks[#marks + 1] = id
@@ -62,14 +62,14 @@ end
 
 local answer = { now, #taken.ids }
 if #taken.ids > 0 then
-  hold(claim, ttl, grace, taken, most and 1 or 0)
+  hold(claim, ttl, taken, outlive(here, taken.ids, ttl, grace), most and 1 or 0)
   show(answer, here, taken.ids, taken.ranks)
 end
 if #worn.ids > 0 then
   if KEYS[9] then
     bury(queue_at(9))
   else
-    hold(ARGV[8], tonumber(ARGV[9]), 0, worn, 0)
+    hold(ARGV[8], tonumber(ARGV[9]), worn, {}, 0)
     show(answer, here, worn.ids, worn.ranks)
   end
 end

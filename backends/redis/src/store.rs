@@ -1,0 +1,300 @@
+//! The message contract, each method one script and one round trip.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isimud_contract::{
+    Capabilities, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, Guard, Lease, Marker,
+    Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Selection, Stats,
+    Timestamp,
+};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::keys::{Keys, Names};
+use crate::link::Link;
+use crate::scripts::{Scripts, Target};
+use crate::sweep::Agenda;
+use crate::value::{Answer, client_bytes, posted};
+
+/// Messages that one claim or pop takes at the most: a script that takes so many holds the server up for some ten
+/// milliseconds.
+const MOST_AT_ONCE: usize = 10_000;
+
+/// Messages that one step of a listing walks over.
+const PAGE: std::ops::RangeInclusive<usize> = 100..=1_000;
+
+/// How long a message may take from one node of a cluster to another before another claim tries it again.
+const HAND_OVER: Duration = Duration::from_secs(60);
+
+/// Messages and queues in Redis. See the crate's docs.
+#[derive(Debug)]
+pub struct RedisStore {
+    pub(crate) names: Names,
+    pub(crate) scripts: Scripts,
+    pub(crate) agenda: Agenda,
+    sweeper: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl RedisStore {
+    /// Opens the store, without waiting for the server: while that cannot be reached, every call is `Unavailable`.
+    ///
+    /// Must be called on a Tokio runtime, on which the connection and the sweep then live.
+    pub fn open(config: Config) -> Result<Arc<Self>> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(
+                ErrorKind::Internal,
+                "the Redis store needs a Tokio runtime to be opened on",
+            )
+            .caused_by(error)
+        })?;
+        let store = Arc::new(Self {
+            names: Names::new(&config.prefix),
+            agenda: Agenda::default(),
+            scripts: Scripts {
+                time: config.time.clone(),
+                link: Link::new(config),
+            },
+            sweeper: std::sync::Mutex::default(),
+        });
+        let sweeper = runtime.spawn(crate::sweep::run(Arc::downgrade(&store)));
+        store.keep(Some(sweeper));
+        Ok(store)
+    }
+
+    /// Keeps the sweeper's handle, and stops the one before.
+    fn keep(&self, sweeper: Option<JoinHandle<()>>) {
+        let mut kept = self.sweeper.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = std::mem::replace(&mut *kept, sweeper) {
+            old.abort();
+        }
+    }
+
+    fn keys(&self, queue: &QueueKey) -> Keys {
+        self.names.queue(queue)
+    }
+
+    /// Sees to it that the queue is swept now and then. Called when something is in it: an empty one is soon forgotten.
+    async fn enter(&self, queue: &QueueKey) {
+        if self.agenda.is_news(queue) {
+            crate::sweep::enter(self, queue).await;
+        }
+    }
+
+    async fn unlink(&self, keys: &[String]) -> Result<()> {
+        let mut command = redis::cmd("UNLINK");
+        command.arg(keys);
+        let link = &self.scripts.link;
+        link.in_time(link.send(&command)).await.map(drop)
+    }
+
+    /// Where a claim's dead letters go: on one server a script reaches both queues, in a cluster only one.
+    fn target(&self, queue: &QueueKey, lease: &Lease) -> Target {
+        match &lease.dead_letter {
+            None => Target::None,
+            Some(policy) if policy.queue != *queue && self.scripts.link.is_cluster() => {
+                Target::Far(ClaimId(Uuid::new_v4()), HAND_OVER)
+            }
+            Some(policy) => Target::Near(self.keys(&policy.queue)),
+        }
+    }
+
+    /// Moves messages to a queue that no script can reach together with theirs. Until they are there a claim of their
+    /// own holds them; when this fails half-way, they are free again after [`HAND_OVER`], and the next claim moves them.
+    /// The target takes each only once.
+    async fn hand_over(
+        &self,
+        keys: &Keys,
+        worn: Vec<Message>,
+        policy: &DeadLetter,
+        holder: ClaimId,
+    ) {
+        let ids: Vec<MessageId> = worn.iter().map(|message| message.id).collect();
+        let moved = worn.into_iter().map(|message| Message {
+            ttl: policy.ttl.unwrap_or(message.ttl),
+            left: policy.ttl.unwrap_or(message.left),
+            claim: None,
+            claim_count: 0,
+            ..message
+        });
+        let work = async {
+            self.post(&policy.queue, moved.collect()).await?;
+            let guard = Guard::HeldBy(vec![holder]);
+            self.scripts.delete(keys, &ids, &guard).await?;
+            self.scripts.release_claim(keys, holder).await
+        };
+        if let Err(error) = self.scripts.link.in_time(work).await {
+            // The claim that found them is made, and its own messages must reach who asked for them.
+            tracing::warn!(%error, "messages could not be moved to their dead-letter queue; a later claim tries again");
+        }
+    }
+}
+
+impl Drop for RedisStore {
+    fn drop(&mut self) {
+        self.keep(None);
+    }
+}
+
+#[async_trait]
+impl MessageStore for RedisStore {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            durable: self.scripts.link.is_durable(),
+            ..Capabilities::FULL
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let link = &self.scripts.link;
+        link.in_time(link.send(&redis::cmd("PING"))).await.map(drop)
+    }
+
+    async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        self.scripts.post(&self.keys(queue), &messages).await?;
+        self.enter(queue).await;
+        Ok(())
+    }
+
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        let keys = self.keys(queue);
+        let own = match &selection.not_from {
+            Some(client) => client_bytes(client)?,
+            None => Vec::new(),
+        };
+        let which = match (selection.include_claimed, selection.include_delayed) {
+            (true, true) => "cd",
+            (true, false) => "c",
+            (false, true) => "d",
+            (false, false) => "",
+        };
+        let mut after = start(selection.after);
+        let mut page = Page::default();
+        while page.messages.len() < selection.limit {
+            let wanted = selection.limit - page.messages.len();
+            let count = if own.is_empty() {
+                wanted.min(*PAGE.end())
+            } else {
+                wanted.clamp(*PAGE.start(), *PAGE.end())
+            };
+            let part = self.scripts.list(&keys, &after, count, &own, which).await?;
+            for row in part.answer.all_rows(part.now)?.into_iter().take(wanted) {
+                page.marker = Some(row.marker());
+                page.messages.push(row.message);
+            }
+            if !part.more {
+                break;
+            }
+            after = start(Some(Marker::Arrival(part.last)));
+        }
+        Ok(page)
+    }
+
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.scripts.get(&self.keys(queue), ids).await
+    }
+
+    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        self.scripts.delete(&self.keys(queue), ids, &guard).await
+    }
+
+    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        let limit = limit.min(MOST_AT_ONCE);
+        self.scripts.pop(&self.keys(queue), limit).await
+    }
+
+    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
+        let keys = self.keys(queue);
+        let target = self.target(queue, lease);
+        let limit = limit.min(MOST_AT_ONCE);
+        let taken = self.scripts.claim(&keys, lease, limit, &target).await?;
+        if let Some(policy) = &lease.dead_letter {
+            match target {
+                Target::Far(holder, _) if !taken.worn.is_empty() => {
+                    self.hand_over(&keys, taken.worn, policy, holder).await;
+                }
+                _ => self.enter(&policy.queue).await,
+            }
+        }
+        Ok((!taken.messages.is_empty()).then(|| Claim {
+            id: lease.id,
+            ttl: lease.ttl,
+            age: Duration::ZERO,
+            messages: taken.messages,
+        }))
+    }
+
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        let found = self.scripts.find_claim(&self.keys(queue), claim).await?;
+        found.ok_or_else(|| Error::not_found(Resource::Claim))
+    }
+
+    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        if self.scripts.renew_claim(&self.keys(queue), lease).await? {
+            Ok(())
+        } else {
+            Err(Error::not_found(Resource::Claim))
+        }
+    }
+
+    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        self.scripts.release_claim(&self.keys(queue), claim).await
+    }
+
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        let mut answer = self.scripts.stats(&self.keys(queue)).await?;
+        let now = answer.moment()?;
+        Ok(Stats {
+            free: answer.count()? as u64,
+            claimed: answer.count()? as u64,
+            oldest: edge(&mut answer, now)?,
+            newest: edge(&mut answer, now)?,
+        })
+    }
+
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        self.unlink(self.keys(queue).purged()).await
+    }
+
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        self.unlink(self.keys(queue).all()).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.keep(None);
+        self.scripts.link.close();
+        Ok(())
+    }
+}
+
+/// Where a listing starts, as the script wants it.
+fn start(after: Option<Marker>) -> Vec<u8> {
+    match after {
+        None => Vec::new(),
+        Some(Marker::Arrival(rank)) => format!("r{rank}").into_bytes(),
+        Some(Marker::Message(id)) => [b"i", &id.0.as_bytes()[..]].concat(),
+    }
+}
+
+/// The next edge of the statistics; `None` when the queue is empty.
+fn edge(answer: &mut Answer, now: Timestamp) -> Result<Option<Edge>> {
+    if answer.left() == 0 {
+        return Ok(None);
+    }
+    let id = MessageId(answer.id()?);
+    let posted = posted(&answer.blob()?)?;
+    let age = now.since(posted);
+    Ok(Some(Edge { id, age, posted }))
+}
