@@ -217,6 +217,23 @@ impl Written {
         check_keys(&self.messages.encryption_keys)
             .map_err(|error| ConfigError(format!("messages.encryption_keys is wrong: {error}")))?;
         telemetry::filter(&self.log)?;
+        self.limits
+            .check()
+            .map_err(|error| ConfigError(error.to_string()))?;
+        let server = &self.server;
+        for (key, secs) in [
+            ("shutdown_grace_secs", server.shutdown_grace_secs),
+            ("header_timeout_secs", server.header_timeout_secs),
+            ("body_timeout_secs", server.body_timeout_secs),
+        ] {
+            if secs > 86_400 {
+                return Err(ConfigError(format!("server.{key} must be at most 86400")));
+            }
+        }
+        if access.min_client_id_length > access.max_client_id_length {
+            let sentence = "access.min_client_id_length is above access.max_client_id_length";
+            return Err(ConfigError(sentence.into()));
+        }
         let cors = self.cors;
         Ok(Config {
             listen: address("server.listen", &self.server.listen)?,

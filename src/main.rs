@@ -15,6 +15,9 @@ use tokio::sync::watch;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Room for documents that are as deeply nested as the API allows: they are read by recursion.
+const STACK: usize = 8 << 20;
+
 /// One Zaqar API in front of any broker.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
@@ -104,6 +107,7 @@ fn run(serve: Serve) -> Result<(), Failure> {
     telemetry::start_logging(&config.log)?;
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .thread_stack_size(STACK)
         .build()?
         .block_on(serve_until_told(&config))
 }
@@ -120,12 +124,19 @@ async fn serve_until_told(config: &Config) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        let mut signals = 0;
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => signals += 1,
+                _ = interrupt.recv() => signals += 1,
+            }
+            if signals > 1 {
+                tracing::warn!("stopping at once: told so twice");
+                std::process::exit(1);
+            }
+            tracing::info!("stopping: finishing what runs");
+            say_stop.send_replace(true);
         }
-        tracing::info!("stopping: finishing what runs");
-        say_stop.send_replace(true);
     });
     tracing::info!(address = %listener.local_addr()?, store = config.store, "serving");
     isimud::serve(config, api, listener, admin, stop).await?;

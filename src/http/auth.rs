@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use super::caller::Scope;
-use super::policy::Credentials;
+use super::policy::{Credentials, Policy, RuleId};
 use super::problem::Problem;
 
 /// What a client id may be.
@@ -34,6 +34,8 @@ pub(crate) struct Said<'a> {
     /// `X-Roles`, then its other name.
     roles: [Option<&'a HeaderValue>; 2],
     user: Option<&'a HeaderValue>,
+    /// One that says who asks stands twice: the client's and a proxy's, perhaps, and nobody can tell which is which.
+    repeated: bool,
 }
 
 impl<'a> Said<'a> {
@@ -56,7 +58,9 @@ impl<'a> Said<'a> {
                 }
                 _ => continue,
             };
-            // Of a header that stands twice the first counts.
+            if place.is_some() && !matches!(name.as_str(), "accept" | "content-type") {
+                said.repeated = true;
+            }
             place.get_or_insert(value);
         }
         said
@@ -90,6 +94,10 @@ impl<'a> Said<'a> {
         template: &str,
         path: &str,
     ) -> Result<Scope, Problem> {
+        if self.repeated {
+            let description = "A header that says who asks is given more than once.";
+            return Err(bad_request("Invalid header value", description));
+        }
         let client = client(client_ids, self.client)?;
         let project = project(self.project.into_iter().flatten().next())?;
         let project = ProjectId::parse(&project).ok();
@@ -116,14 +124,16 @@ impl<'a> Said<'a> {
         self.client.is_none() || self.project == [None; 3]
     }
 
-    /// Who asks, for the policy.
-    pub(crate) fn credentials(&self, project: &'a str) -> Credentials<'a> {
-        let text = |value: Option<&'a HeaderValue>| value.and_then(|value| value.to_str().ok());
-        Credentials {
-            roles: text(self.roles[0].or(self.roles[1])).unwrap_or(""),
+    /// Whether a policy lets the asker pass.
+    pub(crate) fn may(&self, policy: &Policy, rule: RuleId, project: &str) -> bool {
+        let roles = self.roles[0].or(self.roles[1]).map(latin1);
+        let user = self.user.map(latin1);
+        let caller = Credentials {
+            roles: roles.as_deref().unwrap_or(""),
             project,
-            user: text(self.user).unwrap_or(""),
-        }
+            user: user.as_deref().unwrap_or(""),
+        };
+        policy.allows(rule, &caller)
     }
 }
 

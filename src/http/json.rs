@@ -94,10 +94,11 @@ pub(crate) fn parse_as<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Option<T> {
 }
 
 /// Refuses what JSON allows and the API does not: integers beyond 64 bits, numbers beyond a double, escapes that are
-/// half a character, and deep nesting. What is no JSON at all is left to the parser to find.
+/// half a character, deep nesting, and what is not UTF-8. What is no JSON at all is left to the parser to find.
 ///
 /// One pass over the bytes that jumps from quote to quote inside strings; it allocates nothing.
 pub(crate) fn check(body: &[u8]) -> Result<(), Problem> {
+    std::str::from_utf8(body).map_err(|_| unparsable())?;
     let mut depth = 0_usize;
     let mut at = 0;
     while let Some(&byte) = body.get(at) {

@@ -1,6 +1,8 @@
 //! The description of the API, from the types that it is made of.
 
 use utoipa::OpenApi;
+use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::{Object, RefOr, Required, Type};
 
 use super::problem::ErrorDocument;
 use super::{claims, home, messages, queues};
@@ -47,7 +49,49 @@ struct Description;
 
 /// The OpenAPI 3.1 document of everything that is served.
 pub fn document() -> utoipa::openapi::OpenApi {
-    Description::openapi()
+    let mut document = Description::openapi();
+    for (path, item) in &mut document.paths.paths {
+        let parameters = parameters(path);
+        let operations = [
+            &mut item.get,
+            &mut item.head,
+            &mut item.put,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            let own = operation.parameters.take().unwrap_or_default();
+            operation.parameters = Some(
+                parameters
+                    .iter()
+                    .cloned()
+                    .map(RefOr::T)
+                    .chain(own)
+                    .collect(),
+            );
+        }
+    }
+    document
+}
+
+/// What every operation of a path asks for: its variables, and who asks.
+fn parameters(path: &str) -> Vec<Parameter> {
+    let variables = path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let variables = variables.map(|name| (name, ParameterIn::Path));
+    let headers = ["Client-ID", "X-Project-Id"].map(|name| (name, ParameterIn::Header));
+    let headers = headers.into_iter().filter(|_| path != "/");
+    let required = |(name, place)| {
+        let text = Object::with_type(Type::String);
+        let parameter = ParameterBuilder::new().name(name).parameter_in(place);
+        parameter
+            .required(Required::True)
+            .schema(Some(text))
+            .build()
+    };
+    variables.chain(headers).map(required).collect()
 }
 
 #[cfg(test)]
@@ -55,6 +99,30 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn every_variable_of_a_path_is_described() {
+        let document = serde_json::to_value(document()).expect("a document");
+        for (path, item) in document["paths"].as_object().expect("paths") {
+            let named = path
+                .split('/')
+                .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+            let named: Vec<&str> = named.collect();
+            for (method, operation) in item.as_object().expect("methods") {
+                let parameters = operation["parameters"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default();
+                let described = parameters
+                    .iter()
+                    .filter(|parameter| parameter["in"] == "path");
+                let described: Vec<&str> = described
+                    .filter_map(|parameter| parameter["name"].as_str())
+                    .collect();
+                assert_eq!(described, named, "{method} {path}");
+            }
+        }
+    }
 
     #[test]
     fn every_route_is_described_and_nothing_else() {

@@ -75,10 +75,14 @@ impl<'a> Query<'a> {
         }
     }
 
-    /// The parameters that none of `known` names, each once, the last value of each, commas included.
-    pub(crate) fn others(&self, known: &[&str]) -> Vec<(String, String)> {
+    /// The parameters that none of `known` names, each once, the last value of each, commas included. Looks for no more
+    /// when there are more than `most`.
+    pub(crate) fn others(&self, known: &[&str], most: usize) -> Vec<(String, String)> {
         let mut others: Vec<(String, String)> = Vec::new();
         for (name, value) in self.0.iter().filter(|(name, _)| !known.contains(&&**name)) {
+            if others.len() > most {
+                break;
+            }
             let value = decode(value).into_owned();
             match others.iter_mut().find(|(other, _)| other == name) {
                 Some((_, last)) => *last = value,

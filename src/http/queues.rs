@@ -117,11 +117,12 @@ pub(crate) async fn list(
         query.boolean("with_count")?,
     );
     let marker = query.text("marker").map(Cow::into_owned);
+    let filters = filters(&query)?;
     let selection = QueueSelection {
         after: marker.clone(),
         limit: 0,
         name_contains: name.clone(),
-        filters: filters(&query),
+        filters,
     };
     let Some(project) = scope.project else {
         return Ok(json::answer(StatusCode::OK, &QueueList::default()));
@@ -158,18 +159,26 @@ pub(crate) async fn list(
     Ok(json::answer(StatusCode::OK, &document))
 }
 
+/// Metadata filters in one listing.
+const MOST_FILTERS: usize = 50;
+
 /// The parameters of a listing that are no options of it.
-fn filters(query: &Query<'_>) -> Vec<Filter> {
-    let others = query.others(&["marker", "limit", "detailed", "name", "with_count"]);
+fn filters(query: &Query<'_>) -> Result<Vec<Filter>, Problem> {
+    let others = query.others(
+        &["marker", "limit", "detailed", "name", "with_count"],
+        MOST_FILTERS,
+    );
     let value =
         |text: String| python_integer(&text).map_or(FilterValue::Text(text), FilterValue::Integer);
-    others
-        .into_iter()
-        .map(|(key, text)| Filter {
-            key,
-            value: value(text),
-        })
-        .collect()
+    if others.len() > MOST_FILTERS {
+        let sentence = format!("A listing takes at most {MOST_FILTERS} metadata filters.");
+        return Err(Problem::request(sentence));
+    }
+    let filter = |(key, text)| Filter {
+        key,
+        value: value(text),
+    };
+    Ok(others.into_iter().map(filter).collect())
 }
 
 /// Creates a queue; one that exists is left as it is.

@@ -241,7 +241,7 @@ impl GateState {
         }
         if let (Some(rule), Some(scope)) = (self.rule, &scope)
             && let project = scope.project.as_ref().map_or("", ProjectId::as_str)
-            && !app.policy.allows(rule, &said.credentials(project))
+            && !said.may(&app.policy, rule, project)
         {
             return Err(Problem::not_authorized());
         }

@@ -39,7 +39,11 @@ impl Messaging {
         };
         let mut claim = self.store.claim(queue, &lease, limit).await?;
         if let Some(claim) = &mut claim {
-            self.open_all(&mut claim.messages)?;
+            if let Err(unreadable) = self.open_all(&mut claim.messages) {
+                // Nobody will hear of this claim.
+                self.store.release_claim(queue, claim.id).await?;
+                return Err(unreadable);
+            }
             self.flow.claimed(claim.messages.len());
         }
         Ok(claim)

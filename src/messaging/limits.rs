@@ -40,10 +40,47 @@ pub struct Limits {
     pub max_claim_grace: i64,
 }
 
+/// Seconds above which no time in the configuration makes sense: a hundred years.
+const LONGEST: i64 = 100 * 366 * 86_400;
+
 /// How many things a page holds when the client does not say.
 pub const DEFAULT_PAGE: usize = 10;
 
 impl Limits {
+    /// Refuses limits under which nothing could be asked for, or times that go backwards.
+    pub(crate) fn check(&self) -> Result<()> {
+        let times = [
+            ("default_message_ttl", self.default_message_ttl, 1),
+            ("default_message_delay", self.default_message_delay, 0),
+            ("default_claim_ttl", self.default_claim_ttl, 1),
+            ("default_claim_grace", self.default_claim_grace, 1),
+            ("max_message_ttl", self.max_message_ttl, SHORTEST_TTL),
+            ("max_message_delay", self.max_message_delay, 0),
+            ("max_claim_ttl", self.max_claim_ttl, SHORTEST_TTL),
+            ("max_claim_grace", self.max_claim_grace, SHORTEST_TTL),
+        ];
+        for (key, secs, least) in times {
+            if !(least..=LONGEST).contains(&secs) {
+                let sentence = format!("limits.{key} must be {least} to {LONGEST} seconds");
+                return Err(Error::invalid(sentence));
+            }
+        }
+        let counts = [
+            ("max_queues_per_page", self.max_queues_per_page),
+            ("max_messages_per_page", self.max_messages_per_page),
+            (
+                "max_messages_per_claim_or_pop",
+                self.max_messages_per_claim_or_pop,
+            ),
+            ("max_queue_metadata", self.max_queue_metadata),
+            ("max_messages_post_size", self.max_messages_post_size),
+        ];
+        match counts.into_iter().find(|(_, count)| *count == 0) {
+            Some((key, _)) => Err(Error::invalid(format!("limits.{key} must be at least 1"))),
+            None => Ok(()),
+        }
+    }
+
     /// A message's time to live.
     pub(crate) fn message_ttl(&self, secs: i64) -> Result<Duration> {
         let max = self.max_message_ttl;

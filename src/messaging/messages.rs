@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    ClaimId, ClientId, Error, Guard, Marker, Message, MessageId, Page, QueueKey, Result, Selection,
+    ClaimId, ClientId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey, Result,
+    Selection,
 };
 use uuid::Uuid;
 
@@ -95,13 +96,17 @@ impl Messaging {
         drafts: Vec<Draft>,
     ) -> Result<Vec<MessageId>> {
         let settings = rules.settings.clone().unwrap_or_default();
-        let messages = drafts
+        let mut messages = drafts
             .into_iter()
             .map(|draft| self.mint(client, &settings, draft))
             .collect::<Result<Vec<_>>>()?;
-        if rules.settings.is_none() {
-            // Only now, after everything was found right (quirk Q-QUE-10).
-            self.settings_or_create(queue).await?;
+        // Only now, after everything was found right (quirk Q-QUE-10), and even if it existed: the body may have taken
+        // its time, and the queue been deleted, or begun to encrypt.
+        if self.settings_or_create(queue).await?.encrypt {
+            for message in &mut messages {
+                message.body = self.sealer.seal(message.id, &message.body)?;
+                message.sealed = true;
+            }
         }
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
         self.store.post(queue, messages).await?;
@@ -109,7 +114,7 @@ impl Messaging {
         Ok(ids)
     }
 
-    /// Makes a message of a draft: defaults, bounds, checksum, encryption.
+    /// Makes a message of a draft: defaults, bounds, checksum.
     fn mint(&self, client: &ClientId, settings: &Settings, draft: Draft) -> Result<Message> {
         let ttl = match (draft.ttl, settings.default_ttl) {
             (Some(secs), _) => self.limits.message_ttl(secs)?,
@@ -130,10 +135,6 @@ impl Messaging {
             message.checksum = std::str::from_utf8(&message.body)
                 .ok()
                 .and_then(checksum::checksum);
-        }
-        if settings.encrypt {
-            message.body = self.sealer.seal(id, &message.body)?;
-            message.sealed = true;
         }
         Ok(message)
     }
@@ -199,9 +200,14 @@ impl Messaging {
 
     /// Takes messages off the head of a queue.
     pub async fn pop(&self, queue: &QueueKey, count: i64) -> Result<Vec<Message>> {
-        let mut messages = self.store.pop(queue, self.limits.pop_count(count)?).await?;
+        let popped = self.store.pop(queue, self.limits.pop_count(count)?).await?;
+        let mut messages = popped.clone();
+        if let Err(unreadable) = self.open_all(&mut messages) {
+            // They would be gone, and nobody would have read them.
+            self.store.post(queue, popped).await?;
+            return Err(unreadable);
+        }
         self.flow.deleted(messages.len());
-        self.open_all(&mut messages)?;
         Ok(messages)
     }
 
@@ -215,10 +221,17 @@ impl Messaging {
         }
     }
 
-    /// Decrypts what is encrypted, on every way out.
+    /// Decrypts what is encrypted, on every way out. `Unavailable` when a body cannot be read: with the right key in
+    /// the configuration it can.
     pub(super) fn open_all(&self, messages: &mut [Message]) -> Result<()> {
         for message in messages.iter_mut().filter(|message| message.sealed) {
-            message.body = self.sealer.open(message.id, &message.body)?;
+            message.body = self
+                .sealer
+                .open(message.id, &message.body)
+                .map_err(|error| {
+                    let sentence = "an encrypted message cannot be read";
+                    Error::new(ErrorKind::Unavailable, sentence).caused_by(error)
+                })?;
         }
         Ok(())
     }

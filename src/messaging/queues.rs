@@ -44,6 +44,7 @@ impl Messaging {
             let record = record.ok_or_else(|| Error::not_found(Resource::Queue))?;
             let metadata = patch::apply(record.metadata, changes.clone(), is_reserved)?;
             self.check(queue, &metadata)?;
+            self.check_size(&metadata)?;
             if self
                 .management
                 .update_queue(queue, &metadata, record.version)
@@ -58,6 +59,17 @@ impl Messaging {
             ErrorKind::Unavailable,
             "the queue's metadata are being changed by others",
         ))
+    }
+
+    /// Many patches, each of them small, must not make large metadata.
+    fn check_size(&self, metadata: &Metadata) -> Result<()> {
+        let most = self.limits.max_queue_metadata;
+        let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
+        if size <= most {
+            return Ok(());
+        }
+        let sentence = format!("Queue metadata is too large. Max size: {most}");
+        Err(Error::invalid(sentence))
     }
 
     /// Checks metadata before they are stored.

@@ -213,17 +213,47 @@ async fn without_its_key_a_body_is_not_shown() {
     drop(app);
 
     let app = open(folder.path(), r#"["another"]"#);
-    for path in [
-        "/v2/queues/q/messages?echo=true".to_owned(),
-        format!("/v2/queues/q/messages/{id}"),
+    for (path, doing) in [
+        (
+            "/v2/queues/q/messages?echo=true".to_owned(),
+            "Messages could not be listed.",
+        ),
+        (
+            format!("/v2/queues/q/messages/{id}"),
+            "Message could not be retrieved.",
+        ),
     ] {
         app.get(&path).await.assert_refused(
-            500,
-            "Internal server error",
-            "The service could not complete the request.",
+            503,
+            "Service temporarily unavailable",
+            &format!("{doing} Please try again in a few seconds."),
         );
     }
     app.get("/v2/queues/q/stats").await.assert_status(200);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_neither_popped_nor_claimed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let app = open(folder.path(), r#"["mine"]"#);
+    app.put("/v2/queues/q", ENCRYPTED).await.assert_status(201);
+    app.post_bodies("q", [json!("first"), json!("second")])
+        .await;
+    drop(app);
+
+    let stranger = open(folder.path(), r#"["another"]"#);
+    let pop = stranger.delete("/v2/queues/q/messages?pop=5").await;
+    pop.assert_status(503);
+    let claim = stranger.post("/v2/queues/q/claims", ()).await;
+    claim.assert_status(503);
+    let stats = stranger.get("/v2/queues/q/stats").await.json();
+    assert_eq!(stats["messages"]["free"], 2);
+    drop(stranger);
+
+    let app = open(folder.path(), r#"["mine"]"#);
+    let popped = app.delete("/v2/queues/q/messages?pop=5").await.json();
+    assert_eq!(popped["messages"][0]["body"], "first");
+    assert_eq!(popped["messages"][1]["body"], "second");
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ fn a_check_finds_what_a_start_would_refuse() {
     for (file, named) in FILES {
         assert_refused(&["--check", "--config", file], &[], named);
     }
-    assert_refused(&["--check", "--store", "redis:x"], &[], &["redis:"]);
+    assert_refused(&["--check", "--store", "kafka:x"], &[], &["redis:"]);
     assert_refused(
         &["serve", "--check", "--listen", "x"],
         &[],

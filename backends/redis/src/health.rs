@@ -1,6 +1,6 @@
 //! What a server was told to do with data when memory or power runs out. Seen when it is connected to.
 
-use redis::aio::ConnectionLike;
+use crate::connect::Wire;
 
 /// What is known; a managed server may keep it to itself.
 #[derive(Debug, Default)]
@@ -11,7 +11,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    pub(crate) async fn of(wire: &mut impl ConnectionLike) -> Self {
+    pub(crate) async fn of(wire: &mut Wire) -> Self {
         Self {
             eviction: setting(wire, "maxmemory-policy").await,
             log: setting(wire, "appendonly").await,
@@ -25,13 +25,12 @@ impl Health {
     }
 }
 
-async fn setting(wire: &mut impl ConnectionLike, name: &str) -> Option<String> {
-    let answer: redis::RedisResult<Vec<String>> = redis::cmd("CONFIG")
-        .arg("GET")
-        .arg(name)
-        .query_async(wire)
-        .await;
-    answer.ok()?.into_iter().nth(1)
+async fn setting(wire: &mut Wire, name: &str) -> Option<String> {
+    let mut command = redis::cmd("CONFIG");
+    command.arg("GET").arg(name);
+    let answer = wire.send(&command).await.ok()?;
+    let pair: Vec<String> = redis::from_redis_value(answer).ok()?;
+    pair.into_iter().nth(1)
 }
 
 /// Tells the operator what may lose messages.

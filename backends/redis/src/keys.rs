@@ -59,6 +59,11 @@ impl Names {
         ["records", "names"].map(|what| format!("{}{{{project}}}{what}", self.prefix))
     }
 
+    /// Where changes of records are published, as tags of their queues.
+    pub(crate) fn changes(&self) -> String {
+        format!("{}changes", self.prefix)
+    }
+
     /// Which server sweeps.
     pub(crate) fn lease(&self) -> String {
         format!("{}sweep:lease", self.prefix)

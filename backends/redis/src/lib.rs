@@ -4,8 +4,10 @@
 //! store      the message contract, each method one call     management   queue records
 //! scripts    one Lua file an atomic step, one function each  value        a message as bytes, answers
 //! keys       names of keys                                   sweep        what ends where nobody looks
-//! link       the connection, made again when it breaks       health       what the server keeps, and what it warns of
+//! link       the connection, made again when it breaks       connect      how one is made
+//! watch      what other servers changed                      health       what the server keeps, and what it warns of
 //! config     URIs                                            error        what Redis says, as kinds
+//! call       a call of a script to be
 //! ```
 //!
 //! # The layout
@@ -26,7 +28,7 @@
 //!
 //! Beside the queues stand, for each project, `PREFIX{PROJECT}records` (hash: queue name -> version and metadata) and
 //! `PREFIX{PROJECT}names` (zset: the names in order); and for all, `PREFIXsweep:agenda` (zset: queues by when they are
-//! swept next) and `PREFIXsweep:lease` (which server sweeps).
+//! swept next) and `PREFIXsweep:lease` (which server sweeps). Changes of records are published on `PREFIXchanges`.
 //!
 //! Measured with Redis 7.0 and bodies of 256 bytes: 650 bytes a free message, 790 a claimed one. A queue that is empty
 //! keeps its rank alone, and one that is removed keeps nothing.
@@ -46,8 +48,9 @@
 //! **Settling.** Where nothing has ended, it is one look at the head of `time`. Otherwise the script ends up to some 500
 //! lives, delays and claims, and where more are left it answers so and is called again, until the store's time-out. So
 //! every answer is exact to the millisecond, no script holds the server up for long, no script but this step compares
-//! with the clock, and what has ended is walked over once. Four million messages that end at once in one queue make its
-//! calls `Unavailable` for some seconds while they are put in order; a post goes on regardless.
+//! with the clock, and what has ended is walked over once. Where so many messages of one queue end at once that the time-out
+//! is too short to put them in order, its calls are `Unavailable` meanwhile, each having done a part; a post goes on
+//! regardless.
 //!
 //! # What holds
 //!
@@ -90,7 +93,9 @@
 //! * **Functions** (`FCALL`) in the place of scripts: no faster, Redis 7 only, and to be loaded on every node.
 #![warn(missing_docs)]
 
+mod call;
 mod config;
+mod connect;
 mod error;
 mod health;
 mod keys;
@@ -100,6 +105,7 @@ mod scripts;
 mod store;
 mod sweep;
 mod value;
+mod watch;
 
 pub use config::Config;
 pub use store::RedisStore;

@@ -20,10 +20,8 @@ const MOST_AT_ONCE: usize = 1_000;
 #[async_trait]
 impl Queues for RedisStore {
     async fn create_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<bool> {
-        let keys = self.names.records(&queue.project);
         let record = write(first_version(), metadata)?;
-        let name = queue.name.as_str();
-        self.scripts.queue_create(&keys, name, &record).await
+        self.scripts.queue_create(&self.names, queue, &record).await
     }
 
     async fn find_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
@@ -44,18 +42,16 @@ impl Queues for RedisStore {
         metadata: &Metadata,
         version: u64,
     ) -> Result<Option<u64>> {
-        let keys = self.names.records(&queue.project);
         let next = version.wrapping_add(1);
         let record = write(next, metadata)?;
-        let name = queue.name.as_str();
-        let replaced = self.scripts.queue_update(&keys, name, version, &record);
-        Ok(replaced.await?.then_some(next))
+        let update = self
+            .scripts
+            .queue_update(&self.names, queue, version, &record);
+        Ok(update.await?.then_some(next))
     }
 
     async fn delete_queue(&self, queue: &QueueKey) -> Result<bool> {
-        let keys = self.names.records(&queue.project);
-        let name = queue.name.as_str();
-        self.scripts.queue_delete(&keys, name).await
+        self.scripts.queue_delete(&self.names, queue).await
     }
 
     async fn list_queues(

@@ -4,15 +4,18 @@
 //! makes a script answer nil: then it is called again, until the store's time is over.
 
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use isimud_contract::{
-    ClaimId, Error, ErrorKind, Guard, Lease, Message, MessageId, Resource, Result, Timestamp,
+    Claim, ClaimId, Error, ErrorKind, Guard, Lease, Message, MessageId, QueueKey, Resource, Result,
+    Timestamp,
 };
-use redis::{Cmd, Script, Value};
+use redis::Value;
 
+use crate::call::{Call, Source};
 use crate::config::Time;
 use crate::error::strange;
-use crate::keys::Keys;
+use crate::keys::{Keys, Names, tag};
 use crate::link::Link;
 use crate::value::{Answer, encode, millis, number, terms};
 
@@ -42,77 +45,6 @@ scripts! {
     AGENDA: "agenda.lua";
 }
 
-/// A script's text and its digest.
-#[derive(Debug)]
-pub(crate) struct Source {
-    pub(crate) text: &'static str,
-    pub(crate) digest: String,
-}
-
-impl Source {
-    fn new(text: &'static str) -> Self {
-        Self {
-            text,
-            digest: Script::new(text).get_hash().to_owned(),
-        }
-    }
-}
-
-/// A call to be: a script and what it is about.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) source: &'static Source,
-    pub(crate) command: Cmd,
-}
-
-impl Call {
-    fn new<K: AsRef<str>>(source: &'static Source, keys: &[&[K]]) -> Self {
-        let mut command = redis::cmd("EVALSHA");
-        let count: usize = keys.iter().map(|keys| keys.len()).sum();
-        command.arg(source.digest.as_str()).arg(count);
-        for key in keys.iter().copied().flatten() {
-            command.arg(key.as_ref());
-        }
-        Self { source, command }
-    }
-
-    fn on_queue(source: &'static Source, time: &Time, keys: &Keys) -> Self {
-        Self::new(source, &[keys.all()]).clock(time)
-    }
-
-    fn clock(mut self, time: &Time) -> Self {
-        use std::sync::atomic::Ordering;
-        match time {
-            Time::Server => self.command.arg(0),
-            Time::Ahead(offset) => self.command.arg(offset.load(Ordering::SeqCst)),
-            Time::Other(clock) => self.command.arg(format!("@{}", clock.now().0)),
-        };
-        self
-    }
-
-    fn bytes(mut self, bytes: &[u8]) -> Self {
-        self.command.arg(bytes);
-        self
-    }
-
-    fn float(mut self, number: f64) -> Self {
-        self.command.arg(number);
-        self
-    }
-
-    fn number(mut self, number: usize) -> Self {
-        self.command.arg(number);
-        self
-    }
-
-    fn ids(mut self, ids: &[MessageId]) -> Self {
-        for id in ids {
-            self.command.arg(id.0.as_bytes());
-        }
-        self
-    }
-}
-
 /// Calls about one store's queues.
 #[derive(Debug)]
 pub(crate) struct Scripts {
@@ -135,7 +67,7 @@ pub(crate) enum Target {
     /// Into a queue that the same script can reach.
     Near(Keys),
     /// Under a claim of this name, from which the caller moves them.
-    Far(ClaimId, std::time::Duration),
+    Far(ClaimId, Duration),
 }
 
 /// A part of a listing.
@@ -286,20 +218,16 @@ impl Scripts {
     }
 
     /// A live claim: its ttl, its age, its messages.
-    pub(crate) async fn find_claim(
-        &self,
-        keys: &Keys,
-        claim: ClaimId,
-    ) -> Result<Option<isimud_contract::Claim>> {
+    pub(crate) async fn find_claim(&self, keys: &Keys, claim: ClaimId) -> Result<Option<Claim>> {
         let call = || Ok(self.on(&FIND_CLAIM, keys).bytes(claim.0.as_bytes()));
         let mut answer = Answer::new(self.settled(call).await?)?;
         let now = answer.moment()?;
         if answer.left() == 0 {
             return Ok(None);
         }
-        Ok(Some(isimud_contract::Claim {
+        Ok(Some(Claim {
             id: claim,
-            ttl: std::time::Duration::from_millis(answer.number()?.unsigned_abs()),
+            ttl: Duration::from_millis(answer.number()?.unsigned_abs()),
             age: now.since(answer.moment()?),
             messages: answer.messages(now)?,
         }))
@@ -333,12 +261,7 @@ impl Scripts {
     }
 
     /// Whether the lease of the sweep is this server's for so long.
-    pub(crate) async fn lease(
-        &self,
-        key: String,
-        who: &str,
-        span: std::time::Duration,
-    ) -> Result<bool> {
+    pub(crate) async fn lease(&self, key: String, who: &str, span: Duration) -> Result<bool> {
         let call = Call::new(&LEASE, &[&[key]])
             .bytes(who.as_bytes())
             .number(span.as_millis() as usize);
@@ -363,29 +286,38 @@ impl Scripts {
 
     pub(crate) async fn queue_create(
         &self,
-        keys: &[String],
-        name: &str,
+        names: &Names,
+        queue: &QueueKey,
         record: &[u8],
     ) -> Result<bool> {
-        let call = Call::new(&QUEUE_CREATE, &[keys]);
-        let call = call.bytes(name.as_bytes()).bytes(record);
-        self.plain(call).await.map(|answer| answer == 1)
+        let call = Call::new(&QUEUE_CREATE, &[&names.records(&queue.project)]);
+        let call = call.bytes(queue.name.as_str().as_bytes()).bytes(record);
+        self.change(call, names, queue).await
     }
 
     pub(crate) async fn queue_update(
         &self,
-        keys: &[String],
-        name: &str,
+        names: &Names,
+        queue: &QueueKey,
         old: u64,
         record: &[u8],
     ) -> Result<bool> {
-        let call = Call::new(&QUEUE_UPDATE, &[&keys[..1]]).bytes(name.as_bytes());
+        let call = Call::new(&QUEUE_UPDATE, &[&names.records(&queue.project)[..1]]);
+        let call = call.bytes(queue.name.as_str().as_bytes());
         let call = call.bytes(&old.to_be_bytes()).bytes(record);
-        self.plain(call).await.map(|answer| answer == 1)
+        self.change(call, names, queue).await
     }
 
-    pub(crate) async fn queue_delete(&self, keys: &[String], name: &str) -> Result<bool> {
-        let call = Call::new(&QUEUE_DELETE, &[keys]).bytes(name.as_bytes());
+    pub(crate) async fn queue_delete(&self, names: &Names, queue: &QueueKey) -> Result<bool> {
+        let call = Call::new(&QUEUE_DELETE, &[&names.records(&queue.project)]);
+        let call = call.bytes(queue.name.as_str().as_bytes());
+        self.change(call, names, queue).await
+    }
+
+    /// Changes a record, and tells those who listen.
+    async fn change(&self, call: Call, names: &Names, queue: &QueueKey) -> Result<bool> {
+        let call = call.bytes(names.changes().as_bytes());
+        let call = call.bytes(tag(queue).as_bytes());
         self.plain(call).await.map(|answer| answer == 1)
     }
 

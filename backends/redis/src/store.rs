@@ -1,6 +1,6 @@
 //! The message contract, each method one script and one round trip.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::connect::Connector;
 use crate::keys::{Keys, Names};
 use crate::link::Link;
 use crate::scripts::{Scripts, Target};
@@ -36,7 +37,8 @@ pub struct RedisStore {
     pub(crate) names: Names,
     pub(crate) scripts: Scripts,
     pub(crate) agenda: Agenda,
-    sweeper: std::sync::Mutex<Option<JoinHandle<()>>>,
+    config: Config,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl RedisStore {
@@ -44,32 +46,42 @@ impl RedisStore {
     ///
     /// Must be called on a Tokio runtime, on which the connection and the sweep then live.
     pub fn open(config: Config) -> Result<Arc<Self>> {
-        let runtime = Handle::try_current().map_err(|error| {
-            Error::new(
-                ErrorKind::Internal,
-                "the Redis store needs a Tokio runtime to be opened on",
-            )
-            .caused_by(error)
-        })?;
+        let runtime = runtime()?;
         let store = Arc::new(Self {
             names: Names::new(&config.prefix),
             agenda: Agenda::default(),
             scripts: Scripts {
                 time: config.time.clone(),
-                link: Link::new(config),
+                link: Link::new(config.clone()),
             },
-            sweeper: std::sync::Mutex::default(),
+            config,
+            tasks: Mutex::default(),
         });
-        let sweeper = runtime.spawn(crate::sweep::run(Arc::downgrade(&store)));
-        store.keep(Some(sweeper));
+        let sweep = crate::sweep::run(Arc::downgrade(&store));
+        store.tasks().push(runtime.spawn(sweep));
         Ok(store)
     }
 
-    /// Keeps the sweeper's handle, and stops the one before.
-    fn keep(&self, sweeper: Option<JoinHandle<()>>) {
-        let mut kept = self.sweeper.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = std::mem::replace(&mut *kept, sweeper) {
-            old.abort();
+    /// Has `forget` called with each queue whose record is changed or deleted by any server, this one too, a moment
+    /// after that is done; and with `None` when changes may have been missed, because Redis could not be reached.
+    ///
+    /// So a caller that forgets what it is told, and everything on `None`, may remember records until then. It hears of
+    /// a broken connection within a second.
+    pub fn watch(&self, forget: impl Fn(Option<&QueueKey>) + Send + Sync + 'static) -> Result<()> {
+        let connector = Connector::new(self.config.clone());
+        let listen = crate::watch::run(connector, self.names.changes(), Arc::new(forget));
+        self.tasks().push(runtime()?.spawn(listen));
+        Ok(())
+    }
+
+    fn tasks(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Stops what runs in the background.
+    fn stop(&self) {
+        for task in self.tasks().drain(..) {
+            task.abort();
         }
     }
 
@@ -135,7 +147,7 @@ impl RedisStore {
 
 impl Drop for RedisStore {
     fn drop(&mut self) {
-        self.keep(None);
+        self.stop();
     }
 }
 
@@ -211,6 +223,9 @@ impl MessageStore for RedisStore {
     }
 
     async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
         let limit = limit.min(MOST_AT_ONCE);
         self.scripts.pop(&self.keys(queue), limit).await
     }
@@ -273,10 +288,16 @@ impl MessageStore for RedisStore {
     }
 
     async fn close(&self) -> Result<()> {
-        self.keep(None);
+        self.stop();
         self.scripts.link.close();
         Ok(())
     }
+}
+
+fn runtime() -> Result<Handle> {
+    Handle::try_current().map_err(|error| {
+        Error::new(ErrorKind::Internal, "the Redis store needs a Tokio runtime").caused_by(error)
+    })
 }
 
 /// Where a listing starts, as the script wants it.

@@ -145,6 +145,10 @@ fn bury(
         return Ok(());
     }
     let mut to = stream::open(session, &policy.queue)?;
+    if !to.has_room(refused.len()) {
+        // They stay where they are until the dead-letter queue is purged.
+        return Ok(());
+    }
     let ends = policy.ttl.map(|ttl| now.after(ttl).0);
     session.ends.expiry = session.ends.expiry.min(ends.unwrap_or(i64::MAX));
     for (row, id) in refused {
@@ -227,21 +231,25 @@ pub(crate) fn release(session: &mut Session, queue: &QueueKey, id: ClaimId) -> O
         return Ok(Ok(()));
     };
     if let Some(claim) = find_live(session, &stream, id, now)? {
-        stream.held -= free_all(session, claim.no)?;
+        let (rows, first) = free_all(session, claim.no)?;
+        stream.freed(rows, first);
         session.put_stream(stream);
     }
     Ok(Ok(()))
 }
 
-/// Frees what a claim still holds and ends it. Returns how many rows that were.
-pub(crate) fn free_all(session: &Session, no: i64) -> rusqlite::Result<i64> {
+/// Frees what a claim still holds and ends it. Returns how many rows that were, and the first of them.
+pub(crate) fn free_all(session: &Session, no: i64) -> rusqlite::Result<(i64, i64)> {
+    let first: Option<i64> = session
+        .statement("SELECT min(at) FROM message WHERE hold = ?")?
+        .query_row([no], |row| row.get(0))?;
     let freed = session
         .statement("UPDATE message SET hold = 0 WHERE hold = ?")?
         .execute([no])?;
     session
         .statement("DELETE FROM claim WHERE no = ?")?
         .execute([no])?;
-    Ok(i64::try_from(freed).unwrap_or(0))
+    Ok((i64::try_from(freed).unwrap_or(0), first.unwrap_or(i64::MAX)))
 }
 
 fn millis(span: Duration) -> i64 {

@@ -4,7 +4,7 @@ use isimud_contract::{Error, ErrorKind};
 use rusqlite::ErrorCode;
 
 /// What a caller can do about an error of SQLite.
-pub(crate) fn from_sqlite(error: rusqlite::Error) -> Error {
+pub(crate) fn from_sqlite(error: &rusqlite::Error) -> Error {
     let (kind, sentence) = match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => (
             ErrorKind::Unavailable,
@@ -39,7 +39,7 @@ pub(crate) fn from_sqlite(error: rusqlite::Error) -> Error {
         ),
         _ => (ErrorKind::Internal, "the embedded store failed"),
     };
-    Error::new(kind, sentence).caused_by(error)
+    Error::new(kind, sentence).caused_by(error.to_string())
 }
 
 /// The answer when the store's threads have ended.

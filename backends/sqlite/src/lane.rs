@@ -8,11 +8,13 @@
 //! A store in memory has no journal to roll back with: there a failure inside SQLite, which is a lack of memory, ends
 //! the store.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use isimud_contract::{Error, Result};
+use isimud_contract::{Error, ErrorKind, Result};
+use rusqlite::ErrorCode;
 use tokio::sync::oneshot;
 
 use crate::error::{closed, from_sqlite};
@@ -24,6 +26,12 @@ pub(crate) type Outcome<T> = rusqlite::Result<Result<T>>;
 
 /// Calls that share a transaction, at the most.
 const GROUP: usize = 256;
+
+/// Calls that may wait, at the most: more than there are connections, unless the disk stands still.
+const WAITING: usize = 8192;
+
+/// Room for metadata that are as deeply nested as the API allows: they are read by recursion.
+const STACK: usize = 8 << 20;
 
 /// How often an idle lane looks for what has ended by itself.
 const IDLE: Duration = Duration::from_millis(250);
@@ -38,15 +46,16 @@ pub(crate) enum Access {
 /// The handle of a lane. The thread ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lane {
-    calls: Option<Sender<Box<dyn Call>>>,
+    calls: Option<SyncSender<Box<dyn Call>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Lane {
     pub(crate) fn start(name: &str, access: Access, session: Session) -> std::io::Result<Self> {
-        let (calls, inbox) = channel();
+        let (calls, inbox) = sync_channel(WAITING);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
+            .stack_size(STACK)
             .spawn(move || {
                 Worker {
                     session,
@@ -74,8 +83,15 @@ impl Lane {
             outcome: None,
             reply,
         });
-        let sent = self.calls.as_ref().and_then(|calls| calls.send(call).ok());
-        sent.map(|()| answer).ok_or_else(closed)
+        let calls = self.calls.as_ref().ok_or_else(closed)?;
+        match calls.try_send(call) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Disconnected(_)) => Err(closed()),
+            Err(TrySendError::Full(_)) => {
+                let sentence = "too many calls wait for the embedded store";
+                Err(Error::new(ErrorKind::Unavailable, sentence))
+            }
+        }
     }
 }
 
@@ -91,6 +107,7 @@ impl Drop for Lane {
 }
 
 trait Call: Send {
+    fn is_awaited(&self) -> bool;
     fn run(&mut self, session: &mut Session) -> rusqlite::Result<()>;
     fn fail(&mut self, error: Error);
     fn answer(self: Box<Self>);
@@ -112,6 +129,10 @@ where
         Ok(())
     }
 
+    fn is_awaited(&self) -> bool {
+        !self.reply.is_closed()
+    }
+
     fn fail(&mut self, error: Error) {
         self.outcome = Some(Err(error));
     }
@@ -130,6 +151,40 @@ struct Worker {
     group: Vec<Box<dyn Call>>,
 }
 
+/// Why a transaction did not happen.
+enum Failure {
+    /// A call failed inside SQLite; its neighbours may be right.
+    Call(rusqlite::Error),
+    /// The transaction itself failed, or the disk did: so would any other now.
+    Whole(rusqlite::Error),
+    /// The code panicked.
+    Panic,
+}
+
+impl Failure {
+    fn of_call(error: rusqlite::Error) -> Self {
+        let everybody = [
+            ErrorCode::DatabaseBusy,
+            ErrorCode::DatabaseLocked,
+            ErrorCode::DiskFull,
+            ErrorCode::SystemIoFailure,
+            ErrorCode::CannotOpen,
+            ErrorCode::OutOfMemory,
+        ];
+        match error.sqlite_error_code() {
+            Some(code) if everybody.contains(&code) => Self::Whole(error),
+            _ => Self::Call(error),
+        }
+    }
+
+    fn to_error(&self) -> Error {
+        match self {
+            Self::Call(error) | Self::Whole(error) => from_sqlite(error),
+            Self::Panic => Error::new(ErrorKind::Internal, "the embedded store panicked"),
+        }
+    }
+}
+
 impl Worker {
     fn run(mut self) {
         loop {
@@ -144,53 +199,68 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.group.extend(self.inbox.try_iter().take(GROUP - 1));
-            if !self.work(sweep) {
+            let goes_on = self.work() && (!sweep || self.sweep());
+            if !goes_on {
                 return;
             }
         }
     }
 
     /// Runs a group and answers it. Returns whether the lane can go on.
-    fn work(&mut self, sweep: bool) -> bool {
+    fn work(&mut self) -> bool {
         let mut group = std::mem::take(&mut self.group);
-        let together = self.transaction(|session| {
-            group.iter_mut().try_for_each(|call| call.run(session))?;
-            if sweep { session.sweep() } else { Ok(()) }
-        });
+        // Nobody waits for the calls of clients that have gone.
+        group.retain(|call| call.is_awaited());
         let mut goes_on = true;
-        match together {
-            Ok(()) => {}
-            Err(error) if self.session.can_roll_back() => self.run_each(&mut group, &error),
-            Err(error) => {
-                tracing::error!(%error, "the store in memory is broken and ends");
-                group.iter_mut().for_each(|call| call.fail(closed()));
-                goes_on = false;
+        if !group.is_empty() {
+            let together =
+                self.transaction(|session| group.iter_mut().try_for_each(|call| call.run(session)));
+            goes_on = together.is_ok() || self.session.can_roll_back();
+            match together {
+                Ok(()) => {}
+                Err(Failure::Call(_)) if goes_on => {
+                    for call in &mut group {
+                        if let Err(failure) = self.transaction(|session| call.run(session)) {
+                            call.fail(failure.to_error());
+                        }
+                    }
+                }
+                Err(failure) => group
+                    .iter_mut()
+                    .for_each(|call| call.fail(failure.to_error())),
             }
         }
         group.drain(..).for_each(|call| call.answer());
         self.group = group;
+        if !goes_on {
+            tracing::error!("the store in memory is broken and ends");
+        }
         goes_on
     }
 
-    /// Runs every call of a group that failed in a transaction of its own.
-    fn run_each(&mut self, group: &mut [Box<dyn Call>], error: &rusqlite::Error) {
-        if group.is_empty() {
-            tracing::error!(%error, "cannot sweep the embedded store");
-            std::thread::sleep(IDLE);
-        }
-        for call in group {
-            if let Err(error) = self.transaction(|session| call.run(session)) {
-                call.fail(from_sqlite(error));
-            }
-        }
+    /// Sweeps for a moment. Returns whether the lane can go on.
+    fn sweep(&mut self) -> bool {
+        let Err(failure) = self.transaction(Session::sweep) else {
+            return true;
+        };
+        let error = failure.to_error();
+        tracing::error!(%error, "cannot sweep the embedded store");
+        std::thread::sleep(IDLE);
+        self.session.can_roll_back()
     }
 
     fn transaction(
         &mut self,
         work: impl FnOnce(&mut Session) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<()> {
-        self.session.begin()?;
-        let done = work(&mut self.session).and_then(|()| self.session.finish());
+    ) -> Result<(), Failure> {
+        let session = &mut self.session;
+        session.begin().map_err(Failure::Whole)?;
+        // A panic is one call's fault: the connection is rolled back, and what was remembered is forgotten.
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            work(session).map_err(Failure::of_call)?;
+            session.finish().map_err(Failure::Whole)
+        }))
+        .unwrap_or(Err(Failure::Panic));
         if done.is_err() && self.session.can_roll_back() {
             self.session.roll_back();
         }

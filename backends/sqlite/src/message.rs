@@ -52,7 +52,9 @@ fn insert(
             remove_row(session, stream, old.row, old.hold)?;
             insert_row(session, row, message, now)
         }
-        _ => Ok(false),
+        Some(_) => Ok(false),
+        // Then it was the row number that is taken, which the counters rule out.
+        None => Err(rusqlite::Error::StatementChangedRows(0)),
     }
 }
 
@@ -113,19 +115,29 @@ const LIST_FREE: &str = concat!(
      WHERE m.hold = 0 AND m.at > ? AND m.at <= ? ORDER BY m.at"
 );
 
-/// Free messages, delayed ones (?6: all of them, or only those that have become due), and those whose claim has ended:
-/// the first of each, then the first of all.
-const LIST_UNCLAIMED: &str = concat!(
-    "SELECT ", columns!("NULL"), " FROM message m WHERE m.at IN (
-         SELECT at FROM (SELECT at FROM message INDEXED BY message_by_hold
-             WHERE hold = 0 AND at > ?1 AND at <= ?2 AND expires > ?3 AND client IS NOT ?4 ORDER BY at LIMIT ?5)
-         UNION ALL SELECT at FROM (SELECT at FROM message INDEXED BY message_by_hold
-             WHERE hold = -1 AND at > ?1 AND at <= ?2 AND expires > ?3 AND client IS NOT ?4 AND (?6 OR due <= ?3)
-             ORDER BY at LIMIT ?5)
-         UNION ALL SELECT at FROM (SELECT h.at FROM claim CROSS JOIN message h INDEXED BY message_by_hold
-             ON h.hold = claim.no WHERE claim.expires <= ?3 AND h.at > ?1 AND h.at <= ?2 AND h.expires > ?3
-             AND h.client IS NOT ?4 ORDER BY h.at LIMIT ?5))
-     ORDER BY m.at LIMIT ?5"
+/// Free messages, and of two more kinds the first of each, then the first of all: delayed ones (all of them, or those
+/// that have become due), and those whose claim has ended.
+macro_rules! list_unclaimed {
+    ($delayed:literal) => {
+        concat!(
+            "SELECT ", columns!("NULL"), " FROM message m WHERE m.at IN (
+                SELECT at FROM (SELECT at FROM message INDEXED BY message_by_hold
+                    WHERE hold = 0 AND at > ?1 AND at <= ?2 AND expires > ?3 AND client IS NOT ?4 ORDER BY at LIMIT ?5)
+                UNION ALL SELECT at FROM (SELECT h.at FROM ", $delayed, "
+                    AND h.at > ?1 AND h.at <= ?2 AND h.expires > ?3 AND h.client IS NOT ?4 ORDER BY h.at LIMIT ?5)
+                UNION ALL SELECT at FROM (SELECT h.at FROM claim CROSS JOIN message h INDEXED BY message_by_hold
+                    ON h.hold = claim.no WHERE claim.expires <= ?3 AND h.at > ?1 AND h.at <= ?2 AND h.expires > ?3
+                    AND h.client IS NOT ?4 ORDER BY h.at LIMIT ?5))
+             ORDER BY m.at LIMIT ?5"
+        )
+    };
+}
+
+const LIST_WITH_DELAYED: &str =
+    list_unclaimed!("message h INDEXED BY message_by_hold WHERE h.hold = -1");
+
+const LIST_WITH_DUE: &str = list_unclaimed!(
+    "delay CROSS JOIN message h ON h.at = delay.at WHERE delay.due <= ?3 AND h.hold = -1"
 );
 
 /// Everything, with or without delayed messages.
@@ -151,20 +163,21 @@ pub(crate) fn list(
     if quiet && !selection.include_claimed {
         return Ok(Ok(list_free(session, &stream, after, selection, now)?));
     }
-    let sql = if selection.include_claimed {
-        LIST_ALL
-    } else {
-        LIST_UNCLAIMED
+    let sql = match (selection.include_claimed, selection.include_delayed) {
+        (true, _) => LIST_ALL,
+        (false, true) => LIST_WITH_DELAYED,
+        (false, false) => LIST_WITH_DUE,
     };
     let mut statement = session.statement(sql)?;
-    let mut rows = statement.query(params![
-        after,
-        stream.rows().end(),
-        now.0,
-        selection.not_from.as_ref().map(Column),
-        i64::try_from(selection.limit).unwrap_or(i64::MAX),
-        selection.include_delayed,
-    ])?;
+    statement.raw_bind_parameter(1, after)?;
+    statement.raw_bind_parameter(2, stream.rows().end())?;
+    statement.raw_bind_parameter(3, now.0)?;
+    statement.raw_bind_parameter(4, selection.not_from.as_ref().map(Column))?;
+    statement.raw_bind_parameter(5, i64::try_from(selection.limit).unwrap_or(i64::MAX))?;
+    if selection.include_claimed {
+        statement.raw_bind_parameter(6, selection.include_delayed)?;
+    }
+    let mut rows = statement.raw_query();
     let mut page = Page::default();
     while let Some(row) = rows.next()? {
         page.marker = Some(Marker::Arrival(row.get::<_, i64>(0)?.unsigned_abs()));
@@ -417,14 +430,28 @@ impl Head {
         fit: impl Fn(&Message) -> bool,
     ) -> rusqlite::Result<Option<(Stream, Self)>> {
         crate::sweep::release_all(session, now)?;
-        crate::sweep::expire(session, now)?;
-        let Some(stream) = session.stream(queue)? else {
+        let Some(mut stream) = session.stream(queue)? else {
             return Ok(None);
         };
+        let head = Self::read(session, &stream, now, limit, fit)?;
+        // What was passed has expired and stays so: the next call begins behind it.
+        let first = head.taken.iter().map(|(row, _)| *row);
+        let first = first.chain(head.refused.iter().map(|(row, _)| *row)).min();
+        stream.floor = first.map_or(stream.last_row(), |row| row - 1);
+        session.set_floor(stream.no, stream.floor);
+        Ok(Some((stream, head)))
+    }
+
+    fn read(
+        session: &Session,
+        stream: &Stream,
+        now: Timestamp,
+        limit: usize,
+        fit: impl Fn(&Message) -> bool,
+    ) -> rusqlite::Result<Self> {
         let mut head = Self::default();
         let mut statement = session.statement(HEAD)?;
-        let (first, last) = stream.rows().into_inner();
-        let mut rows = statement.query([first, last, now.0])?;
+        let mut rows = statement.query([stream.first_row(), *stream.rows().end(), now.0])?;
         while head.taken.len() < limit
             && head.refused.len() < Self::REFUSED
             && let Some(row) = rows.next()?
@@ -436,6 +463,6 @@ impl Head {
                 head.refused.push((row.get(0)?, message.id));
             }
         }
-        Ok(Some((stream, head)))
+        Ok(head)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use isimud_contract::{Error, ErrorKind, Result};
 use rusqlite::config::DbConfig;
@@ -15,6 +16,9 @@ const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
 
 /// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.
 const APPLICATION_ID: i64 = 0x4973_696d;
+
+/// How long another program, a backup say, may hold the file before calls are answered that it is locked.
+const BUSY: Duration = Duration::from_secs(2);
 
 /// Statements that a connection keeps prepared.
 const STATEMENTS: usize = 64;
@@ -30,9 +34,9 @@ pub(crate) struct Connections {
 
 pub(crate) fn open(config: &Config) -> Result<Connections> {
     let Place::File(path) = &config.place else {
-        let mut writer = Connection::open_in_memory().map_err(from_sqlite)?;
-        prepare(&mut writer, config).map_err(from_sqlite)?;
-        migrate(&mut writer)?;
+        let mut writer = Connection::open_in_memory().map_err(failed)?;
+        prepare(&mut writer, config).map_err(failed)?;
+        migrate(&mut writer, 0)?;
         return Ok(Connections {
             writer,
             readers: Vec::new(),
@@ -45,16 +49,22 @@ pub(crate) fn open(config: &Config) -> Result<Connections> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut connection = Connection::open_with_flags(path, flags)?;
+        Connection::open_with_flags(path, flags)
+    };
+    let mut writer = open().map_err(failed).map_err(at)?;
+    // Before anything that writes: a file that is not ours stays as it is.
+    let version = identify(&writer).map_err(at)?;
+    prepare(&mut writer, config).map_err(failed).map_err(at)?;
+    migrate(&mut writer, version).map_err(at)?;
+    let reader = |_| {
+        let mut connection = open()?;
         prepare(&mut connection, config)?;
         Ok(connection)
     };
-    let mut writer = open().map_err(from_sqlite).map_err(at)?;
-    migrate(&mut writer).map_err(at)?;
     let readers = (0..config.readers)
-        .map(|_| open())
+        .map(reader)
         .collect::<rusqlite::Result<_>>()
-        .map_err(from_sqlite)
+        .map_err(failed)
         .map_err(at)?;
     Ok(Connections {
         writer,
@@ -93,8 +103,13 @@ fn lock(path: &Path) -> Result<File> {
     }
 }
 
+fn failed(error: rusqlite::Error) -> Error {
+    from_sqlite(&error)
+}
+
 fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    connection.busy_timeout(BUSY)?;
     // A plan does not depend on the values bound, so that a statement is compiled once and not for every call.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     let synchronous = match config.synchronous {
@@ -116,16 +131,17 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()>
     connection.pragma_update(None, "cache_size", -1024 * i64::from(config.cache_mib))
 }
 
-fn migrate(connection: &mut Connection) -> Result<()> {
+/// The version of a store that is ours; 0 for an empty file.
+fn identify(connection: &Connection) -> Result<usize> {
     let number = |name: &str| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
-            .map_err(from_sqlite)
+            .map_err(failed)
     };
     let (application, version) = (number("application_id")?, number("user_version")?);
     let tables: i64 = connection
         .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(from_sqlite)?;
+        .map_err(failed)?;
     if application != APPLICATION_ID && tables > 0 {
         return Err(Error::new(
             ErrorKind::Invalid,
@@ -133,12 +149,15 @@ fn migrate(connection: &mut Connection) -> Result<()> {
         ));
     }
     let known = MIGRATIONS.len();
-    let done = usize::try_from(version).ok().filter(|done| *done <= known).ok_or_else(|| {
+    usize::try_from(version).ok().filter(|version| *version <= known).ok_or_else(|| {
         let sentence = format!("the embedded store has version {version}, and this server knows versions up to {known}");
         Error::new(ErrorKind::Invalid, sentence)
-    })?;
-    for (at, script) in MIGRATIONS.iter().enumerate().skip(done) {
-        apply(connection, script, at + 1).map_err(from_sqlite)?;
+    })
+}
+
+fn migrate(connection: &mut Connection, version: usize) -> Result<()> {
+    for (at, script) in MIGRATIONS.iter().enumerate().skip(version) {
+        apply(connection, script, at + 1).map_err(failed)?;
     }
     Ok(())
 }
@@ -194,7 +213,9 @@ mod tests {
         Connection::open(&foreign)
             .and_then(|c| c.execute_batch("CREATE TABLE t (x)"))
             .expect("a database");
+        let before = std::fs::read(&foreign).expect("its bytes");
         assert!(refusal(&foreign).contains("another program"));
+        assert_eq!(std::fs::read(&foreign).expect("its bytes"), before);
     }
 
     #[test]

@@ -178,6 +178,13 @@ impl Session {
         self.streams.insert(stream.no, stream);
     }
 
+    /// Keeps where a stream's first free message can stand. It is not written.
+    pub(crate) fn set_floor(&mut self, no: i64, floor: i64) {
+        if let Some(stream) = self.streams.get_mut(&no) {
+            stream.floor = floor;
+        }
+    }
+
     /// Forgets the number of a queue whose stream was purged.
     pub(crate) fn forget(&mut self, queue: &QueueKey, no: i64) {
         self.numbers.remove(queue);

@@ -122,7 +122,8 @@ impl MessageStore for SqliteStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.read(|session| session.statement("SELECT 1")?.query_row([], |_| Ok(Ok(()))))
+        // By the writer: a store that can only be read is not up.
+        self.write(|session| session.statement("SELECT 1")?.query_row([], |_| Ok(Ok(()))))
             .await
     }
 

@@ -29,6 +29,9 @@ pub(crate) struct Stream {
     pub(crate) total: i64,
     /// Those of them that a claim holds, ended claims included until they are swept.
     pub(crate) held: i64,
+    /// No free and live message stands at this row or before it. Kept in memory only, so that what has expired in
+    /// front is walked past once.
+    pub(crate) floor: i64,
 }
 
 impl Stream {
@@ -38,6 +41,7 @@ impl Stream {
             next: row.get(1)?,
             total: row.get(2)?,
             held: row.get(3)?,
+            floor: 0,
         })
     }
 
@@ -45,6 +49,22 @@ impl Stream {
     pub(crate) fn rows(&self) -> RangeInclusive<i64> {
         let first = self.no << ARRIVAL_BITS;
         first..=first | ((1 << ARRIVAL_BITS) - 1)
+    }
+
+    /// Where the first free message can stand.
+    pub(crate) fn first_row(&self) -> i64 {
+        (self.floor + 1).max(*self.rows().start())
+    }
+
+    /// The row of the message that arrived last.
+    pub(crate) fn last_row(&self) -> i64 {
+        *self.rows().start() | (self.next - 1)
+    }
+
+    /// Counts rows that a claim held as free again, the first of them at `first`.
+    pub(crate) fn freed(&mut self, rows: i64, first: i64) {
+        self.held -= rows;
+        self.floor = self.floor.min(first - 1);
     }
 
     /// Takes the row number of the next message.
@@ -82,6 +102,7 @@ pub(crate) fn open(session: &mut Session, queue: &QueueKey) -> rusqlite::Result<
         next: 1,
         total: 0,
         held: 0,
+        floor: 0,
     }))
 }
 
@@ -94,6 +115,9 @@ fn recycle_number(session: &Session, no: i64) -> rusqlite::Result<()> {
                AND NOT EXISTS (SELECT 1 FROM doomed WHERE no = n.no + 1)",
         )?
         .query_row([], |row| row.get(0))?;
+    if free > LAST_NUMBER {
+        return Err(rusqlite::Error::IntegralValueOutOfRange(0, free));
+    }
     session
         .statement("DELETE FROM claim WHERE stream = ?")?
         .execute([free])?;

@@ -3,6 +3,8 @@
 //! Reading never depends on the sweep: every query compares with the clock. The sweep gives messages back to the free
 //! ones, and their room back to the file.
 
+use std::time::{Duration, Instant};
+
 use isimud_contract::Timestamp;
 use rusqlite::params;
 
@@ -13,6 +15,9 @@ use crate::stream::number_of;
 /// Rows that one step touches, at the most (a step may finish the claim that it began).
 const STEP: i64 = 500;
 
+/// How long a sweep may keep calls waiting.
+const MOMENT: Duration = Duration::from_millis(10);
+
 impl Session {
     /// Whether a sweep has work.
     pub(crate) fn something_ended(&self) -> bool {
@@ -20,12 +25,16 @@ impl Session {
         self.ends.release <= now || self.ends.expiry <= now || self.ends.doomed
     }
 
-    /// One bounded step.
+    /// Sweeps for a moment at the most: calls wait meanwhile.
     pub(crate) fn sweep(&mut self) -> rusqlite::Result<()> {
-        let now = self.now();
-        release(self, now)?;
-        expire(self, now)?;
-        bury_doomed(self)
+        let start = Instant::now();
+        while self.something_ended() && start.elapsed() < MOMENT {
+            let now = self.now();
+            release(self, now)?;
+            expire(self, now)?;
+            bury_doomed(self)?;
+        }
+        Ok(())
     }
 }
 
@@ -70,10 +79,10 @@ fn end_claims(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
         if freed >= STEP {
             return Ok(false);
         }
-        let messages = free_all(session, no)?;
-        freed += messages;
+        let (rows, first) = free_all(session, no)?;
+        freed += rows;
         if let Some(mut stream) = session.stream_by_number(stream)? {
-            stream.held -= messages;
+            stream.freed(rows, first);
             session.put_stream(stream);
         }
     }
@@ -96,6 +105,9 @@ fn end_delays(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
         session
             .statement("DELETE FROM delay WHERE due = ? AND at = ?")?
             .execute([due, at])?;
+        if let Some(stream) = session.stream_by_number(number_of(*at))? {
+            session.set_floor(stream.no, stream.floor.min(at - 1));
+        }
     }
     let left = session
         .statement("SELECT EXISTS (SELECT 1 FROM delay)")?
@@ -105,7 +117,7 @@ fn end_delays(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
 }
 
 /// Deletes messages whose life has ended.
-pub(crate) fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
+fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
     if session.ends.expiry > now.0 {
         return Ok(());
     }
@@ -147,7 +159,7 @@ fn bury_doomed(session: &mut Session) -> rusqlite::Result<()> {
     let removed = session
         .statement(
             "DELETE FROM message WHERE at IN
-             (SELECT at FROM message WHERE at >= ?1 << 40 AND at < (?1 + 1) << 40 ORDER BY at LIMIT ?2)",
+             (SELECT at FROM message WHERE at BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775 ORDER BY at LIMIT ?2)",
         )?
         .execute([no, STEP])?;
     if i64::try_from(removed).is_ok_and(|removed| removed < STEP) {

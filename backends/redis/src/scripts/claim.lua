@@ -10,19 +10,19 @@ if not settle(here) then return false end
 local claim, ttl, grace, limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, new_life = tonumber(ARGV[6]), tonumber(ARGV[7])
 
-local taken = { ids = {}, ranks = {}, marks = {} }
-local worn = { ids = {}, ranks = {}, marks = {} }
+local taken = { ids = {}, ranks = {}, marks = {}, dues = {} }
+local worn = { ids = {}, ranks = {}, marks = {}, dues = {} }
 
+-- Puts messages under a claim, and notes what becomes of them.
 local function hold(claim, ttl, which, shown, counted)
   local held, marks = {}, {}
   for at, id in ipairs(which.ids) do
     local old, count = read_mark(which.marks[at])
     local new = shown[at] or 0
     if new == 0 then new = old end
-    held[#held + 1] = which.ranks[at]
-    held[#held + 1] = id
-    marks[#marks + 1] = id
-    marks[#marks + 1] = struct.pack('>dI4', new, count + counted) .. claim
+    which.marks[at] = struct.pack('>dI4', new, count + counted) .. claim
+    held[at * 2 - 1], held[at * 2] = which.ranks[at], id
+    marks[at * 2 - 1], marks[at * 2] = id, which.marks[at]
   end
   each('ZADD', here.held, held)
   each('HSET', here.mark, marks)
@@ -62,15 +62,17 @@ end
 
 local answer = { now, #taken.ids }
 if #taken.ids > 0 then
-  hold(claim, ttl, taken, outlive(here, taken.ids, ttl, grace), most and 1 or 0)
-  show(answer, here, taken.ids, taken.ranks)
+  local shown
+  taken.ends, shown = outlive(here, taken.ids, ttl, grace)
+  hold(claim, ttl, taken, shown, most and 1 or 0)
+  show(answer, here, taken.ids, taken)
 end
 if #worn.ids > 0 then
   if KEYS[9] then
     bury(queue_at(9))
   else
     hold(ARGV[8], tonumber(ARGV[9]), worn, {}, 0)
-    show(answer, here, worn.ids, worn.ranks)
+    show(answer, here, worn.ids, worn)
   end
 end
 return answer

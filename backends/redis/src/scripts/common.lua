@@ -88,13 +88,13 @@ local function take_ranks(queue, count)
   return last - count
 end
 
--- Deletes messages, wherever they stand, and returns how many there were.
-local function drop(queue, ids)
+-- Deletes messages and returns how many there were. They stand in one order, or wherever it may be.
+local function drop(queue, ids, order)
   if #ids == 0 then return 0 end
   local dropped = each('HDEL', queue.data, ids)
   each('HDEL', queue.mark, ids)
   each('ZREM', queue.time, named('x', ids))
-  if each('ZREM', queue.free, ids) < dropped then
+  if each('ZREM', order or queue.free, ids) < dropped and not order then
     each('ZREM', queue.held, ids)
     if each('ZREM', queue.wait, ids) > 0 then each('ZREM', queue.time, named('d', ids)) end
   end
@@ -168,7 +168,7 @@ local function settle(queue)
 end
 
 -- Sees to it that messages outlive a claim: one that would end before or with it lives for ttl and grace from now on.
--- Returns the ttl that each shows then, or 0.
+-- Returns when each ends then, and the ttl that it shows from now on, or 0.
 local function outlive(queue, ids, ttl, grace)
   local ends = gather('ZMSCORE', queue.time, named('x', ids))
   local shown, later = {}, {}
@@ -176,12 +176,13 @@ local function outlive(queue, ids, ttl, grace)
     shown[at] = 0
     if ends[at] - now <= ttl then
       shown[at] = ttl + grace
-      later[#later + 1] = now + ttl + grace
+      ends[at] = now + ttl + grace
+      later[#later + 1] = ends[at]
       later[#later + 1] = 'x' .. ids[at]
     end
   end
   each('ZADD', queue.time, later)
-  return shown
+  return ends, shown
 end
 
 -- Writes a claim's record.
@@ -190,21 +191,23 @@ local function write_claim(queue, claim, ttl, ids)
   call('ZADD', queue.time, now + ttl, 'c' .. claim)
 end
 
--- Appends messages to an answer, six values each: id, rank, value, end of life, mark, when it is due.
-local function show(answer, queue, ids, ranks)
+-- Appends messages to an answer, six values each: id, rank, value, end of life, mark, when it is due. What the caller
+-- knows of them need not be read: `ranks` (else 0), `ends`, `marks`, and `dues`, which only delayed ones have.
+local function show(answer, queue, ids, known)
   local values = gather('HMGET', queue.data, ids)
-  local ends = gather('ZMSCORE', queue.time, named('x', ids))
-  local marks = gather('HMGET', queue.mark, ids)
-  local dues = call('EXISTS', queue.wait) == 1 and gather('ZMSCORE', queue.time, named('d', ids)) or {}
+  local ends = known.ends or gather('ZMSCORE', queue.time, named('x', ids))
+  local marks = known.marks or gather('HMGET', queue.mark, ids)
+  local dues = known.dues or gather('ZMSCORE', queue.time, named('d', ids))
+  local ranks = known.ranks or {}
   local size = #answer
   for at = 1, #ids do
     if values[at] then
       answer[size + 1] = ids[at]
-      answer[size + 2] = ranks and ranks[at] or '0'
+      answer[size + 2] = ranks[at] or 0
       answer[size + 3] = values[at]
-      answer[size + 4] = ends[at] or '0'
+      answer[size + 4] = ends[at] or 0
       answer[size + 5] = marks[at] or ''
-      answer[size + 6] = dues[at] or '0'
+      answer[size + 6] = dues[at] or 0
       size = size + 6
     end
   end

@@ -30,4 +30,4 @@ if guard ~= 'any' then
     end
   end
 end
-return drop(here, ids)
+return drop(here, ids, guard == 'held' and here.held)

@@ -9,4 +9,5 @@ if not settle(here) then return false end
 local record = call('HGET', here.claim, ARGV[2])
 if not record then return { now } end
 local ttl, renewed = struct.unpack('>dd', record)
-return show({ now, ttl, renewed }, here, (members(here, ARGV[2])))
+local ids, marks = members(here, ARGV[2])
+return show({ now, ttl, renewed }, here, ids, { marks = marks, dues = {} })

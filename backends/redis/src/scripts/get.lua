@@ -7,4 +7,4 @@
 if not settle(here) then return false end
 local ids = {}
 for at = 2, #ARGV do ids[at - 1] = ARGV[at] end
-return show({ now }, here, ids)
+return show({ now }, here, ids, {})

@@ -90,4 +90,5 @@ if own ~= '' then
   end
   ids, ranks = others, their_ranks
 end
-return show(answer, here, ids, ranks)
+local delayed = string.find(which, 'd', 1, true)
+return show(answer, here, ids, { ranks = ranks, dues = not delayed and {} or nil })

@@ -11,7 +11,8 @@ for at = 1, #head, 2 do
   ids[#ids + 1] = head[at]
   ranks[#ranks + 1] = head[at + 1]
 end
-local answer = show({ now }, here, ids, ranks)
+local answer = show({ now }, here, ids, { ranks = ranks, dues = {} })
+-- They have left `free` already.
 each('HDEL', here.data, ids)
 each('HDEL', here.mark, ids)
 each('ZREM', here.time, named('x', ids))

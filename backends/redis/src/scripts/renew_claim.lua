@@ -8,7 +8,7 @@ if not settle(here) then return false end
 local claim, ttl, grace = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if call('HEXISTS', here.claim, claim) == 0 then return 0 end
 local ids, marks = members(here, claim)
-local shown = outlive(here, ids, ttl, grace)
+local _, shown = outlive(here, ids, ttl, grace)
 for at, id in ipairs(ids) do
   if shown[at] > 0 then
     local _, count = read_mark(marks[at])

@@ -1,0 +1,78 @@
+//! A script, and a call of it to be.
+
+use isimud_contract::MessageId;
+use redis::{Cmd, Script};
+
+use crate::config::Time;
+use crate::keys::Keys;
+
+/// A script's text and its digest.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) text: &'static str,
+    pub(crate) digest: String,
+}
+
+impl Source {
+    pub(crate) fn new(text: &'static str) -> Self {
+        Self {
+            text,
+            digest: Script::new(text).get_hash().to_owned(),
+        }
+    }
+}
+
+/// A call to be: a script and what it is about.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) source: &'static Source,
+    pub(crate) command: Cmd,
+}
+
+impl Call {
+    pub(crate) fn new<K: AsRef<str>>(source: &'static Source, keys: &[&[K]]) -> Self {
+        let mut command = redis::cmd("EVALSHA");
+        let count: usize = keys.iter().map(|keys| keys.len()).sum();
+        command.arg(source.digest.as_str()).arg(count);
+        for key in keys.iter().copied().flatten() {
+            command.arg(key.as_ref());
+        }
+        Self { source, command }
+    }
+
+    pub(crate) fn on_queue(source: &'static Source, time: &Time, keys: &Keys) -> Self {
+        Self::new(source, &[keys.all()]).clock(time)
+    }
+
+    pub(crate) fn clock(mut self, time: &Time) -> Self {
+        use std::sync::atomic::Ordering;
+        match time {
+            Time::Server => self.command.arg(0),
+            Time::Ahead(offset) => self.command.arg(offset.load(Ordering::SeqCst)),
+            Time::Other(clock) => self.command.arg(format!("@{}", clock.now().0)),
+        };
+        self
+    }
+
+    pub(crate) fn bytes(mut self, bytes: &[u8]) -> Self {
+        self.command.arg(bytes);
+        self
+    }
+
+    pub(crate) fn float(mut self, number: f64) -> Self {
+        self.command.arg(number);
+        self
+    }
+
+    pub(crate) fn number(mut self, number: usize) -> Self {
+        self.command.arg(number);
+        self
+    }
+
+    pub(crate) fn ids(mut self, ids: &[MessageId]) -> Self {
+        for id in ids {
+            self.command.arg(id.0.as_bytes());
+        }
+        self
+    }
+}

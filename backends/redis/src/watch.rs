@@ -1,0 +1,66 @@
+//! What other servers changed, told at once: so that a server may remember queue records and not ask for each message.
+//!
+//! Every change of a record is published by the script that makes it. A listener that has lost its connection knows that
+//! it may have missed something, and says so when it is lost and when it is back. A connection that died without a word
+//! is found out by asking now and then.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use isimud_contract::QueueKey;
+use redis::{ErrorKind, RedisError, RedisResult};
+
+use crate::connect::Connector;
+use crate::keys::parse_tag;
+
+/// What is called with a queue whose record has changed or gone, and with `None` when changes may have been missed.
+pub(crate) type Forget = Arc<dyn Fn(Option<&QueueKey>) + Send + Sync>;
+
+/// How long a silent connection is trusted, and how long it may take to answer then.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Between two attempts to listen.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Listens for ever.
+pub(crate) async fn run(mut connector: Connector, channel: String, forget: Forget) {
+    loop {
+        if let Err(error) = listen(&mut connector, &channel, &forget).await {
+            tracing::debug!(%error, "changes of queues are not heard");
+        }
+        forget(None);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Listens until the connection is lost.
+async fn listen(connector: &mut Connector, channel: &str, forget: &Forget) -> RedisResult<()> {
+    let patience = connector.patience();
+    let listener = within(patience, connector.pubsub()).await?;
+    let (mut ask, mut hear) = listener.split();
+    within(patience, ask.subscribe(channel)).await?;
+    // What was remembered so far may have changed before.
+    forget(None);
+    loop {
+        match tokio::time::timeout(SILENCE, hear.next()).await {
+            Ok(Some(change)) => {
+                let tag = std::str::from_utf8(change.get_payload_bytes()).unwrap_or_default();
+                forget(parse_tag(tag).as_ref());
+            }
+            Ok(None) => return Ok(()),
+            Err(_) => within(SILENCE, ask.ping::<redis::Value>())
+                .await
+                .map(drop)?,
+        }
+    }
+}
+
+async fn within<T>(
+    patience: Duration,
+    work: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    tokio::time::timeout(patience, work)
+        .await
+        .unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "no answer in time"))))
+}

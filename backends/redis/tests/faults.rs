@@ -1,0 +1,421 @@
+//! What happens when Redis is killed, held up, full, demoted or replaced, and that it mends without a restart of ours.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step fails its trial, and says so at that line"
+)]
+
+mod servers;
+
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use isimud_contract::{
+    ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, MessageStore, Metadata,
+    ProjectId, QueueKey, QueueName, Queues, Result,
+};
+use isimud_redis::{Config, RedisStore};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use servers::{Server, Servers};
+use uuid::Uuid;
+
+type Check = fn(Servers) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+fn main() -> ExitCode {
+    macro_rules! trials {
+        ($($start:ident: $($name:ident)+;)*) => {
+            vec![$($(trial(stringify!($name), Servers::$start, |servers| Box::pin($name(servers))),)+)*]
+        };
+    }
+    let trials = trials! {
+        single:
+            a_killed_server_is_unavailable_until_it_is_back
+            a_server_that_hangs_is_unavailable_in_time
+            a_full_server_is_unavailable_and_keeps_no_half_post
+            a_replica_is_unavailable_until_it_is_a_master_again
+            a_server_held_up_by_a_script_is_unavailable
+            a_key_of_somebody_else_is_an_internal_error
+            a_server_that_forgets_scripts_is_told_them_again
+            a_store_opens_while_the_server_is_down
+            posts_without_their_replicas_are_unavailable
+            what_ends_in_a_forgotten_queue_is_swept
+            a_change_of_a_queue_is_heard_by_the_other_server;
+        always:
+            nothing_acknowledged_is_lost_in_a_crash
+            two_stores_share_one_server;
+        sentinel:
+            a_failover_is_survived;
+    };
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn trial(
+    name: &'static str,
+    start: fn() -> std::result::Result<Servers, String>,
+    check: Check,
+) -> Trial {
+    Trial::ignorable_test(name, move || {
+        let servers = match start() {
+            Ok(servers) => servers,
+            Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
+                return Err(Failed::from(why));
+            }
+            Err(why) => return Ok(Completion::ignored_with(why)),
+        };
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?
+            .block_on(check(servers));
+        Ok(Completion::Completed)
+    })
+}
+
+const TIMEOUT: Duration = Duration::from_millis(600);
+/// How much longer than its time-out a call may take on a busy machine.
+const SLACK: Duration = Duration::from_millis(400);
+
+fn open(servers: &Servers, options: &str) -> Arc<RedisStore> {
+    let uri = servers
+        .uri("faults:")
+        .replace("timeout_ms=5000", "timeout_ms=600");
+    RedisStore::open(Config::parse(&format!("{uri}{options}")).unwrap()).unwrap()
+}
+
+fn queue(name: &str) -> QueueKey {
+    QueueKey::new(
+        ProjectId::parse("p").unwrap(),
+        QueueName::parse(name).unwrap(),
+    )
+}
+
+fn message() -> Message {
+    let id = MessageId(Uuid::now_v7());
+    Message::new(
+        id,
+        ClientId::Uuid(Uuid::nil()),
+        Duration::from_secs(600),
+        "{}",
+    )
+}
+
+fn lease() -> Lease {
+    Lease {
+        id: ClaimId(Uuid::now_v7()),
+        ttl: Duration::from_secs(300),
+        grace: Duration::ZERO,
+        dead_letter: None,
+    }
+}
+
+async fn post_one(store: &RedisStore) -> Result<MessageId> {
+    let message = message();
+    let id = message.id;
+    store.post(&queue("q"), vec![message]).await.map(|()| id)
+}
+
+async fn free(store: &RedisStore) -> u64 {
+    store.stats(&queue("q")).await.unwrap().free
+}
+
+/// Every call is refused, each within the time-out.
+async fn assert_unavailable(store: &RedisStore) {
+    let q = queue("q");
+    for _ in 0..3 {
+        let begun = Instant::now();
+        let refusals: [Error; 2] = [
+            post_one(store).await.unwrap_err(),
+            store.claim(&q, &lease(), 1).await.unwrap_err(),
+        ];
+        assert!(
+            begun.elapsed() < 2 * (TIMEOUT + SLACK),
+            "{:?}",
+            begun.elapsed()
+        );
+        for refusal in refusals {
+            assert_eq!(refusal.kind(), ErrorKind::Unavailable, "{refusal}");
+        }
+    }
+}
+
+/// Posts until that works again.
+async fn recovered(store: &RedisStore) -> MessageId {
+    let begun = Instant::now();
+    loop {
+        match post_one(store).await {
+            Ok(id) => return id,
+            Err(error) if begun.elapsed() > Duration::from_secs(20) => {
+                panic!("it never works again: {error}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+async fn a_killed_server_is_unavailable_until_it_is_back(servers: Servers) {
+    let store = open(&servers, "");
+    post_one(&store).await.unwrap();
+    servers.get(0).kill();
+    assert_unavailable(&store).await;
+    assert!(store.find_queue(&queue("q")).await.is_err());
+    servers.get(0).start_again().unwrap();
+    recovered(&store).await;
+    assert_eq!(free(&store).await, 2);
+}
+
+async fn a_server_that_hangs_is_unavailable_in_time(servers: Servers) {
+    let store = open(&servers, "");
+    post_one(&store).await.unwrap();
+    servers.get(0).signal("-STOP").unwrap();
+    assert_unavailable(&store).await;
+    servers.get(0).signal("-CONT").unwrap();
+    recovered(&store).await;
+}
+
+async fn a_full_server_is_unavailable_and_keeps_no_half_post(servers: Servers) {
+    let store = open(&servers, "");
+    post_one(&store).await.unwrap();
+    let server = servers.get(0);
+    server
+        .wait_until("CONFIG SET maxmemory 1000", "OK")
+        .unwrap();
+    let refusal = store.post(&queue("q"), vec![message(), message()]).await;
+    assert_eq!(refusal.unwrap_err().kind(), ErrorKind::Unavailable);
+    server.wait_until("CONFIG SET maxmemory 0", "OK").unwrap();
+    assert_eq!(free(&store).await, 1);
+    recovered(&store).await;
+}
+
+async fn a_replica_is_unavailable_until_it_is_a_master_again(servers: Servers) {
+    let store = open(&servers, "");
+    post_one(&store).await.unwrap();
+    let server = servers.get(0);
+    server.wait_until("REPLICAOF 127.0.0.1 1", "OK").unwrap();
+    assert_unavailable(&store).await;
+    server.wait_until("REPLICAOF NO ONE", "OK").unwrap();
+    recovered(&store).await;
+}
+
+async fn a_server_held_up_by_a_script_is_unavailable(servers: Servers) {
+    let store = open(&servers, "");
+    post_one(&store).await.unwrap();
+    let server = servers.get(0);
+    server
+        .wait_until("CONFIG SET busy-reply-threshold 50", "OK")
+        .unwrap();
+    // The answer never comes; the script runs on.
+    server.command("EVAL \"while true do end\" 0").unwrap_err();
+    assert_unavailable(&store).await;
+    server.wait_until("SCRIPT KILL", "OK").unwrap();
+    recovered(&store).await;
+}
+
+async fn a_key_of_somebody_else_is_an_internal_error(servers: Servers) {
+    let store = open(&servers, "");
+    let server = servers.get(0);
+    server.command("SET faults:{p/q}d mine").unwrap();
+    let refusal = post_one(&store).await.unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Internal, "{refusal}");
+}
+
+async fn a_server_that_forgets_scripts_is_told_them_again(servers: Servers) {
+    for options in ["", "&wait_replicas=0"] {
+        let store = open(&servers, options);
+        post_one(&store).await.unwrap();
+        servers.get(0).command("SCRIPT FLUSH").unwrap();
+        post_one(&store).await.unwrap();
+    }
+}
+
+async fn a_store_opens_while_the_server_is_down(servers: Servers) {
+    servers.get(0).kill();
+    let store = open(&servers, "");
+    assert_unavailable(&store).await;
+    servers.get(0).start_again().unwrap();
+    recovered(&store).await;
+    assert!(store.capabilities().durable);
+}
+
+async fn posts_without_their_replicas_are_unavailable(servers: Servers) {
+    let store = open(&servers, "&wait_replicas=1");
+    let refusal = post_one(&store).await.unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Unavailable);
+    let of = format!("127.0.0.1 {}", servers.get(0).port);
+    let replica = Server::start(&["--replicaof", &of]).unwrap();
+    replica
+        .wait_until("INFO replication", "master_link_status:up")
+        .unwrap();
+    recovered(&store).await;
+    servers.get(0).command("SCRIPT FLUSH").unwrap();
+    post_one(&store).await.unwrap();
+}
+
+async fn what_ends_in_a_forgotten_queue_is_swept(servers: Servers) {
+    let store = open(&servers, "");
+    let brief = (0..1_200).map(|_| Message {
+        left: Duration::from_millis(300),
+        ..message()
+    });
+    store.post(&queue("q"), brief.collect()).await.unwrap();
+    let server = servers.get(0);
+    assert!(
+        server
+            .command("HLEN faults:{p/q}d")
+            .unwrap()
+            .contains("1200")
+    );
+    server.wait_until("HLEN faults:{p/q}d", ":0").unwrap();
+    server
+        .wait_until("EXISTS faults:{p/q}t faults:{p/q}f", ":0")
+        .unwrap();
+}
+
+async fn a_change_of_a_queue_is_heard_by_the_other_server(servers: Servers) {
+    let [here, there] = [open(&servers, ""), open(&servers, "")];
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    there
+        .watch(move |queue| tell.send(queue.cloned()).unwrap())
+        .unwrap();
+    let mut next = async || {
+        let wait = tokio::time::timeout(Duration::from_secs(20), told.recv());
+        wait.await.unwrap().unwrap()
+    };
+    assert_eq!(next().await, None, "what was before is unknown");
+    let (q, metadata) = (queue("q"), Metadata::new());
+    assert!(here.create_queue(&q, &metadata).await.unwrap());
+    assert_eq!(next().await.as_ref(), Some(&q));
+    let version = here.find_queue(&q).await.unwrap().unwrap().version;
+    here.update_queue(&q, &metadata, version).await.unwrap();
+    assert_eq!(next().await.as_ref(), Some(&q));
+    here.delete_queue(&q).await.unwrap();
+    assert_eq!(next().await.as_ref(), Some(&q));
+    for lose in [false, true] {
+        if lose {
+            servers.get(0).kill();
+        } else {
+            servers.get(0).signal("-STOP").unwrap();
+        }
+        assert_eq!(next().await, None, "the connection is lost");
+        if lose {
+            servers.get(0).start_again().unwrap();
+        } else {
+            servers.get(0).signal("-CONT").unwrap();
+        }
+        recovered(&here).await;
+        let begun = Instant::now();
+        loop {
+            assert!(
+                begun.elapsed() < Duration::from_secs(20),
+                "nothing is heard"
+            );
+            here.delete_queue(&q).await.unwrap();
+            if next().await.is_some() {
+                break;
+            }
+        }
+        // Let all that is under way arrive.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        while let Ok(Some(_)) = tokio::time::timeout(Duration::from_millis(10), next()).await {}
+    }
+}
+
+/// Keeps posting and deleting, and is killed in the middle.
+async fn nothing_acknowledged_is_lost_in_a_crash(servers: Servers) {
+    let store = open(&servers, "");
+    let server = servers.get(0);
+    let mut expected = HashSet::new();
+    for _ in 0..3 {
+        let posting = (0..16).map(|_| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                while let Ok(id) = post_one(&store).await {
+                    acknowledged.push(id);
+                }
+                acknowledged
+            })
+        });
+        let posting: Vec<_> = posting.collect();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.kill();
+        for worker in posting {
+            expected.extend(worker.await.unwrap());
+        }
+        server.start_again().unwrap();
+        expected.insert(recovered(&store).await);
+    }
+    let ids: Vec<MessageId> = expected.iter().copied().collect();
+    let found = store.get(&queue("q"), &ids).await.unwrap();
+    assert_eq!(found.len(), ids.len(), "acknowledged messages are lost");
+    assert_eq!(
+        store.delete(&queue("q"), &ids, Guard::Free).await.unwrap(),
+        ids.len()
+    );
+}
+
+/// Sixteen workers through two stores: every message is claimed and deleted once.
+async fn two_stores_share_one_server(servers: Servers) {
+    const MESSAGES: usize = 50_000;
+    let stores = [open(&servers, ""), open(&servers, "")];
+    let workers: Vec<_> = (0..16)
+        .map(|at| {
+            let store = Arc::clone(&stores[at % 2]);
+            tokio::spawn(async move {
+                let (q, mut seen) = (queue("q"), Vec::new());
+                let mut idle = 0;
+                while idle < 20 {
+                    let lease = lease();
+                    let Some(claim) = store.claim(&q, &lease, 20).await.unwrap() else {
+                        idle += 1;
+                        tokio::time::sleep(Duration::from_millis(25)).await;
+                        continue;
+                    };
+                    idle = 0;
+                    let ids: Vec<_> = claim.messages.iter().map(|m| m.id).collect();
+                    let guard = Guard::HeldBy(vec![lease.id]);
+                    assert_eq!(store.delete(&q, &ids, guard).await.unwrap(), ids.len());
+                    seen.extend(ids);
+                }
+                seen
+            })
+        })
+        .collect();
+    for batch in 0..MESSAGES / 10 {
+        let messages = (0..10).map(|_| message()).collect();
+        stores[batch % 2].post(&queue("q"), messages).await.unwrap();
+    }
+    let mut seen = Vec::new();
+    for worker in workers {
+        seen.extend(worker.await.unwrap());
+    }
+    assert_eq!(seen.len(), MESSAGES);
+    assert_eq!(seen.into_iter().collect::<HashSet<_>>().len(), MESSAGES);
+}
+
+async fn a_failover_is_survived(servers: Servers) {
+    let store = open(&servers, "&wait_replicas=1");
+    assert!(
+        store
+            .create_queue(&queue("q"), &Metadata::new())
+            .await
+            .unwrap()
+    );
+    let mut acknowledged = Vec::new();
+    for _ in 0..50 {
+        acknowledged.push(post_one(&store).await.unwrap());
+    }
+    servers.get(0).kill();
+    assert_unavailable(&store).await;
+    // The replica takes over, and has none of its own yet.
+    let alone = open(&servers, "");
+    recovered(&alone).await;
+    let found = alone.get(&queue("q"), &acknowledged).await.unwrap();
+    assert_eq!(found.len(), acknowledged.len());
+    let claim = store
+        .claim(&queue("q"), &lease(), 5)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(claim.messages.len(), 5);
+}
