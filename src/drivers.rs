@@ -89,3 +89,59 @@ pub fn check(uri: &str) -> Result<()> {
 pub fn open(uri: &str, clock: Arc<dyn Clock>) -> Result<Backend> {
     (driver(uri)?.open)(uri, clock)
 }
+
+/// A URI as it may be shown: without the passwords in it.
+pub fn shown(uri: &str) -> String {
+    let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let mut shown = match address.split_once("://") {
+        Some((scheme, rest)) => {
+            let (who, place) = rest.rsplit_once('@').unwrap_or(("", rest));
+            match who.split_once(':') {
+                Some((user, _)) => format!("{scheme}://{user}:***@{place}"),
+                None => address.to_owned(),
+            }
+        }
+        None => address.to_owned(),
+    };
+    for (at, option) in query
+        .split('&')
+        .filter(|option| !option.is_empty())
+        .enumerate()
+    {
+        shown.push(if at == 0 { '?' } else { '&' });
+        match option.split_once('=') {
+            Some((key, _)) if key.contains("password") || key.contains("secret") => {
+                shown.push_str(key);
+                shown.push_str("=***");
+            }
+            _ => shown.push_str(option),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_password_is_shown() {
+        for (uri, safe) in [
+            (
+                "sqlite:data/isimud.db?readers=2",
+                "sqlite:data/isimud.db?readers=2",
+            ),
+            (
+                "redis://:geheim@h:1/2?timeout_ms=5",
+                "redis://:***@h:1/2?timeout_ms=5",
+            ),
+            ("rediss://me:a@b:c@h1,h2", "rediss://me:***@h1,h2"),
+            (
+                "redis://h?master=m&sentinel_password=x",
+                "redis://h?master=m&sentinel_password=***",
+            ),
+        ] {
+            assert_eq!(shown(uri), safe);
+        }
+    }
+}

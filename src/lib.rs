@@ -43,7 +43,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
         Some(uri) => drivers::open(uri, clock)?.management,
     };
     let management = management.ok_or_else(|| {
-        let uri = config.management.as_ref().unwrap_or(&config.store);
+        let uri = drivers::shown(config.management.as_ref().unwrap_or(&config.store));
         Error::invalid(format!(
             "queues cannot be kept in '{uri}'; name a management store"
         ))

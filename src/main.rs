@@ -138,7 +138,7 @@ async fn serve_until_told(config: &Config) -> Result<(), Failure> {
             say_stop.send_replace(true);
         }
     });
-    tracing::info!(address = %listener.local_addr()?, store = config.store, "serving");
+    tracing::info!(address = %listener.local_addr()?, store = drivers::shown(&config.store), "serving");
     isimud::serve(config, api, listener, admin, stop).await?;
     tracing::info!("stopped");
     Ok(())

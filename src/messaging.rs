@@ -3,11 +3,12 @@
 //! A transport translates requests into calls of [`Messaging`] and its answers into documents; a store keeps what it
 //! is given. Everything in between is decided here, once.
 //!
-//! What a queue's metadata mean is remembered, so that a request costs one call of a store. A change of the metadata
-//! through this server takes effect at once; the memory is bounded.
+//! What a queue's metadata mean is remembered (`known`), so that a request costs one call of a store. A change of the
+//! metadata takes effect at once through this server, and within a moment through others.
 
 mod checksum;
 mod claims;
+mod known;
 pub mod limits;
 mod messages;
 mod patch;
@@ -18,18 +19,14 @@ mod settings;
 use std::fmt;
 use std::sync::Arc;
 
-use isimud_contract::{ManagementStore, MessageStore, QueueKey, Result};
-use quick_cache::sync::Cache;
+use isimud_contract::{ManagementStore, MessageStore, Result};
 
 pub use claims::Terms;
 pub use messages::{Deletion, Draft, Listing, PostRules};
 
+use self::known::Known;
 use self::limits::Limits;
 use self::seal::Sealer;
-use self::settings::Settings;
-
-/// Queues whose settings are remembered.
-const REMEMBERED: usize = 100_000;
 
 /// The pass phrase that the configuration comes with, as the reference's does.
 const PUBLIC_KEY: &str = "AES256";
@@ -76,7 +73,7 @@ pub struct Messaging {
     /// Encryption would use the key that everybody knows.
     key_is_public: bool,
     flow: Arc<dyn Flow>,
-    known: Cache<QueueKey, Option<Arc<Settings>>>,
+    known: Arc<Known>,
 }
 
 impl fmt::Debug for Messaging {
@@ -90,6 +87,11 @@ impl fmt::Debug for Messaging {
 impl Messaging {
     /// Puts the service together. `Invalid` when there is no encryption key.
     pub fn new(parts: Parts) -> Result<Self> {
+        let known = Arc::new(Known::default());
+        let told = Arc::clone(&known);
+        parts
+            .management
+            .watch(Arc::new(move |queue| told.forget(queue)))?;
         Ok(Self {
             store: parts.store,
             management: parts.management,
@@ -101,7 +103,7 @@ impl Messaging {
                 .is_some_and(|key| key == PUBLIC_KEY),
             sealer: Sealer::new(&parts.encryption_keys)?,
             flow: parts.flow,
-            known: Cache::new(REMEMBERED),
+            known,
         })
     }
 

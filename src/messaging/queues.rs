@@ -121,16 +121,11 @@ impl Messaging {
 
     /// What a queue's metadata mean for its messages; `None` when the queue does not exist.
     pub(super) async fn settings(&self, queue: &QueueKey) -> Result<Option<Arc<Settings>>> {
-        match self.known.get_value_or_guard_async(queue).await {
-            Ok(known) => Ok(known),
-            Err(vacancy) => {
-                let found = self.management.find_queue(queue).await?;
-                let settings = found.map(|record| Arc::new(Settings::read(&record.metadata)));
-                // Refused when the queue was changed meanwhile: then what was read may be old, and is not kept.
-                drop(vacancy.insert(settings.clone()));
-                Ok(settings)
-            }
-        }
+        let read = async || {
+            let found = self.management.find_queue(queue).await?;
+            Ok(found.map(|record| Arc::new(Settings::read(&record.metadata))))
+        };
+        self.known.get(queue, read).await
     }
 
     /// The settings of a queue that is created now if it does not exist.
@@ -143,6 +138,6 @@ impl Messaging {
     }
 
     fn forget(&self, queue: &QueueKey) {
-        self.known.remove(queue);
+        self.known.forget(Some(queue));
     }
 }

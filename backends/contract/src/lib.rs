@@ -43,7 +43,7 @@ pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Resource, Result};
 pub use ids::{ClaimId, ClientId, InvalidName, MessageId, ProjectId, QueueKey, QueueName};
 pub use instrumented::{Instrumented, Observer};
-pub use management::{ManagementStore, Queues};
+pub use management::{Forget, ManagementStore, Queues};
 pub use message::{Checksum, Guard, Marker, Message, Page, Selection};
 pub use queue::{
     Edge, Filter, FilterValue, Metadata, QueueRecord, QueueSelection, Stats, read_metadata,

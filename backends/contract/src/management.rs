@@ -1,6 +1,7 @@
 //! The management contract: what describes queues, apart from their messages.
 
 use std::fmt::Debug;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -10,6 +11,9 @@ use crate::{Metadata, ProjectId, QueueKey, QueueRecord, QueueSelection, Result};
 pub trait ManagementStore: Queues {}
 
 impl<T: Queues> ManagementStore for T {}
+
+/// Is told a queue whose record has changed or gone, or `None` when changes may have been missed.
+pub type Forget = Arc<dyn Fn(Option<&QueueKey>) + Send + Sync>;
 
 /// Keeps the queues of every project and their metadata.
 #[async_trait]
@@ -41,4 +45,8 @@ pub trait Queues: Debug + Send + Sync + 'static {
 
     /// Counts the queues of a project.
     async fn count_queues(&self, project: &ProjectId) -> Result<u64>;
+
+    /// Has `forget` called within a moment after any server changes a queue, so that the caller may remember what it
+    /// read. A store that one server has to itself has nobody to tell of.
+    fn watch(&self, forget: Forget) -> Result<()>;
 }

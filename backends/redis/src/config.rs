@@ -182,6 +182,9 @@ impl Config {
         if self.kind == Kind::Cluster && self.database != 0 {
             return Err(wrong("a cluster has only the database 0"));
         }
+        if self.kind == Kind::Cluster && self.wait_replicas != 0 {
+            return Err(wrong("'wait_replicas' is not for a cluster"));
+        }
         if self.prefix.contains(['{', '}']) {
             return Err(wrong("the prefix has a brace"));
         }
@@ -342,6 +345,7 @@ mod tests {
             "redis://u:secret@h?prefix={",
             "redis://u:secret@h/1?cluster=true",
             "redis://u:secret@h?cluster=true&master=m",
+            "redis://u:secret@h?cluster=true&wait_replicas=1",
         ] {
             let error = Config::parse(uri).unwrap_err();
             assert!(!format!("{error:?}").contains("secret"), "{uri}");

@@ -90,6 +90,7 @@ impl Connector {
         self.client().await?.get_async_pubsub().await
     }
 
+    /// The client follows slots that have moved, and repeats what failed on the way: the only retries there are.
     async fn cluster(&self) -> RedisResult<ClusterConnection> {
         ClusterClientBuilder::new(self.hosts()?)
             .connection_timeout(self.patience())

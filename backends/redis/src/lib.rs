@@ -17,14 +17,14 @@
 //!
 //! | key | type | what is in it | bytes a message |
 //! |---|---|---|---|
-//! | `d` data | hash | id (16 bytes) -> the message as posted, in one packed value (`value`) | 375 + client, with a body of 256 |
-//! | `f` free | zset | ids of free messages, by rank | 100, in one of the three |
+//! | `d` data | hash | id (16 bytes) -> the message as posted, in one packed value (`value`) | 390, with a body of 256 |
+//! | `f` free | zset | ids of free messages, by rank | 130, in one of the three |
 //! | `h` held | zset | ids of claimed messages, by rank | |
 //! | `w` wait | zset | ids of delayed messages, by rank | |
-//! | `t` time | zset | what ends by itself, by its moment: `x` id a life, `d` id a delay, `c` claim | 105, and 105 a delay or claim |
-//! | `m` mark | hash | id -> what changed since the post: ttl shown, claims counted, claim | none; 120 when claimed |
-//! | `c` claim | hash | claim -> ttl, when it was renewed, the ids that it took | 16 while claimed, 100 a claim |
-//! | `r` rank | string | the last rank given | 100 a queue |
+//! | `t` time | zset | what ends by itself, by its moment: `x` id a life, `d` id a delay, `c` claim | 130, and 130 a delay or a claim |
+//! | `m` mark | hash | id -> what changed since the post: ttl shown, claims counted, claim | none; 100 when claimed |
+//! | `c` claim | hash | claim -> ttl, when it was renewed, the ids that it took | 16 while claimed, and 130 a claim |
+//! | `r` rank | string | the last rank given | 70 a queue |
 //!
 //! Beside the queues stand, for each project, `PREFIX{PROJECT}records` (hash: queue name -> version and metadata) and
 //! `PREFIX{PROJECT}names` (zset: the names in order); and for all, `PREFIXsweep:agenda` (zset: queues by when they are
@@ -45,26 +45,28 @@
 //! | purge, remove | the keys are unlinked; the server frees them in the background |
 //! | the clock | the server's, read inside the script |
 //!
-//! **Settling.** Where nothing has ended, it is one look at the head of `time`. Otherwise the script ends up to some 500
-//! lives, delays and claims, and where more are left it answers so and is called again, until the store's time-out. So
-//! every answer is exact to the millisecond, no script holds the server up for long, no script but this step compares
-//! with the clock, and what has ended is walked over once. Where so many messages of one queue end at once that the time-out
-//! is too short to put them in order, its calls are `Unavailable` meanwhile, each having done a part; a post goes on
-//! regardless.
+//! **Settling.** Where nothing has ended, it is one look at the head of `time`. Otherwise the script ends up to some
+//! 500 lives, delays and claims, and where more are left it answers so and is called again, until the store's time-out.
+//! So every answer is exact to the millisecond, no script holds the server up for long, no script but this step
+//! compares with the clock, and what has ended is walked over once. Where so many messages of one queue end at once
+//! that the time-out is too short to put them in order, its calls are `Unavailable` meanwhile, each having done a part;
+//! a post goes on regardless.
 //!
 //! # What holds
 //!
 //! * **One script, one round trip** for each method, O(log n) for each message touched, whatever is claimed, delayed or
 //!   expired. Scripts have their effects whole, also in the log and on replicas. Every key that they touch is in KEYS.
 //! * **Posts are idempotent** by id: a repeated one leaves what is there.
-//! * **One connection**, over which all callers' requests go out together; made again by the next caller when it breaks.
-//!   A call waits no longer than `timeout_ms`, and nothing here repeats one.
+//! * **One connection**, over which all callers' requests go out together, made again by the next caller if it breaks.
+//!   A call waits no longer than `timeout_ms`. Nothing here repeats one, but in a cluster the client follows a moved
+//!   slot, and sends what failed again, up to three times. Every script but that of `pop` may be repeated: a claim that
+//!   is made already is answered with what it took.
 //! * **What an acknowledged post survives** is for the server to say. With `appendonly yes` it survives a killed server
 //!   process, and the capability "durable" is shown; a power cut too with `appendfsync always`, less the last second or
 //!   two with `everysec`. Without `appendonly` it is gone since the last snapshot, and the log of this service warns of
-//!   it, as of any `maxmemory-policy` that deletes messages. Replicas follow a little later, so a failover may lose what
-//!   they had not got; with `wait_replicas=N` a post is acknowledged when N of them have it, and is `Unavailable` (and
-//!   may be there all the same) when they have not within half the time-out.
+//!   it, as of any `maxmemory-policy` that deletes messages. Replicas follow a little later, so a failover may lose
+//!   what they had not got; with `wait_replicas=N` a post is acknowledged when N of them have it, and is `Unavailable`
+//!   (and may be there all the same) when they have not within half the time-out.
 //!
 //! # What is approximate
 //!
@@ -78,17 +80,18 @@
 //!   order of arrival (minted in the same millisecond by two servers, or imported) may be passed over.
 //! * A listing that leaves out the asker's own messages walks past them, and one that needs several steps is not one
 //!   moment. A listing of queues is neither.
+//! * A pop whose answer is lost has taken its messages, as everywhere.
 //! * One claim or pop takes at most 10,000 messages.
-//! * `wait_replicas` holds up the shared connection while it waits, is about posts alone, and is ignored in a cluster.
-//! * If the server's clock is set back, a queue that is removed and made again within that span may take up old markers.
+//! * `wait_replicas` holds up the shared connection while it waits, is about posts alone, and is not for a cluster.
+//! * If the server's clock is set back, a queue that is removed and made again in that span may take up old markers.
 //!
 //! # Roads not taken
 //!
-//! * **A further order of all messages**, for listings with claimed ones: 100 bytes a message, against a merge that only
-//!   such a listing pays for.
+//! * **A further order of all messages**, for listings with claimed ones: 100 bytes a message, against a merge that
+//!   only such a listing pays for.
 //! * **Claim, ttl and counters in the packed value**: each claim and release would write every body again.
-//! * **An expiry of Redis's own** (`EXPIRE`): it needs a key a message, cannot tell the other structures, and statistics
-//!   would have to look at every message.
+//! * **An expiry of Redis's own** (`EXPIRE`): it needs a key a message, cannot tell the other structures, and
+//!   statistics would have to look at every message.
 //! * **Streams**: an idle time belongs to the reader and not to the message, and a release loses the order.
 //! * **Functions** (`FCALL`) in the place of scripts: no faster, Redis 7 only, and to be loaded on every node.
 #![warn(missing_docs)]

@@ -3,7 +3,7 @@
 //! A connection that breaks is made again by the next caller, and the others wait for that one attempt. While attempts
 //! fail, the pause between them grows to a second, and callers in between are told at once. The call that was under way
 //! fails: nobody knows whether it took effect, and the client that repeats it is safe. Nothing here repeats a call, but
-//! for a script that the server did not know.
+//! for a script that the server did not know; in a cluster the client itself does (see `connect`).
 
 use std::fmt;
 use std::future::Future;
@@ -126,7 +126,7 @@ impl Link {
 
     /// Runs a script, and waits for the replicas that are to have its effects.
     pub(crate) async fn run_and_wait(&self, call: Call) -> Result<Value> {
-        if self.wait_replicas == 0 || self.cluster {
+        if self.wait_replicas == 0 {
             return self.run(call).await;
         }
         let patience = self.timeout.as_millis() / 2;

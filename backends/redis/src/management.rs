@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection, Queues, Result,
+    Forget, Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection, Queues, Result,
 };
 use redis::Value;
 use uuid::Uuid;
@@ -85,6 +85,10 @@ impl Queues for RedisStore {
             }
         }
         Ok(found)
+    }
+
+    fn watch(&self, forget: Forget) -> Result<()> {
+        Self::watch(self, move |queue| forget(queue))
     }
 
     async fn count_queues(&self, project: &ProjectId) -> Result<u64> {

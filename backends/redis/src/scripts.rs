@@ -21,7 +21,9 @@ use crate::value::{Answer, encode, millis, number, terms};
 
 macro_rules! scripts {
     ($($name:ident: $($file:literal)+;)*) => {$(
-        static $name: LazyLock<Source> = LazyLock::new(|| Source::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+)));
+        static $name: LazyLock<Source> = LazyLock::new(|| {
+            Source::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+))
+        });
     )*};
 }
 

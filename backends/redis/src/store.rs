@@ -115,8 +115,8 @@ impl RedisStore {
     }
 
     /// Moves messages to a queue that no script can reach together with theirs. Until they are there a claim of their
-    /// own holds them; when this fails half-way, they are free again after [`HAND_OVER`], and the next claim moves them.
-    /// The target takes each only once.
+    /// own holds them; when this fails half-way, they are free again after [`HAND_OVER`], and the next claim moves
+    /// them. The target takes each only once.
     async fn hand_over(
         &self,
         keys: &Keys,

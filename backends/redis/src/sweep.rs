@@ -1,8 +1,8 @@
 //! The sweep: gives back the memory of what has ended in queues that nobody uses any more.
 //!
 //! Nothing depends on it, for every script settles its queue first. A server that posts to a queue enters it into the
-//! agenda, once in a while; one server at a time has the lease of the sweep and works through what is due there. A queue
-//! in which nothing can end any more is struck off, unless it was entered again meanwhile.
+//! agenda, once in a while; one server at a time has the lease of the sweep and works through what is due there. A
+//! queue in which nothing can end any more is struck off, unless it was entered again meanwhile.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError, Weak};

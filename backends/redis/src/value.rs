@@ -10,8 +10,8 @@
 //!           the body
 //! ```
 //!
-//! What changes later stands elsewhere, so that a claim never writes a body again: the end of its life in `time`, and in
-//! `mark` the ttl that is shown (float), the claims counted (4 bytes) and the claim's id.
+//! What changes later stands elsewhere, so that a claim never writes a body again: the end of its life in `time`, and
+//! in `mark` the ttl that is shown (float), the claims counted (4 bytes) and the claim's id.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! What other servers changed, told at once: so that a server may remember queue records and not ask for each message.
 //!
-//! Every change of a record is published by the script that makes it. A listener that has lost its connection knows that
-//! it may have missed something, and says so when it is lost and when it is back. A connection that died without a word
-//! is found out by asking now and then.
+//! Every change of a record is published by the script that makes it. A listener that has lost its connection knows
+//! that it may have missed something, and says so when it is lost and when it is back. A connection that died without a
+//! word is found out by asking now and then.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, MessageStore, Metadata,
-    ProjectId, QueueKey, QueueName, Queues, Result,
+    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, MessageStore,
+    Metadata, ProjectId, QueueKey, QueueName, Queues, Result,
 };
 use isimud_redis::{Config, RedisStore};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             a_store_opens_while_the_server_is_down
             posts_without_their_replicas_are_unavailable
             what_ends_in_a_forgotten_queue_is_swept
+            a_claim_that_is_sent_twice_takes_once
             a_change_of_a_queue_is_heard_by_the_other_server;
         always:
             nothing_acknowledged_is_lost_in_a_crash
@@ -269,6 +270,22 @@ async fn what_ends_in_a_forgotten_queue_is_swept(servers: Servers) {
     server
         .wait_until("EXISTS faults:{p/q}t faults:{p/q}f", ":0")
         .unwrap();
+}
+
+/// A cluster's client sends a call again when its answer was lost.
+async fn a_claim_that_is_sent_twice_takes_once(servers: Servers) {
+    let store = open(&servers, "");
+    for _ in 0..4 {
+        post_one(&store).await.unwrap();
+    }
+    let lease = lease();
+    let first = store.claim(&queue("q"), &lease, 2).await.unwrap().unwrap();
+    let again = store.claim(&queue("q"), &lease, 2).await.unwrap().unwrap();
+    let ids = |claim: &Claim| claim.messages.iter().map(|m| m.id).collect::<Vec<_>>();
+    assert_eq!(ids(&first), ids(&again));
+    assert_eq!(free(&store).await, 2);
+    store.release_claim(&queue("q"), lease.id).await.unwrap();
+    assert_eq!(free(&store).await, 4);
 }
 
 async fn a_change_of_a_queue_is_heard_by_the_other_server(servers: Servers) {

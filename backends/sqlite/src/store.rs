@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, Guard, Lease, Message, MessageId,
-    MessageStore, Metadata, Page, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result,
-    Selection, Stats,
+    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, Forget, Guard, Lease, Message,
+    MessageId, MessageStore, Metadata, Page, ProjectId, QueueKey, QueueRecord, QueueSelection,
+    Queues, Result, Selection, Stats,
 };
 
 use crate::config::{Config, Place};
@@ -249,6 +249,10 @@ impl Queues for SqliteStore {
         let (project, selection) = (project.clone(), selection.clone());
         self.read(move |session| management::list(session, &project, &selection))
             .await
+    }
+
+    fn watch(&self, _: Forget) -> Result<()> {
+        Ok(())
     }
 
     async fn count_queues(&self, project: &ProjectId) -> Result<u64> {

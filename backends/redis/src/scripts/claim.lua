@@ -1,5 +1,5 @@
--- Takes free messages out of circulation, oldest first. Those that were claimed too often move to the dead-letter queue,
--- or, where that is out of reach, under a claim of their own whose holder moves them.
+-- Takes free messages out of circulation, oldest first. Those that were claimed too often move to the dead-letter
+-- queue, or, where that is out of reach, under a claim of their own whose holder moves them.
 --
 -- KEYS    1-8 the queue, 9-16 the dead-letter queue where it is within reach
 -- ARGV    2 the claim, 3 its ttl, 4 the grace, 5 the limit, 6 how many claims deliver a message or '', 7 the life of a
@@ -9,6 +9,12 @@
 if not settle(here) then return false end
 local claim, ttl, grace, limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, new_life = tonumber(ARGV[6]), tonumber(ARGV[7])
+
+-- A call that is repeated, its answer having been lost on the way, is answered with what it took.
+if call('HEXISTS', here.claim, claim) == 1 then
+  local ids, marks = members(here, claim)
+  return show({ now, #ids }, here, ids, { marks = marks, dues = {} })
+end
 
 local taken = { ids = {}, ranks = {}, marks = {}, dues = {} }
 local worn = { ids = {}, ranks = {}, marks = {}, dues = {} }

@@ -19,8 +19,8 @@ local function later(a, b)
   return false
 end
 
--- The rank of the last message in an order whose id is not later than this one. Ids grow with ranks, up to messages that
--- were minted at the same moment.
+-- The rank of the last message in an order whose id is not later than this one. Ids grow with ranks, up to messages
+-- that were minted at the same moment.
 local function nearest(order, id)
   local low, high, rank = 0, call('ZCARD', order) - 1, 0
   while low <= high do

@@ -1,0 +1,60 @@
+//! What is remembered of queues: what their metadata mean, and which do not exist.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use isimud_contract::{QueueKey, Result};
+use quick_cache::sync::Cache;
+
+use super::settings::Settings;
+
+/// Queues that are remembered, at the most.
+const REMEMBERED: usize = 100_000;
+
+/// The settings of queues, read once and remembered until the queue changes.
+pub(super) struct Known {
+    queues: Cache<QueueKey, Option<Arc<Settings>>>,
+    /// Counts how often everything had to be forgotten.
+    epoch: AtomicU64,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        Self {
+            queues: Cache::new(REMEMBERED),
+            epoch: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Known {
+    /// What is known of a queue, or else what `read` finds. Callers at once share one reading.
+    pub(super) async fn get(
+        &self,
+        queue: &QueueKey,
+        read: impl AsyncFnOnce() -> Result<Option<Arc<Settings>>>,
+    ) -> Result<Option<Arc<Settings>>> {
+        let vacancy = match self.queues.get_value_or_guard_async(queue).await {
+            Ok(known) => return Ok(known),
+            Err(vacancy) => vacancy,
+        };
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let settings = read().await?;
+        if self.epoch.load(Ordering::Acquire) == epoch {
+            // Refused when the queue was forgotten meanwhile: then what was read may be old, and is not kept.
+            drop(vacancy.insert(settings.clone()));
+        }
+        Ok(settings)
+    }
+
+    /// Forgets a queue, or all of them.
+    pub(super) fn forget(&self, queue: Option<&QueueKey>) {
+        match queue {
+            Some(queue) => drop(self.queues.remove(queue)),
+            None => {
+                self.epoch.fetch_add(1, Ordering::AcqRel);
+                self.queues.clear();
+            }
+        }
+    }
+}
