@@ -2,7 +2,8 @@
 //!
 //! A test starts the server by itself and lets one script of `tests/clients` drive it; the script
 //! says what it checked. Nothing here is skipped: without Python, or without its packages, the
-//! tests fail and say what is missing.
+//! tests fail and say what is missing. Only a store that is a program of its own may be left out,
+//! unless `REQUIRE_BACKENDS=1` asks for all of them.
 
 use std::error::Error;
 use std::fs::File;
@@ -14,7 +15,11 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use redis::Servers;
 use tempfile::TempDir;
+
+#[path = "../backends/redis/tests/servers/mod.rs"]
+mod redis;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -24,35 +29,74 @@ const START: Duration = Duration::from_secs(30);
 /// How long a script may run; it gives up by itself some time before.
 const JOURNEY: Duration = Duration::from_mins(5);
 
-/// Every journey over every store. A store is a name and the URI it has in a test's own folder.
+/// Every journey over every store. A store is a name and how to come by one in a test's own folder.
 macro_rules! journeys {
-    ($($store:ident: $uri:expr;)+) => {$(
+    ($($store:ident: $make:expr;)+) => {$(
         mod $store {
             #[test]
             fn python_zaqarclient() {
-                super::travel("zaqarclient_journey.py", $uri);
+                super::travel("zaqarclient_journey.py", $make);
             }
 
             #[test]
             fn openstacksdk() {
-                super::travel("openstacksdk_journey.py", $uri);
+                super::travel("openstacksdk_journey.py", $make);
             }
         }
     )+};
 }
 
 journeys! {
-    sqlite_file: |folder| format!("sqlite:{}/isimud.db", folder.display());
-    sqlite_memory: |_| "sqlite::memory:".to_owned();
+    sqlite_file: |folder| Some(format!("sqlite:{}/isimud.db", folder.display()).into());
+    sqlite_memory: |_| Some("sqlite::memory:".to_owned().into());
+    redis_server: |_| super::Store::redis();
+}
+
+/// Where a server keeps what it is given.
+struct Store {
+    uri: String,
+    /// What runs for as long as the store is used.
+    _servers: Option<Servers>,
+}
+
+impl From<String> for Store {
+    fn from(uri: String) -> Self {
+        Self {
+            uri,
+            _servers: None,
+        }
+    }
+}
+
+impl Store {
+    /// A Redis server of the test's own; `None` where there is none and none is required.
+    fn redis() -> Option<Self> {
+        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+        match Servers::single() {
+            Ok(servers) => Some(Self {
+                uri: servers.uri("journeys:"),
+                _servers: Some(servers),
+            }),
+            Err(why) if required => panic!("Redis is required: {why}"),
+            Err(why) => {
+                eprintln!("left out: {why}");
+                None
+            }
+        }
+    }
 }
 
 /// Takes one script through a server of its own, and fails with all that was said if it fails.
-fn travel(script: &str, store: fn(&Path) -> String) {
+fn travel(script: &str, store: fn(&Path) -> Option<Store>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let Some(store) = store(folder.path()) else {
+        return;
+    };
     let python = PYTHON
         .as_ref()
         .unwrap_or_else(|error| panic!("no clients to travel with: {error}"));
-    let server =
-        Server::start(store).unwrap_or_else(|error| panic!("the server does not start: {error}"));
+    let server = Server::start(store, folder)
+        .unwrap_or_else(|error| panic!("the server does not start: {error}"));
     let journey = journey(python, script, &server)
         .unwrap_or_else(|error| panic!("{script} cannot be run: {error}"));
     let ending = match journey.status {
@@ -62,7 +106,7 @@ fn travel(script: &str, store: fn(&Path) -> String) {
     };
     panic!(
         "{script} against {} {ending}:\n{}\nThe server said:\n{}",
-        server.store,
+        server.store.uri,
         journey.failures(),
         server.log(),
     );
@@ -132,7 +176,7 @@ fn journey(python: &Path, script: &str, server: &Server) -> Result<Journey> {
 
 /// A server of the test's own, with all it writes in a folder of its own.
 struct Server {
-    store: String,
+    store: Store,
     address: SocketAddr,
     folder: TempDir,
     process: Process,
@@ -140,13 +184,11 @@ struct Server {
 
 impl Server {
     /// Starts the binary and waits until it answers.
-    fn start(store: fn(&Path) -> String) -> Result<Self> {
+    fn start(store: Store, folder: TempDir) -> Result<Self> {
         // A port that was free is only taken when the server has it: one start at a time.
         static STARTING: Mutex<()> = Mutex::new(());
         let _starting = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
 
-        let folder = tempfile::tempdir()?;
-        let store = store(folder.path());
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = File::create(folder.path().join("server.log"))?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
@@ -156,7 +198,7 @@ impl Server {
             }
         }
         let child = command
-            .args(["--listen", &address.to_string(), "--store", &store])
+            .args(["--listen", &address.to_string(), "--store", &store.uri])
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)

@@ -1,0 +1,80 @@
+//! Several servers on one Redis are one service: what one of them changes holds for the others, and whatever they do at
+//! once, each message is delivered once and nothing that was acknowledged is lost.
+//!
+//! A test starts two servers and a `redis-server` of its own. Where there is no `redis-server` the tests are left out,
+//! unless `REQUIRE_BACKENDS=1` asks for them.
+
+#[path = "restart/book.rs"]
+#[expect(dead_code, reason = "the claims are not read again here")]
+mod book;
+#[path = "servers/changes.rs"]
+mod changes;
+#[path = "servers/crashes.rs"]
+mod crashes;
+#[path = "servers/once.rs"]
+mod once;
+#[path = "../backends/redis/tests/servers/mod.rs"]
+mod redis;
+#[path = "support/server.rs"]
+mod server;
+
+use std::time::Duration;
+
+use redis::Servers;
+use server::{Client, Server};
+use tempfile::TempDir;
+
+/// How long the servers wait for Redis.
+const TIMEOUT: Duration = Duration::from_millis(1000);
+
+/// Two servers on one Redis.
+struct Service {
+    servers: [Server; 2],
+    redis: Servers,
+    folder: TempDir,
+}
+
+impl Service {
+    /// Starts them; `None` where there is no Redis and none is required.
+    fn start(redis: fn() -> Result<Servers, String>) -> Option<Self> {
+        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+        let redis = match redis() {
+            Ok(redis) => redis,
+            Err(why) if required => panic!("Redis is required: {why}"),
+            Err(why) => {
+                eprintln!("left out: {why}");
+                return None;
+            }
+        };
+        let timeout = format!("timeout_ms={}", TIMEOUT.as_millis());
+        let store = redis.uri("several:").replace("timeout_ms=5000", &timeout);
+        assert!(store.contains(&timeout), "{store} has another time-out");
+        let folder = tempfile::tempdir().expect("a folder");
+        let servers = [(); 2].map(|()| Server::start(&store, folder.path()));
+        Some(Self {
+            servers,
+            redis,
+            folder,
+        })
+    }
+
+    /// A client of each server.
+    fn clients(&self) -> [Client; 2] {
+        [self.client(0), self.client(1)]
+    }
+
+    /// A client of one server; the servers take turns.
+    fn client(&self, at: usize) -> Client {
+        Client::new(self.servers[at % 2].address, "several")
+    }
+}
+
+impl Drop for Service {
+    /// Says what the servers said when something went wrong.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = server::log_in(self.folder.path());
+            eprintln!("The servers said:\n{}", server::last_lines(&log, 40));
+        }
+    }
+}
