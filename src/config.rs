@@ -1,8 +1,8 @@
 //! Configuration: as written, then as meant.
 //!
 //! The layers are, each over the one before: the compiled-in defaults, the operator's file, the environment, the flags.
-//! [`Written`] is what serde reads of them; [`Written::resolve`] turns it into [`Config`] without any I/O but reading
-//! the policy file.
+//! [`Written`] is what serde reads of them; [`Written::resolve`] turns it into [`Config`]: it reads the policy file and
+//! looks up the names of hosts, and opens nothing.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -272,7 +272,7 @@ impl Written {
 }
 
 impl Config {
-    /// The defaults with these flags: what `isimud` alone would run with.
+    /// Reads all layers, and says what they mean.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         Written::load(flags)?.resolve()
     }

@@ -84,7 +84,7 @@ struct Options {
     #[arg(long, default_value_t = 3.0, value_name = "SECONDS")]
     window: f64,
     /// Messages laid in before a window that uses them up; the window ends when they are gone.
-    #[arg(long, default_value_t = 100_000, value_name = "MESSAGES")]
+    #[arg(long, default_value_t = 400_000, value_name = "MESSAGES")]
     stock: u64,
     /// Folder for the databases. What `durable` costs depends on the disk under it.
     #[arg(long, value_name = "FOLDER", default_value = env!("CARGO_TARGET_TMPDIR"))]

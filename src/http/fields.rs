@@ -11,7 +11,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::json;
-use super::messages::unsupported_document;
 use super::problem::Problem;
 
 /// A document's fields by name. Of a name that stands twice the last counts.
@@ -31,7 +30,7 @@ impl<'a> Fields<'a> {
         match json::parse_as(body) {
             Some(fields) => Ok(Self(fields)),
             // Not JSON, or a scalar, is a fault of the text; an array is a fault of the type.
-            None => json::parse(body).and_then(|_| Err(unsupported_document())),
+            None => json::parse(body).and_then(|_| Err(Problem::unsupported_document())),
         }
     }
 
@@ -43,7 +42,7 @@ impl<'a> Fields<'a> {
         }
         match json::parse(body)? {
             Value::Array(items) if items.iter().any(|item| item == wanted) => {
-                Err(unsupported_document())
+                Err(Problem::unsupported_document())
             }
             _ => Ok(Self(BTreeMap::new())),
         }

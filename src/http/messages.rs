@@ -130,13 +130,13 @@ fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
         .get("messages")
         .ok_or_else(|| Problem::request("No messages were found in the request body."))?;
     let messages: Vec<&RawValue> =
-        json::parse_as(messages.get().as_bytes()).ok_or_else(unsupported_document)?;
+        json::parse_as(messages.get().as_bytes()).ok_or_else(Problem::unsupported_document)?;
     if messages.is_empty() {
         return Err(Problem::request("No messages to enqueu."));
     }
     let draft = |message: &RawValue| {
         let fields: BTreeMap<String, &RawValue> =
-            json::parse_as(message.get().as_bytes()).ok_or_else(unsupported_document)?;
+            json::parse_as(message.get().as_bytes()).ok_or_else(Problem::unsupported_document)?;
         let fields = Fields::from(fields);
         let text = fields
             .get("body")
@@ -153,10 +153,6 @@ fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
         })
     };
     messages.into_iter().map(draft).collect()
-}
-
-pub(crate) fn unsupported_document() -> Problem {
-    Problem::body("Document type not supported.")
 }
 
 /// Lists messages, or, with `ids`, reads those.
@@ -336,7 +332,7 @@ fn cannot_delete(description: &'static str, status: StatusCode) -> Problem {
 
 /// A claim id in any spelling of a UUID. Only the canonical spelling names a claim.
 fn any_claim(text: &str) -> Option<ClaimId> {
-    let unnamed = || Uuid::try_parse(text).ok().map(|_| ClaimId(Uuid::nil()));
+    let unnamed = || Uuid::try_parse(text).ok().map(|_| ClaimId::default());
     ClaimId::parse(text).or_else(unnamed)
 }
 

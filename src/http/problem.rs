@@ -89,6 +89,11 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "Invalid request body", description)
     }
 
+    /// A body that is JSON, but an array where an object belongs, or the like.
+    pub(crate) fn unsupported_document() -> Self {
+        Self::body("Document type not supported.")
+    }
+
     /// A query parameter that is no integer or boolean.
     pub(crate) fn parameter(description: impl Into<Text>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Invalid parameter", description)

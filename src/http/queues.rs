@@ -199,7 +199,7 @@ pub(crate) async fn create(
         None => Metadata::new(),
         Some(body) => match json::parse(&body)? {
             Value::Object(metadata) => metadata,
-            _ => return Err(Problem::body("Document type not supported.")),
+            _ => return Err(Problem::unsupported_document()),
         },
     };
     let created = app

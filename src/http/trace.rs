@@ -1,7 +1,7 @@
 //! The edge: the first that sees a request and the last that sees its answer.
 //!
-//! It puts the path into its plain form, answers browsers' preflights, gives every answer a request id, counts it, and
-//! logs it, once.
+//! It puts the path into its plain form and answers browsers' preflights; every other answer gets a request id, is
+//! counted, and is logged, once.
 
 use std::sync::Arc;
 use std::task::{Context, Poll};

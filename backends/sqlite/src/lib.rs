@@ -30,14 +30,15 @@
 //! * **Readers do not wait for the writer** (write-ahead log), and see a state between two groups. In memory there is
 //!   one connection, and the writer's thread reads too.
 //! * **An answer comes after the commit.** With `synchronous=full` (the default) the log is on the disk then.
-//! * **Sweeping is bounded** to some hundred rows a step, between groups. A claim or pop first frees what has ended, so
+//! * **Sweeping is bounded** to some milliseconds between two groups. A claim or pop first frees what has ended, so
 //!   that it is taken in its old place; after a burst of more than 50,000 messages that ended at once, later calls
-//!   finish that, and until then what came back may be overtaken.
+//!   finish that, and until then what came back may be overtaken. What has expired in front of the free messages is
+//!   walked past once, whenever it is swept.
 //!
 //! # What is approximate
 //!
 //! * A listing that leaves out the asker's own messages walks past them: its cost grows with how many of its own stand
-//!   before the page. It runs on a reader and holds nobody up but other readings.
+//!   before the page. It holds up other readings, and in memory, where there is one thread, every call.
 //! * A listing that is filtered by metadata walks past the queues that do not match.
 //! * A marker that names a deleted message stands where the nearest older id is; ids that were minted in the same
 //!   millisecond by one server are in the order of minting, which concurrent posts may not be.

@@ -10,8 +10,8 @@ use uuid::Uuid;
 use crate::lane::Outcome;
 use crate::session::Session;
 
-/// Rows that a filtered listing reads at a time.
-const READ_AHEAD: usize = 200;
+/// Records that room is made for before they are read.
+const ROOM: usize = 200;
 
 fn json(metadata: &Metadata) -> rusqlite::Result<String> {
     serde_json::to_string(metadata)
@@ -95,7 +95,7 @@ pub(crate) fn list(
     )?;
     let after = selection.after.as_deref().unwrap_or("");
     let mut rows = statement.query(params![project.as_str(), after, selection.name_contains])?;
-    let mut found = Vec::with_capacity(selection.limit.min(READ_AHEAD));
+    let mut found = Vec::with_capacity(selection.limit.min(ROOM));
     while found.len() < selection.limit
         && let Some(row) = rows.next()?
     {

@@ -195,10 +195,10 @@ fn list_free(
     selection: &Selection,
     now: Timestamp,
 ) -> rusqlite::Result<Page> {
-    const HELD: usize = 32;
+    const HELD: usize = 8;
     let last = *stream.rows().end();
     let mut page = Page::default();
-    page.messages.reserve(selection.limit.min(HELD));
+    page.messages.reserve(selection.limit.min(32));
     for (sql, patience) in [(SCAN, HELD), (LIST_FREE, usize::MAX)] {
         let mut statement = session.statement(sql)?;
         let mut rows = statement.query([after, last])?;
