@@ -36,6 +36,16 @@ impl Ends {
         doomed: true,
     };
 
+    /// What is certain when one of two is right.
+    fn lower_of(self, other: Self) -> Self {
+        Self {
+            release: self.release.min(other.release),
+            expiry: self.expiry.min(other.expiry),
+            delayed: self.delayed || other.delayed,
+            doomed: self.doomed || other.doomed,
+        }
+    }
+
     /// Whether a claim or a delay may have ended that is not released yet.
     pub(crate) fn release_due(&self, now: Timestamp) -> bool {
         self.release <= now.0
@@ -45,7 +55,8 @@ impl Ends {
 /// The bounds that all sessions of a store share.
 ///
 /// A bound moves down before the commit that makes it necessary and up only after the one that makes it right, and a
-/// reader takes it before its snapshot: so no reader believes that nothing is due while its snapshot says otherwise.
+/// reader takes the lower one of before and after its snapshot begins: so no reader believes that nothing is due while
+/// its snapshot says otherwise.
 #[derive(Debug)]
 pub(crate) struct Horizon(Mutex<Ends>);
 
@@ -66,8 +77,7 @@ impl Horizon {
 
     fn lower(&self, ends: Ends) {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.release = shared.release.min(ends.release);
-        shared.delayed |= ends.delayed;
+        *shared = shared.lower_of(ends);
     }
 }
 
@@ -120,15 +130,16 @@ impl Session {
 
     /// Begins a transaction.
     pub(crate) fn begin(&mut self) -> rusqlite::Result<()> {
-        if !self.writes {
-            self.ends = self.horizon.get();
+        if self.writes {
+            self.statement("BEGIN IMMEDIATE")?.execute([])?;
+            return Ok(());
         }
-        self.statement(if self.writes {
-            "BEGIN IMMEDIATE"
-        } else {
-            "BEGIN"
-        })?
-        .execute([])?;
+        let before = self.horizon.get();
+        self.statement("BEGIN")?.execute([])?;
+        // A snapshot begins with the first reading.
+        self.statement("SELECT EXISTS (SELECT 1 FROM stream)")?
+            .query_row([], |_| Ok(()))?;
+        self.ends = before.lower_of(self.horizon.get());
         Ok(())
     }
 
