@@ -107,7 +107,6 @@ impl Drop for Lane {
 }
 
 trait Call: Send {
-    fn is_awaited(&self) -> bool;
     fn run(&mut self, session: &mut Session) -> rusqlite::Result<()>;
     fn fail(&mut self, error: Error);
     fn answer(self: Box<Self>);
@@ -125,12 +124,11 @@ where
     W: FnMut(&mut Session) -> Outcome<T> + Send,
 {
     fn run(&mut self, session: &mut Session) -> rusqlite::Result<()> {
-        self.outcome = Some((self.work)(session)?);
+        // Nobody waits for the call of a client that has gone: what it pops would be lost.
+        if !self.reply.is_closed() {
+            self.outcome = Some((self.work)(session)?);
+        }
         Ok(())
-    }
-
-    fn is_awaited(&self) -> bool {
-        !self.reply.is_closed()
     }
 
     fn fail(&mut self, error: Error) {
@@ -209,8 +207,6 @@ impl Worker {
     /// Runs a group and answers it. Returns whether the lane can go on.
     fn work(&mut self) -> bool {
         let mut group = std::mem::take(&mut self.group);
-        // Nobody waits for the calls of clients that have gone.
-        group.retain(|call| call.is_awaited());
         let mut goes_on = true;
         if !group.is_empty() {
             let together =
