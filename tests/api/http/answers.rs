@@ -80,6 +80,7 @@ async fn answers_are_json_without_a_charset_and_204_has_no_type_at_all() {
         };
         assert_eq!(answer.header("content-type"), media, "{}", answer.text());
         if answer.status == 204 {
+            assert_eq!(answer.header("content-length"), None);
             assert_eq!(answer.text(), "");
         }
     }
