@@ -203,7 +203,7 @@ async fn a_server_held_up_by_a_script_is_unavailable(servers: Servers) {
     post_one(&store).await.unwrap();
     let server = servers.get(0);
     server
-        .wait_until("CONFIG SET busy-reply-threshold 50", "OK")
+        .wait_until("CONFIG SET lua-time-limit 50", "OK")
         .unwrap();
     // The answer never comes; the script runs on.
     server.command("EVAL \"while true do end\" 0").unwrap_err();
@@ -242,8 +242,8 @@ async fn posts_without_their_replicas_are_unavailable(servers: Servers) {
     let store = open(&servers, "&wait_replicas=1");
     let refusal = post_one(&store).await.unwrap_err();
     assert_eq!(refusal.kind(), ErrorKind::Unavailable);
-    let of = format!("127.0.0.1 {}", servers.get(0).port);
-    let replica = Server::start(&["--replicaof", &of]).unwrap();
+    let of = format!("replicaof 127.0.0.1 {}", servers.get(0).port);
+    let replica = Server::start(&[&of]).unwrap();
     replica
         .wait_until("INFO replication", "master_link_status:up")
         .unwrap();
