@@ -59,6 +59,16 @@ impl Bench {
         Ok(Self { stores, ..self })
     }
 
+    /// Another store on the same data, open at the same time.
+    pub(crate) async fn beside(&self) -> Word<Self> {
+        let stores = self.fixture.open_beside().await?;
+        let stores = stores.ok_or(Why::Beyond("two stores at once on the same data"))?;
+        Ok(Self {
+            stores,
+            ..self.clone()
+        })
+    }
+
     /// Another queue of the same project.
     pub(crate) fn on(&self, name: &str) -> Self {
         self.at(self.queue.project.as_str(), name)

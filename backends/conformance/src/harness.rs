@@ -39,6 +39,12 @@ pub trait Fixture: Debug + Send + Sync + 'static {
     /// after the first store was closed.
     async fn open(&self) -> Result<Stores>;
 
+    /// Opens one more store on the place's data while the first is open, as another server would; `None` where a place
+    /// has room for one alone, and then the trials about two are ignored.
+    async fn open_beside(&self) -> Result<Option<Stores>> {
+        Ok(None)
+    }
+
     /// Whether the data outlive the store that was opened on them.
     fn keeps(&self) -> bool;
 

@@ -71,7 +71,7 @@
 //! posting     bodies      listing     paging      reading     deleting    popping
 //! claiming    leases      lifetimes   expiry      delay       dead_letters
 //! isolation   purging     stats       cost        concurrency durability  refusals
-//! management  catalogue   (of queues)
+//! management  catalogue   (of queues)            sharing     (of data by two stores)
 //! ```
 //!
 //! No trial sleeps: time passes when a trial says so. A wrong answer panics in an assertion of the trial, and a call
@@ -106,6 +106,7 @@ mod posting;
 mod purging;
 mod reading;
 mod refusals;
+mod sharing;
 mod stats;
 
 use std::process::ExitCode;
@@ -148,6 +149,7 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         durability::PROMISES,
         management::PROMISES,
         catalogue::PROMISES,
+        sharing::PROMISES,
         refusals::PROMISES,
     ]
     .into_iter()

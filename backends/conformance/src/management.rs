@@ -58,7 +58,11 @@ impl Bench {
         Ok(found.is_none())
     }
 
-    async fn update(&self, object: serde_json::Value, version: u64) -> Word<Option<u64>> {
+    pub(crate) async fn update(
+        &self,
+        object: serde_json::Value,
+        version: u64,
+    ) -> Word<Option<u64>> {
         let store = self.management()?;
         let metadata = metadata(object);
         Ok(store.update_queue(&self.queue, &metadata, version).await?)

@@ -110,6 +110,10 @@ impl Fixture for Place {
         })
     }
 
+    async fn open_beside(&self) -> Result<Option<Stores>> {
+        self.open().await.map(Some)
+    }
+
     fn keeps(&self) -> bool {
         true
     }
