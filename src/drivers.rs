@@ -45,14 +45,15 @@ const DRIVERS: &[Driver] = &[
     redis("rediss"),
 ];
 
-/// The Redis driver, without and with TLS. It goes by the clock of its server.
+/// The Redis driver, without and with TLS. It goes by the clock of its server, unless the URI says otherwise.
 #[cfg(feature = "redis")]
 const fn redis(scheme: &'static str) -> Driver {
     Driver {
         scheme,
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
-        open: |uri, _| {
-            let store = isimud_redis::RedisStore::open(isimud_redis::Config::parse(uri)?)?;
+        open: |uri, clock| {
+            let config = isimud_redis::Config::parse(uri)?.by(clock);
+            let store = isimud_redis::RedisStore::open(config)?;
             let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
             Ok(Backend {
                 name: "redis",

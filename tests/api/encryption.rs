@@ -1,9 +1,8 @@
 //! Message bodies that are encrypted at rest (spec: messages.md 11; quirks Q-SEC-3 and Q-SEC-4: the better thing).
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
+use crate::store::Kept;
 use crate::support::{Answer, App};
 
 const ENCRYPTED: &str = r#"{"_enable_encrypt_messages": true}"#;
@@ -28,17 +27,6 @@ fn bodies(answer: &Answer) -> Vec<Value> {
 
 async fn listed(app: &App) -> Vec<Value> {
     bodies(&app.get("/v2/queues/q/messages?echo=true").await)
-}
-
-/// Whether a text stands anywhere in the files of a folder.
-fn is_at_rest(folder: &Path, text: &str) -> bool {
-    let files = std::fs::read_dir(folder).expect("the folder");
-    files.filter_map(Result::ok).any(|file| {
-        let bytes = std::fs::read(file.path()).expect("a file");
-        bytes
-            .windows(text.len())
-            .any(|window| window == text.as_bytes())
-    })
 }
 
 #[tokio::test]
@@ -156,40 +144,35 @@ async fn the_flag_can_be_switched_with_messages_in_the_queue() {
 
 #[tokio::test]
 async fn what_is_at_rest_is_not_the_plain_text() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let store = format!("sqlite:{}/isimud.db", folder.path().display());
-    let app = App::open(&store, "");
+    let place = Kept::new();
+    let app = App::open(&place.uri, "");
     app.put("/v2/queues/q", ENCRYPTED).await.assert_status(201);
     app.post_bodies("plain", [json!({"secret": "open words"})])
         .await;
     app.post_bodies("q", [json!({"secret": "hidden words"})])
         .await;
-    assert!(is_at_rest(folder.path(), "open words"));
-    assert!(!is_at_rest(folder.path(), "hidden words"));
-    assert!(
-        !is_at_rest(folder.path(), "aGlkZGVu"),
-        "encoded is not encrypted"
-    );
+    assert!(place.has_at_rest("open words"));
+    assert!(!place.has_at_rest("hidden words"));
+    assert!(!place.has_at_rest("aGlkZGVu"), "encoded is not encrypted");
     drop(app);
-    assert!(is_at_rest(folder.path(), "open words"));
-    assert!(!is_at_rest(folder.path(), "hidden words"));
+    assert!(place.has_at_rest("open words"));
+    assert!(!place.has_at_rest("hidden words"));
 }
 
-/// Opens the store of a folder with these keys.
-fn open(folder: &Path, keys: &str) -> App {
-    let store = format!("sqlite:{}/isimud.db", folder.display());
-    App::open(&store, &format!("[messages]\nencryption_keys = {keys}"))
+/// Opens the store of a place with these keys.
+fn open(place: &Kept, keys: &str) -> App {
+    App::open(&place.uri, &format!("[messages]\nencryption_keys = {keys}"))
 }
 
 #[tokio::test]
 async fn keys_can_be_changed_while_messages_wait() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let app = open(folder.path(), r#"["old"]"#);
+    let place = Kept::new();
+    let app = open(&place, r#"["old"]"#);
     app.put("/v2/queues/q", ENCRYPTED).await.assert_status(201);
     app.post_bodies("q", [json!("first")]).await;
     drop(app);
 
-    let app = open(folder.path(), r#"["new", "old"]"#);
+    let app = open(&place, r#"["new", "old"]"#);
     app.post_bodies("q", [json!("second")]).await;
     assert_eq!(listed(&app).await, ["first", "second"]);
     app.delete("/v2/queues/q/messages?pop=1")
@@ -197,14 +180,14 @@ async fn keys_can_be_changed_while_messages_wait() {
         .assert_status(200);
     drop(app);
 
-    let app = open(folder.path(), r#"["new"]"#);
+    let app = open(&place, r#"["new"]"#);
     assert_eq!(listed(&app).await, ["second"]);
 }
 
 #[tokio::test]
 async fn without_its_key_a_body_is_not_shown() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let app = open(folder.path(), r#"["mine"]"#);
+    let place = Kept::new();
+    let app = open(&place, r#"["mine"]"#);
     app.put("/v2/queues/q", ENCRYPTED).await.assert_status(201);
     let id = app
         .post_bodies("q", [json!("hidden words")])
@@ -212,7 +195,7 @@ async fn without_its_key_a_body_is_not_shown() {
         .remove(0);
     drop(app);
 
-    let app = open(folder.path(), r#"["another"]"#);
+    let app = open(&place, r#"["another"]"#);
     for (path, doing) in [
         (
             "/v2/queues/q/messages?echo=true".to_owned(),
@@ -234,14 +217,14 @@ async fn without_its_key_a_body_is_not_shown() {
 
 #[tokio::test]
 async fn what_cannot_be_read_is_neither_popped_nor_claimed() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let app = open(folder.path(), r#"["mine"]"#);
+    let place = Kept::new();
+    let app = open(&place, r#"["mine"]"#);
     app.put("/v2/queues/q", ENCRYPTED).await.assert_status(201);
     app.post_bodies("q", [json!("first"), json!("second")])
         .await;
     drop(app);
 
-    let stranger = open(folder.path(), r#"["another"]"#);
+    let stranger = open(&place, r#"["another"]"#);
     let pop = stranger.delete("/v2/queues/q/messages?pop=5").await;
     pop.assert_status(503);
     let claim = stranger.post("/v2/queues/q/claims", ()).await;
@@ -250,7 +233,7 @@ async fn what_cannot_be_read_is_neither_popped_nor_claimed() {
     assert_eq!(stats["messages"]["free"], 2);
     drop(stranger);
 
-    let app = open(folder.path(), r#"["mine"]"#);
+    let app = open(&place, r#"["mine"]"#);
     let popped = app.delete("/v2/queues/q/messages?pop=5").await.json();
     assert_eq!(popped["messages"][0]["body"], "first");
     assert_eq!(popped["messages"][1]["body"], "second");

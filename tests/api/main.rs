@@ -1,6 +1,7 @@
 //! The whole API in process: requests go in as they come off a connection, answers are looked at as they go out.
 //!
-//! There is no socket and no sleep in here; the store is in memory and the clock stands until a test moves it.
+//! There is no sleep in here, and the clock stands until a test moves it. The store is in memory, or on a Redis server of
+//! the program's own: `API_STORE=redis cargo test --test api`.
 
 mod claims;
 mod dead_letters;
@@ -9,5 +10,6 @@ mod http;
 mod messages;
 mod policies;
 mod queues;
+mod store;
 mod support;
 mod unavailable;

@@ -24,6 +24,8 @@ use isimud::http::Api;
 use isimud_contract::ManualClock;
 use serde_json::Value;
 
+use crate::store;
+
 /// The client that asks unless a test says otherwise.
 pub(crate) const CLIENT: &str = "3381af92-2b9e-11e3-b191-71861300734c";
 /// Another client, where messages must not be one's own.
@@ -42,14 +44,14 @@ pub(crate) struct App {
 }
 
 impl App {
-    /// A service with the default configuration and an empty store in memory.
+    /// A service with the default configuration and an empty store.
     pub(crate) fn new() -> Self {
         Self::with("")
     }
 
     /// The same with some keys set by an operator's file (TOML).
     pub(crate) fn with(file: &str) -> Self {
-        Self::open("sqlite::memory:", file)
+        Self::open(&store::fresh(), file)
     }
 
     /// A service over any store. Its time is 2026-01-01 00:00:00 UTC.

@@ -21,7 +21,7 @@ use crate::support::{CLIENT, PROJECT};
 /// A service whose stores are closed.
 async fn closed() -> Api {
     let flags = Flags {
-        store: Some("sqlite::memory:".to_owned()),
+        store: Some(crate::store::fresh()),
         ..Flags::default()
     };
     let config = Config::load(&flags).expect("a right configuration");

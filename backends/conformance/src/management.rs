@@ -13,6 +13,7 @@ promises! {
     an_unknown_queue_is_not_found,
     metadata_are_kept_as_written,
     large_metadata_are_kept,
+    deeply_nested_metadata_are_kept,
     an_update_replaces_the_metadata,
     every_update_changes_the_version,
     an_outdated_update_changes_nothing,
@@ -131,6 +132,15 @@ async fn large_metadata_are_kept(bench: Bench) -> Outcome {
     let object = serde_json::Value::Object(numbers.collect());
     let record = bench.create(object.clone()).await?;
     assert_same(&record.metadata, &object);
+    Ok(())
+}
+
+/// The service takes a thousand levels.
+async fn deeply_nested_metadata_are_kept(bench: Bench) -> Outcome {
+    let nested = (0..900).fold(json!([]), |inside, _| json!([inside]));
+    let record = bench.create(json!({ "nested": nested })).await?;
+    let shown = record.metadata["nested"].to_string();
+    assert_eq!(shown, "[".repeat(901) + &"]".repeat(901));
     Ok(())
 }
 

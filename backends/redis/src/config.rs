@@ -9,7 +9,8 @@ use isimud_contract::{Clock, Error, Result};
 use percent_encoding::percent_decode_str;
 use redis::ConnectionAddr;
 
-const OPTIONS: &str = "timeout_ms, prefix, dbid, master, sentinel_username, sentinel_password, cluster, wait_replicas";
+const OPTIONS: &str = "timeout_ms, prefix, dbid, master, sentinel_username, sentinel_password, cluster, wait_replicas, \
+                       wait_aof, ca_file, cert_file, key_file, clock";
 
 /// What [`RedisStore::open`](crate::RedisStore::open) needs to know.
 #[derive(Debug, Clone)]
@@ -23,7 +24,21 @@ pub struct Config {
     pub(crate) timeout: Duration,
     pub(crate) prefix: String,
     pub(crate) wait_replicas: u32,
+    /// Whether a post waits for the log on the disk.
+    pub(crate) wait_log: bool,
+    pub(crate) papers: Papers,
+    /// Whether the service's clock takes the place of the server's.
+    own_clock: bool,
     pub(crate) time: Time,
+}
+
+/// Files in PEM format, read anew for each connection: whom to trust, and what to show when asked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Papers {
+    /// Instead of the authorities that the machine trusts.
+    pub(crate) authorities: Option<PathBuf>,
+    /// A certificate and its key.
+    pub(crate) own: Option<(PathBuf, PathBuf)>,
 }
 
 /// Where a server listens.
@@ -110,6 +125,9 @@ impl Config {
             timeout: Duration::from_secs(2),
             prefix: "isimud:".into(),
             wait_replicas: 0,
+            wait_log: false,
+            papers: Papers::default(),
+            own_clock: false,
             time: Time::Server,
         };
         if let Some(login) = login {
@@ -132,13 +150,16 @@ impl Config {
         }
     }
 
-    /// Puts another clock in the place of the server's, for tests.
-    #[doc(hidden)]
+    /// Puts the service's clock in the place of the server's, if the URI asks for that (`clock=service`).
     #[must_use]
     pub fn by(self, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            time: Time::Other(clock),
-            ..self
+        if self.own_clock {
+            Self {
+                time: Time::Other(clock),
+                ..self
+            }
+        } else {
+            self
         }
     }
 
@@ -182,8 +203,13 @@ impl Config {
         if self.kind == Kind::Cluster && self.database != 0 {
             return Err(wrong("a cluster has only the database 0"));
         }
-        if self.kind == Kind::Cluster && self.wait_replicas != 0 {
-            return Err(wrong("'wait_replicas' is not for a cluster"));
+        if self.kind == Kind::Cluster && (self.wait_replicas != 0 || self.wait_log) {
+            return Err(wrong(
+                "'wait_replicas' and 'wait_aof' are not for a cluster",
+            ));
+        }
+        if !self.tls && self.papers != Papers::default() {
+            return Err(wrong("certificates need the scheme 'rediss:'"));
         }
         if self.prefix.contains(['{', '}']) {
             return Err(wrong("the prefix has a brace"));
@@ -220,6 +246,11 @@ struct Options {
     timeout: Option<Duration>,
     prefix: Option<String>,
     wait_replicas: u32,
+    wait_log: bool,
+    authorities: Option<PathBuf>,
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    own_clock: bool,
 }
 
 impl Options {
@@ -241,6 +272,14 @@ impl Options {
                 "sentinel_password" => options.sentinel_password = Some(Secret(value)),
                 "cluster" => options.cluster = value.parse().map_err(|_| refused())?,
                 "wait_replicas" => options.wait_replicas = value.parse().map_err(|_| refused())?,
+                "wait_aof" => options.wait_log = one_of(&value, ["0", "1"]).ok_or_else(refused)?,
+                "ca_file" => options.authorities = Some(value.into()),
+                "cert_file" => options.certificate = Some(value.into()),
+                "key_file" => options.key = Some(value.into()),
+                "clock" => {
+                    let own = one_of(&value, ["server", "service"]);
+                    options.own_clock = own.ok_or_else(refused)?;
+                }
                 _ => {
                     return Err(wrong(format!(
                         "'{key}' is not one of the options {OPTIONS}"
@@ -266,8 +305,25 @@ impl Options {
         config.timeout = self.timeout.unwrap_or(config.timeout);
         config.prefix = self.prefix.unwrap_or_else(|| config.prefix.clone());
         config.wait_replicas = self.wait_replicas;
+        config.wait_log = self.wait_log;
+        config.own_clock = self.own_clock;
+        config.papers = Papers {
+            authorities: self.authorities,
+            own: match (self.certificate, self.key) {
+                (Some(certificate), Some(key)) => Some((certificate, key)),
+                (None, None) => None,
+                _ => return Err(wrong("'cert_file' and 'key_file' need each other")),
+            },
+        };
         Ok(())
     }
+}
+
+/// Whether it is the second of two words; `None` when it is neither.
+fn one_of(value: &str, [no, yes]: [&str; 2]) -> Option<bool> {
+    (value == yes)
+        .then_some(true)
+        .or((value == no).then_some(false))
 }
 
 fn decoded(text: &str) -> Result<String> {
@@ -323,6 +379,29 @@ mod tests {
     }
 
     #[test]
+    fn files_and_waiting_are_options() {
+        let config = Config::parse("rediss://h?ca_file=/c%20a&cert_file=c&key_file=k").unwrap();
+        assert_eq!(config.papers.authorities, Some("/c a".into()));
+        assert_eq!(config.papers.own, Some(("c".into(), "k".into())));
+        assert!(!config.wait_log);
+        assert!(Config::parse("redis://h?wait_aof=1").unwrap().wait_log);
+        assert!(!Config::parse("redis://h?wait_aof=0").unwrap().wait_log);
+    }
+
+    #[test]
+    fn only_who_asks_for_another_clock_gets_it() {
+        let clock = || Arc::new(isimud_contract::SystemClock) as _;
+        for (uri, own) in [
+            ("redis://h", false),
+            ("redis://h?clock=server", false),
+            ("redis://h?clock=service", true),
+        ] {
+            let config = Config::parse(uri).unwrap().by(clock());
+            assert_eq!(matches!(config.time, Time::Other(_)), own, "{uri}");
+        }
+    }
+
+    #[test]
     fn a_socket_is_a_path() {
         for uri in ["redis:/run/redis.sock", "redis://:pw@/run/redis.sock"] {
             let config = Config::parse(uri).unwrap();
@@ -346,6 +425,12 @@ mod tests {
             "redis://u:secret@h/1?cluster=true",
             "redis://u:secret@h?cluster=true&master=m",
             "redis://u:secret@h?cluster=true&wait_replicas=1",
+            "redis://u:secret@h?cluster=true&wait_aof=1",
+            "redis://u:secret@h?wait_aof=2",
+            "redis://u:secret@h?ca_file=x",
+            "rediss://u:secret@h?cert_file=x",
+            "rediss://u:secret@h?key_file=x",
+            "redis://u:secret@h?clock=mine",
         ] {
             let error = Config::parse(uri).unwrap_err();
             assert!(!format!("{error:?}").contains("secret"), "{uri}");

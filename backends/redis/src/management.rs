@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use isimud_contract::{
     Forget, Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection, Queues, Result,
+    read_metadata,
 };
 use redis::Value;
 use uuid::Uuid;
@@ -124,9 +125,10 @@ fn write(version: u64, metadata: &Metadata) -> Result<Vec<u8>> {
 
 fn read(name: QueueName, record: &[u8]) -> Result<QueueRecord> {
     let (version, metadata) = record.split_first_chunk().ok_or_else(strange)?;
+    let metadata = std::str::from_utf8(metadata).map_err(|error| strange().caused_by(error))?;
     Ok(QueueRecord {
         name,
         version: u64::from_be_bytes(*version),
-        metadata: serde_json::from_slice(metadata).map_err(|error| strange().caused_by(error))?,
+        metadata: read_metadata(metadata).map_err(|error| strange().caused_by(error))?,
     })
 }

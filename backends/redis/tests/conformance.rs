@@ -66,9 +66,10 @@ impl Harness for SetUp {
             Err(why) => return Ok(Start::BackendDown(why.clone())),
         };
         let trial = self.trials.fetch_add(1, Ordering::Relaxed);
-        let config = Config::parse(&servers.uri(&format!("trial{trial}:")))?;
+        let uri = servers.uri(&format!("trial{trial}:"));
         Ok(Start::Ready(Box::new(match self.ticks {
             Ticks::WhenTold => {
+                let config = Config::parse(&format!("{uri}&clock=service"))?;
                 let clock = Arc::new(ManualClock::default());
                 Place {
                     config: config.by(Arc::clone(&clock) as _),
@@ -78,7 +79,7 @@ impl Harness for SetUp {
             Ticks::ByItself => {
                 let ahead = Arc::new(AtomicI64::new(0));
                 Place {
-                    config: config.ahead(Arc::clone(&ahead)),
+                    config: Config::parse(&uri)?.ahead(Arc::clone(&ahead)),
                     time: Time::Running(ahead),
                 }
             }

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::{CLAIMS, MESSAGES, claim_id, each, post, post_bodies, reader};
+use crate::store::Kept;
 use crate::support::App;
 
 const ON: &str = "[messages]\nchecksums = true\n";
@@ -96,20 +97,19 @@ async fn a_checksum_is_shown_wherever_its_message_is() {
 
 #[tokio::test]
 async fn a_stored_checksum_is_shown_after_they_are_turned_off() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = format!("sqlite:{}", folder.path().join("isimud.db").display());
+    let place = Kept::new();
     let before = {
-        let app = App::open(&store, "");
+        let app = App::open(&place.uri, "");
         post_bodies(&app, ["before"]).await.remove(0)
     };
     let during = {
-        let app = App::open(&store, ON);
+        let app = App::open(&place.uri, ON);
         app.get(&format!("{MESSAGES}/{before}"))
             .await
             .assert_is(200, &super::message(&before, 3600, 0, "\"before\""));
         post_bodies(&app, ["plain"]).await.remove(0)
     };
-    let app = App::open(&store, "");
+    let app = App::open(&place.uri, "");
     let message = app.get(&format!("{MESSAGES}/{during}")).await.json();
     assert_eq!(message["checksum"], PLAIN);
 }
