@@ -1,17 +1,20 @@
 //! How a connection is made: to a server, to whom the sentinels name, to a cluster.
 
+use std::path::Path;
 use std::time::Duration;
 
+use isimud_contract::{Error, Result};
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, IntoConnectionInfo, Pipeline,
-    RedisConnectionInfo, RedisError, RedisResult, TlsMode, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionInfo, ErrorKind,
+    IntoConnectionInfo, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates, TlsMode,
+    Value,
 };
 
-use crate::config::{Config, Host, Kind};
+use crate::config::{Config, Host, Kind, Papers};
 
 /// An open connection. A clone is the same one.
 #[derive(Clone)]
@@ -27,17 +30,6 @@ impl Wire {
             Self::Many(wire) => wire.req_packed_command(command).await,
         };
         plain(answer?)
-    }
-
-    /// Sends two commands, of which nobody else's comes between.
-    pub(crate) async fn send_both(&mut self, both: &Pipeline) -> RedisResult<[Value; 2]> {
-        let answers = match self {
-            Self::One(wire) => wire.req_packed_commands(both, 0, 2).await?,
-            Self::Many(wire) => wire.req_packed_commands(both, 0, 2).await?,
-        };
-        let [first, second] = <[Value; 2]>::try_from(answers)
-            .map_err(|_| RedisError::from((ErrorKind::Parse, "two commands, not two answers")))?;
-        Ok([plain(first)?, plain(second)?])
     }
 }
 
@@ -92,7 +84,11 @@ impl Connector {
 
     /// The client follows slots that have moved, and repeats what failed on the way: the only retries there are.
     async fn cluster(&self) -> RedisResult<ClusterConnection> {
-        ClusterClientBuilder::new(self.hosts()?)
+        let mut builder = ClusterClientBuilder::new(self.hosts()?);
+        if let Some(certificates) = certificates(&self.config.papers)? {
+            builder = builder.certs(certificates);
+        }
+        builder
             .connection_timeout(self.patience())
             .response_timeout(self.config.timeout)
             .retries(3)
@@ -114,7 +110,11 @@ impl Connector {
         }
         let mut hosts = self.hosts()?;
         self.turn = (self.turn + 1) % hosts.len();
-        Client::open(hosts.swap_remove(self.turn))
+        let host = hosts.swap_remove(self.turn);
+        match certificates(&self.config.papers)? {
+            Some(certificates) => Client::build_with_tls(host, certificates),
+            None => Client::open(host),
+        }
     }
 
     fn hosts(&self) -> RedisResult<Vec<ConnectionInfo>> {
@@ -132,6 +132,40 @@ impl Connector {
         };
         config.hosts.iter().map(info).collect()
     }
+}
+
+/// Refuses papers that cannot be used, before anybody asks for them.
+pub(crate) fn check(papers: &Papers) -> Result<()> {
+    let refused = |error| {
+        Error::invalid("a certificate or key of the Redis store cannot be used").caused_by(error)
+    };
+    if let Some(certificates) = certificates(papers).map_err(refused)? {
+        Client::build_with_tls("rediss://localhost", certificates).map_err(refused)?;
+    }
+    Ok(())
+}
+
+fn certificates(papers: &Papers) -> RedisResult<Option<TlsCertificates>> {
+    let read = |path: &Path| {
+        std::fs::read(path).map_err(|error| {
+            let what = format!("{}: {error}", path.display());
+            RedisError::from((ErrorKind::InvalidClientConfig, "no such file", what))
+        })
+    };
+    if *papers == Papers::default() {
+        return Ok(None);
+    }
+    let own = papers.own.as_ref();
+    let client_tls = own.map(|(certificate, key)| {
+        RedisResult::Ok(ClientTlsConfig {
+            client_cert: read(certificate)?,
+            client_key: read(key)?,
+        })
+    });
+    Ok(Some(TlsCertificates {
+        client_tls: client_tls.transpose()?,
+        root_cert: papers.authorities.as_deref().map(read).transpose()?,
+    }))
 }
 
 fn sentinel(config: &Config) -> RedisResult<SentinelClient> {
@@ -163,6 +197,11 @@ fn sentinel(config: &Config) -> RedisResult<SentinelClient> {
         builder = builder
             .set_client_to_redis_tls_mode(TlsMode::Secure)
             .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates(&config.papers)? {
+        builder = builder
+            .set_client_to_redis_certificates(certificates.clone())
+            .set_client_to_sentinel_certificates(certificates);
     }
     builder.build()
 }

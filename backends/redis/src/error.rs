@@ -11,6 +11,9 @@ pub(crate) fn from_redis(error: RedisError) -> Error {
 
 fn judge(error: &RedisError) -> (ErrorKind, &'static str) {
     use ErrorKind::{Internal, Unavailable};
+    if let Some(sentence) = distrust(error) {
+        return (Unavailable, sentence);
+    }
     match error.kind() {
         Told::Io => (Unavailable, "Redis cannot be reached"),
         Told::MasterNameNotFoundBySentinel
@@ -26,6 +29,21 @@ fn judge(error: &RedisError) -> (ErrorKind, &'static str) {
         }
         Told::Server(Server::NoPerm) => (Internal, "the Redis user may not do this"),
         _ => by_code(error.code().unwrap_or_default(), error),
+    }
+}
+
+/// Who does not trust whom, if that is why there is no connection. The client passes on what rustls says as a text, for
+/// sentinels and clusters inside others.
+fn distrust(error: &RedisError) -> Option<&'static str> {
+    let text = error.to_string();
+    if text.contains("invalid peer certificate") {
+        Some("the certificate of Redis is not trusted; 'ca_file' names whom to trust")
+    } else if text.contains("received fatal alert") {
+        Some(
+            "Redis refuses the TLS connection; 'cert_file' and 'key_file' are for a server that asks who is there",
+        )
+    } else {
+        None
     }
 }
 
@@ -93,6 +111,26 @@ mod tests {
     use redis::make_extension_error;
 
     use super::*;
+
+    #[test]
+    fn who_is_not_trusted_is_told_from_who_is_away() {
+        use rustls::{AlertDescription, CertificateError, Error as Tls};
+        for (error, sentence) in [
+            (
+                Tls::InvalidCertificate(CertificateError::UnknownIssuer),
+                "the certificate of Redis is not trusted",
+            ),
+            (
+                Tls::AlertReceived(AlertDescription::CertificateRequired),
+                "Redis refuses the TLS connection",
+            ),
+            (Tls::General("whatever".into()), "Redis cannot be reached"),
+        ] {
+            let error = from_redis(std::io::Error::other(error).into());
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.sentence().starts_with(sentence), "{error}");
+        }
+    }
 
     #[test]
     fn what_passes_is_told_from_what_stays() {

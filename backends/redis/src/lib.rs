@@ -7,6 +7,7 @@
 //! link       the connection, made again when it breaks       connect      how one is made
 //! watch      what other servers changed                      health       what the server keeps, and what it warns of
 //! config     URIs                                            error        what Redis says, as kinds
+//! node       who a server is, and what became of it          waiting      posts that wait for a disk or a replica
 //! call       a call of a script to be
 //! ```
 //!
@@ -43,7 +44,7 @@
 //! | what ends by itself | the head of `time`: a script *settles* its queue before anything else |
 //! | a listing with claimed and delayed ones | the three orders are walked in step, so that the common listing needs one of them alone |
 //! | purge, remove | the keys are unlinked; the server frees them in the background |
-//! | the clock | the server's, read inside the script |
+//! | the clock | the server's, read inside the script (or the service's, with `clock=service`) |
 //!
 //! **Settling.** Where nothing has ended, it is one look at the head of `time`. Otherwise the script ends up to some
 //! 500 lives, delays and claims, and where more are left it answers so and is called again, until the store's time-out.
@@ -61,12 +62,27 @@
 //!   A call waits no longer than `timeout_ms`. Nothing here repeats one, but in a cluster the client follows a moved
 //!   slot, and sends what failed again, up to three times. Every script but that of `pop` may be repeated: a claim that
 //!   is made already is answered with what it took.
-//! * **What an acknowledged post survives** is for the server to say. With `appendonly yes` it survives a killed server
-//!   process, and the capability "durable" is shown; a power cut too with `appendfsync always`, less the last second or
-//!   two with `everysec`. Without `appendonly` it is gone since the last snapshot, and the log of this service warns of
-//!   it, as of any `maxmemory-policy` that deletes messages. Replicas follow a little later, so a failover may lose
-//!   what they had not got; with `wait_replicas=N` a post is acknowledged when N of them have it, and is `Unavailable`
-//!   (and may be there all the same) when they have not within half the time-out.
+//! * **What an acknowledged post survives** is for the server to say, and this service says it in its log when the store
+//!   is opened, as it warns of any `maxmemory-policy` that deletes messages. A 201, like a 204 for a claim or a deletion,
+//!   means:
+//!
+//!   | Redis keeps | a killed Redis process loses | a power cut loses |
+//!   |---|---|---|
+//!   | `appendonly yes`, `appendfsync always` | nothing | nothing |
+//!   | `appendonly yes`, `appendfsync everysec` | nothing as a rule; up to two seconds when the disk is slower than the load, for then Redis answers before it writes | the last second or two |
+//!   | the same, with `wait_aof=1` | no message; as above of claims and deletions | no message; as above |
+//!   | `appendonly yes`, `appendfsync no` | nothing | what the kernel had not written, commonly half a minute |
+//!   | snapshots alone | everything since the last | the same |
+//!   | nothing | everything | everything |
+//!
+//!   The capability "durable" is shown with `appendonly yes`. Replicas follow a little later, so a failover may lose what
+//!   they had not got; with `wait_replicas=N` a post is acknowledged when N of them have it. A post that waits in vain is
+//!   `Unavailable` (and may be there all the same). Which server it was and whose data it goes on with (`run_id`,
+//!   `master_replid2`) is looked at with each new connection, and in a cluster every few seconds: a restart or a takeover
+//!   is logged, with what may be lost by it under the settings of the moment.
+//! * **Posts that wait have a connection of their own**, which the waiting holds up, and one wait stands for all posts
+//!   answered before it. So with a disk that is written once a second a post takes up to two, but a second has room for
+//!   as many as ever, and other calls do not notice.
 //!
 //! # What is approximate
 //!
@@ -82,7 +98,7 @@
 //!   moment. A listing of queues is neither.
 //! * A pop whose answer is lost has taken its messages, as everywhere.
 //! * One claim or pop takes at most 10,000 messages.
-//! * `wait_replicas` holds up the shared connection while it waits, is about posts alone, and is not for a cluster.
+//! * `wait_replicas` and `wait_aof` are about posts alone, and not for a cluster.
 //! * If the server's clock is set back, a queue that is removed and made again in that span may take up old markers.
 //!
 //! # Roads not taken
@@ -104,10 +120,12 @@ mod health;
 mod keys;
 mod link;
 mod management;
+mod node;
 mod scripts;
 mod store;
 mod sweep;
 mod value;
+mod waiting;
 mod watch;
 
 pub use config::Config;

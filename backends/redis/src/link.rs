@@ -8,11 +8,11 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use isimud_contract::{Error, ErrorKind, Result};
-use redis::{Cmd, Pipeline, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, RedisError, RedisResult, ServerErrorKind, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -20,7 +20,9 @@ use crate::call::Call;
 use crate::config::{Config, Kind};
 use crate::connect::{Connector, Wire};
 use crate::error::{breaks_the_connection, closed, from_redis, too_late};
-use crate::health::{self, Health};
+use crate::health::Health;
+use crate::node::{self, Nodes};
+use crate::waiting::{Round, Waits};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -35,7 +37,9 @@ pub(crate) struct Link {
     durable: AtomicBool,
     cluster: bool,
     timeout: Duration,
-    wait_replicas: u32,
+    waits: Waits,
+    /// Whether it tells the operator of the server: one link of a store does.
+    tells: bool,
 }
 
 /// An open connection. Its number tells it from earlier ones.
@@ -43,6 +47,7 @@ pub(crate) struct Link {
 struct Live {
     number: u64,
     wire: Wire,
+    round: Arc<Round>,
 }
 
 impl fmt::Debug for Live {
@@ -57,6 +62,10 @@ struct Attempt {
     connections: u64,
     failures: u32,
     not_before: Option<Instant>,
+    /// Why the last attempt failed, if it did.
+    why: Option<(ErrorKind, String)>,
+    /// Who the servers were when they were asked last.
+    nodes: Nodes,
 }
 
 impl fmt::Debug for Attempt {
@@ -69,18 +78,29 @@ impl Link {
     /// Connects nowhere yet; the first call does.
     pub(crate) fn new(config: Config) -> Self {
         Self {
+            tells: true,
             wire: RwLock::new(None),
             closed: AtomicBool::new(false),
             durable: AtomicBool::new(false),
             cluster: config.kind == Kind::Cluster,
             timeout: config.timeout,
-            wait_replicas: config.wait_replicas,
+            waits: Waits::of(&config),
             attempt: Mutex::new(Attempt {
                 connector: Connector::new(config),
                 connections: 0,
                 failures: 0,
                 not_before: None,
+                why: None,
+                nodes: Nodes::new(),
             }),
+        }
+    }
+
+    /// One more connection to the same place.
+    pub(crate) fn silent(config: Config) -> Self {
+        Self {
+            tells: false,
+            ..Self::new(config)
         }
     }
 
@@ -117,39 +137,28 @@ impl Link {
     /// Runs a script.
     pub(crate) async fn run(&self, call: Call) -> Result<Value> {
         let mut live = self.live().await?;
+        self.run_on(&mut live, call).await
+    }
+
+    async fn run_on(&self, live: &mut Live, call: Call) -> Result<Value> {
         let mut answer = live.wire.send(&call.command).await;
         if answer.as_ref().is_err_and(is_unknown_script) {
             answer = live.wire.send(&with_text(&call)).await;
         }
-        self.judge(&live, answer)
+        self.judge(live, answer)
     }
 
-    /// Runs a script, and waits for the replicas that are to have its effects.
+    /// Runs a script, and waits for what is to have its effects.
     pub(crate) async fn run_and_wait(&self, call: Call) -> Result<Value> {
-        if self.wait_replicas == 0 {
-            return self.run(call).await;
-        }
-        let patience = self.timeout.as_millis() / 2;
-        let and_wait = |command: Cmd| {
-            let mut both = Pipeline::new();
-            both.add_command(command);
-            both.cmd("WAIT")
-                .arg(self.wait_replicas)
-                .arg(patience as u64);
-            both
-        };
         let mut live = self.live().await?;
-        let mut answers = live.wire.send_both(&and_wait(call.command.clone())).await;
-        if answers.as_ref().is_err_and(is_unknown_script) {
-            answers = live.wire.send_both(&and_wait(with_text(&call))).await;
-        }
-        match self.judge(&live, answers)? {
-            [answer, Value::Int(have)] if have >= i64::from(self.wait_replicas) => Ok(answer),
-            _ => Err(Error::new(
-                ErrorKind::Unavailable,
-                "too few replicas have the message yet",
-            )),
-        }
+        let answer = self.run_on(&mut live, call).await?;
+        let mut wire = live.wire.clone();
+        let wait = async {
+            let answer = wire.send(&self.waits.command()).await;
+            self.waits.judge(&self.judge(&live, answer)?)
+        };
+        live.round.join(wait).await?;
+        Ok(answer)
     }
 
     fn judge<T>(&self, live: &Live, answer: RedisResult<T>) -> Result<T> {
@@ -188,11 +197,10 @@ impl Link {
             return Ok(live);
         }
         let pausing = |until| Instant::now() < until;
-        if attempt.not_before.is_some_and(pausing) {
-            return Err(Error::new(
-                ErrorKind::Unavailable,
-                "Redis cannot be reached",
-            ));
+        if attempt.not_before.is_some_and(pausing)
+            && let Some((kind, sentence)) = attempt.why.clone()
+        {
+            return Err(Error::new(kind, sentence));
         }
         let patience = attempt.connector.patience();
         match tokio::time::timeout(patience, attempt.connector.wire()).await {
@@ -202,19 +210,47 @@ impl Link {
         }
     }
 
+    /// Looks who the servers of a cluster are now. Their client connects to them again without a word; of a single
+    /// server a new connection tells.
+    pub(crate) async fn look(&self) -> Result<()> {
+        if !self.cluster {
+            return Ok(());
+        }
+        let mut live = self.live().await?;
+        let health = Health::of(&mut live.wire).await;
+        self.compare(&mut *self.attempt.lock().await, &health);
+        Ok(())
+    }
+
+    fn compare(&self, attempt: &mut Attempt, health: &Health) {
+        if self.tells {
+            for (node, change) in node::changes(&attempt.nodes, &health.nodes) {
+                health.tell_of(&node, change, &self.waits);
+            }
+        }
+        // A node that is away for now keeps its place, to be known again.
+        attempt.nodes.extend(health.nodes.clone());
+    }
+
     /// Looks at the server of a new connection, and shares the connection.
     async fn welcome(&self, attempt: &mut Attempt, wire: Wire) -> Result<Live> {
+        let mut live = Live {
+            number: attempt.connections + 1,
+            wire,
+            round: Arc::default(),
+        };
+        let health = Health::of(&mut live.wire).await;
+        if let Err(error) = health.fits(&self.waits) {
+            return Err(attempt.refused(error));
+        }
         attempt.connections += 1;
         attempt.failures = 0;
         attempt.not_before = None;
-        let mut live = Live {
-            number: attempt.connections,
-            wire,
-        };
-        let health = Health::of(&mut live.wire).await;
-        if attempt.connections == 1 {
-            health::warn(&health);
+        attempt.why = None;
+        if self.tells && attempt.connections == 1 {
+            health.tell(&self.waits);
         }
+        self.compare(attempt, &health);
         self.durable.store(health.keeps_a_log(), Ordering::Relaxed);
         let mut shared = self.wire.write().unwrap_or_else(PoisonError::into_inner);
         if self.closed.load(Ordering::SeqCst) {
@@ -226,11 +262,20 @@ impl Link {
 }
 
 impl Attempt {
-    /// Puts the next attempt off.
+    /// Puts the next attempt off, because the server will not do.
+    fn refused(&mut self, error: Error) -> Error {
+        if self.failures == 0 {
+            tracing::error!(%error, "the Redis store cannot be used");
+        }
+        self.failed(error)
+    }
+
+    /// Puts the next attempt off. Who asks meanwhile is told why.
     fn failed(&mut self, error: Error) -> Error {
         let pause = FIRST_PAUSE * 2u32.saturating_pow(self.failures.min(8));
         self.failures = self.failures.saturating_add(1);
         self.not_before = Some(Instant::now() + pause.min(LONGEST_PAUSE));
+        self.why = Some((error.kind(), error.sentence().to_owned()));
         error
     }
 }

@@ -51,6 +51,8 @@ scripts! {
 #[derive(Debug)]
 pub(crate) struct Scripts {
     pub(crate) link: Link,
+    /// Where posts wait for more than their answer, if they do.
+    pub(crate) waiting: Option<Link>,
     pub(crate) time: Time,
 }
 
@@ -109,7 +111,10 @@ impl Scripts {
                 .arg(&terms(message)[..])
                 .arg(encode(message)?);
         }
-        self.link.in_time(self.link.run_and_wait(call)).await?;
+        match &self.waiting {
+            Some(link) => link.in_time(link.run_and_wait(call)).await?,
+            None => self.link.in_time(self.link.run(call)).await?,
+        };
         Ok(())
     }
 

@@ -20,6 +20,7 @@ use crate::link::Link;
 use crate::scripts::{Scripts, Target};
 use crate::sweep::Agenda;
 use crate::value::{Answer, client_bytes, posted};
+use crate::waiting::Waits;
 
 /// Messages that one claim or pop takes at the most: a script that takes so many holds the server up for some ten
 /// milliseconds.
@@ -44,15 +45,21 @@ pub struct RedisStore {
 impl RedisStore {
     /// Opens the store, without waiting for the server: while that cannot be reached, every call is `Unavailable`.
     ///
+    /// Certificates and keys that cannot be read are refused here, as `Invalid`.
+    ///
     /// Must be called on a Tokio runtime, on which the connection and the sweep then live.
     pub fn open(config: Config) -> Result<Arc<Self>> {
         let runtime = runtime()?;
+        crate::connect::check(&config.papers)?;
         let store = Arc::new(Self {
             names: Names::new(&config.prefix),
             agenda: Agenda::default(),
             scripts: Scripts {
                 time: config.time.clone(),
                 link: Link::new(config.clone()),
+                waiting: Waits::of(&config)
+                    .any()
+                    .then(|| Link::silent(config.clone())),
             },
             config,
             tasks: Mutex::default(),
@@ -290,6 +297,7 @@ impl MessageStore for RedisStore {
     async fn close(&self) -> Result<()> {
         self.stop();
         self.scripts.link.close();
+        self.scripts.waiting.iter().for_each(Link::close);
         Ok(())
     }
 }

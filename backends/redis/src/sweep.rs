@@ -20,6 +20,8 @@ use crate::value::{Answer, number};
 
 /// How often a server looks whether there is something to do.
 const PACE: Duration = Duration::from_secs(1);
+/// How often a server looks what became of the nodes of a cluster: each so many looks.
+const ROLL_CALL: u32 = 5;
 /// How long the lease lasts after its holder has died.
 const LEASE: Duration = Duration::from_secs(10);
 /// A server enters a queue again after so long.
@@ -79,7 +81,15 @@ pub(crate) async fn run(store: Weak<RedisStore>) {
         name: Uuid::new_v4().to_string(),
         empty: HashMap::new(),
     };
-    while let Some(store) = store.upgrade() {
+    for look in 1_u32.. {
+        let Some(store) = store.upgrade() else {
+            return;
+        };
+        if look.is_multiple_of(ROLL_CALL)
+            && let Err(error) = store.scripts.link.look().await
+        {
+            tracing::debug!(%error, "the nodes do not say who they are");
+        }
         if let Err(error) = sweeper.look(&store).await {
             tracing::debug!(%error, "the sweep is interrupted");
         }

@@ -45,19 +45,32 @@ impl Servers {
         Self::one(&["appendonly yes", "appendfsync no"])
     }
 
-    fn one(options: &[&str]) -> Result<Self, String> {
+    /// One server with these lines in its configuration.
+    pub(crate) fn one(options: &[&str]) -> Result<Self, String> {
         let server = Server::start(options)?;
-        Ok(Self {
-            scheme: "redis",
-            hosts: server.host(),
-            options: String::new(),
-            servers: vec![server],
-        })
+        Ok(Self::of(vec![server], 1, ""))
+    }
+
+    /// Servers that are found by the first few of them.
+    fn of(servers: Vec<Server>, first: usize, options: &str) -> Self {
+        let hosts: Vec<String> = servers.iter().take(first).map(Server::host).collect();
+        let tls = servers.iter().any(|server| server.tls_port.is_some());
+        Self {
+            scheme: if tls { "rediss" } else { "redis" },
+            hosts: hosts.join(","),
+            options: options.to_owned(),
+            servers,
+        }
     }
 
     /// Three masters that share the slots.
     pub(crate) fn cluster() -> Result<Self, String> {
-        let masters = nodes()?;
+        Self::cluster_with(Vec::new)
+    }
+
+    /// The same with further lines in the configuration of each.
+    pub(crate) fn cluster_with(options: impl Fn() -> Vec<String>) -> Result<Self, String> {
+        let masters = nodes(options)?;
         join(&masters, &masters[0])?;
         let slots = [0..=5460, 5461..=10922, 10923..=16383];
         for (master, slots) in masters.iter().zip(slots) {
@@ -68,19 +81,13 @@ impl Servers {
             master.wait_until("CLUSTER INFO", "cluster_state:ok")?;
             master.wait_until("CLUSTER INFO", "cluster_known_nodes:3")?;
         }
-        let hosts: Vec<String> = masters.iter().map(Server::host).collect();
-        Ok(Self {
-            scheme: "redis",
-            hosts: hosts.join(","),
-            options: "&cluster=true".into(),
-            servers: masters,
-        })
+        Ok(Self::of(masters, 3, "&cluster=true"))
     }
 
     /// The same with a replica for each master: the masters come first, then their replicas in the same order.
     pub(crate) fn replicated_cluster() -> Result<Self, String> {
         let mut cluster = Self::cluster()?;
-        let replicas = nodes()?;
+        let replicas = nodes(Vec::new)?;
         join(&replicas, &cluster.servers[0])?;
         for (master, replica) in cluster.servers.iter().zip(&replicas) {
             let name = master.command("CLUSTER MYID")?;
@@ -101,25 +108,38 @@ impl Servers {
 
     /// A master with a replica, and a sentinel that watches them.
     pub(crate) fn sentinel() -> Result<Self, String> {
-        let master = Server::start(&["appendonly yes"])?;
-        let of = format!("replicaof 127.0.0.1 {}", master.port);
-        let replica = Server::start(&["appendonly yes", &of])?;
+        Self::sentinel_with(Vec::new)
+    }
+
+    /// The same with further lines in the configuration of each.
+    pub(crate) fn sentinel_with(options: impl Fn() -> Vec<String>) -> Result<Self, String> {
+        let start = |flags: &[&str], lines: &[&str]| {
+            let further = options();
+            let further: Vec<&str> = further.iter().map(String::as_str).collect();
+            let lines = [lines, &further].concat();
+            if flags.is_empty() {
+                Server::start(&lines)
+            } else {
+                Server::launch(flags, &lines)
+            }
+        };
+        let master = start(&[], &["appendonly yes"])?;
+        let of = format!("replicaof 127.0.0.1 {}", master.public_port());
+        let replica = start(&[], &["appendonly yes", &of])?;
         replica.wait_until("INFO replication", "master_link_status:up")?;
-        let monitor = format!("sentinel monitor isimud 127.0.0.1 {} 1", master.port);
-        let sentinel = Server::launch(
+        let port = master.public_port();
+        let sentinel = start(
             &["--sentinel"],
             &[
-                &monitor,
+                &format!("sentinel monitor isimud 127.0.0.1 {port} 1"),
                 "sentinel down-after-milliseconds isimud 500",
                 "sentinel failover-timeout isimud 3000",
             ],
         )?;
         sentinel.wait_until("SENTINEL MASTER isimud", "num-slaves\r\n$1\r\n1")?;
         Ok(Self {
-            scheme: "redis",
             hosts: sentinel.host(),
-            options: "&master=isimud".into(),
-            servers: vec![master, replica, sentinel],
+            ..Self::of(vec![master, replica, sentinel], 0, "&master=isimud")
         })
     }
 
@@ -137,19 +157,25 @@ impl Servers {
 }
 
 /// Servers that are to be nodes of a cluster.
-fn nodes() -> Result<Vec<Server>, String> {
-    const OPTIONS: [&str; 3] = [
-        "cluster-enabled yes",
-        "cluster-node-timeout 1000",
-        "appendonly yes",
-    ];
-    (0..3).map(|_| Server::start(&OPTIONS)).collect()
+fn nodes(options: impl Fn() -> Vec<String>) -> Result<Vec<Server>, String> {
+    let start = |_| {
+        let further = options();
+        let mut options = vec![
+            "cluster-enabled yes",
+            "cluster-node-timeout 1000",
+            "appendonly yes",
+        ];
+        options.extend(further.iter().map(String::as_str));
+        Server::start(&options)
+    };
+    (0..3).map(start).collect()
 }
 
 /// Makes nodes known to one that is in the cluster, and so to all of them.
 fn join(nodes: &[Server], known: &Server) -> Result<(), String> {
     for node in nodes.iter().filter(|node| node.port != known.port) {
-        known.wait_until(&format!("CLUSTER MEET 127.0.0.1 {}", node.port), "OK")?;
+        let port = node.public_port();
+        known.wait_until(&format!("CLUSTER MEET 127.0.0.1 {port}"), "OK")?;
     }
     Ok(())
 }
@@ -158,6 +184,8 @@ fn join(nodes: &[Server], known: &Server) -> Result<(), String> {
 #[derive(Debug)]
 pub(crate) struct Server {
     pub(crate) port: u16,
+    /// Where it speaks TLS, if it does; the tests themselves speak to the other one.
+    tls_port: Option<u16>,
     arguments: Vec<String>,
     process: Mutex<Process>,
     folder: TempDir,
@@ -166,12 +194,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts a server with these lines in its configuration, besides those that keep it private.
     pub(crate) fn start(options: &[&str]) -> Result<Self, String> {
-        let save = if options.iter().any(|line| line.starts_with("save ")) {
-            options.to_vec()
-        } else {
-            [&["save \"\""], options].concat()
-        };
-        Self::launch(&[], &save)
+        // A replica need not wait for others to come along.
+        let mut lines = vec!["repl-diskless-sync-delay 0"];
+        if !options.iter().any(|line| line.starts_with("save ")) {
+            lines.push("save \"\"");
+        }
+        lines.extend(options);
+        Self::launch(&[], &lines)
     }
 
     fn launch(flags: &[&str], options: &[&str]) -> Result<Self, String> {
@@ -183,14 +212,33 @@ impl Server {
         let mut arguments = vec![path.display().to_string()];
         arguments.extend(flags.iter().map(ToString::to_string));
         let process = Mutex::new(Process::start(&arguments, folder.path())?);
+        let tls_port = options
+            .iter()
+            .find_map(|line| line.strip_prefix("tls-port "));
         let server = Self {
             port,
+            tls_port: tls_port.and_then(|port| port.parse().ok()),
             arguments,
             process,
             folder,
         };
+        let begun = Instant::now();
+        while server.command("PING").is_err() && begun.elapsed() < PATIENCE {
+            let ended = server.process().server.try_wait();
+            if let Ok(Some(status)) = ended {
+                return Err(format!("redis-server {status}: {:?}", server.log()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
         server.wait_until("PING", "PONG")?;
         Ok(server)
+    }
+
+    /// The last that it wrote, backwards.
+    fn log(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.path().join("log"));
+        let log = log.unwrap_or_default();
+        log.lines().rev().take(5).map(str::to_owned).collect()
     }
 
     /// Where the server keeps its data and its log.
@@ -199,7 +247,11 @@ impl Server {
     }
 
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.public_port())
+    }
+
+    fn public_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     /// Kills the server at once, as a crash would.
@@ -259,11 +311,9 @@ impl Server {
             }
             if begun.elapsed() > patience {
                 let (Ok(last) | Err(last)) = answer;
-                let log = std::fs::read_to_string(self.folder.path().join("log"));
-                let log = log.unwrap_or_default();
-                let end: Vec<&str> = log.lines().rev().take(5).collect();
+                let log = self.log();
                 return Err(format!(
-                    "redis-server answers '{command}' with '{last}' (its log: {end:?})"
+                    "redis-server answers '{command}' with '{last}' (its log: {log:?})"
                 ));
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -286,8 +336,8 @@ impl Process {
             .args(arguments)
             .current_dir(folder)
             .stdin(Stdio::null())
+            .stderr(log.try_clone().map_err(|error| error.to_string())?)
             .stdout(log)
-            .stderr(Stdio::null())
             .spawn()
             .map_err(|error| format!("redis-server does not start: {error}"))?;
         let guard = Command::new("sh")
@@ -324,7 +374,7 @@ fn end(process: &mut Child) {
     process.kill().and_then(|()| process.wait()).ok();
 }
 
-fn free_port() -> Result<u16, String> {
+pub(crate) fn free_port() -> Result<u16, String> {
     // A cluster's bus listens 10,000 above the port, so a high one is of no use.
     for _ in 0..100 {
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
