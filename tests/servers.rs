@@ -17,6 +17,10 @@ mod once;
 mod redis;
 #[path = "support/server.rs"]
 mod server;
+#[path = "servers/told.rs"]
+mod told;
+#[path = "servers/window.rs"]
+mod window;
 
 use std::time::Duration;
 
@@ -56,6 +60,11 @@ impl Service {
             redis,
             folder,
         })
+    }
+
+    /// What both servers have written so far.
+    fn log(&self) -> String {
+        server::log_in(self.folder.path())
     }
 
     /// A client of each server.

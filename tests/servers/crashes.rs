@@ -21,7 +21,7 @@ use crate::{Service, TIMEOUT};
 const KILLS: usize = 3;
 const PRODUCERS: usize = 4;
 const CONSUMERS: usize = 6;
-const QUEUE: &str = "/v2/queues/orders";
+pub(crate) const QUEUE: &str = "/v2/queues/orders";
 /// Producers wait while so many messages are not deleted.
 const BACKLOG: usize = 500;
 /// How much longer than the time-out an answer may take on a busy machine.
@@ -320,8 +320,22 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// Waits until a server answers again.
+pub(crate) fn until_served(client: &mut Client) {
+    let begun = Instant::now();
+    let path = format!("{QUEUE}/stats");
+    let served = |answer: std::io::Result<Answer>| answer.is_ok_and(|answer| answer.status == 200);
+    while !served(client.send("GET", &path, None)) {
+        assert!(
+            begun.elapsed() < 2 * RECOVERY,
+            "the service does not come back"
+        );
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// The numbers of all messages, page by page.
-fn list(client: &mut Client) -> BTreeSet<u64> {
+pub(crate) fn list(client: &mut Client) -> BTreeSet<u64> {
     let mut listed = BTreeSet::new();
     let mut path = format!("{QUEUE}/messages?limit=20&echo=true&include_claimed=true");
     loop {
