@@ -71,7 +71,8 @@
 //! posting     bodies      listing     paging      reading     deleting    popping
 //! claiming    leases      lifetimes   expiry      delay       dead_letters
 //! isolation   purging     stats       cost        concurrency durability  refusals
-//! management  catalogue   (of queues)            sharing     (of data by two stores)
+//! holding     (of imported claims)    sharing     (of data by two stores)
+//! management  catalogue   (of queues)
 //! ```
 //!
 //! No trial sleeps: time passes when a trial says so. A wrong answer panics in an assertion of the trial, and a call
@@ -95,6 +96,7 @@ mod delay;
 mod deleting;
 mod durability;
 mod expiry;
+mod holding;
 mod isolation;
 mod leases;
 mod lifetimes;
@@ -140,6 +142,7 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         popping::PROMISES,
         claiming::PROMISES,
         leases::PROMISES,
+        holding::PROMISES,
         lifetimes::PROMISES,
         expiry::PROMISES,
         delay::PROMISES,

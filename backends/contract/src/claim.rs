@@ -30,6 +30,17 @@ pub struct DeadLetter {
     pub ttl: Option<Duration>,
 }
 
+/// A claim that was made elsewhere, in a service that this one takes over from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ForeignClaim {
+    /// Its name, which its worker goes on using.
+    pub id: ClaimId,
+    /// How long it was granted for, from creation or the last renewal.
+    pub ttl: Duration,
+    /// How long ago it was created or last renewed.
+    pub age: Duration,
+}
+
 /// A live claim and what it still holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {

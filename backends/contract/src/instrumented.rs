@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use crate::{
-    Capabilities, Claim, ClaimId, Error, Guard, Lease, Message, MessageId, MessageStore, Page,
-    QueueKey, Result, Selection, Stats,
+    Capabilities, Claim, ClaimId, Error, ForeignClaim, Guard, Lease, Message, MessageId,
+    MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
 /// Hears of every finished call to a store.
@@ -139,6 +139,16 @@ impl MessageStore for Instrumented {
             self.inner.release_claim(queue, claim),
         )
         .await
+    }
+
+    async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        self.watch("hold", Some(queue), self.inner.hold(queue, claim, ids))
+            .await
     }
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {

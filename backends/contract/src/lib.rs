@@ -38,7 +38,7 @@ mod queue;
 mod store;
 
 pub use capabilities::Capabilities;
-pub use claim::{Claim, DeadLetter, Lease};
+pub use claim::{Claim, DeadLetter, ForeignClaim, Lease};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Resource, Result};
 pub use ids::{ClaimId, ClientId, InvalidName, MessageId, ProjectId, QueueKey, QueueName};

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::{
-    Capabilities, Claim, ClaimId, Guard, Lease, Message, MessageId, Page, QueueKey, Result,
-    Selection, Stats,
+    Capabilities, Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page, QueueKey,
+    Result, Selection, Stats,
 };
 
 /// Keeps the messages and claims of many queues.
@@ -62,6 +62,14 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
 
     /// Ends a claim: what is left of it is free at once. An unknown claim is released already.
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()>;
+
+    /// Puts free messages under a claim that was made elsewhere, for imports, and returns how many of those named it
+    /// holds then. Their lives and claim counts stay as they are. What is not free, or not there, is left out; where
+    /// nothing can be held no claim is made. Calls of one claim add up, and one that is live already keeps its own
+    /// time, so that a call may be repeated. `AlreadyExists(Claim)` where another queue has a claim of that id and the
+    /// store cannot keep both; `Unsupported` where claims cannot be handed over at all.
+    async fn hold(&self, queue: &QueueKey, claim: ForeignClaim, ids: &[MessageId])
+    -> Result<usize>;
 
     /// Counts the live messages.
     async fn stats(&self, queue: &QueueKey) -> Result<Stats>;

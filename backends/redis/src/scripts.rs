@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, Error, ErrorKind, Guard, Lease, Message, MessageId, QueueKey, Resource, Result,
-    Timestamp,
+    Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, Message, MessageId, QueueKey,
+    Resource, Result, Timestamp,
 };
 use redis::Value;
 
@@ -37,6 +37,7 @@ scripts! {
     FIND_CLAIM: "common.lua" "find_claim.lua";
     RENEW_CLAIM: "common.lua" "renew_claim.lua";
     RELEASE_CLAIM: "common.lua" "release_claim.lua";
+    HOLD: "common.lua" "hold.lua";
     STATS: "common.lua" "stats.lua";
     SWEEP: "common.lua" "sweep.lua";
     QUEUE_CREATE: "queue_create.lua";
@@ -252,6 +253,21 @@ impl Scripts {
         let call = || Ok(self.on(&RELEASE_CLAIM, keys).bytes(claim.0.as_bytes()));
         self.settled(call).await?;
         Ok(())
+    }
+
+    pub(crate) async fn hold(
+        &self,
+        keys: &Keys,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        let call = || {
+            let call = self.on(&HOLD, keys).bytes(claim.id.0.as_bytes());
+            let call = call.float(millis(claim.ttl)).float(millis(claim.age));
+            Ok(call.ids(ids))
+        };
+        let held = number(&self.settled(call).await?)?;
+        usize::try_from(held).map_err(|_| strange())
     }
 
     pub(crate) async fn stats(&self, keys: &Keys) -> Result<Answer> {

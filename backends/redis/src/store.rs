@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, Guard, Lease, Marker,
-    Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Selection, Stats,
+    Capabilities, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard, Lease,
+    Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Selection, Stats,
     Timestamp,
 };
 use tokio::runtime::Handle;
@@ -273,6 +273,18 @@ impl MessageStore for RedisStore {
 
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         self.scripts.release_claim(&self.keys(queue), claim).await
+    }
+
+    async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        self.scripts.hold(&self.keys(queue), claim, ids).await
     }
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {

@@ -1,14 +1,16 @@
 //! Claims: taking messages out of circulation, and putting them back.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, DeadLetter, Error, Lease, Message, MessageId, QueueKey, Resource, Timestamp,
+    Claim, ClaimId, DeadLetter, Error, ErrorKind, ForeignClaim, Lease, Message, MessageId,
+    QueueKey, Resource, Timestamp,
 };
 use rusqlite::{OptionalExtension, params};
 
 use crate::lane::Outcome;
-use crate::message::{Head, find_target, remove_row};
+use crate::message::{FREE, Head, find_target, remove_row};
 use crate::row::{columns, read};
 use crate::session::Session;
 use crate::stream::{self, Stream};
@@ -55,7 +57,7 @@ pub(crate) fn claim(
         return Ok(Ok(None));
     };
     if !head.taken.is_empty() {
-        let no = insert_claim(session, &stream, lease, now)?;
+        let no = insert_claim(session, &stream, lease.id, lease.ttl, now)?;
         for (row, message) in &mut head.taken {
             take(session, no, *row, message, lease, now)?;
         }
@@ -80,17 +82,18 @@ pub(crate) fn claim(
 fn insert_claim(
     session: &mut Session,
     stream: &Stream,
-    lease: &Lease,
-    now: Timestamp,
+    id: ClaimId,
+    ttl: Duration,
+    renewed: Timestamp,
 ) -> rusqlite::Result<i64> {
-    let ends = now.after(lease.ttl).0;
+    let ends = renewed.after(ttl).0;
     session
         .statement("INSERT INTO claim (id, stream, ttl, renewed, expires) VALUES (?, ?, ?, ?, ?)")?
         .execute(params![
-            lease.id.0.as_bytes(),
+            id.0.as_bytes(),
             stream.no,
-            millis(lease.ttl),
-            now.0,
+            millis(ttl),
+            renewed.0,
             ends
         ])?;
     session.ends.release = session.ends.release.min(ends);
@@ -234,6 +237,89 @@ pub(crate) fn release(session: &mut Session, queue: &QueueKey, id: ClaimId) -> O
         let (rows, first) = free_all(session, claim.no)?;
         stream.freed(rows, first);
         session.put_stream(stream);
+    }
+    Ok(Ok(()))
+}
+
+/// Puts free messages under a claim that was made elsewhere.
+pub(crate) fn hold(
+    session: &mut Session,
+    queue: &QueueKey,
+    claim: ForeignClaim,
+    ids: &[MessageId],
+) -> Outcome<usize> {
+    let now = session.now();
+    let renewed = now.before(claim.age);
+    crate::sweep::release_all(session, now)?;
+    let Some(mut stream) = session.stream(queue)? else {
+        return Ok(Ok(0));
+    };
+    let mut no = find_live(session, &stream, claim.id, now)?.map(|live| live.no);
+    if no.is_none() && claim.age >= claim.ttl {
+        return Ok(Ok(0));
+    }
+    if no.is_none()
+        && let Err(refusal) = clear_name(session, &mut stream, claim.id, now)?
+    {
+        return Ok(Err(refusal));
+    }
+    let mut held = BTreeSet::new();
+    for id in ids {
+        let Some(target) = find_target(session, &stream, *id, now)?.filter(|target| target.live)
+        else {
+            continue;
+        };
+        if target.hold == FREE {
+            let no = match no {
+                Some(no) => no,
+                None => *no.insert(insert_claim(
+                    session, &stream, claim.id, claim.ttl, renewed,
+                )?),
+            };
+            session
+                .statement("UPDATE message SET hold = ? WHERE at = ?")?
+                .execute([no, target.row])?;
+            stream.held += 1;
+        } else if Some(target.hold) != no {
+            continue;
+        }
+        held.insert(target.row);
+    }
+    session.put_stream(stream);
+    Ok(Ok(held.len()))
+}
+
+/// Ends a claim of this name that is over, or whose queue was purged, and waits for its sweep. Another queue's live
+/// claim is a refusal.
+fn clear_name(
+    session: &mut Session,
+    here: &mut Stream,
+    claim: ClaimId,
+    now: Timestamp,
+) -> Outcome<()> {
+    let found: Option<(i64, i64, i64)> = session
+        .statement("SELECT no, stream, expires FROM claim WHERE id = ?")?
+        .query_row([claim.0.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((no, of, ends)) = found else {
+        return Ok(Ok(()));
+    };
+    if of == here.no {
+        let (rows, first) = free_all(session, no)?;
+        here.freed(rows, first);
+    } else if let Some(mut stream) = session.stream_by_number(of)? {
+        if ends > now.0 {
+            let kind = ErrorKind::AlreadyExists(Resource::Claim);
+            let refusal = Error::new(kind, "a claim of another queue has this id");
+            return Ok(Err(refusal));
+        }
+        let (rows, first) = free_all(session, no)?;
+        stream.freed(rows, first);
+        session.put_stream(stream);
+    } else {
+        free_all(session, no)?;
     }
     Ok(Ok(()))
 }

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, Forget, Guard, Lease, Message,
-    MessageId, MessageStore, Metadata, Page, ProjectId, QueueKey, QueueRecord, QueueSelection,
-    Queues, Result, Selection, Stats,
+    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, ForeignClaim, Forget, Guard, Lease,
+    Message, MessageId, MessageStore, Metadata, Page, ProjectId, QueueKey, QueueRecord,
+    QueueSelection, Queues, Result, Selection, Stats,
 };
 
 use crate::config::{Config, Place};
@@ -178,6 +178,17 @@ impl MessageStore for SqliteStore {
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         let queue = queue.clone();
         self.write(move |session| claim::release(session, &queue, claim))
+            .await
+    }
+
+    async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        let (queue, ids) = (queue.clone(), ids.to_vec());
+        self.write(move |session| claim::hold(session, &queue, claim, &ids))
             .await
     }
 

@@ -185,10 +185,11 @@ local function outlive(queue, ids, ttl, grace)
   return ends, shown
 end
 
--- Writes a claim's record.
-local function write_claim(queue, claim, ttl, ids)
-  call('HSET', queue.claim, claim, struct.pack('>dd', ttl, now) .. table.concat(ids))
-  call('ZADD', queue.time, now + ttl, 'c' .. claim)
+-- Writes the record of a claim that was renewed at this moment, or at another.
+local function write_claim(queue, claim, ttl, ids, renewed)
+  renewed = renewed or now
+  call('HSET', queue.claim, claim, struct.pack('>dd', ttl, renewed) .. table.concat(ids))
+  call('ZADD', queue.time, renewed + ttl, 'c' .. claim)
 end
 
 -- Appends messages to an answer, six values each: id, rank, value, end of life, mark, when it is due. What the caller
