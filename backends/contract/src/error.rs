@@ -41,6 +41,12 @@ pub enum Resource {
     Claim,
     /// A key of a queue's metadata.
     MetadataKey,
+    /// A pool.
+    Pool,
+    /// A flavor.
+    Flavor,
+    /// A subscription.
+    Subscription,
 }
 
 /// An error: a kind, a sentence, what it happened to, and what caused it. One pointer wide.
