@@ -342,6 +342,7 @@ async fn filters_do_not_use_up_the_page(bench: Bench) -> Outcome {
         limit: 3,
         name_contains: Some("queue".into()),
         filters: vec![integer("fifth", 1)],
+        ..all()
     };
     let names = bench.names(&selection).await?;
     assert_eq!(names, ["queue-10", "queue-15", "queue-20"]);

@@ -1,6 +1,6 @@
 //! The names of keys. No project or queue can reach another's key, whatever characters it contains.
 
-use isimud_contract::{ProjectId, QueueKey};
+use isimud_contract::{Home, ProjectId, QueueKey, QueueName};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What a project's name keeps as it is. `/`, `{`, `}`, `%` and NUL are not among it.
@@ -55,11 +55,16 @@ impl Names {
 
     /// The records of a project's queues, and their names in order.
     pub(crate) fn records(&self, project: &ProjectId) -> [String; 2] {
-        let project = escaped(project);
+        let project = escaped(project.as_str());
         ["records", "names"].map(|what| format!("{}{{{project}}}{what}", self.prefix))
     }
 
-    /// Where changes of records are published, as tags of their queues.
+    /// Which queues have messages in which store, and which entries are to be looked at again.
+    pub(crate) fn homes(&self) -> [String; 2] {
+        ["index", "entered"].map(|what| format!("{}{{homes}}{what}", self.prefix))
+    }
+
+    /// Where changes are published: the tags of queues whose record or subscriptions have changed.
     pub(crate) fn changes(&self) -> String {
         format!("{}changes", self.prefix)
     }
@@ -75,13 +80,31 @@ impl Names {
     }
 }
 
-fn escaped(project: &ProjectId) -> String {
-    utf8_percent_encode(project.as_str(), PLAIN).to_string()
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
 }
 
 /// A queue as one text; [`parse_tag`] reads it again. A queue's name needs no escape.
 pub(crate) fn tag(queue: &QueueKey) -> String {
-    format!("{}/{}", escaped(&queue.project), queue.name.as_str())
+    format!(
+        "{}/{}",
+        escaped(queue.project.as_str()),
+        queue.name.as_str()
+    )
+}
+
+/// What the index of stores has of a store: every entry starts like this, and none of another store does.
+pub(crate) fn home_prefix(home: &Home) -> String {
+    match home {
+        Home::Default => "/".to_owned(),
+        Home::Pool(name) => format!("{}/", escaped(name.as_str())),
+    }
+}
+
+/// Reads an entry of the index of stores: the store as [`home_prefix`] writes it, and the queue.
+pub(crate) fn parse_entry(entry: &str) -> Option<(&str, QueueKey)> {
+    let (home, tag) = entry.split_at(entry.find('/')? + 1);
+    Some((home, parse_tag(tag)?))
 }
 
 /// Reads a queue's tag; `None` for anything else.
@@ -90,13 +113,13 @@ pub(crate) fn parse_tag(tag: &str) -> Option<QueueKey> {
     let project = percent_decode_str(project).decode_utf8().ok()?;
     Some(QueueKey::new(
         ProjectId::parse(&project).ok()?,
-        isimud_contract::QueueName::parse(name).ok()?,
+        QueueName::parse_stored(name).ok()?,
     ))
 }
 
 #[cfg(test)]
 mod tests {
-    use isimud_contract::QueueName;
+    use isimud_contract::PoolName;
 
     use super::*;
 
@@ -112,6 +135,22 @@ mod tests {
         let keys = Names::new("isimud:").queue(&queue("demo", "tasks"));
         assert_eq!(keys.all()[0], "isimud:{demo/tasks}d");
         assert_eq!(keys.purged().len(), 7);
+    }
+
+    #[test]
+    fn an_entry_names_one_store_and_one_queue() {
+        let pool = |name| Home::Pool(PoolName::parse(name).unwrap());
+        let homes = [Home::Default, pool("a"), pool("a/b"), pool("%"), pool("~ü")];
+        for home in &homes {
+            let queue = queue("p/q", "q");
+            let entry = home_prefix(home) + &tag(&queue);
+            assert_eq!(parse_entry(&entry), Some((&*home_prefix(home), queue)));
+            let starts = homes
+                .iter()
+                .filter(|home| entry.starts_with(&home_prefix(home)));
+            assert_eq!(starts.count(), 1, "{entry}");
+        }
+        assert_eq!(parse_entry("a"), None);
     }
 
     #[test]

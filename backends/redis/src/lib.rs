@@ -1,14 +1,15 @@
 //! The fast shared store: messages, claims and queues in Redis, for any number of servers at once.
 //!
 //! ```text
-//! store      the message contract, each method one call     management   queue records
+//! store      the message contract, each method one call     management   the management contract
 //! scripts    one Lua file an atomic step, one function each  value        a message as bytes, answers
 //! keys       names of keys                                   sweep        what ends where nobody looks
 //! link       the connection, made again when it breaks       connect      how one is made
 //! watch      what other servers changed                      health       what the server keeps, and what it warns of
 //! config     URIs                                            error        what Redis says, as kinds
 //! node       who a server is, and what became of it          waiting      posts that wait for a disk or a replica
-//! call       a call of a script to be
+//! call       a call of a script to be                        queue        queue records
+//! homes      which queues have messages in which store
 //! ```
 //!
 //! # The layout
@@ -117,10 +118,12 @@ mod config;
 mod connect;
 mod error;
 mod health;
+mod homes;
 mod keys;
 mod link;
 mod management;
 mod node;
+mod queue;
 mod scripts;
 mod store;
 mod sweep;

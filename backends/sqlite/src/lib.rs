@@ -1,12 +1,12 @@
 //! The embedded store: messages, claims and queues in one SQLite file, with nothing to set up.
 //!
 //! ```text
-//! store      the contracts, each method one call on the right thread
+//! store, management   the contracts, each method one call on the right thread
 //! lane       a thread with a connection: calls in groups, one transaction and one disk flush a group
 //! session    a connection with its counters, and the horizon: when something next ends by itself
 //! stream     a queue's number, where its rows stand, its counters; purge; statistics
 //! message    posting, reading, deleting    claim   claims and dead letters
-//! sweep      what ends by itself           management   queue records
+//! sweep      what ends by itself           queue    queue records
 //! schema     opening, locking, migrations  config  error
 //! ```
 //!
@@ -58,6 +58,7 @@ mod error;
 mod lane;
 mod management;
 mod message;
+mod queue;
 mod row;
 mod schema;
 mod session;

@@ -12,7 +12,10 @@ use crate::config::{Config, Place, Synchronous};
 use crate::error::from_sqlite;
 
 /// One file a version, applied in order, each in a transaction with the version's number.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_places.sql"),
+];
 
 /// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.
 const APPLICATION_ID: i64 = 0x4973_696d;
@@ -21,7 +24,7 @@ const APPLICATION_ID: i64 = 0x4973_696d;
 const BUSY: Duration = Duration::from_secs(2);
 
 /// Statements that a connection keeps prepared.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 128;
 
 /// Every connection of an open store: the first may write.
 #[derive(Debug)]

@@ -1,11 +1,10 @@
 -- Reads queue records by name.
 --
--- KEYS    1 hash: name -> version and metadata, 2 zset: names
--- ARGV    1 the name after which it starts, or '', 2 how many
--- Result  {name, version and metadata...}
+-- KEYS    1 hash: name -> version, place and metadata, 2 zset: names
+-- ARGV    1 where it starts, 2 where it ends, as ZRANGE BYLEX wants them, 3 how many
+-- Result  {name, record...}
 
-local start = ARGV[1] == '' and '-' or '(' .. ARGV[1]
-local names = redis.call('ZRANGE', KEYS[2], start, '+', 'BYLEX', 'LIMIT', 0, ARGV[2])
+local names = redis.call('ZRANGE', KEYS[2], ARGV[1], ARGV[2], 'BYLEX', 'LIMIT', 0, ARGV[3])
 local answer = {}
 if #names == 0 then return answer end
 local records = redis.call('HMGET', KEYS[1], unpack(names))
