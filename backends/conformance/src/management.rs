@@ -23,6 +23,9 @@ promises! {
     a_deleted_queue_is_created_afresh,
     queues_are_counted_by_project,
     a_queue_exists_in_its_own_project_alone,
+    a_topic_and_a_queue_of_one_name_are_two,
+    topics_are_counted_apart,
+    what_the_service_keeps_is_not_counted,
     strange_names_are_told_apart,
     queues_and_messages_live_apart,
     creators_at_the_same_time_create_once,
@@ -247,6 +250,42 @@ async fn a_queue_exists_in_its_own_project_alone(bench: Bench) -> Outcome {
     let store = bench.management()?;
     assert_eq!(store.delete_queue(&stranger.queue).await?, None);
     assert_eq!(bench.found().await?, record);
+    Ok(())
+}
+
+async fn a_topic_and_a_queue_of_one_name_are_two(bench: Bench) -> Outcome {
+    let topic = bench.topic("queue");
+    let queue = bench.create(json!({"kind": "queue"})).await?;
+    assert!(topic.is_missing().await?);
+    let record = topic.create(json!({"kind": "topic"})).await?;
+    assert_eq!(record.name, QueueName::of_topic(&bench.queue.name));
+    assert_eq!(topic.update(json!({}), queue.version).await?, None);
+    assert_eq!(bench.found().await?, queue);
+    let store = bench.management()?;
+    assert_eq!(store.delete_queue(&bench.queue).await?, Some(queue));
+    assert_eq!(topic.found().await?, record);
+    Ok(())
+}
+
+async fn topics_are_counted_apart(bench: Bench) -> Outcome {
+    for number in 0..5 {
+        bench.on(&format!("q{number}")).create(json!({})).await?;
+    }
+    assert_eq!(bench.count(Kind::Topic).await?, 0);
+    for number in 0..3 {
+        bench.topic(&format!("t{number}")).create(json!({})).await?;
+    }
+    assert_eq!(bench.count(Kind::Queue).await?, 5);
+    assert_eq!(bench.count(Kind::Topic).await?, 3);
+    Ok(())
+}
+
+async fn what_the_service_keeps_is_not_counted(bench: Bench) -> Outcome {
+    let internal = bench.internal("retries");
+    let record = internal.create(json!({"n": 1})).await?;
+    assert_eq!(internal.found().await?, record);
+    assert_eq!(bench.count(Kind::Queue).await?, 0);
+    assert_eq!(bench.count(Kind::Topic).await?, 0);
     Ok(())
 }
 

@@ -5,13 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isimud_contract::{Change, ErrorKind, QueueKey, Watcher};
+use isimud_contract::{
+    Change, ErrorKind, FlavorName, Members, QueueKey, SubscriptionChange, Watcher,
+};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::bench::Bench;
 use crate::management::metadata;
 use crate::outcome::{Outcome, Why, Word, refused, together};
+use crate::pools::{pool, pool_name};
 use crate::promise::promises;
 use crate::words::{ids, sorted};
 
@@ -20,6 +23,8 @@ promises! {
     a_changed_queue_is_told_to_the_other_store,
     a_deleted_queue_is_told_to_the_other_store,
     a_store_is_told_of_its_own_changes,
+    changes_of_pools_and_flavors_are_told_to_the_other_store,
+    changes_of_subscriptions_are_told_to_the_other_store,
     what_is_told_can_be_read_at_once,
     of_two_updates_one_is_made,
     messages_are_delivered_by_one_of_two_stores,
@@ -128,6 +133,46 @@ async fn a_store_is_told_of_its_own_changes(bench: Bench) -> Outcome {
     let other = bench.beside().await?;
     let mut told = Told::by(&other).await?;
     other.create(json!({})).await?;
+    told.changed(&bench.queue).await?;
+    Ok(())
+}
+
+async fn changes_of_pools_and_flavors_are_told_to_the_other_store(bench: Bench) -> Outcome {
+    let other = bench.beside().await?;
+    let mut told = Told::by(&other).await?;
+    let store = bench.management()?;
+    let [version] = bench.register(["p"]).await?;
+    told.hears(News::Pools).await?;
+    store.save_pool(&pool("p"), Some(version)).await?;
+    told.hears(News::Pools).await?;
+    bench.save_flavor("f", &["p"], Members::Add).await?;
+    told.hears(News::Pools).await?;
+    let flavor = FlavorName::parse("f").expect("a name");
+    assert!(store.delete_flavor(&bench.queue.project, &flavor).await?);
+    told.hears(News::Pools).await?;
+    assert!(store.delete_pool(&pool_name("p")).await?);
+    told.hears(News::Pools).await?;
+    Ok(())
+}
+
+async fn changes_of_subscriptions_are_told_to_the_other_store(bench: Bench) -> Outcome {
+    let other = bench.beside().await?;
+    let mut told = Told::by(&other).await?;
+    let store = bench.management()?;
+    let new = bench.subscribe(1, "http://a").await?;
+    told.changed(&bench.queue).await?;
+    let nothing = SubscriptionChange::default();
+    store
+        .update_subscription(&bench.queue, new.id, &nothing)
+        .await?;
+    told.changed(&bench.queue).await?;
+    store
+        .confirm_subscription(&bench.queue, new.id, true)
+        .await?;
+    told.changed(&bench.queue).await?;
+    assert!(bench.unsubscribe(1).await?);
+    told.changed(&bench.queue).await?;
+    store.remove_subscriptions(&bench.queue).await?;
     told.changed(&bench.queue).await?;
     Ok(())
 }

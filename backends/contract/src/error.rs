@@ -100,6 +100,13 @@ impl Error {
         self.0.kind
     }
 
+    /// What it happened to, as [`Error::with`] added it.
+    pub fn about(&self, key: &str) -> Option<&str> {
+        let mut context = self.0.context.iter();
+        let (_, value) = context.find(|(known, _)| *known == key)?;
+        Some(value)
+    }
+
     /// The sentence alone, without context and cause.
     pub fn sentence(&self) -> &str {
         &self.0.sentence
@@ -152,6 +159,8 @@ mod tests {
             "the disk is full (queue: p/q, operation: post): no space"
         );
         assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.about("operation"), Some("post"));
+        assert_eq!(error.about("disk"), None);
         assert_eq!(size_of::<Error>(), size_of::<usize>());
     }
 }

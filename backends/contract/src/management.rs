@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// Everything that the server keeps about queues under one name. Each part is a trait of its own.
-pub trait ManagementStore: Queues {}
+pub trait ManagementStore: Queues + Pools + Subscriptions {}
 
-impl<T: Queues> ManagementStore for T {}
+impl<T: Queues + Pools + Subscriptions> ManagementStore for T {}
 
 /// What has changed, so that nobody goes on with what it remembers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,7 +17,6 @@ use isimud_contract::{Home, Place, ProjectId, QueueKey, QueueName, Result};
 use redis::Value;
 
 use crate::call::{Call, Source};
-use crate::error::strange;
 use crate::keys::{home_prefix, parse_entry, tag};
 use crate::queue::{MOST_AT_ONCE, places};
 use crate::scripts::scripts;
@@ -175,7 +174,7 @@ fn read(answer: Value) -> Result<(i64, Vec<String>)> {
     let now = answer.number()?;
     let mut entries = Vec::with_capacity(answer.left());
     while answer.left() > 0 {
-        entries.push(String::from_utf8(answer.blob()?).map_err(|_| strange())?);
+        entries.push(answer.text()?);
     }
     Ok((now, entries))
 }

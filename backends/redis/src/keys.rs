@@ -61,7 +61,19 @@ impl Names {
 
     /// Which queues have messages in which store, and which entries are to be looked at again.
     pub(crate) fn homes(&self) -> [String; 2] {
-        ["index", "entered"].map(|what| format!("{}{{homes}}{what}", self.prefix))
+        ["index", "entered"].map(|what| format!("{}{{:homes}}{what}", self.prefix))
+    }
+
+    /// Pools, their names in order, the projects of flavors, and the flavors of each project in order.
+    pub(crate) fn pools(&self) -> [String; 4] {
+        ["pools", "names", "flavors", "owners"]
+            .map(|what| format!("{}{{:pools}}{what}", self.prefix))
+    }
+
+    /// The keys of a queue's subscriptions, in the slot of its messages: about, whose, order, ends.
+    pub(crate) fn subscriptions(&self, queue: &QueueKey) -> [String; 4] {
+        let tag = tag(queue);
+        ["s", "u", "i", "e"].map(|letter| format!("{}{{{tag}}}{letter}", self.prefix))
     }
 
     /// Where changes are published: the tags of queues whose record or subscriptions have changed.
@@ -99,6 +111,18 @@ pub(crate) fn home_prefix(home: &Home) -> String {
         Home::Default => "/".to_owned(),
         Home::Pool(name) => format!("{}/", escaped(name.as_str())),
     }
+}
+
+/// A project's flavor as one text. No project's texts are among those of another.
+pub(crate) fn owned(project: &ProjectId, flavor: &str) -> String {
+    format!("{}/{flavor}", escaped(project.as_str()))
+}
+
+/// The flavors of a project behind a name, as ZRANGE BYLEX wants them.
+pub(crate) fn owned_range(project: &ProjectId, after: &str) -> (String, String) {
+    // `0` stands behind `/`.
+    let start = format!("({}", owned(project, after));
+    (start, format!("({}0", escaped(project.as_str())))
 }
 
 /// Reads an entry of the index of stores: the store as [`home_prefix`] writes it, and the queue.
@@ -157,14 +181,20 @@ mod tests {
     fn no_project_reaches_the_keys_of_another() {
         let names = Names::new("");
         let hostile = [
-            "a", "a/b", "a}b", "{a}", "a{", "a%2Fb", "a\0", "ü", "{", "}",
+            "a", "homes", ":homes", "pools", "a/b", "a}b", "{a}", "a{", "a%2Fb", "a\0", "ü", "{",
+            "}",
         ];
         let mut seen = std::collections::HashSet::new();
+        for key in names.homes().into_iter().chain(names.pools()) {
+            assert!(seen.insert(key));
+        }
         for project in hostile {
             for name in ["b", "b.d", "-"] {
                 let queue = queue(project, name);
                 let keys = names.queue(&queue);
-                assert!(keys.all().iter().all(|key| seen.insert(key.clone())));
+                let subscriptions = names.subscriptions(&queue);
+                let mut all = keys.all().iter().chain(&subscriptions);
+                assert!(all.all(|key| seen.insert(key.clone())));
                 assert!(keys.all()[0].matches(['{', '}']).count() == 2);
                 assert_eq!(parse_tag(&tag(&queue)), Some(queue));
             }

@@ -2,12 +2,13 @@
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Home, Kind, Metadata, Place, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result,
-    Watcher,
+    Flavor, FlavorName, Home, Kind, Members, Metadata, Place, Pool, PoolName, PoolRecord, Pools,
+    ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Subscription,
+    SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
 };
 
-use crate::queue;
 use crate::store::RedisStore;
+use crate::{pool, queue, subscription};
 
 #[async_trait]
 impl Queues for RedisStore {
@@ -61,5 +62,106 @@ impl Queues for RedisStore {
 
     fn watch(&self, watcher: Watcher) -> Result<()> {
         self.tell(watcher)
+    }
+}
+
+#[async_trait]
+impl Pools for RedisStore {
+    async fn save_pool(&self, pool: &Pool, version: Option<u64>) -> Result<Option<u64>> {
+        pool::save(self, pool, version).await
+    }
+
+    async fn find_pool(&self, name: &PoolName) -> Result<Option<PoolRecord>> {
+        pool::find(self, name).await
+    }
+
+    async fn list_pools(&self, after: Option<&str>, limit: usize) -> Result<Vec<PoolRecord>> {
+        pool::list(self, after, limit).await
+    }
+
+    async fn delete_pool(&self, name: &PoolName) -> Result<bool> {
+        pool::delete(self, name).await
+    }
+
+    async fn save_flavor(
+        &self,
+        flavor: &Flavor,
+        pools: &[PoolName],
+        members: Members,
+    ) -> Result<()> {
+        pool::save_flavor(self, flavor, pools, members).await
+    }
+
+    async fn find_flavor(&self, name: &FlavorName) -> Result<Option<Flavor>> {
+        pool::find_flavor(self, name).await
+    }
+
+    async fn list_flavors(
+        &self,
+        project: &ProjectId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Flavor>> {
+        pool::list_flavors(self, project, after, limit).await
+    }
+
+    async fn delete_flavor(&self, project: &ProjectId, name: &FlavorName) -> Result<bool> {
+        pool::delete_flavor(self, project, name).await
+    }
+}
+
+#[async_trait]
+impl Subscriptions for RedisStore {
+    async fn create_subscription(
+        &self,
+        subscription: &Subscription,
+    ) -> Result<Option<Subscription>> {
+        subscription::create(self, subscription).await
+    }
+
+    async fn find_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+    ) -> Result<Option<Subscription>> {
+        subscription::find(self, source, id).await
+    }
+
+    async fn update_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        change: &SubscriptionChange,
+    ) -> Result<()> {
+        subscription::update(self, source, id, change, None)
+            .await
+            .map(drop)
+    }
+
+    async fn confirm_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        confirmed: bool,
+    ) -> Result<Subscription> {
+        let nothing = SubscriptionChange::default();
+        subscription::update(self, source, id, &nothing, Some(confirmed)).await
+    }
+
+    async fn delete_subscription(&self, source: &QueueKey, id: SubscriptionId) -> Result<bool> {
+        subscription::delete(self, source, id).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        source: &QueueKey,
+        after: Option<SubscriptionId>,
+        limit: usize,
+    ) -> Result<Vec<Subscription>> {
+        subscription::list(self, source, after, limit).await
+    }
+
+    async fn remove_subscriptions(&self, source: &QueueKey) -> Result<()> {
+        subscription::remove(self, source).await
     }
 }

@@ -21,7 +21,7 @@ scripts! {
     CREATE: "queue_create.lua";
     UPDATE: "queue_update.lua";
     DELETE: "queue_delete.lua";
-    LIST: "queue_list.lua";
+    pub(crate) RECORDS: "records.lua";
 }
 
 /// Records that a filtered listing reads at a time.
@@ -154,14 +154,14 @@ pub(crate) async fn list(
         } else {
             wanted.min(MOST_AT_ONCE)
         };
-        let call = Call::new(&LIST, &[&keys])
+        let call = Call::new(&RECORDS, &[&keys])
             .bytes(format!("({after}").as_bytes())
             .bytes(format!("({end}").as_bytes())
             .number(count);
         let mut answer = Answer::new(store.scripts.answer(call).await?)?;
         let names = answer.left() / 2;
         for _ in 0..names {
-            after = String::from_utf8(answer.blob()?).map_err(|_| strange())?;
+            after = answer.text()?;
             let name = QueueName::parse_stored(&after).map_err(|_| strange())?;
             let record = read(name, &answer.blob()?)?;
             if found.len() < selection.limit && matches(selection, &record) {

@@ -21,8 +21,8 @@ use crate::value::{Answer, encode, millis, number, terms};
 
 /// Declares scripts, each of one or several files.
 macro_rules! scripts {
-    ($($name:ident: $($file:literal)+;)*) => {$(
-        static $name: LazyLock<Source> = LazyLock::new(|| {
+    ($($visible:vis $name:ident: $($file:literal)+;)*) => {$(
+        $visible static $name: LazyLock<Source> = LazyLock::new(|| {
             Source::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+))
         });
     )*};
@@ -85,7 +85,10 @@ pub(crate) struct Part {
 
 impl Scripts {
     /// Calls until the queue is settled, each time at the present moment.
-    async fn settled(&self, call: impl Fn() -> Result<Call> + Send + Sync) -> Result<Value> {
+    pub(crate) async fn settled(
+        &self,
+        call: impl Fn() -> Result<Call> + Send + Sync,
+    ) -> Result<Value> {
         self.link
             .in_time(async {
                 loop {

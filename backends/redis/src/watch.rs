@@ -12,6 +12,7 @@ use redis::{ErrorKind, RedisError, RedisResult};
 
 use crate::connect::Connector;
 use crate::keys::parse_tag;
+use crate::pool::POOLS;
 
 /// How long a silent connection is trusted, and how long it may take to answer then.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -56,6 +57,7 @@ async fn listen(connector: &mut Connector, channel: &str, watcher: &Watcher) -> 
 fn tell(watcher: &Watcher, text: &str) {
     match parse_tag(text) {
         Some(queue) => watcher(Change::Queue(&queue)),
+        None if text == POOLS => watcher(Change::Pools),
         None => watcher(Change::All),
     }
 }

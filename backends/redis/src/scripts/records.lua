@@ -1,6 +1,6 @@
--- Reads queue records by name.
+-- Reads records by name.
 --
--- KEYS    1 hash: name -> version, place and metadata, 2 zset: names
+-- KEYS    1 hash: name -> record, 2 zset: names, all of score 0
 -- ARGV    1 where it starts, 2 where it ends, as ZRANGE BYLEX wants them, 3 how many
 -- Result  {name, record...}
 
