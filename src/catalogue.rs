@@ -38,7 +38,7 @@ pub(crate) use self::open::Opened;
 pub use self::position::Position;
 pub(crate) use self::roster::Roster;
 pub use self::route::Listed;
-pub(crate) use self::route::{Route, Stop};
+pub(crate) use self::route::{Route, Stop, is_carried, staging};
 pub use self::secret::shown;
 pub(crate) use self::secret::{is_same_place, restored, restored_options, shown_options};
 
@@ -236,6 +236,11 @@ impl Catalogue {
             .map_err(|error| error.with("pool", name))
     }
 
+    /// The store of the configuration.
+    pub(crate) fn default_store(&self) -> Arc<dyn MessageStore> {
+        Arc::clone(&self.default.store)
+    }
+
     /// Opens a pool's store for whoever asks, whether the pool is registered or not.
     pub(crate) async fn try_out(&self, pool: &Pool) -> Result<Opened> {
         self.stores.open(pool, None).await
@@ -331,12 +336,7 @@ impl Catalogue {
 /// A place with another segment before the one at `at`.
 fn with_segment(place: &Place, home: Home, at: usize) -> Place {
     let mut segments: Vec<Segment> = place.segments().cloned().collect();
-    let used = |part: &u32| {
-        segments
-            .iter()
-            .any(|segment| segment.home == home && segment.part == *part)
-    };
-    let part = (0..).find(|part| !used(part)).unwrap_or_default();
+    let part = Place::free_part(&segments, &home);
     segments.insert(at, Segment { home, part });
     Place::of(segments).unwrap_or_default()
 }

@@ -8,6 +8,7 @@
 //! a request:  server -> http -> messaging -> catalogue -> a store (backends/…)
 //!             sockets   translates  decides    finds      keeps
 //!
+//! moving      carries queues from store to store
 //! admin       metrics, liveness, readiness    telemetry   what is counted and logged
 //! ```
 //!
@@ -19,6 +20,7 @@ pub mod config;
 pub mod drivers;
 pub mod http;
 pub mod messaging;
+mod moving;
 mod server;
 pub mod telemetry;
 
@@ -115,7 +117,10 @@ pub async fn serve(
         let router = admin::router(Arc::clone(&app));
         tokio::spawn(listen(listener, router, patience, told(stop.clone())))
     });
+    let worker = Arc::clone(&app);
+    let worker = tokio::spawn(async move { worker.messaging.work().await });
     listen(listener, api, patience, told(stop)).await;
+    worker.abort();
     if let Some(admin) = admin {
         drop(admin.await);
     }

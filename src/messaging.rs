@@ -38,6 +38,7 @@ use self::known::Known;
 use self::limits::Limits;
 use self::seal::Sealer;
 use crate::catalogue::Catalogue;
+use crate::moving::Mover;
 
 /// Attempts of an update that finds a queue changed by somebody else.
 const ATTEMPTS: usize = 10;
@@ -88,6 +89,7 @@ pub struct Messaging {
     key_is_public: bool,
     flow: Arc<dyn Flow>,
     known: Arc<Known>,
+    mover: Arc<Mover>,
 }
 
 impl fmt::Debug for Messaging {
@@ -107,7 +109,14 @@ impl Messaging {
         parts
             .management
             .watch(Arc::new(move |change| forget(&told.0, &told.1, change)))?;
+        let told = Arc::clone(&known);
+        let mover = Mover::new(
+            Arc::clone(&catalogue),
+            Arc::clone(&parts.management),
+            Arc::new(move |queue| told.forget(Change::Queue(queue))),
+        )?;
         Ok(Self {
+            mover: Arc::new(mover),
             catalogue,
             management: parts.management,
             limits: parts.limits,
@@ -125,6 +134,11 @@ impl Messaging {
     /// What clients may ask for.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Does what is to be done beside requests, for as long as it is polled: queues on the move are carried.
+    pub async fn work(&self) {
+        Arc::clone(&self.mover).run().await;
     }
 
     /// Proves that the stores answer.

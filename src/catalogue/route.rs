@@ -3,9 +3,10 @@
 //! Nearly every queue has one segment, and a call goes straight to its store. A queue that is on the move has several
 //! (see [`Place`](isimud_contract::Place)), and then:
 //!
-//! * posts go to the last, claims and pops begin with the first;
-//! * what is asked by id is asked of each, the oldest first: a message that moves meanwhile is put into the newer one
-//!   before it leaves the older, so it is met at least once;
+//! * posts go to the last; claims, pops and listings begin with the first, and go no further while the queue is carried
+//!   (see [`is_carried`]);
+//! * what is asked by id is asked of each, in the order in which messages move: one that moves meanwhile is put into
+//!   the newer one before it leaves the older, so it is met at least once;
 //! * a claim is in one of them, and has messages of that one only;
 //! * a listing goes through them in turn;
 //! * one call is atomic in each segment, and not over all of them.
@@ -26,6 +27,30 @@ use super::position::{Position, Tag};
 pub(crate) struct Route {
     first: Stop,
     rest: Vec<Stop>,
+    /// While the queue is carried: what is on its way to the first.
+    staging: Option<Stop>,
+}
+
+/// Whether the messages of a queue's other stores are being carried into the first of these segments, which is beside
+/// the last. Nobody reads any other one then, as what is in them is newer than what may still come into the first.
+pub(crate) fn is_carried<'a>(
+    segments: impl DoubleEndedIterator<Item = &'a Segment> + Clone,
+) -> bool {
+    let (mut others, Some(last)) = (segments.clone(), segments.clone().next_back()) else {
+        return false;
+    };
+    let first = others.next();
+    first.is_some_and(|first| first != last && first.home == last.home)
+        && others.any(|segment| segment.home != last.home)
+}
+
+/// Where messages are that are carried to a segment, until they have left their old store for certain. It is in no
+/// place, so nobody reads it.
+pub(crate) fn staging(side: &Segment) -> Segment {
+    Segment {
+        home: side.home.clone(),
+        part: side.part | 1 << 30,
+    }
 }
 
 /// A segment and its store.
@@ -83,16 +108,55 @@ impl Route {
         Self {
             first: stop,
             rest: Vec::new(),
+            staging: None,
         }
     }
 
     /// Along the segments of a place, oldest first. `None` when there are none.
     pub(super) fn along(stops: impl IntoIterator<Item = Stop>) -> Option<Self> {
         let mut stops = stops.into_iter();
+        let first = stops.next()?;
+        let rest: Vec<Stop> = stops.collect();
+        let segments: Vec<&Segment> = std::iter::once(&first)
+            .chain(&rest)
+            .map(|stop| &stop.segment)
+            .collect();
+        let staging = is_carried(segments.into_iter())
+            .then(|| Stop::new(staging(&first.segment), Arc::clone(&first.store)));
         Some(Self {
-            first: stops.next()?,
-            rest: stops.collect(),
+            first,
+            rest,
+            staging,
         })
+    }
+
+    /// The segments that may be read now, oldest first.
+    pub(crate) fn readable(&self) -> impl Iterator<Item = &Stop> {
+        let count = match self.staging {
+            Some(_) => 1,
+            None => 1 + self.rest.len(),
+        };
+        self.stops().take(count)
+    }
+
+    /// The segments in the order in which messages move through them, without the last.
+    fn older(&self) -> Vec<&Stop> {
+        let mut older: Vec<&Stop> = self.stops().take(self.rest.len()).collect();
+        if let Some(staging) = &self.staging {
+            let home = &self.last().segment.home;
+            let (sides, foreign): (Vec<&Stop>, Vec<&Stop>) = older
+                .into_iter()
+                .partition(|stop| stop.segment.home == *home);
+            older = foreign;
+            older.push(staging);
+            older.extend(sides);
+        }
+        older
+    }
+
+    /// All of them, in the order in which messages move.
+    fn everywhere(&self) -> impl Iterator<Item = &Stop> {
+        self.older().into_iter().chain(std::iter::once(self.last()))
     }
 
     /// The segments, oldest first.
@@ -123,7 +187,7 @@ impl Route {
         }
         let mut found: HashMap<MessageId, Message> = HashMap::new();
         let mut missing = ids.to_vec();
-        for stop in self.stops() {
+        for stop in self.everywhere() {
             let got = stop.store.get(&stop.key(queue), &missing).await?;
             found.extend(got.into_iter().map(|message| (message.id, message)));
             missing.retain(|id| !found.contains_key(id));
@@ -164,7 +228,7 @@ impl Route {
             }
         };
         let mut listed = Listed::default();
-        for stop in self.stops().skip(start) {
+        for stop in self.readable().skip(start) {
             let page = stop.page(queue, selection.clone()).await?;
             selection.limit = selection.limit.saturating_sub(page.messages.len());
             selection.after = everywhere;
@@ -184,7 +248,7 @@ impl Route {
         if self.rest.is_empty() {
             return Ok(Some(0));
         }
-        for (at, stop) in self.stops().enumerate() {
+        for (at, stop) in self.readable().enumerate() {
             if !stop.store.get(&stop.key(queue), &[id]).await?.is_empty() {
                 return Ok(Some(at));
             }
@@ -208,17 +272,12 @@ impl Route {
         Ok(deleted + last.store.delete(&last.key(queue), ids, guard).await?)
     }
 
-    /// The segments that nothing is posted to any more.
-    fn older(&self) -> impl Iterator<Item = &Stop> {
-        self.stops().take(self.rest.len())
-    }
-
     /// Takes messages off the head. What an older segment gave is answered even if a newer one cannot answer: it is
     /// gone from there.
     pub(crate) async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
         let first = &self.first;
         let mut popped = first.store.pop(&first.key(queue), limit).await?;
-        for stop in &self.rest {
+        for stop in self.readable().skip(1) {
             if popped.len() >= limit {
                 break;
             }
@@ -282,7 +341,7 @@ impl Route {
     }
 
     pub(crate) async fn purge(&self, queue: &QueueKey) -> Result<()> {
-        for stop in self.stops() {
+        for stop in self.everywhere() {
             stop.store.purge(&stop.key(queue)).await?;
         }
         Ok(())
@@ -290,27 +349,9 @@ impl Route {
 
     /// Forgets the queue in every store.
     pub(crate) async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        for stop in self.stops() {
+        for stop in self.everywhere() {
             stop.store.remove(&stop.key(queue)).await?;
         }
         Ok(())
-    }
-
-    /// The same way along some of its segments. `None` when it has none of them.
-    pub(crate) fn only(&self, segments: &[Segment]) -> Option<Self> {
-        let stops = self.stops().filter(|stop| segments.contains(&stop.segment));
-        Self::along(stops.cloned())
-    }
-
-    /// The segments that have no message and that nothing is posted to.
-    pub(crate) async fn left(&self, queue: &QueueKey) -> Result<Vec<Segment>> {
-        let mut left = Vec::new();
-        for stop in self.older() {
-            let stats = stop.store.stats(&stop.key(queue)).await?;
-            if stats.free + stats.claimed == 0 {
-                left.push(stop.segment.clone());
-            }
-        }
-        Ok(left)
     }
 }

@@ -43,7 +43,7 @@ impl Messaging {
         let policy = known
             .as_ref()
             .and_then(|queue| queue.settings.dead_letter.as_ref());
-        for stop in route.stops() {
+        for stop in route.readable() {
             let dead_letter = match policy {
                 Some(policy) => Some(self.dead_letter(queue, policy, stop).await?),
                 None => None,

@@ -1,7 +1,6 @@
 //! Where the messages of a queue are: chosen when it is made, and changed with its flavor.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use isimud_contract::{
     Change, Error, ErrorKind, Flavor, Home, Metadata, Place, QueueKey, Resource, Result, Segment,
@@ -11,10 +10,6 @@ use super::known::Queue;
 use super::settings::{self, Settings};
 use super::{ATTEMPTS, Messaging};
 use crate::catalogue::{Catalogue, Route};
-
-/// How long a segment is watched that nothing is posted to any more. Other servers hear of the change within a second,
-/// and what they have begun by then ends before this is over.
-const GRACE: Duration = Duration::from_secs(5);
 
 impl Messaging {
     /// What is known of a queue; `None` when it does not exist.
@@ -174,95 +169,6 @@ impl Messaging {
             self.forget(target);
         }
         Err(busy("the dead-letter queue is being changed by others"))
-    }
-
-    /// Has the segments of a queue that stay empty leave its place, in a while.
-    pub(super) fn settle_later(&self, queue: &QueueKey) {
-        let settling = Settling {
-            queue: queue.clone(),
-            management: Arc::clone(&self.management),
-            catalogue: Arc::clone(&self.catalogue),
-            known: Arc::clone(&self.known),
-        };
-        tokio::spawn(async move {
-            if let Err(error) = settling.run().await {
-                let queue = &settling.queue;
-                tracing::warn!(%error, %queue, "an empty part of a queue stays where it was");
-            }
-        });
-    }
-}
-
-/// The end of a queue's move, as far as it can be seen from here: old segments that are empty leave.
-struct Settling {
-    queue: QueueKey,
-    management: Arc<dyn isimud_contract::ManagementStore>,
-    catalogue: Arc<Catalogue>,
-    known: Arc<super::known::Known>,
-}
-
-impl Settling {
-    async fn run(&self) -> Result<()> {
-        tokio::time::sleep(GRACE).await;
-        let Some(left) = self.leave().await? else {
-            return Ok(());
-        };
-        // A server that had not heard may have posted to them still.
-        tokio::time::sleep(GRACE).await;
-        let stats = left.stats(&self.queue).await?;
-        if stats.free + stats.claimed == 0 {
-            return Ok(());
-        }
-        let again: Vec<Segment> = left.stops().map(|stop| stop.segment.clone()).collect();
-        self.change(|place| {
-            let missing = again.iter().filter(|one| !place.contains(one));
-            let missing: Vec<Segment> = missing.cloned().collect();
-            missing.into_iter().chain(place).collect()
-        })
-        .await
-        .map(drop)
-    }
-
-    /// Takes the empty ones from the queue's place, and says which they were.
-    async fn leave(&self) -> Result<Option<Route>> {
-        let Some(record) = self.management.find_queue(&self.queue).await? else {
-            return Ok(None);
-        };
-        let route = self.catalogue.resolve(&record.place).await?;
-        let empty = route.left(&self.queue).await?;
-        if empty.is_empty() {
-            return Ok(None);
-        }
-        let stay = |place: Vec<Segment>| {
-            let mut place = place;
-            place.retain(|segment| !empty.contains(segment));
-            place
-        };
-        let changed = self.change(stay).await?;
-        Ok(changed.then(|| route.only(&empty)).flatten())
-    }
-
-    /// Changes the queue's place. False when it is gone, or nothing is left to change.
-    async fn change(&self, change: impl Fn(Vec<Segment>) -> Vec<Segment>) -> Result<bool> {
-        for _ in 0..ATTEMPTS {
-            let Some(record) = self.management.find_queue(&self.queue).await? else {
-                return Ok(false);
-            };
-            let segments = record.place.segments().cloned().collect();
-            let place = match Place::of(change(segments)) {
-                Some(place) if place != record.place => place,
-                _ => return Ok(false),
-            };
-            let update =
-                self.management
-                    .update_queue(&self.queue, &record.metadata, &place, record.version);
-            let updated = update.await?.is_some();
-            self.known.forget(Change::Queue(&self.queue));
-            if updated {
-                return Ok(true);
-            }
-        }
-        Err(busy("the queue's place is being changed by others"))
     }
 }
 

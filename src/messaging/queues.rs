@@ -42,6 +42,10 @@ impl Messaging {
             self.check_size(&metadata)?;
             let both = (&record.metadata, &metadata);
             let place = self.place_with(queue, &record.place, both).await?;
+            let moves = place != record.place;
+            if moves {
+                self.mover.expect(queue, None).await?;
+            }
             if self
                 .management
                 .update_queue(queue, &metadata, &place, record.version)
@@ -49,8 +53,8 @@ impl Messaging {
                 .is_some()
             {
                 self.forget(queue);
-                if place != record.place {
-                    self.settle_later(queue);
+                if moves {
+                    self.mover.carry(queue, None).await?;
                 }
                 return Ok(settings::with_reserved(metadata, &self.limits));
             }

@@ -100,6 +100,15 @@ impl Place {
         homes
     }
 
+    /// The lowest number that none of these segments has in a store.
+    pub fn free_part(segments: &[Segment], home: &Home) -> u32 {
+        let used = |part: &u32| {
+            let mut all = segments.iter();
+            all.any(|segment| segment.home == *home && segment.part == *part)
+        };
+        (0..).find(|part| !used(part)).unwrap_or_default()
+    }
+
     /// The text that stores keep: nothing for the default place, else JSON such as `[["fast",0],[null,1]]`.
     pub fn to_text(&self) -> String {
         if *self == Self::default() {

@@ -1,0 +1,520 @@
+//! Queues on the move: what they left behind is carried to where they go.
+//!
+//! Whoever moves a queue appends a segment to its place ([`Place`]) and posts a job here. From then on posts go to the
+//! new store; this carries the rest after them, oldest first. A job is a message of an internal queue in the default
+//! store: it outlives every server, one server has it at a time, and a server that dies gives it back.
+//!
+//! ```text
+//! [A]            at rest in A
+//! [A, B]         appended: posts go to B, readers take from A and then from B
+//! [S, A, B]      carried: the free messages of A go to S, a segment beside B; readers take from S only, so that
+//!                nobody meets a message of A before an older one that is in S already
+//! [A, S, B]      nothing free is left in A; what its live claims hold stays valid there, and comes back there
+//! [S, B]         A was empty, and for a while nobody can have posted to it
+//! [B]            readers have emptied S
+//! ```
+//!
+//! Carrying itself is in [`carry`]: it loses nothing and doubles nothing, wherever it is cut off. What is approximate:
+//! a message that returns from a claim in A after its neighbours were carried comes before them; counts of claims for
+//! the dead-letter policy begin anew; a message that B cannot hold (too large, delayed for too long) stays in A until
+//! readers take it or it expires.
+
+mod carry;
+mod order;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use isimud_contract::{
+    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, ManagementStore, Message, MessageId,
+    MessageStore, Place, ProjectId, QueueKey, QueueName, QueueRecord, Result, Segment,
+};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
+use uuid::Uuid;
+
+use crate::catalogue::{Catalogue, staging};
+
+use self::carry::{Carry, End};
+use self::order::Order;
+
+/// How long a server has a job before another may take it, unless it says that it goes on.
+const TURN: Duration = Duration::from_secs(30);
+
+/// How long a job lives that nobody looks at. Every look makes it live so long again.
+const LIFE: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// How often an idle server looks for jobs that others have left.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long a place must have been seen as it is before an empty segment is taken out of it: longer than a server
+/// needs to hear of a change, and a post to reach a store.
+const FENCE: Duration = Duration::from_secs(5);
+
+/// Jobs that one server does at a time.
+const AT_ONCE: usize = 4;
+
+/// How soon a move that was announced has begun.
+const SOON: Duration = Duration::from_secs(3);
+
+/// How long a job rests that can do nothing now: at first, and at most.
+const REST: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(20));
+
+/// What is to be carried on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Job {
+    project: String,
+    queue: String,
+    /// Messages a second, at most.
+    rate: Option<u32>,
+}
+
+impl Job {
+    fn key(&self) -> Option<QueueKey> {
+        let project = ProjectId::parse(&self.project).ok()?;
+        let name = QueueName::parse_stored(&self.queue).ok()?;
+        Some(QueueKey::new(project, name))
+    }
+}
+
+/// What a job does next.
+enum Next {
+    /// It goes on at once: the place is another now.
+    On,
+    /// It can do nothing for so long.
+    Rest(Duration),
+    /// The queue is at rest.
+    Done,
+}
+
+/// Has the server forget what it remembers of a queue.
+pub type Forget = Arc<dyn Fn(&QueueKey) + Send + Sync>;
+
+/// Carries queues that are on the move.
+pub struct Mover {
+    catalogue: Arc<Catalogue>,
+    management: Arc<dyn ManagementStore>,
+    jobs: Arc<dyn MessageStore>,
+    queue: QueueKey,
+    forget: Forget,
+    wake: Notify,
+    slots: Arc<Semaphore>,
+    /// Since when a queue has been as it is.
+    seen: Mutex<HashMap<QueueKey, Seen>>,
+    /// Segments that have left a queue's place, and when: looked at once more.
+    left: Mutex<HashMap<QueueKey, Vec<(Segment, Instant)>>>,
+}
+
+/// A version of a queue, first seen then, and how often it was looked at.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    version: u64,
+    since: Instant,
+    looks: u32,
+}
+
+impl Seen {
+    fn now(version: u64) -> Self {
+        Self {
+            version,
+            since: Instant::now(),
+            looks: 1,
+        }
+    }
+}
+
+impl Mover {
+    /// Keeps its jobs in the default store. `forget` is called when a queue's place has changed.
+    pub fn new(
+        catalogue: Arc<Catalogue>,
+        management: Arc<dyn ManagementStore>,
+        forget: Forget,
+    ) -> Result<Self> {
+        let invalid = |_| Error::new(ErrorKind::Internal, "the queue of moves has no name");
+        Ok(Self {
+            jobs: catalogue.default_store(),
+            catalogue,
+            management,
+            queue: QueueKey::new(
+                ProjectId::parse("isimud").map_err(invalid)?,
+                QueueName::internal(&QueueName::parse("moves").map_err(invalid)?),
+            ),
+            forget,
+            wake: Notify::new(),
+            slots: Arc::new(Semaphore::new(AT_ONCE)),
+            seen: Mutex::default(),
+            left: Mutex::default(),
+        })
+    }
+
+    /// Notes that a queue is about to move, so that a server that dies as soon as it has changed the queue's place
+    /// leaves the rest to another. To be called before the change; [`Mover::carry`] after it.
+    pub async fn expect(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
+        self.write(queue, rate, SOON).await
+    }
+
+    /// Has a queue carried, `rate` messages a second at most. One that is carried already goes on as it does.
+    pub async fn carry(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
+        self.write(queue, rate, Duration::ZERO).await?;
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    async fn write(&self, queue: &QueueKey, rate: Option<u32>, delay: Duration) -> Result<()> {
+        let job = Job {
+            project: queue.project.as_str().to_owned(),
+            queue: queue.name.as_str().to_owned(),
+            rate,
+        };
+        let body = serde_json::to_vec(&job).map_err(|error| strange().caused_by(error))?;
+        // One job a queue: its id is made from the queue's name.
+        let name = format!("{}\0{}", job.project, job.queue);
+        let id = MessageId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()));
+        let message = Message::new(id, ClientId::Uuid(Uuid::nil()), LIFE, body);
+        let message = Message { delay, ..message };
+        self.jobs.post(&self.queue, vec![message]).await
+    }
+
+    /// Carries what there is to carry, for as long as it is polled.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
+                return;
+            };
+            match self.take().await {
+                Ok(Some(claim)) => {
+                    let mover = Arc::clone(&self);
+                    tokio::spawn(async move {
+                        mover.work(claim).await;
+                        drop(slot);
+                    });
+                    continue;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "queues on the move are not looked after"),
+            }
+            drop(slot);
+            // Woken or not, looking is right; a post that nobody was told of is found so.
+            drop(tokio::time::timeout(LOOK, self.wake.notified()).await);
+        }
+    }
+
+    async fn take(&self) -> Result<Option<Claim>> {
+        let lease = turn(ClaimId(Uuid::now_v7()), TURN);
+        self.jobs.claim(&self.queue, &lease, 1).await
+    }
+
+    /// Does a job until it is done, rests, or fails; what is not done comes back when the claim ends.
+    async fn work(&self, claim: Claim) {
+        let id = claim.id;
+        for message in claim.messages {
+            let job: Option<Job> = serde_json::from_slice(&message.body).ok();
+            let Some((job, queue)) = job.and_then(|job| job.key().map(|key| (job, key))) else {
+                tracing::error!(id = %message.id, "a job that nobody can read is thrown away");
+                self.end(id, message.id).await;
+                continue;
+            };
+            match self.go_on(id, &job, &queue).await {
+                Ok(None) => {
+                    self.end(id, message.id).await;
+                    // A move that began meanwhile found the job still there.
+                    if let Err(error) = self.look_back(&queue, job.rate).await {
+                        tracing::warn!(%error, %queue, "a queue may be on the move unseen");
+                    }
+                }
+                Ok(Some(rest)) => self.rest(id, rest).await,
+                Err(error) => {
+                    tracing::warn!(%error, %queue, "a queue cannot be carried now");
+                    self.rest(id, REST.1).await;
+                }
+            }
+        }
+    }
+
+    /// Steps until the job is done, or must rest.
+    async fn go_on(&self, claim: ClaimId, job: &Job, queue: &QueueKey) -> Result<Option<Duration>> {
+        loop {
+            self.jobs
+                .renew_claim(&self.queue, &turn(claim, TURN))
+                .await?;
+            match self.step(claim, job, queue).await? {
+                Next::On => {}
+                Next::Rest(span) => return Ok(Some(span)),
+                Next::Done => {
+                    self.seen().remove(queue);
+                    return Ok(None);
+                }
+            }
+        }
+    }
+
+    async fn end(&self, claim: ClaimId, job: MessageId) {
+        let guard = Guard::HeldBy(vec![claim]);
+        if let Err(error) = self.jobs.delete(&self.queue, &[job], guard).await {
+            tracing::debug!(%error, "a job that is done will be looked at again");
+        }
+    }
+
+    async fn rest(&self, claim: ClaimId, span: Duration) {
+        let renewed = self.jobs.renew_claim(&self.queue, &turn(claim, span)).await;
+        if let Err(error) = renewed {
+            tracing::debug!(%error, "a job comes back when its turn ends");
+        }
+    }
+
+    async fn look_back(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
+        let record = self.management.find_queue(queue).await?;
+        match record.is_some_and(|record| record.place.only().is_none()) {
+            true => self.carry(queue, rate).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn step(&self, claim: ClaimId, job: &Job, queue: &QueueKey) -> Result<Next> {
+        let Some(record) = self.management.find_queue(queue).await? else {
+            return Ok(Next::Done);
+        };
+        if let Some(next) = self.look_at_what_left(queue, &record).await? {
+            return Ok(next);
+        }
+        let Some(order) = Order::of(&record.place) else {
+            return Ok(self.nothing_left_to_do(queue));
+        };
+        let seen = self.see(queue, record.version);
+        if order.is_carried() {
+            let carried = self.carry_all(claim, job, queue, &order).await?;
+            let changed = self.change(queue, &record, order.rested()).await?;
+            if !changed && self.management.find_queue(queue).await?.is_none() {
+                self.clear(queue, &order).await?;
+            }
+            // What is free there and cannot be carried is not tried again and again.
+            let is_stuck = carried == 0 && changed && self.can_be_carried(queue, &order).await?;
+            return Ok(if is_stuck {
+                Next::Rest(REST.1)
+            } else {
+                Next::On
+            });
+        }
+        if let Some(empty) = self.empty_one(queue, &order).await? {
+            let left = FENCE.saturating_sub(seen.since.elapsed());
+            if !left.is_zero() {
+                return Ok(Next::Rest(left));
+            }
+            if self.change(queue, &record, order.without(&empty)).await? {
+                self.left()
+                    .entry(queue.clone())
+                    .or_default()
+                    .push((empty, Instant::now()));
+            }
+            return Ok(Next::On);
+        }
+        if self.can_be_carried(queue, &order).await? {
+            self.change(queue, &record, order.carried()).await?;
+            return Ok(Next::On);
+        }
+        let rest = REST.0.saturating_mul(seen.looks).min(REST.1);
+        Ok(Next::Rest(rest))
+    }
+
+    fn nothing_left_to_do(&self, queue: &QueueKey) -> Next {
+        let mut left = self.left();
+        match left.get(queue) {
+            Some(_) => Next::Rest(FENCE),
+            None => {
+                left.remove(queue);
+                Next::Done
+            }
+        }
+    }
+
+    /// Looks once more at segments that have left the place a while ago. A server that was held up in the middle of a
+    /// post may have written to one after all: then it is in the place again.
+    async fn look_at_what_left(
+        &self,
+        queue: &QueueKey,
+        record: &QueueRecord,
+    ) -> Result<Option<Next>> {
+        let due = |(_, when): &(Segment, Instant)| when.elapsed() >= FENCE;
+        let found = self
+            .left()
+            .get(queue)
+            .and_then(|all| all.iter().position(due));
+        let Some(at) = found else {
+            return Ok(None);
+        };
+        let taken = self.left().get_mut(queue).map(|all| all.remove(at));
+        self.left().retain(|_, all| !all.is_empty());
+        let Some((segment, _)) = taken else {
+            return Ok(None);
+        };
+        if record.place.segments().any(|one| *one == segment) {
+            return Ok(Some(Next::On));
+        }
+        let end = self.end_of(queue, &segment).await?;
+        if end.is_empty().await? {
+            end.store.remove(&end.key).await?;
+            return Ok(Some(Next::On));
+        }
+        let segments = std::iter::once(segment.clone()).chain(record.place.segments().cloned());
+        let place = Place::of(segments).unwrap_or_default();
+        if !self.change(queue, record, place).await? {
+            let again = (segment, Instant::now());
+            self.left().entry(queue.clone()).or_default().push(again);
+        }
+        Ok(Some(Next::On))
+    }
+
+    fn left(&self) -> MutexGuard<'_, HashMap<QueueKey, Vec<(Segment, Instant)>>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Deletes what was carried for a queue that was deleted meanwhile.
+    async fn clear(&self, queue: &QueueKey, order: &Order) -> Result<()> {
+        let staging = order.sides.iter().map(staging);
+        for segment in order.all.iter().cloned().chain(staging) {
+            let end = self.end_of(queue, &segment).await?;
+            end.store.remove(&end.key).await?;
+        }
+        Ok(())
+    }
+
+    /// Since when a queue has been as it is.
+    fn see(&self, queue: &QueueKey, version: u64) -> Seen {
+        let mut all = self.seen();
+        let seen = all
+            .entry(queue.clone())
+            .and_modify(|seen| seen.looks += 1)
+            .or_insert_with(|| Seen::now(version));
+        if seen.version != version {
+            *seen = Seen::now(version);
+        }
+        *seen
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<QueueKey, Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a queue another place. Returns whether it still was as `record` says.
+    async fn change(&self, queue: &QueueKey, record: &QueueRecord, place: Place) -> Result<bool> {
+        let update = self
+            .management
+            .update_queue(queue, &record.metadata, &place, record.version);
+        let changed = update.await?.is_some();
+        (self.forget)(queue);
+        Ok(changed)
+    }
+
+    /// A segment that nothing is posted to and that has no message.
+    async fn empty_one(&self, queue: &QueueKey, order: &Order) -> Result<Option<Segment>> {
+        for segment in order.older() {
+            let end = self.end_of(queue, segment).await?;
+            if end.is_empty().await? {
+                return Ok(Some(segment.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn can_be_carried(&self, queue: &QueueKey, order: &Order) -> Result<bool> {
+        for segment in &order.foreign {
+            if self.end_of(queue, segment).await?.has_free().await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Carries what is free in foreign stores to the segment beside the last, the oldest first. Returns how many
+    /// messages that were.
+    async fn carry_all(
+        &self,
+        claim: ClaimId,
+        job: &Job,
+        queue: &QueueKey,
+        order: &Order,
+    ) -> Result<usize> {
+        let Some(side) = order.sides.first() else {
+            return Ok(0);
+        };
+        let mut carried = 0;
+        for segment in &order.foreign {
+            let carry = Carry {
+                from: self.end_of(queue, segment).await?,
+                through: self.end_of(queue, &staging(side)).await?,
+                to: self.end_of(queue, side).await?,
+            };
+            carry.recover().await?;
+            let mut pace = Pace::new(job.rate);
+            loop {
+                let count = carry.batch(pace.most()).await?;
+                carried += count;
+                if count == 0 {
+                    break;
+                }
+                pace.keep(count).await;
+                self.jobs
+                    .renew_claim(&self.queue, &turn(claim, TURN))
+                    .await?;
+            }
+            carried += carry.delayed().await?;
+            carry.finish().await?;
+        }
+        Ok(carried)
+    }
+
+    async fn end_of(&self, queue: &QueueKey, segment: &Segment) -> Result<End> {
+        Ok(End {
+            store: self.catalogue.open(&segment.home).await?.store,
+            key: segment.key(queue),
+        })
+    }
+}
+
+impl fmt::Debug for Mover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mover")
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keeps to a number of messages a second.
+struct Pace {
+    rate: Option<u32>,
+}
+
+impl Pace {
+    fn new(rate: Option<u32>) -> Self {
+        Self {
+            rate: rate.filter(|rate| *rate > 0),
+        }
+    }
+
+    /// How many messages to carry at a time.
+    fn most(&self) -> usize {
+        let rate = self.rate.map_or(carry::BATCH, |rate| rate as usize);
+        rate.clamp(1, carry::BATCH)
+    }
+
+    async fn keep(&mut self, carried: usize) {
+        if let (Some(rate), Ok(carried)) = (self.rate, u32::try_from(carried)) {
+            tokio::time::sleep(Duration::from_secs(1) * carried / rate).await;
+        }
+    }
+}
+
+fn turn(id: ClaimId, ttl: Duration) -> Lease {
+    Lease {
+        id,
+        ttl,
+        grace: LIFE,
+        dead_letter: None,
+    }
+}
+
+fn strange() -> Error {
+    Error::new(ErrorKind::Internal, "a move cannot be written down")
+}

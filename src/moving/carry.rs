@@ -1,0 +1,234 @@
+//! Carries messages from one store to another: none is lost, none is doubled, wherever it is cut off.
+//!
+//! ```text
+//! 1  claim some messages of the old segment              they are invisible there
+//! 2  post them, ids and ages as they are, to `through`   a queue beside the new segment that nobody reads
+//! 3  delete them from the old segment
+//! 4  move them on from `through` to the new segment      in one step of that store: as dead letters are moved
+//! ```
+//!
+//! Cut off before 3, the messages are in both, and readers see neither; [`Carry::recover`] deletes from the old segment
+//! what is in `through` and goes on with 4. So a message is never visible in two places, and never in none for good.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isimud_contract::{
+    ClaimId, DeadLetter, Error, ErrorKind, Guard, Lease, Marker, Message, MessageId, MessageStore,
+    QueueKey, Result, Selection,
+};
+use uuid::Uuid;
+
+/// Messages that are carried at a time.
+pub(super) const BATCH: usize = 100;
+
+/// How long the old store hides messages while they are carried.
+const HOLD: Duration = Duration::from_secs(60);
+
+/// A message whose delay ends sooner is left until it has ended.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A queue in a store.
+#[derive(Debug, Clone)]
+pub(super) struct End {
+    pub(super) store: Arc<dyn MessageStore>,
+    pub(super) key: QueueKey,
+}
+
+impl End {
+    /// Whether it has no message at all.
+    pub(super) async fn is_empty(&self) -> Result<bool> {
+        let stats = self.store.stats(&self.key).await?;
+        Ok(stats.free + stats.claimed == 0)
+    }
+
+    /// Whether it has messages that no claim holds.
+    pub(super) async fn has_free(&self) -> Result<bool> {
+        if !self.store.capabilities().browse {
+            return Ok(self.store.stats(&self.key).await?.free > 0);
+        }
+        Ok(!self.free(None, 1).await?.0.is_empty())
+    }
+
+    /// Some messages that no claim holds, delayed ones too, and where they end.
+    async fn free(
+        &self,
+        after: Option<Marker>,
+        limit: usize,
+    ) -> Result<(Vec<Message>, Option<Marker>)> {
+        let selection = Selection {
+            after,
+            limit,
+            not_from: None,
+            include_claimed: false,
+            include_delayed: true,
+        };
+        let page = self.store.list(&self.key, selection).await?;
+        Ok((page.messages, page.marker))
+    }
+
+    async fn delete(&self, ids: &[MessageId], guard: Guard) -> Result<()> {
+        self.store.delete(&self.key, ids, guard).await.map(drop)
+    }
+
+    /// Whether it can keep the message.
+    fn takes(&self, message: &Message) -> bool {
+        let able = self.store.capabilities();
+        let size = u64::try_from(message.body.len()).unwrap_or(u64::MAX);
+        able.largest_body.is_none_or(|most| size <= most)
+            && able.longest_delay.is_none_or(|most| message.delay <= most)
+    }
+}
+
+/// A way from one store to another.
+#[derive(Debug)]
+pub(super) struct Carry {
+    pub(super) from: End,
+    /// In the same store as `to`.
+    pub(super) through: End,
+    pub(super) to: End,
+}
+
+impl Carry {
+    /// Ends what an earlier attempt began. `Unavailable` while the old store still hides messages for it.
+    pub(super) async fn recover(&self) -> Result<()> {
+        if self.through.store.capabilities().browse {
+            loop {
+                let (begun, _) = self.through.free(None, BATCH).await?;
+                if begun.is_empty() {
+                    break;
+                }
+                self.from
+                    .delete(&ids(&begun), Guard::Free)
+                    .await
+                    .map_err(held)?;
+                self.move_on().await?;
+            }
+        }
+        self.move_on().await
+    }
+
+    /// Carries up to `most` messages that can be claimed. Returns how many that were.
+    pub(super) async fn batch(&self, most: usize) -> Result<usize> {
+        let claim = ClaimId(Uuid::now_v7());
+        let lease = lease(claim, HOLD, None);
+        let Some(claimed) = self.from.store.claim(&self.from.key, &lease, most).await? else {
+            return Ok(0);
+        };
+        // What the new store cannot keep stays hidden until the claim ends, and then comes back.
+        let messages: Vec<Message> = claimed
+            .messages
+            .into_iter()
+            .filter(|message| self.to.takes(message))
+            .map(|message| Message {
+                claim: None,
+                ..message
+            })
+            .collect();
+        if messages.is_empty() {
+            return Ok(0);
+        }
+        let (ids, count) = (ids(&messages), messages.len());
+        self.through.store.post(&self.through.key, messages).await?;
+        let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
+        if let Err(error) = deleted {
+            if error.kind() != ErrorKind::Unavailable {
+                // The claim has ended, and the messages are seen where they were.
+                self.through.delete(&ids, Guard::Any).await?;
+            }
+            return Err(error);
+        }
+        self.move_on().await?;
+        Ok(count)
+    }
+
+    /// Carries messages whose delay has not ended. Returns how many that were.
+    ///
+    /// They cannot be claimed, so they go straight to where they are wanted, where they are not visible either. Cut off
+    /// between the two stores, and not recovered before the delay ends, such a message is there twice.
+    pub(super) async fn delayed(&self) -> Result<usize> {
+        if !self.from.store.capabilities().browse {
+            return Ok(0);
+        }
+        let (mut carried, mut after) = (0, None);
+        loop {
+            let (found, marker) = self.from.free(after, BATCH).await?;
+            if found.is_empty() {
+                return Ok(carried);
+            }
+            after = marker;
+            let wanted = |message: &Message| message.delay > SOON && self.to.takes(message);
+            let messages: Vec<Message> = found.into_iter().filter(wanted).collect();
+            if messages.is_empty() {
+                continue;
+            }
+            let (ids, count) = (ids(&messages), messages.len());
+            self.to.store.post(&self.to.key, messages).await?;
+            self.from.delete(&ids, Guard::Free).await?;
+            carried += count;
+        }
+    }
+
+    /// Forgets the queue in between, which is empty.
+    pub(super) async fn finish(&self) -> Result<()> {
+        self.through.store.remove(&self.through.key).await
+    }
+
+    /// Moves everything on from the queue in between.
+    async fn move_on(&self) -> Result<()> {
+        let dead_letter = DeadLetter {
+            queue: self.to.key.clone(),
+            max_claims: 0,
+            ttl: None,
+        };
+        let mut before = u64::MAX;
+        loop {
+            let stats = self.through.store.stats(&self.through.key).await?;
+            let left = stats.free + stats.claimed;
+            if left == 0 {
+                return Ok(());
+            }
+            if left >= before {
+                let sentence = "messages on the move are held up between two stores";
+                return Err(Error::new(ErrorKind::Unavailable, sentence));
+            }
+            before = left;
+            let all = lease(
+                ClaimId(Uuid::now_v7()),
+                Duration::from_secs(1),
+                Some(dead_letter.clone()),
+            );
+            let claimed = self
+                .through
+                .store
+                .claim(&self.through.key, &all, BATCH)
+                .await?;
+            if claimed.is_some() {
+                let sentence = "a store kept messages that it was to move";
+                return Err(Error::new(ErrorKind::Internal, sentence));
+            }
+        }
+    }
+}
+
+fn ids(messages: &[Message]) -> Vec<MessageId> {
+    messages.iter().map(|message| message.id).collect()
+}
+
+fn lease(id: ClaimId, ttl: Duration, dead_letter: Option<DeadLetter>) -> Lease {
+    Lease {
+        id,
+        ttl,
+        grace: Duration::ZERO,
+        dead_letter,
+    }
+}
+
+/// The claim of a carrier that died has not ended.
+fn held(error: Error) -> Error {
+    if error.kind() == ErrorKind::Claimed {
+        let sentence = "messages on the move are still held for an earlier attempt";
+        return Error::new(ErrorKind::Unavailable, sentence).caused_by(error);
+    }
+    error
+}
