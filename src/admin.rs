@@ -1,4 +1,6 @@
-//! The operators' face: metrics, liveness, readiness, the description of the API.
+//! The operators' face: metrics, liveness, readiness, the description of the API, moves of queues.
+
+mod moves;
 
 use std::sync::Arc;
 
@@ -19,6 +21,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/live", get(|| async { "live\n" }))
         .route("/ready", get(ready))
         .route("/openapi.json", get(description))
+        .merge(moves::router())
         .with_state(app)
 }
 

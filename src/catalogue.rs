@@ -299,12 +299,22 @@ impl Catalogue {
         if fits {
             return Ok(place.clone());
         }
-        let (home, count) = (self.choose(flavor).await?, place.segments().count());
+        let home = self.choose(flavor).await?;
+        Self::appended(place, &home)
+    }
+
+    /// The place of a queue that goes to a store: as it is where it is there already, else with one segment more.
+    /// `Invalid` while it has moved too often to be found in all its places.
+    pub(crate) fn appended(place: &Place, home: &Home) -> Result<Place> {
+        let count = place.segments().count();
+        if place.last().home == *home {
+            return Ok(place.clone());
+        }
         if count >= MOST_SEGMENTS {
             let sentence = "The queue is still on its way from earlier moves; try again later.";
             return Err(Error::invalid(sentence));
         }
-        Ok(with_segment(place, home, count))
+        Ok(with_segment(place, home.clone(), count))
     }
 
     /// The place of a queue that gets dead letters from a store: with a segment there, which nothing else is posted to.

@@ -1,5 +1,7 @@
 //! The command line: flags, a signal to stop at, exit codes.
 
+mod operate;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -34,6 +36,12 @@ enum Action {
     Serve(Serve),
     /// Print the OpenAPI description of the API.
     Openapi,
+    /// Queues of a running service.
+    #[command(subcommand)]
+    Queues(operate::Queues),
+    /// Pools of a running service.
+    #[command(subcommand)]
+    Pools(operate::Pools),
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +70,8 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let done = match command.action {
         Some(Action::Openapi) => openapi(),
+        Some(Action::Queues(action)) => ask(operate::queues(action)),
+        Some(Action::Pools(action)) => ask(operate::pools(action)),
         Some(Action::Serve(serve)) => run(serve),
         None => run(command.serve),
     };
@@ -75,6 +85,13 @@ fn main() -> ExitCode {
 }
 
 type Failure = Box<dyn std::error::Error>;
+
+fn ask(what: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(what)
+}
 
 fn openapi() -> Result<(), Failure> {
     println!("{}", http::openapi::document().to_pretty_json()?);

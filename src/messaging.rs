@@ -14,6 +14,7 @@ mod health;
 mod known;
 pub mod limits;
 mod messages;
+mod moves;
 mod patch;
 mod places;
 mod pools;
@@ -32,6 +33,7 @@ pub use claims::Terms;
 pub use flavors::FlavorView;
 pub use health::Health;
 pub use messages::{Deletion, Draft, Listing, PostRules};
+pub use moves::Left;
 pub use pools::PoolDraft;
 
 use self::known::Known;

@@ -20,6 +20,8 @@
 //! readers take it or it expires.
 
 mod carry;
+#[cfg(test)]
+mod cut_off;
 mod order;
 
 use std::collections::HashMap;
@@ -90,10 +92,10 @@ enum Next {
 }
 
 /// Has the server forget what it remembers of a queue.
-pub type Forget = Arc<dyn Fn(&QueueKey) + Send + Sync>;
+pub(crate) type Forget = Arc<dyn Fn(&QueueKey) + Send + Sync>;
 
 /// Carries queues that are on the move.
-pub struct Mover {
+pub(crate) struct Mover {
     catalogue: Arc<Catalogue>,
     management: Arc<dyn ManagementStore>,
     jobs: Arc<dyn MessageStore>,
@@ -127,7 +129,7 @@ impl Seen {
 
 impl Mover {
     /// Keeps its jobs in the default store. `forget` is called when a queue's place has changed.
-    pub fn new(
+    pub(crate) fn new(
         catalogue: Arc<Catalogue>,
         management: Arc<dyn ManagementStore>,
         forget: Forget,
@@ -151,12 +153,12 @@ impl Mover {
 
     /// Notes that a queue is about to move, so that a server that dies as soon as it has changed the queue's place
     /// leaves the rest to another. To be called before the change; [`Mover::carry`] after it.
-    pub async fn expect(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
+    pub(crate) async fn expect(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
         self.write(queue, rate, SOON).await
     }
 
     /// Has a queue carried, `rate` messages a second at most. One that is carried already goes on as it does.
-    pub async fn carry(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
+    pub(crate) async fn carry(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
         self.write(queue, rate, Duration::ZERO).await?;
         self.wake.notify_one();
         Ok(())
@@ -178,7 +180,7 @@ impl Mover {
     }
 
     /// Carries what there is to carry, for as long as it is polled.
-    pub async fn run(self: Arc<Self>) {
+    pub(crate) async fn run(self: Arc<Self>) {
         loop {
             let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else {
                 return;

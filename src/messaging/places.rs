@@ -92,7 +92,7 @@ impl Messaging {
         Ok(created)
     }
 
-    async fn choose(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Home> {
+    pub(super) async fn choose(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Home> {
         let flavor = self.flavor(queue, metadata).await?;
         self.catalogue.choose(flavor.as_ref()).await
     }

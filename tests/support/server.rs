@@ -29,8 +29,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the binary over a store and waits until it answers. Logs are added to `server.log` in the folder.
     pub(crate) fn start(store: &str, folder: &Path) -> Self {
+        Self::start_with(&["--store", store], folder)
+    }
+
+    /// Starts the binary with these flags, as [`Server::start`].
+    pub(crate) fn start_with(flags: &[&str], folder: &Path) -> Self {
         for _ in 0..5 {
-            let mut server = Self::spawn(store, folder);
+            let mut server = Self::spawn_with(flags, folder);
             if server.wait_until_ready() {
                 return server;
             }
@@ -44,6 +49,10 @@ impl Server {
 
     /// Starts the binary and waits for nothing.
     pub(crate) fn spawn(store: &str, folder: &Path) -> Self {
+        Self::spawn_with(&["--store", store], folder)
+    }
+
+    fn spawn_with(flags: &[&str], folder: &Path) -> Self {
         let address = free_address();
         let log = folder.join("server.log");
         let mut output = File::options();
@@ -56,7 +65,8 @@ impl Server {
             }
         }
         let process = command
-            .args(["--listen", &address.to_string(), "--store", store])
+            .args(["--listen", &address.to_string()])
+            .args(flags)
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("the log has two writers"))
@@ -131,7 +141,7 @@ fn read_log(path: &Path) -> String {
     )
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("there is a free port")

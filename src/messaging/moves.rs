@@ -1,0 +1,189 @@
+//! What an operator may ask for: a queue into another store, everything out of a store.
+
+use isimud_contract::{
+    Error, ErrorKind, Home, Metadata, Place, QueueKey, QueueRecord, Resource, Result,
+};
+
+use super::{ATTEMPTS, Messaging};
+use crate::catalogue::Catalogue;
+
+/// Queues that one reading of the management store asks for.
+const AT_ONCE: usize = 100;
+
+/// What is still in a store that is being emptied.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Queues that have a segment there.
+    pub queues: u64,
+    /// Their messages there.
+    pub messages: u64,
+}
+
+impl Messaging {
+    /// Has a queue move to another store, `rate` messages a second at most; returns where its messages are now. It is
+    /// at rest again when it has one segment. `NotFound` for a queue or a pool that does not exist.
+    pub async fn move_queue(
+        &self,
+        queue: &QueueKey,
+        to: &Home,
+        rate: Option<u32>,
+    ) -> Result<Place> {
+        if !self.catalogue.is_there(to).await? {
+            let sentence = format!("Pool {to} does not exist");
+            return Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence));
+        }
+        for _ in 0..ATTEMPTS {
+            let record = self.find(queue).await?;
+            let place = Catalogue::appended(&record.place, to)?;
+            if place != record.place {
+                self.mover.expect(queue, rate).await?;
+                let (metadata, version) = (&record.metadata, record.version);
+                let update = self
+                    .management
+                    .update_queue(queue, metadata, &place, version);
+                let updated = update.await?.is_some();
+                self.forget(queue);
+                if !updated {
+                    continue;
+                }
+            }
+            if place.only().is_none() {
+                self.mover.carry(queue, rate).await?;
+            }
+            return Ok(place);
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the queue is being changed by others",
+        ))
+    }
+
+    /// Where a queue's messages are. `NotFound` when it does not exist.
+    pub async fn place(&self, queue: &QueueKey) -> Result<Place> {
+        Ok(self.find(queue).await?.place)
+    }
+
+    async fn find(&self, queue: &QueueKey) -> Result<QueueRecord> {
+        let found = self.management.find_queue(queue).await?;
+        found.ok_or_else(|| {
+            let sentence = format!("Queue {} does not exist", queue.name.shown());
+            Error::new(ErrorKind::NotFound(Resource::Queue), sentence)
+        })
+    }
+
+    /// Has everything leave a store: a pool takes no new queues from now on, and its queues move to `to`, or each to a
+    /// store of its flavor. Returns how many queues that were. Repeating it goes on with what is left.
+    pub async fn drain(&self, home: &Home, to: Option<&Home>, rate: Option<u32>) -> Result<u64> {
+        if to == Some(home) {
+            return Err(Error::invalid("A store cannot be emptied into itself."));
+        }
+        if let Home::Pool(name) = home {
+            self.take_no_new_queues(name).await?;
+        }
+        let (mut count, mut after) = (0, None);
+        loop {
+            let found = self
+                .management
+                .queues_in(home, after.as_ref(), AT_ONCE)
+                .await?;
+            let Some(last) = found.last().cloned() else {
+                return Ok(count);
+            };
+            for queue in &found {
+                count += u64::from(self.send_away(queue, home, to, rate).await?);
+            }
+            after = Some(last);
+        }
+    }
+
+    /// Returns whether the queue was there.
+    async fn send_away(
+        &self,
+        queue: &QueueKey,
+        home: &Home,
+        to: Option<&Home>,
+        rate: Option<u32>,
+    ) -> Result<bool> {
+        let Some(record) = self.management.find_queue(queue).await? else {
+            return Ok(false);
+        };
+        if record.place.last().home != *home {
+            // On its way already, or with dead letters only.
+            self.mover.carry(queue, rate).await?;
+            return Ok(true);
+        }
+        let target = match to {
+            Some(home) => home.clone(),
+            None => self.other_home(queue, &record.metadata, home).await?,
+        };
+        match self.move_queue(queue, &target, rate).await {
+            // It was deleted meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound(Resource::Queue) => Ok(false),
+            moved => moved.map(|_| true),
+        }
+    }
+
+    async fn other_home(&self, queue: &QueueKey, metadata: &Metadata, home: &Home) -> Result<Home> {
+        let chosen = self.choose(queue, metadata).await?;
+        if chosen == *home {
+            let sentence = "No other store takes the queues of this one; say where they are to go.";
+            return Err(Error::invalid(sentence));
+        }
+        Ok(chosen)
+    }
+
+    async fn take_no_new_queues(&self, name: &isimud_contract::PoolName) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let Some(mut record) = self.management.find_pool(name).await? else {
+                let sentence = format!("Pool {name} does not exist");
+                return Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence));
+            };
+            if record.pool.weight == 0 {
+                return Ok(());
+            }
+            record.pool.weight = 0;
+            let version = Some(record.version);
+            let saved = self.management.save_pool(&record.pool, version).await?;
+            self.catalogue.forget();
+            if saved.is_some() {
+                return Ok(());
+            }
+        }
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            "the pool is being changed by others",
+        ))
+    }
+
+    /// Counts what is in a store.
+    pub async fn left_in(&self, home: &Home) -> Result<Left> {
+        let (mut left, mut after) = (Left::default(), None);
+        loop {
+            let found = self
+                .management
+                .queues_in(home, after.as_ref(), AT_ONCE)
+                .await?;
+            let Some(last) = found.last().cloned() else {
+                return Ok(left);
+            };
+            for queue in &found {
+                left.queues += 1;
+                left.messages += self.messages_in(queue, home).await?;
+            }
+            after = Some(last);
+        }
+    }
+
+    async fn messages_in(&self, queue: &QueueKey, home: &Home) -> Result<u64> {
+        let Some(record) = self.management.find_queue(queue).await? else {
+            return Ok(0);
+        };
+        let mut messages = 0;
+        for segment in record.place.segments().filter(|one| one.home == *home) {
+            let opened = self.catalogue.open(&segment.home).await?;
+            let stats = opened.store.stats(&segment.key(queue)).await?;
+            messages += stats.free + stats.claimed;
+        }
+        Ok(messages)
+    }
+}

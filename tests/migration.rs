@@ -1,0 +1,263 @@
+//! A queue moves from store to store while it is in use, and nobody notices.
+//!
+//! A producer and four workers go on while an operator moves the queue between the embedded store and a Redis pool five
+//! times; in the middle the server is killed (`SIGKILL`) and started again. What was acknowledged is delivered; what was
+//! deleted never comes back; a message is in one live claim at a time; each worker meets the producer's messages in
+//! order. Where there is no `redis-server` the test is left out, unless `REQUIRE_BACKENDS=1` asks for it.
+
+#[path = "../backends/redis/tests/servers/mod.rs"]
+#[expect(dead_code, reason = "one kind of server is enough here")]
+mod redis;
+#[path = "support/server.rs"]
+mod server;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redis::Servers;
+use serde_json::{Value, json};
+use server::{Client, Server};
+
+const QUEUE: &str = "/v2/queues/moving";
+const PROJECT: &str = "estate";
+const WORKERS: usize = 4;
+/// What claims ask for: the shortest that the API allows.
+const CLAIM: Duration = Duration::from_secs(60);
+/// How long workers may go on once nothing is posted any more: a claim whose answer was lost has to end.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the server is now.
+struct Service {
+    address: Mutex<SocketAddr>,
+}
+
+impl Service {
+    fn client(&self) -> Client {
+        Client::new(*self.address.lock().expect("the address"), PROJECT)
+    }
+}
+
+/// What became of each number.
+#[derive(Default)]
+struct Book {
+    acknowledged: Mutex<Vec<u64>>,
+    fates: Mutex<HashMap<u64, Fate>>,
+    faults: Mutex<Vec<String>>,
+}
+
+#[derive(Clone, Copy)]
+enum Fate {
+    /// Delivered then, in a claim that runs for [`CLAIM`] at least.
+    Held(Instant),
+    /// Its delete was sent, and the answer did not come.
+    Asked,
+    /// Its delete was acknowledged.
+    Deleted,
+}
+
+impl Book {
+    fn fault(&self, what: String) {
+        self.faults.lock().expect("the faults").push(what);
+    }
+
+    /// Returns whether it is met for the first time.
+    fn deliver(&self, number: u64, asked: Instant) -> bool {
+        let mut fates = self.fates.lock().expect("the fates");
+        let before = fates.insert(number, Fate::Held(asked));
+        match before {
+            None => return true,
+            Some(Fate::Deleted) => self.fault(format!("{number} came back after its delete")),
+            Some(Fate::Held(since)) if since.elapsed() < CLAIM => {
+                self.fault(format!("{number} is in two live claims"));
+            }
+            Some(Fate::Held(_) | Fate::Asked) => {}
+        }
+        false
+    }
+
+    fn note(&self, number: u64, fate: Fate) {
+        self.fates.lock().expect("the fates").insert(number, fate);
+    }
+
+    fn missing(&self) -> Vec<u64> {
+        let fates = self.fates.lock().expect("the fates");
+        let acknowledged = self.acknowledged.lock().expect("the acknowledged");
+        let is_missing =
+            |number: &&u64| !matches!(fates.get(number), Some(Fate::Deleted | Fate::Asked));
+        acknowledged.iter().filter(is_missing).copied().collect()
+    }
+}
+
+/// Posts numbers in order, a few at a time. A post without an answer is not repeated: its numbers may be there.
+fn produce(service: &Service, book: &Book, stop: &AtomicBool, next: &AtomicU64) {
+    let mut client = service.client();
+    while !stop.load(Ordering::Relaxed) {
+        let first = next.fetch_add(3, Ordering::Relaxed);
+        let numbers: Vec<u64> = (first..first + 3).collect();
+        let message = |number: &u64| json!({"ttl": 3600, "body": {"number": number}});
+        let messages: Vec<Value> = numbers.iter().map(message).collect();
+        let path = format!("{QUEUE}/messages");
+        match client.send("POST", &path, Some(&json!({"messages": messages}))) {
+            Ok(answer) if answer.status == 201 => {
+                book.acknowledged
+                    .lock()
+                    .expect("the acknowledged")
+                    .extend(numbers);
+            }
+            Ok(answer) if answer.status == 503 => thread::sleep(Duration::from_millis(20)),
+            Ok(answer) => book.fault(format!("a post: {answer}")),
+            Err(_) => {
+                thread::sleep(Duration::from_millis(20));
+                client = service.client();
+            }
+        }
+        thread::sleep(Duration::from_millis(3));
+    }
+}
+
+fn work(service: &Service, book: &Book, over: &AtomicBool) {
+    let mut client = service.client();
+    let mut last = None;
+    while !over.load(Ordering::Relaxed) {
+        let asked = Instant::now();
+        let terms = json!({"ttl": CLAIM.as_secs(), "grace": 60});
+        let answer = match client.send("POST", &format!("{QUEUE}/claims?limit=5"), Some(&terms)) {
+            Ok(answer) if answer.status == 201 => answer,
+            Ok(answer) if matches!(answer.status, 204 | 503) => {
+                thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            Ok(answer) => {
+                book.fault(format!("a claim: {answer}"));
+                continue;
+            }
+            Err(_) => {
+                thread::sleep(Duration::from_millis(20));
+                client = service.client();
+                continue;
+            }
+        };
+        let document = answer.json();
+        for message in document["messages"].as_array().into_iter().flatten() {
+            let number = message["body"]["number"].as_u64().expect("a number");
+            if book.deliver(number, asked) {
+                if last.is_some_and(|last| number < last) {
+                    book.fault(format!("{number} came after {last:?}"));
+                }
+                last = Some(number);
+            }
+            let href = message["href"].as_str().expect("a path");
+            book.note(number, Fate::Asked);
+            match client.send("DELETE", href, None) {
+                Ok(answer) if answer.status == 204 => book.note(number, Fate::Deleted),
+                Ok(answer) if answer.status == 503 => {}
+                Ok(answer) => book.fault(format!("a delete of {number}: {answer}")),
+                Err(_) => client = service.client(),
+            }
+        }
+    }
+}
+
+/// The operator's command; `None` while it is not to be waited for.
+fn move_to(pool: &str, admin: SocketAddr, waits: bool) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+    let admin = admin.to_string();
+    command.args(["queues", "move", "--project", PROJECT, "--queue", "moving"]);
+    command.args(["--to", pool, "--admin", &admin]);
+    if !waits {
+        command.arg("--no-wait");
+    }
+    let output = command.output().expect("the command can be run");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        output.status.success(),
+        "the queue does not move to {pool}: {said}"
+    );
+}
+
+fn start(folder: &Path, admin: SocketAddr) -> Server {
+    let admin = admin.to_string();
+    Server::start_with(
+        &["--store", "sqlite:house.db", "--admin-listen", &admin],
+        folder,
+    )
+}
+
+#[test]
+fn a_queue_moves_five_times_under_load_and_a_kill() {
+    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+    let redis = match Servers::single() {
+        Ok(redis) => redis,
+        Err(why) if required => panic!("Redis is required: {why}"),
+        Err(why) => return eprintln!("left out: {why}"),
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let admin = server::free_address();
+    let mut running = start(folder.path(), admin);
+    let service = Service {
+        address: Mutex::new(running.address),
+    };
+    let pool = json!({"uri": redis.uri("estate:"), "weight": 0});
+    let made = service.client().send("PUT", "/v2/pools/fast", Some(&pool));
+    let made = made.expect("an answer");
+    assert_eq!(made.status, 201, "the pool: {made}");
+    let made = service
+        .client()
+        .send("PUT", QUEUE, None)
+        .expect("an answer");
+    assert_eq!(made.status, 201, "the queue: {made}");
+
+    let (book, next) = (Book::default(), AtomicU64::new(0));
+    let (stop, over) = (AtomicBool::new(false), AtomicBool::new(false));
+    thread::scope(|scope| {
+        // Whatever fails below, the others must end.
+        let _ends = Ends(&stop, &over);
+        scope.spawn(|| produce(&service, &book, &stop, &next));
+        for _ in 0..WORKERS {
+            scope.spawn(|| work(&service, &book, &over));
+        }
+        for (at, pool) in ["fast", "default", "fast", "default", "fast"]
+            .into_iter()
+            .enumerate()
+        {
+            if at == 2 {
+                move_to(pool, admin, false);
+                running.kill();
+                running = start(folder.path(), admin);
+                *service.address.lock().expect("the address") = running.address;
+            }
+            move_to(pool, admin, true);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        while !book.missing().is_empty() && since.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(100));
+        }
+        over.store(true, Ordering::Relaxed);
+    });
+    let log = server::log_in(folder.path());
+    let log = server::last_lines(&log, 30);
+    let faults = book.faults.lock().expect("the faults");
+    assert!(faults.is_empty(), "{faults:#?}\n{log}");
+    assert_eq!(book.missing(), [0; 0], "lost\n{log}");
+    let count = book.acknowledged.lock().expect("the acknowledged").len();
+    println!("{count} messages over five moves and a kill");
+    assert!(count > 1_000, "{count} messages prove little");
+    drop(running);
+}
+
+/// Ends the others.
+struct Ends<'a>(&'a AtomicBool, &'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.store(true, Ordering::Relaxed);
+    }
+}
