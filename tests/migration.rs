@@ -3,10 +3,9 @@
 //! A producer and four workers go on while an operator moves the queue between the embedded store and a Redis pool five
 //! times; in the middle the server is killed (`SIGKILL`) and started again. What was acknowledged is delivered; what was
 //! deleted never comes back; a message is in one live claim at a time; each worker meets the producer's messages in
-//! order. Where there is no `redis-server` the test is left out, unless `REQUIRE_BACKENDS=1` asks for it.
+//! order. A pool is emptied into another. Where there is no `redis-server` the test is left out, unless `REQUIRE_BACKENDS=1` asks for it.
 
 #[path = "../backends/redis/tests/servers/mod.rs"]
-#[expect(dead_code, reason = "one kind of server is enough here")]
 mod redis;
 #[path = "support/server.rs"]
 mod server;
@@ -199,10 +198,11 @@ fn a_queue_moves_five_times_under_load_and_a_kill() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let admin = server::free_address();
-    let mut running = start(folder.path(), admin);
+    let first = start(folder.path(), admin);
     let service = Service {
-        address: Mutex::new(running.address),
+        address: Mutex::new(first.address),
     };
+    let mut running = Some(first);
     let pool = json!({"uri": redis.uri("estate:"), "weight": 0});
     let made = service.client().send("PUT", "/v2/pools/fast", Some(&pool));
     let made = made.expect("an answer");
@@ -228,9 +228,10 @@ fn a_queue_moves_five_times_under_load_and_a_kill() {
         {
             if at == 2 {
                 move_to(pool, admin, false);
-                running.kill();
-                running = start(folder.path(), admin);
-                *service.address.lock().expect("the address") = running.address;
+                running.take().expect("it runs").kill();
+                let again = start(folder.path(), admin);
+                *service.address.lock().expect("the address") = again.address;
+                running = Some(again);
             }
             move_to(pool, admin, true);
         }
@@ -259,5 +260,83 @@ impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
         self.1.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_pool_is_emptied_and_can_go() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let admin = server::free_address();
+    let running = start(folder.path(), admin);
+    let mut client = Client::new(running.address, PROJECT);
+    let mut expect = |method: &str, path: &str, body: Option<Value>, status: u16| {
+        let answer = client.send(method, path, body.as_ref()).expect("an answer");
+        assert_eq!(answer.status, status, "{method} {path}: {answer}");
+        answer.json()
+    };
+    for (pool, weight) in [("old", 1), ("new", 1)] {
+        let uri = format!("sqlite:{pool}.db");
+        let body = json!({"uri": uri, "weight": weight});
+        // The second one is made when the queues are in the first.
+        if pool == "old" {
+            expect("PUT", "/v2/pools/old", Some(body), 201);
+            for queue in 0..20 {
+                let path = format!("/v2/queues/q{queue}/messages");
+                let messages: Vec<Value> =
+                    (0..10).map(|n| json!({"ttl": 600, "body": n})).collect();
+                expect("POST", &path, Some(json!({"messages": messages})), 201);
+            }
+        } else {
+            expect("PUT", "/v2/pools/new", Some(body), 201);
+        }
+    }
+    // A worker holds messages meanwhile.
+    let terms = json!({"ttl": 600, "grace": 60});
+    let claim = expect("POST", "/v2/queues/q7/claims?limit=3", Some(terms), 201);
+    let held: Vec<String> = claim["messages"]
+        .as_array()
+        .expect("messages")
+        .iter()
+        .map(|message| message["href"].as_str().expect("a path").to_owned())
+        .collect();
+    expect("DELETE", "/v2/pools/old", None, 403);
+
+    let drain = |waits: bool| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        command.args(["pools", "drain", "old", "--admin", &admin.to_string()]);
+        if !waits {
+            command.arg("--no-wait");
+        }
+        let output = command.output().expect("the command can be run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert!(drain(false).starts_with("20 queues leave"));
+    // What is held stays valid where it is, and is done with there.
+    for href in &held {
+        expect("DELETE", href, None, 204);
+    }
+    let said = drain(true);
+    assert!(
+        said.trim_end().ends_with("0 queues and 0 messages left"),
+        "{said}"
+    );
+    expect("DELETE", "/v2/pools/old", None, 204);
+    for queue in 0..20 {
+        let popped = expect(
+            "DELETE",
+            &format!("/v2/queues/q{queue}/messages?pop=10"),
+            None,
+            200,
+        );
+        let bodies: Vec<u64> = popped["messages"]
+            .as_array()
+            .expect("messages")
+            .iter()
+            .map(|message| message["body"].as_u64().expect("a number"))
+            .collect();
+        let first = if queue == 7 { 3 } else { 0 };
+        assert_eq!(bodies, (first..10).collect::<Vec<u64>>(), "q{queue}");
     }
 }

@@ -300,6 +300,9 @@ impl Client {
         if method == "PATCH" && !path.contains("/claims/") {
             head.push_str("Content-Type: application/openstack-messaging-v2.0-json-patch\r\n");
         }
+        if path.starts_with("/v2/pools") || path.starts_with("/v2/flavors") {
+            head.push_str("X-Roles: admin\r\n");
+        }
         if let Some(body) = &body {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));
         }
