@@ -8,6 +8,7 @@
 //! a request:  server -> http -> messaging -> a store (backends/…)
 //!             sockets   translates  decides    keeps
 //!
+//! import      takes over what another service left (read by backends/estates), with the help of messaging
 //! admin       metrics, liveness, readiness    telemetry   what is counted and logged
 //! ```
 //!
@@ -17,6 +18,8 @@ mod admin;
 pub mod config;
 pub mod drivers;
 pub mod http;
+#[cfg(feature = "import")]
+pub mod import;
 pub mod messaging;
 mod server;
 pub mod telemetry;
@@ -37,6 +40,22 @@ use crate::telemetry::Metrics;
 
 /// Opens the stores and puts the API on top of them.
 pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
+    let (messaging, metrics) = open_messaging(config, clock)?;
+    Ok(http::api(App {
+        messaging,
+        policy: Arc::clone(&config.policy),
+        client_ids: config.client_ids.clone(),
+        cors: config.cors.clone(),
+        delete_with_claim_ids: config.delete_with_claim_ids,
+        body_timeout: config.body_timeout,
+        slow: Duration::from_millis(config.log.slow_ms),
+        unmatched: metrics.route("unmatched", None),
+        metrics,
+    }))
+}
+
+/// Opens the stores and puts the rules on top of them.
+fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, Arc<Metrics>)> {
     let messages = drivers::open(&config.store, Arc::clone(&clock))?;
     let management = match &config.management {
         None => messages.management.clone(),
@@ -60,17 +79,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
         encryption_keys: config.encryption_keys.clone(),
         flow,
     })?;
-    Ok(http::api(App {
-        messaging,
-        policy: Arc::clone(&config.policy),
-        client_ids: config.client_ids.clone(),
-        cors: config.cors.clone(),
-        delete_with_claim_ids: config.delete_with_claim_ids,
-        body_timeout: config.body_timeout,
-        slow: Duration::from_millis(config.log.slow_ms),
-        unmatched: metrics.route("unmatched", None),
-        metrics,
-    }))
+    Ok((messaging, metrics))
 }
 
 /// Serves the API, and the admin page where there is a listener for it, until `stop` says so; then finishes what runs,

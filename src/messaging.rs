@@ -6,6 +6,7 @@
 //! What a queue's metadata mean is remembered (`known`), so that a request costs one call of a store. A change of the
 //! metadata takes effect at once through this server, and within a moment through others.
 
+mod adopt;
 mod checksum;
 mod claims;
 mod known;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use isimud_contract::{ManagementStore, MessageStore, Result};
 
+pub use adopt::Adopted;
 pub use claims::Terms;
 pub use messages::{Deletion, Draft, Listing, PostRules};
 

@@ -62,7 +62,7 @@ impl Messaging {
     }
 
     /// Many patches, each of them small, must not make large metadata.
-    fn check_size(&self, metadata: &Metadata) -> Result<()> {
+    pub(super) fn check_size(&self, metadata: &Metadata) -> Result<()> {
         let most = self.limits.max_queue_metadata;
         let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
         if size <= most {
@@ -137,7 +137,7 @@ impl Messaging {
         Ok(self.settings(queue).await?.unwrap_or_default())
     }
 
-    fn forget(&self, queue: &QueueKey) {
+    pub(super) fn forget(&self, queue: &QueueKey) {
         self.known.forget(Some(queue));
     }
 }

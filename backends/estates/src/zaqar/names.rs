@@ -81,6 +81,15 @@ impl Names {
         Ok(())
     }
 
+    /// The names of an estate whose queues come from elsewhere.
+    pub fn of_pools(pools: Vec<String>, flavors: Vec<String>) -> Self {
+        Self {
+            pools,
+            flavors,
+            ..Self::default()
+        }
+    }
+
     /// Whether it lists queues, as a management store does.
     pub fn lists_queues(&self) -> bool {
         !self.listed.is_empty()
