@@ -29,8 +29,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the binary over a store and waits until it answers. Logs are added to `server.log` in the folder.
     pub(crate) fn start(store: &str, folder: &Path) -> Self {
+        Self::start_with(store, folder, &[])
+    }
+
+    /// The same with further flags.
+    pub(crate) fn start_with(store: &str, folder: &Path, flags: &[&str]) -> Self {
         for _ in 0..5 {
-            let mut server = Self::spawn(store, folder);
+            let mut server = Self::spawn_with(store, folder, flags);
             if server.wait_until_ready() {
                 return server;
             }
@@ -44,6 +49,10 @@ impl Server {
 
     /// Starts the binary and waits for nothing.
     pub(crate) fn spawn(store: &str, folder: &Path) -> Self {
+        Self::spawn_with(store, folder, &[])
+    }
+
+    fn spawn_with(store: &str, folder: &Path, flags: &[&str]) -> Self {
         let address = free_address();
         let log = folder.join("server.log");
         let mut output = File::options();
@@ -57,6 +66,7 @@ impl Server {
         }
         let process = command
             .args(["--listen", &address.to_string(), "--store", store])
+            .args(flags)
             .current_dir(folder)
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("the log has two writers"))

@@ -200,12 +200,18 @@ impl Stream {
             .ask(Ask::XinfoGroups.about(self.key.as_str()))
             .await?;
         for group in reply::array(answer)? {
-            let group = reply::Fields::read(group)?;
-            if group.text("name") == Some(wanted) {
-                let delivered = group
-                    .text("last-delivered-id")
-                    .ok_or_else(strange)?
-                    .parse()?;
+            let (mut name, mut delivered) = (None, None);
+            let mut parts = reply::array(group)?.into_iter();
+            while let (Some(label), Some(value)) = (parts.next(), parts.next()) {
+                match reply::bytes(label)?.as_slice() {
+                    b"name" => name = Some(reply::bytes(value)?),
+                    b"last-delivered-id" => delivered = Some(reply::text(value)?),
+                    // Numbers, more of them with every version.
+                    _ => {}
+                }
+            }
+            if name.as_deref() == Some(wanted.as_bytes()) {
+                let delivered = delivered.ok_or_else(strange)?.parse()?;
                 let pending = self.pending(wanted).await?;
                 return Ok(Group { delivered, pending });
             }
