@@ -34,6 +34,7 @@ use self::journal::Journal;
 use self::progress::Progress;
 use self::target::Target;
 use crate::config::{Config, Flags};
+use crate::messaging::limits::Limits;
 use crate::{drivers, telemetry};
 
 /// Messages that are read, and looked up, at once.
@@ -44,6 +45,7 @@ struct Work {
     target: Target,
     journal: Journal,
     progress: Progress,
+    limits: Limits,
 }
 
 /// Imports what the flags say, and returns what there is to tell. An error ends the import where it is; it may be
@@ -59,6 +61,7 @@ pub async fn run(import: Import) -> Result<Report> {
             None => Journal::none(),
         },
         progress: Progress::new(),
+        limits: config.limits.clone(),
     };
     let mut report = Report::new(place, shared.dry_run);
     let done = match import.from {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use isimud_contract::{ManagementStore, MessageStore, Result};
 
-pub use adopt::Adopted;
+pub use adopt::{Adopted, metadata_fault};
 pub use claims::Terms;
 pub use messages::{Deletion, Draft, Listing, PostRules};
 

@@ -23,6 +23,11 @@ impl Progress {
         Self(bar)
     }
 
+    /// Whether somebody sees it.
+    pub(super) fn is_seen(&self) -> bool {
+        !self.0.is_hidden()
+    }
+
     /// There are so many more entries than were known of.
     pub(super) fn expect(&self, entries: u64) {
         self.0.inc_length(entries);

@@ -31,11 +31,6 @@ impl Target {
         }
     }
 
-    /// What a client could not have set, as far as that can be told.
-    pub(super) fn metadata_fault(&self, metadata: &Metadata) -> Option<String> {
-        self.0.as_ref()?.metadata_fault(metadata)
-    }
-
     /// Stores messages in order, and returns how many were new.
     pub(super) async fn messages(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<usize> {
         let Some(messaging) = &self.0 else {

@@ -13,7 +13,7 @@ use super::flags;
 use super::journal::Place;
 use super::{PAGE, Report, Work};
 use crate::config::Config;
-use crate::messaging::Adopted;
+use crate::messaging::{Adopted, metadata_fault};
 
 /// Queues that are imported at once.
 const AT_ONCE: usize = 4;
@@ -36,7 +36,7 @@ pub(super) async fn run(
     report: &mut Report,
 ) -> Result<()> {
     let estate = find(flags, config, report).await?;
-    for store in &estate.stores {
+    for store in estate.stores.iter().filter(|_| work.progress.is_seen()) {
         for queue in estate.queues.iter().filter(|queue| queue.has_messages) {
             work.progress.expect(store.count(&queue.queue).await?);
         }
@@ -169,7 +169,7 @@ async fn import_record(
         },
         (None, None) => isimud_contract::Metadata::new(),
     };
-    if let Some(fault) = work.target.metadata_fault(&metadata) {
+    if let Some(fault) = metadata_fault(&metadata, &work.limits) {
         let why = format!(
             "metadata that have no effect as they are, and that no change of them may leave so ({fault})"
         );

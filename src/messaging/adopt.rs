@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use isimud_contract::{ErrorKind, ForeignClaim, Message, MessageId, Metadata, QueueKey, Result};
 
+use super::limits::Limits;
+use super::queues::check_size;
 use super::{Messaging, checksum, settings};
 
 /// What became of a queue that was to be taken over.
@@ -17,16 +19,16 @@ pub enum Adopted {
     Different,
 }
 
-impl Messaging {
-    /// Why a client could not have given a queue these metadata, in a sentence. Such metadata are taken over as they
-    /// are; what is wrong in them has no effect.
-    pub fn metadata_fault(&self, metadata: &Metadata) -> Option<String> {
-        let fault = settings::validate(metadata, &self.limits)
-            .and_then(|()| self.check_size(metadata))
-            .err()?;
-        Some(fault.sentence().to_owned())
-    }
+/// Why a client could not have given a queue these metadata, in a sentence. Such metadata are taken over as they are;
+/// what is wrong in them has no effect.
+pub fn metadata_fault(metadata: &Metadata, limits: &Limits) -> Option<String> {
+    let fault = settings::validate(metadata, limits)
+        .and_then(|()| check_size(metadata, limits))
+        .err()?;
+    Some(fault.sentence().to_owned())
+}
 
+impl Messaging {
     /// Makes a queue with the metadata that it had elsewhere, unless it exists.
     pub async fn adopt_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Adopted> {
         if self.management.create_queue(queue, metadata).await? {

@@ -8,6 +8,7 @@ use isimud_contract::{
 };
 use serde_json::Value;
 
+use super::limits::Limits;
 use super::settings::{self, Settings};
 use super::{Messaging, patch};
 
@@ -44,7 +45,7 @@ impl Messaging {
             let record = record.ok_or_else(|| Error::not_found(Resource::Queue))?;
             let metadata = patch::apply(record.metadata, changes.clone(), is_reserved)?;
             self.check(queue, &metadata)?;
-            self.check_size(&metadata)?;
+            check_size(&metadata, &self.limits)?;
             if self
                 .management
                 .update_queue(queue, &metadata, record.version)
@@ -59,17 +60,6 @@ impl Messaging {
             ErrorKind::Unavailable,
             "the queue's metadata are being changed by others",
         ))
-    }
-
-    /// Many patches, each of them small, must not make large metadata.
-    pub(super) fn check_size(&self, metadata: &Metadata) -> Result<()> {
-        let most = self.limits.max_queue_metadata;
-        let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
-        if size <= most {
-            return Ok(());
-        }
-        let sentence = format!("Queue metadata is too large. Max size: {most}");
-        Err(Error::invalid(sentence))
     }
 
     /// Checks metadata before they are stored.
@@ -140,4 +130,15 @@ impl Messaging {
     pub(super) fn forget(&self, queue: &QueueKey) {
         self.known.forget(Some(queue));
     }
+}
+
+/// Many patches, each of them small, must not make large metadata.
+pub(super) fn check_size(metadata: &Metadata, limits: &Limits) -> Result<()> {
+    let most = limits.max_queue_metadata;
+    let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
+    if size <= most {
+        return Ok(());
+    }
+    let sentence = format!("Queue metadata is too large. Max size: {most}");
+    Err(Error::invalid(sentence))
 }

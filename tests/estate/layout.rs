@@ -11,6 +11,7 @@ use crate::{Ended, bodies, get, import, redis_server};
 const BODY: &[u8] = b"\x81\xa1k\x96\xa1v\x01\xcb\x3f\xf8\0\0\0\0\0\0\xc0\xc3\xa2\xc3\xa9";
 const CLIENT: &str = "3381af92-2b9e-11e3-b191-71861300734c";
 const CLAIM: &str = "84ca99c8-b9a0-4933-b5c8-cf0c7f54aa30";
+const SUM: &str = "MD5:0123456789abcdef0123456789abcdef";
 const STOLEN: &str = "94ca99c8-b9a0-4933-b5c8-cf0c7f54aa31";
 
 /// An id of a message, by a number.
@@ -124,9 +125,8 @@ fn message(client: &mut Client, queue: &str, number: u32) -> Value {
     )
 }
 
-#[test]
-fn live_messages_come_with_all_they_are() {
-    let Some(estate) = Estate::new() else { return };
+/// A queue with a message of every state that one can be in, 1 to 8.
+fn fill_states(estate: &Estate) {
     let now = estate.now;
     estate.record("p", "q.1", b"\x82\xa4note\xa2\xc3\xa9\xa1n\x05");
     estate.plain("p.q.1", 1);
@@ -136,7 +136,7 @@ fn live_messages_come_with_all_they_are() {
     let stolen = [("c", STOLEN.into()), ("c.e", until.clone())];
     let over = [("c", CLAIM.into()), ("c.e", (now - 5).to_string())];
     let expired = [("e", (now - 1).to_string())];
-    let summed = [("cs", "MD5:0123456789abcdef0123456789abcdef".into())];
+    let summed = [("cs", SUM.into())];
     for (number, fields) in [
         (2, &delayed[..]),
         (3, &claimed),
@@ -157,6 +157,12 @@ fn live_messages_come_with_all_they_are() {
         .words(&format!("ZADD p.q.1.claims {until} {CLAIM}"))
         .words(&format!("HSET {CLAIM} id {CLAIM} t 900 e {until} n 1"))
         .send(&estate.redis);
+}
+
+#[test]
+fn live_messages_come_with_all_they_are() {
+    let Some(estate) = Estate::new() else { return };
+    fill_states(&estate);
     let before = changes(&estate.redis);
     let ended = estate.import(&[]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -180,7 +186,7 @@ fn live_messages_come_with_all_they_are() {
         (100..160).contains(&first["age"].as_i64().expect("an age")),
         "{first}"
     );
-    assert_eq!(message(&mut client, "q.1", 7)["checksum"], summed[0].1);
+    assert_eq!(message(&mut client, "q.1", 7)["checksum"], SUM);
     let claim = get(&mut client, &format!("/v2/queues/q.1/claims/{CLAIM}"));
     assert_eq!(
         (&claim["ttl"], claim["messages"].as_array().map(Vec::len)),
@@ -204,9 +210,8 @@ fn live_messages_come_with_all_they_are() {
     assert_eq!(own["messages"], json!([]));
 }
 
-#[test]
-fn names_with_dots_find_their_queues_and_strange_keys_are_told_of() {
-    let Some(estate) = Estate::new() else { return };
+/// Names that have dots, or are shared, and keys that are not what their names say.
+fn fill_names(estate: &Estate) {
     estate.record("p", "x", b"\x80");
     estate.record("p", "x.y", b"\x80");
     estate.record("a", "b.c", b"\x80");
@@ -239,6 +244,12 @@ fn names_with_dots_find_their_queues_and_strange_keys_are_told_of() {
         .words(&format!("{subscriber} {}", estate.now + 900))
         .words("ZADD pools 0 fast.pools")
         .send(&estate.redis);
+}
+
+#[test]
+fn names_with_dots_find_their_queues_and_strange_keys_are_told_of() {
+    let Some(estate) = Estate::new() else { return };
+    fill_names(&estate);
     let ended = estate.import(&["--journal", "j"]);
     assert_eq!(ended.code, Some(3), "something stays behind: {ended:?}");
     ended.says("queues 7");
@@ -281,7 +292,7 @@ fn encrypted_bodies_are_opened_and_encrypted_anew() {
             queue: "p.q",
             number,
             body: &[&[0xc4, length], body].concat(),
-            fields: &[("cs", "MD5:0123456789abcdef0123456789abcdef".into())],
+            fields: &[("cs", SUM.into())],
         });
     }
     estate.plain("p.q", 3);
@@ -306,7 +317,7 @@ fn encrypted_bodies_are_opened_and_encrypted_anew() {
     let first = message(&mut client, "q", 1);
     assert_eq!(first["body"], "héllo");
     // It was that of the ciphertext.
-    assert_ne!(first["checksum"], "MD5:0123456789abcdef0123456789abcdef");
+    assert_ne!(first["checksum"], SUM);
     assert_eq!(
         message(&mut client, "q", 2)["body"],
         json!({"k": [1, 2.5, null, true, "x"]})

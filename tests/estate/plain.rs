@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::redis::Servers;
 use crate::server::{Client, Server};
-use crate::wire::{Commands, changes};
+use crate::wire::{Commands, changes, now};
 use crate::{Ended, bodies, get, import, redis_server};
 
 struct Estate {
@@ -47,9 +47,8 @@ impl Estate {
     }
 }
 
-#[test]
-fn a_list_keeps_its_order_and_a_second_import_makes_no_doubles() {
-    let Some(estate) = Estate::new() else { return };
+/// Two thousand jobs, four equal elements between them, and one that is no text; the newest on the left.
+fn fill_list(redis: &Servers) {
     let mut commands = Commands::default();
     for number in 0..2_000 {
         commands.words(&format!(r#"LPUSH jobs {{"class":"Job","jid":{number}}}"#));
@@ -57,9 +56,13 @@ fn a_list_keeps_its_order_and_a_second_import_makes_no_doubles() {
             commands.words("LPUSH jobs tick");
         }
     }
-    commands
-        .add([b"LPUSH", b"jobs", b"\x80\x04N."])
-        .send(&estate.redis);
+    commands.add([b"LPUSH", b"jobs", b"\x80\x04N."]).send(redis);
+}
+
+#[test]
+fn a_list_keeps_its_order_and_a_second_import_makes_no_doubles() {
+    let Some(estate) = Estate::new() else { return };
+    fill_list(&estate.redis);
     let before = changes(&estate.redis);
 
     let dry = estate.import("redis-list", &["--key", "jobs", "--dry-run"]);
@@ -123,10 +126,8 @@ fn a_list_may_have_its_oldest_element_on_the_left_and_celerys_wrapping() {
     assert_eq!(bodies(&mut client, "q"), [unwrapped, json!(2), json!(3)]);
 }
 
-#[test]
-fn a_stream_keeps_order_and_age_and_leaves_out_what_its_group_has_done() {
-    let Some(estate) = Estate::new() else { return };
-    let old = crate::wire::now() * 1000 - 90_000;
+/// A thousand entries from a time in milliseconds on, of which a group has ten, and has acknowledged three.
+fn fill_stream(redis: &Servers, old: i64) {
     let mut commands = Commands::default();
     for number in 0..1_000 {
         commands.words(&format!(
@@ -135,20 +136,19 @@ fn a_stream_keeps_order_and_age_and_leaves_out_what_its_group_has_done() {
             number % 10
         ));
     }
-    commands
-        .words("XGROUP CREATE s workers 0")
-        .send(&estate.redis);
-    // Ten are delivered, of which three are acknowledged.
+    commands.words("XGROUP CREATE s workers 0").send(redis);
     let read = "XREADGROUP GROUP workers one COUNT 10 STREAMS s >";
-    estate.redis.get(0).command(read).expect("delivered");
+    redis.get(0).command(read).expect("delivered");
     for number in [0, 1, 5] {
         let acknowledged = format!("XACK s workers {old}-{number}");
-        estate
-            .redis
-            .get(0)
-            .command(&acknowledged)
-            .expect("acknowledged");
+        redis.get(0).command(&acknowledged).expect("acknowledged");
     }
+}
+
+#[test]
+fn a_stream_keeps_order_and_age_and_leaves_out_what_its_group_has_done() {
+    let Some(estate) = Estate::new() else { return };
+    fill_stream(&estate.redis, now() * 1000 - 90_000);
     let before = changes(&estate.redis);
     let ended = estate.import(
         "redis-stream",
@@ -178,6 +178,83 @@ fn a_stream_keeps_order_and_age_and_leaves_out_what_its_group_has_done() {
     let page = get(&mut client, "/v2/queues/q/messages?echo=true&limit=1");
     let age = page["messages"][0]["age"].as_i64().expect("an age");
     assert!((90..150).contains(&age), "{age}");
+}
+
+#[test]
+fn the_source_may_be_behind_sentinels_or_in_a_cluster() {
+    if redis_server().is_none() {
+        return;
+    }
+    for (servers, option) in [
+        (Servers::sentinel(), "?master=isimud"),
+        (Servers::cluster(), "?cluster=true"),
+    ] {
+        let servers = servers.expect("servers");
+        let sentinel = option.contains("master");
+        // Whichever of the masters has the key takes it.
+        let push = |at: usize| {
+            servers
+                .get(at)
+                .command("RPUSH jobs 1 2 3")
+                .expect("an answer")
+        };
+        let taken = (0..3).any(|at| push(at).starts_with(':'));
+        assert!(taken, "no server took the list");
+        let host = servers.get(if sentinel { 2 } else { 0 }).host();
+        let from = format!("redis://{host}{option}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let arguments = ["--key", "jobs", "--queue", "q", "--dry-run"];
+        let ended = import(
+            folder.path(),
+            &[&["redis-list", "--from", &from], &arguments[..]].concat(),
+        );
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        ended.says("messages 3");
+    }
+}
+
+#[test]
+fn the_source_may_speak_tls_with_an_authority_of_its_own() {
+    if redis_server().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let issued =
+        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    let file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.display().to_string()
+    };
+    let certificate = file("cert", issued.cert.pem());
+    let key = file("key", issued.signing_key.serialize_pem());
+    let servers = Servers::one(&[
+        &format!("tls-port {}", crate::redis::free_port().expect("a port")),
+        &format!("tls-cert-file {certificate}"),
+        &format!("tls-key-file {key}"),
+        &format!("tls-ca-cert-file {certificate}"),
+    ]);
+    let servers = match servers {
+        Ok(servers) => servers,
+        Err(why) => return eprintln!("left out: this redis-server has no TLS: {why}"),
+    };
+    Commands::default().words("RPUSH jobs 1 2").send(&servers);
+    let host = servers.get(0).host();
+    let papers = format!("?ca_file={certificate}&cert_file={certificate}&key_file={key}");
+    for (query, code) in [(papers.as_str(), 0), ("", 1)] {
+        let from = format!("rediss://{host}{query}");
+        let arguments = [
+            "--key",
+            "jobs",
+            "--queue",
+            "q",
+            "--dry-run",
+            "--from",
+            &from,
+        ];
+        let ended = import(folder.path(), &[&["redis-list"], &arguments[..]].concat());
+        assert_eq!(ended.code, Some(code), "{ended:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! An estate of 100,000 messages in 500 queues, made by the reference implementation itself through its own API.
 
 use std::fs::File;
-use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -151,6 +150,17 @@ fn break_off(folder: &Path, arguments: &[&str]) {
     drop(process);
 }
 
+/// Writes the service's configuration, and the key of the reference.
+fn configure(folder: &Path) {
+    let limits: String = LIMITS
+        .iter()
+        .map(|(key, value)| format!("{key} = {value}\n"))
+        .collect();
+    let text = format!("[messages]\nchecksums = true\n[limits]\n{limits}");
+    std::fs::write(folder.join("isimud.toml"), text).expect("written");
+    std::fs::write(folder.join("keys"), "MyKey123\n").expect("written");
+}
+
 #[test]
 fn everything_that_the_reference_has_is_here_as_it_is_there() {
     let (Some(theirs), Some(ours)) = (redis_server(), redis_server()) else {
@@ -180,12 +190,7 @@ fn everything_that_the_reference_has_is_here_as_it_is_there() {
     assert!(messages >= LEFT, "{filled}");
     println!("{} after {:?}", filled.trim(), started.elapsed());
 
-    let mut configuration = File::create(folder.join("isimud.toml")).expect("a file");
-    writeln!(configuration, "[messages]\nchecksums = true\n[limits]").expect("written");
-    for (key, value) in LIMITS {
-        writeln!(configuration, "{key} = {value}").expect("written");
-    }
-    std::fs::write(folder.join("keys"), "MyKey123\n").expect("written");
+    configure(folder);
     // The service runs meanwhile.
     let store = ours.uri("imported:");
     let service = Server::start_with(&store, folder, &["--config", "isimud.toml"]);

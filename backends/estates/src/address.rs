@@ -7,8 +7,8 @@ use std::time::Duration;
 use isimud_contract::{Error, Result};
 use percent_encoding::percent_decode_str;
 
-const OPTIONS: &str =
-    "dbid, socket_timeout, timeout_ms, master, sentinel_username, sentinel_password, cluster";
+const OPTIONS: &str = "dbid, socket_timeout, timeout_ms, master, sentinel_username, sentinel_password, \
+                       cluster, ca_file, cert_file, key_file";
 
 /// Where a Redis is, and how to log in.
 #[derive(Clone)]
@@ -21,6 +21,17 @@ pub struct Address {
     /// A database was named in the path, where Zaqar does not look.
     in_path: bool,
     pub(crate) timeout: Duration,
+    pub(crate) papers: Papers,
+}
+
+/// Certificates for TLS, as PEM files.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub(crate) struct Papers {
+    /// Whom to trust, in the place of the system's authorities.
+    pub(crate) authorities: Option<PathBuf>,
+    /// Our own certificate, for servers that ask for one.
+    pub(crate) certificate: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
 }
 
 /// Where a server listens.
@@ -94,9 +105,17 @@ impl Address {
             database: 0,
             in_path: false,
             timeout: Duration::from_secs(10),
+            papers: Papers::default(),
         };
         address.read_options(query)?;
         address.read_place(place)?;
+        let papers = &address.papers;
+        if papers.certificate.is_some() != papers.key.is_some() {
+            return Err(wrong("'cert_file' and 'key_file' need each other"));
+        }
+        if !tls && *papers != Papers::default() {
+            return Err(wrong("certificates need the scheme 'rediss:'"));
+        }
         if address.hosts.len() > 1 && address.kind == Kind::Single {
             return Err(wrong(
                 "several hosts need 'master=NAME' (sentinels) or 'cluster=true'",
@@ -132,6 +151,9 @@ impl Address {
                 "master" => master = Some(value),
                 "sentinel_username" => sentinel.user = Some(value),
                 "sentinel_password" => sentinel.password = Some(value),
+                "ca_file" => self.papers.authorities = Some(value.into()),
+                "cert_file" => self.papers.certificate = Some(value.into()),
+                "key_file" => self.papers.key = Some(value.into()),
                 "cluster" if value == "true" => self.kind = Kind::Cluster,
                 "cluster" if value == "false" => {}
                 "cluster" => return Err(refused()),
@@ -256,6 +278,8 @@ mod tests {
             "redis://u:secret@h?colour=red",
             "redis://u:secret@h?timeout_ms=0",
             "redis://u:secret@h?cluster=true&master=m",
+            "redis://u:secret@h?ca_file=x",
+            "rediss://u:secret@h?cert_file=x",
         ] {
             let error = Address::parse(uri).expect_err(uri);
             assert!(!format!("{error:?}").contains("secret"), "{uri}");

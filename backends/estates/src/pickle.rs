@@ -286,7 +286,7 @@ mod tests {
     fn broken_pickles_are_survived() {
         for (pickle, _) in PYTHON {
             let bytes = hex(pickle);
-            for end in 0..bytes.len() {
+            for end in (0..bytes.len()).step_by(1 + bytes.len() / 500) {
                 assert!(from_pickle(&bytes[..end]).is_none());
             }
         }

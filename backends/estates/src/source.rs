@@ -1,5 +1,6 @@
 //! A Redis that is only asked.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +10,13 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, IntoConnectionInfo,
-    Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsMode, ToRedisArgs, Value,
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
+    TlsMode, ToRedisArgs, Value,
 };
 use tokio::sync::Mutex;
 
-use crate::address::{Address, Host, Kind};
+use crate::address::{Address, Host, Kind, Papers};
 use crate::reply::{self, strange};
 
 /// Attempts at one question while the connection breaks. To ask again changes nothing.
@@ -186,7 +188,11 @@ fn failed(error: RedisError) -> Error {
 
 async fn connect(address: &Address) -> RedisResult<Wire> {
     if address.kind == Kind::Cluster {
-        let client = ClusterClientBuilder::new(infos(address)?)
+        let mut builder = ClusterClientBuilder::new(infos(address)?);
+        if let Some(certificates) = certificates(&address.papers)? {
+            builder = builder.certs(certificates);
+        }
+        let client = builder
             .connection_timeout(address.timeout)
             .response_timeout(address.timeout)
             .build()?;
@@ -197,7 +203,13 @@ async fn connect(address: &Address) -> RedisResult<Wire> {
         .set_response_timeout(Some(address.timeout));
     let client = match &address.kind {
         Kind::Sentinel(..) => by_sentinel(address).await?,
-        Kind::Single | Kind::Cluster => Client::open(infos(address)?.swap_remove(0))?,
+        Kind::Single | Kind::Cluster => {
+            let info = infos(address)?.swap_remove(0);
+            match certificates(&address.papers)? {
+                Some(certificates) => Client::build_with_tls(info, certificates)?,
+                None => Client::open(info)?,
+            }
+        }
     };
     let connection = client.get_multiplexed_async_connection_with_config(&patience);
     connection.await.map(Wire::One)
@@ -228,7 +240,41 @@ async fn by_sentinel(address: &Address) -> RedisResult<Client> {
             .set_client_to_redis_tls_mode(TlsMode::Secure)
             .set_client_to_sentinel_tls_mode(TlsMode::Secure);
     }
+    if let Some(certificates) = certificates(&address.papers)? {
+        builder = builder
+            .set_client_to_redis_certificates(certificates.clone())
+            .set_client_to_sentinel_certificates(certificates);
+    }
     builder.build()?.async_get_client().await
+}
+
+/// The files that were named; `None` where none was, and the system's authorities are trusted.
+fn certificates(papers: &Papers) -> RedisResult<Option<TlsCertificates>> {
+    if *papers == Papers::default() {
+        return Ok(None);
+    }
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| {
+            let path = path.display().to_string();
+            let why = "a certificate or key cannot be read";
+            RedisError::from((
+                redis::ErrorKind::InvalidClientConfig,
+                why,
+                format!("{path}: {error}"),
+            ))
+        })
+    };
+    let client_tls = match (&papers.certificate, &papers.key) {
+        (Some(certificate), Some(key)) => Some(ClientTlsConfig {
+            client_cert: read(certificate)?,
+            client_key: read(key)?,
+        }),
+        _ => None,
+    };
+    Ok(Some(TlsCertificates {
+        client_tls,
+        root_cert: papers.authorities.as_ref().map(read).transpose()?,
+    }))
 }
 
 fn infos(address: &Address) -> RedisResult<Vec<ConnectionInfo>> {

@@ -170,110 +170,114 @@ pub fn survey(
     metadata: Vec<(String, String, Metadata)>,
     stores: &[Names],
 ) -> Survey {
-    let mut survey = Survey {
-        pools: management.pools.clone(),
-        flavors: management.flavors.clone(),
-        ..Survey::default()
+    let mut drawing = Drawing {
+        with_messages: joined(stores, |names| &names.with_messages),
+        with_subscriptions: joined(stores, |names| &names.with_subscriptions),
+        queues: BTreeMap::new(),
+        refused: Vec::new(),
     };
     for member in &management.strange {
         let why = "it stands in the listing of a project that is not its own";
-        survey
-            .refused
-            .push(Refusal::new(format!("queue {member}"), why));
+        let what = format!("queue {member}");
+        drawing.refused.push(Refusal::new(what, why));
     }
-    let mut listed = BTreeMap::new();
-    for (project, queue) in &management.listed {
-        listed.insert((project.clone(), queue.clone()), None);
-    }
+    let mut listed: BTreeMap<_, _> = management
+        .listed
+        .iter()
+        .map(|name| (name.clone(), None))
+        .collect();
     for (project, queue, metadata) in metadata {
         listed.insert((project, queue), Some(metadata));
     }
-    let mut owners: BTreeMap<String, u32> = BTreeMap::new();
-    for (project, queue) in listed.keys() {
-        *owners.entry(format!("{project}.{queue}")).or_default() += 1;
+    let mut projects = management.projects.clone();
+    projects.extend(listed.keys().map(|(project, _)| project.clone()));
+    let owners = drawing.listed(listed);
+    drawing.unlisted(&owners, &projects);
+    Survey {
+        queues: drawing.queues.into_values().collect(),
+        refused: drawing.refused,
+        pools: management.pools.clone(),
+        flavors: management.flavors.clone(),
     }
-    let projects: BTreeSet<String> = listed
-        .keys()
-        .map(|(project, _)| project.clone())
-        .chain(management.projects.iter().cloned())
-        .collect();
-    let with_messages = joined(stores, |names| &names.with_messages);
-    let with_subscriptions = joined(stores, |names| &names.with_subscriptions);
-    let mut queues = BTreeMap::new();
-    for ((project, queue), metadata) in listed {
-        let key = format!("{project}.{queue}");
-        let shared = owners.get(&key).is_some_and(|count| *count > 1);
-        if shared {
-            let why =
-                "another project's queue has the same keys: whose the messages are cannot be told";
-            let what = format!("messages and subscriptions of {project}/{queue}");
-            survey.refused.push(Refusal::new(what, why));
-        }
-        add(
-            &mut queues,
-            &mut survey.refused,
-            (&project, &queue),
-            FoundPart {
-                has_messages: !shared && with_messages.contains(key.as_str()),
-                subscribed: !shared && with_subscriptions.contains(key.as_str()),
-                metadata,
-            },
-        );
-    }
-    for key in with_messages.union(&with_subscriptions) {
-        if owners.contains_key(*key) {
-            continue;
-        }
-        match split(key, &projects) {
-            Ok(name) => add(
-                &mut queues,
-                &mut survey.refused,
-                name,
-                FoundPart {
-                    has_messages: with_messages.contains(key),
-                    subscribed: with_subscriptions.contains(key),
-                    metadata: None,
-                },
-            ),
-            Err(why) => survey
-                .refused
-                .push(Refusal::new(format!("queue {key}"), why)),
-        }
-    }
-    survey.queues = queues.into_values().collect();
-    survey
 }
 
-/// What is known of a queue besides its name.
-struct FoundPart {
-    has_messages: bool,
-    subscribed: bool,
-    metadata: Option<Metadata>,
+/// A survey that is being made.
+struct Drawing<'a> {
+    with_messages: BTreeSet<&'a str>,
+    with_subscriptions: BTreeSet<&'a str>,
+    queues: BTreeMap<QueueKey, FoundQueue>,
+    refused: Vec<Refusal>,
+}
+
+impl Drawing<'_> {
+    /// Adds the queues that a management store lists, and returns their keys with the number of queues that have them.
+    fn listed(
+        &mut self,
+        listed: BTreeMap<(String, String), Option<Metadata>>,
+    ) -> BTreeMap<String, u32> {
+        let mut owners: BTreeMap<String, u32> = BTreeMap::new();
+        for (project, queue) in listed.keys() {
+            *owners.entry(format!("{project}.{queue}")).or_default() += 1;
+        }
+        for ((project, queue), metadata) in listed {
+            let key = format!("{project}.{queue}");
+            let shared = owners.get(&key).is_some_and(|count| *count > 1);
+            if shared {
+                let why = "another project's queue has the same keys: whose the messages are cannot be told";
+                let what = format!("messages and subscriptions of {project}/{queue}");
+                self.refused.push(Refusal::new(what, why));
+            }
+            self.add((&project, &queue), &key, !shared, metadata);
+        }
+        owners
+    }
+
+    /// Adds the queues that no management store lists.
+    fn unlisted(&mut self, owners: &BTreeMap<String, u32>, projects: &BTreeSet<String>) {
+        let keys: Vec<&str> = self
+            .with_messages
+            .union(&self.with_subscriptions)
+            .copied()
+            .collect();
+        for key in keys {
+            if owners.contains_key(key) {
+                continue;
+            }
+            match split(key, projects) {
+                Ok(name) => self.add(name, key, true, None),
+                Err(why) => self.refused.push(Refusal::new(format!("queue {key}"), why)),
+            }
+        }
+    }
+
+    fn add(
+        &mut self,
+        (project, queue): (&str, &str),
+        key: &str,
+        is_owner: bool,
+        metadata: Option<Metadata>,
+    ) {
+        match address(project, queue) {
+            Ok(queue) => {
+                let found = FoundQueue {
+                    queue: queue.clone(),
+                    has_messages: is_owner && self.with_messages.contains(key),
+                    subscribed: is_owner && self.with_subscriptions.contains(key),
+                    metadata,
+                };
+                self.queues.insert(queue, found);
+            }
+            Err(why) => {
+                let what = format!("queue {project}/{queue}");
+                self.refused.push(Refusal::new(what, why));
+            }
+        }
+    }
 }
 
 fn joined(stores: &[Names], of: fn(&Names) -> &BTreeSet<String>) -> BTreeSet<&str> {
     let names = stores.iter().flat_map(|names| of(names).iter());
     names.map(String::as_str).collect()
-}
-
-fn add(
-    queues: &mut BTreeMap<QueueKey, FoundQueue>,
-    refused: &mut Vec<Refusal>,
-    (project, queue): (&str, &str),
-    part: FoundPart,
-) {
-    match address(project, queue) {
-        Ok(queue) => {
-            let found = FoundQueue {
-                queue: queue.clone(),
-                has_messages: part.has_messages,
-                subscribed: part.subscribed,
-                metadata: part.metadata,
-            };
-            queues.insert(queue, found);
-        }
-        Err(why) => refused.push(Refusal::new(format!("queue {project}/{queue}"), why)),
-    }
 }
 
 /// Takes apart a key that no management store has.
