@@ -354,6 +354,25 @@ fn what_was_consumed_here_does_not_come_back_with_a_journal() {
 }
 
 #[test]
+fn pools_are_several_sources() {
+    let (Some(one), Some(other)) = (Estate::new(), Estate::new()) else {
+        return;
+    };
+    one.record("p", "q", b"\x81\xa1n\x07");
+    one.plain("p.q", 1);
+    other.plain("p.q", 2);
+    other.plain("p.q.2", 3);
+    let ended = one.import(&["--from", &other.from]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    ended.says("queues 2");
+    ended.says("messages 3");
+    let server = one.serve();
+    let mut client = Client::new(server.address, "p");
+    assert_eq!(bodies(&mut client, "q").len(), 2);
+    assert_eq!(get(&mut client, "/v2/queues/q")["n"], 7);
+}
+
+#[test]
 fn queues_may_come_from_sql() {
     let Some(estate) = Estate::new() else { return };
     estate.plain("p.q.with.dots", 1);

@@ -52,8 +52,20 @@ fn python() -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
+/// Where the reference keeps its queues.
+#[derive(Clone, Copy, PartialEq)]
+enum Management {
+    Redis,
+    Sql,
+}
+
 /// Starts the reference on a Redis, and returns where it answers.
-fn reference(python: &Path, redis: &Servers, folder: &Path) -> (Process, String) {
+fn reference(
+    python: &Path,
+    redis: &Servers,
+    folder: &Path,
+    management: Management,
+) -> (Process, String) {
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let port = port.expect("a free port").port();
     let configuration = folder.join(format!("zaqar-{port}.conf"));
@@ -62,10 +74,17 @@ fn reference(python: &Path, redis: &Servers, folder: &Path) -> (Process, String)
         .iter()
         .map(|(key, value)| format!("{key} = {value}\n"))
         .collect();
+    let (kind, queues) = match management {
+        Management::Redis => ("redis", uri.clone()),
+        Management::Sql => (
+            "sqlalchemy",
+            format!("uri = sqlite:///{}/queues.db\n", folder.display()),
+        ),
+    };
     let text = format!(
         "[DEFAULT]\nauth_strategy =\nunreliable = true\npooling = false\nenable_checksum = true\n\
-         [drivers]\nmessage_store = redis\nmanagement_store = redis\n\
-         [drivers:message_store:redis]\n{uri}[drivers:management_store:redis]\n{uri}\
+         [drivers]\nmessage_store = redis\nmanagement_store = {kind}\n\
+         [drivers:message_store:redis]\n{uri}[drivers:management_store:{kind}]\n{queues}\
          [drivers:transport:wsgi]\nbind = 127.0.0.1\nport = {port}\n\
          [transport]\nmessage_encryption_key = MyKey123\n{limits}"
     );
@@ -170,8 +189,8 @@ fn everything_that_the_reference_has_is_here_as_it_is_there() {
     let folder = folder.path();
     let python = python();
     let started = Instant::now();
-    let (_one, first) = reference(&python, &theirs, folder);
-    let (_two, second) = reference(&python, &theirs, folder);
+    let (_one, first) = reference(&python, &theirs, folder, Management::Redis);
+    let (_two, second) = reference(&python, &theirs, folder, Management::Redis);
     let both = format!("{first},{second}");
     let filled = script(
         &python,
@@ -227,4 +246,80 @@ fn everything_that_the_reference_has_is_here_as_it_is_there() {
     );
     assert_eq!(number_before("messages", &compared), messages, "{compared}");
     println!("{} after {:?}", compared.trim(), started.elapsed());
+}
+
+/// The tables as the reference would make them; its migrations are for MySQL alone.
+const TABLES: &str = "\
+import sqlalchemy
+from zaqar.storage.sqlalchemy import tables
+tables.metadata.create_all(sqlalchemy.create_engine('sqlite:///queues.db'))
+";
+
+const DUMP: &str = "\
+import sqlite3
+with open('queues.sql', 'w') as file:
+    file.write('\\n'.join(sqlite3.connect('queues.db').iterdump()))
+";
+
+fn run_python(python: &Path, folder: &Path, code: &str) {
+    let ran = Command::new(python)
+        .args(["-c", code])
+        .current_dir(folder)
+        .output();
+    let ran = ran.expect("Python can be run");
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+}
+
+#[test]
+fn queues_in_sql_come_from_the_file_and_from_a_dump() {
+    let Some(theirs) = redis_server() else {
+        return;
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let python = python();
+    run_python(&python, folder, TABLES);
+    let (_reference, url) = reference(&python, &theirs, folder, Management::Sql);
+    script(
+        &python,
+        folder,
+        &[
+            "fill",
+            "--reference",
+            &url,
+            "--queues",
+            "40",
+            "--messages",
+            "2000",
+        ],
+    );
+    run_python(&python, folder, DUMP);
+    configure(folder);
+    let from = format!("redis://{}", theirs.get(0).host());
+    for management in ["queues.db", "queues.sql"] {
+        let store = format!("sqlite:{management}.isimud");
+        let shared = [
+            "zaqar",
+            "--from",
+            &from,
+            "--store",
+            &store,
+            "--config",
+            "isimud.toml",
+        ];
+        let more = ["--encryption-key-file", "keys", "--management", management];
+        let ended = import(folder, &[&shared[..], &more].concat());
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let service = Server::start_with(&store, folder, &["--config", "isimud.toml"]);
+        let service = format!("http://{}", service.address);
+        script(
+            &python,
+            folder,
+            &["compare", "--reference", &url, "--service", &service],
+        );
+    }
 }

@@ -13,8 +13,11 @@ type Fault = &'static str;
 
 /// Calls `take` for every row of one of the tables. A sentence when the text cannot be understood.
 pub(super) fn read(text: &[u8], mut take: impl FnMut(&str, Vec<Cell>)) -> Result<(), Fault> {
-    // MySQL escapes with backslashes, SQLite does not; its dumps begin with a pragma.
-    let escapes = !text.trim_ascii_start().starts_with(b"PRAGMA");
+    // MySQL escapes with backslashes, SQLite does not; its dumps begin in one of two ways.
+    let start = text.trim_ascii_start();
+    let escapes = ![&b"PRAGMA"[..], b"BEGIN TRANSACTION"]
+        .iter()
+        .any(|head| start.starts_with(head));
     let mut reader = Reader {
         rest: text,
         escapes,
