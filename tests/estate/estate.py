@@ -197,7 +197,7 @@ def text_id(message):
     return urllib.parse.urlsplit(message["href"]).path.rsplit("/", 1)[1]
 
 
-def all_of(service, record, query, limit=100):
+def all_of(service, record, query, limit=400):
     """A listing to its end."""
     path = f"/queues/{record['queue']}/messages?limit={limit}&{query}"
     found = []
@@ -252,6 +252,8 @@ def compare_messages(reference, service, record, differ):
             differ.check(f"checksum of {name}", message["checksum"], "MD5:" + hashlib.md5(text).hexdigest())
         else:
             differ.check(f"checksum of {name}", message["checksum"], other["checksum"])
+    if record["i"] % 3:
+        return len(ours)
     # What is claimed, delayed, or from oneself. The reference cuts its pages before it looks, so it is given one.
     query = ("echo=true", "echo=false", "echo=true&include_delayed=true")[record["i"] // 10 % 3]
     free = [text_id(message) for message in all_of(reference, record, query, 5000)]
