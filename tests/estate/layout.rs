@@ -136,7 +136,7 @@ fn fill_states(estate: &Estate) {
     let stolen = [("c", STOLEN.into()), ("c.e", until.clone())];
     let over = [("c", CLAIM.into()), ("c.e", (now - 5).to_string())];
     let expired = [("e", (now - 1).to_string())];
-    let summed = [("cs", SUM.into())];
+    let summed = [("cs", SUM.into()), ("c.c", "4".into())];
     for (number, fields) in [
         (2, &delayed[..]),
         (3, &claimed),
@@ -201,7 +201,10 @@ fn live_messages_come_with_all_they_are() {
     let popped = client
         .send("DELETE", "/v2/queues/q.1/messages?pop=10", None)
         .expect("an answer");
-    assert_eq!(popped.json()["messages"].as_array().map(Vec::len), Some(3));
+    let popped = popped.json();
+    let counts = popped["messages"].as_array().expect("messages").iter();
+    let counts: Vec<&Value> = counts.map(|message| &message["claim_count"]).collect();
+    assert_eq!(counts, [0, 0, 4]);
     // Nobody sees their own.
     let own = client
         .send("GET", "/v2/queues/q.1/messages", None)
