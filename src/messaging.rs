@@ -93,7 +93,7 @@ impl Messaging {
         let told = Arc::clone(&known);
         parts
             .management
-            .watch(Arc::new(move |queue| told.forget(queue)))?;
+            .watch(Arc::new(move |change| told.forget(change)))?;
         Ok(Self {
             store: parts.store,
             management: parts.management,

@@ -7,7 +7,7 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use isimud_contract::{
-    Edge, ErrorKind, Filter, FilterValue, Metadata, QueueKey, QueueRecord, QueueSelection,
+    Edge, ErrorKind, Filter, FilterValue, Kind, Metadata, QueueKey, QueueRecord, QueueSelection,
     Resource, Stats,
 };
 use serde::Serialize;
@@ -119,6 +119,7 @@ pub(crate) async fn list(
     let marker = query.text("marker").map(Cow::into_owned);
     let filters = filters(&query)?;
     let selection = QueueSelection {
+        kind: Kind::Queue,
         after: marker.clone(),
         limit: 0,
         name_contains: name.clone(),

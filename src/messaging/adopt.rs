@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use isimud_contract::{ErrorKind, ForeignClaim, Message, MessageId, Metadata, QueueKey, Result};
+use isimud_contract::{
+    ErrorKind, ForeignClaim, Message, MessageId, Metadata, Place, QueueKey, Result,
+};
 
 use super::limits::Limits;
 use super::queues::check_size;
@@ -31,7 +33,12 @@ pub fn metadata_fault(metadata: &Metadata, limits: &Limits) -> Option<String> {
 impl Messaging {
     /// Makes a queue with the metadata that it had elsewhere, unless it exists.
     pub async fn adopt_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Adopted> {
-        if self.management.create_queue(queue, metadata).await? {
+        let place = Place::default();
+        if self
+            .management
+            .create_queue(queue, metadata, &place)
+            .await?
+        {
             self.forget(queue);
             return Ok(Adopted::Made);
         }

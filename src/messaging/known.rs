@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use isimud_contract::{QueueKey, Result};
+use isimud_contract::{Change, QueueKey, Result};
 use quick_cache::sync::Cache;
 
 use super::settings::Settings;
@@ -47,11 +47,12 @@ impl Known {
         Ok(settings)
     }
 
-    /// Forgets a queue, or all of them.
-    pub(super) fn forget(&self, queue: Option<&QueueKey>) {
-        match queue {
-            Some(queue) => drop(self.queues.remove(queue)),
-            None => {
+    /// Forgets what has changed.
+    pub(super) fn forget(&self, change: Change<'_>) {
+        match change {
+            Change::Queue(queue) => drop(self.queues.remove(queue)),
+            Change::Pools => {}
+            Change::All => {
                 self.epoch.fetch_add(1, Ordering::AcqRel);
                 self.queues.clear();
             }

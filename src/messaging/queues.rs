@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use isimud_contract::{
-    Error, ErrorKind, Metadata, ProjectId, QueueKey, QueueRecord, QueueSelection, Resource, Result,
-    Stats,
+    Change, Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueRecord,
+    QueueSelection, Resource, Result, Stats,
 };
 use serde_json::Value;
 
@@ -19,7 +19,11 @@ impl Messaging {
     /// Creates a queue. Returns `false`, and changes nothing, when it exists (quirk Q-QUE-11).
     pub async fn create_queue(&self, queue: &QueueKey, metadata: Metadata) -> Result<bool> {
         self.check(queue, &metadata)?;
-        let created = self.management.create_queue(queue, &metadata).await?;
+        let place = Place::default();
+        let created = self
+            .management
+            .create_queue(queue, &metadata, &place)
+            .await?;
         self.forget(queue);
         Ok(created)
     }
@@ -48,7 +52,7 @@ impl Messaging {
             check_size(&metadata, &self.limits)?;
             if self
                 .management
-                .update_queue(queue, &metadata, record.version)
+                .update_queue(queue, &metadata, &record.place, record.version)
                 .await?
                 .is_some()
             {
@@ -96,7 +100,7 @@ impl Messaging {
 
     /// Counts a project's queues.
     pub async fn count_queues(&self, project: &ProjectId) -> Result<u64> {
-        self.management.count_queues(project).await
+        self.management.count_queues(project, Kind::Queue).await
     }
 
     /// Counts a queue's messages.
@@ -128,7 +132,7 @@ impl Messaging {
     }
 
     pub(super) fn forget(&self, queue: &QueueKey) {
-        self.known.forget(Some(queue));
+        self.known.forget(Change::Queue(queue));
     }
 }
 

@@ -74,6 +74,20 @@ impl Bench {
         self.at(self.queue.project.as_str(), name)
     }
 
+    /// A topic of the same project.
+    pub(crate) fn topic(&self, name: &str) -> Self {
+        let mut topic = self.on(name);
+        topic.queue.name = QueueName::of_topic(&topic.queue.name);
+        topic
+    }
+
+    /// A queue that the service keeps for itself.
+    pub(crate) fn internal(&self, name: &str) -> Self {
+        let mut internal = self.on(name);
+        internal.queue.name = QueueName::internal(&internal.queue.name);
+        internal
+    }
+
     /// A queue of any project.
     pub(crate) fn at(&self, project: &str, name: &str) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Queues are listed by name, filtered before the page is cut, and paged by a name that need not exist.
 
-use isimud_contract::{Filter, FilterValue, QueueRecord, QueueSelection};
+use isimud_contract::{Filter, FilterValue, Kind, QueueRecord, QueueSelection};
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
@@ -26,6 +26,8 @@ promises! {
     filters_do_not_use_up_the_page,
     queues_of_other_projects_are_not_listed,
     deleted_queues_are_not_listed,
+    topics_are_listed_apart,
+    what_the_service_keeps_is_not_listed,
 }
 
 /// A listing of the first hundred queues.
@@ -342,6 +344,7 @@ async fn filters_do_not_use_up_the_page(bench: Bench) -> Outcome {
         limit: 3,
         name_contains: Some("queue".into()),
         filters: vec![integer("fifth", 1)],
+        ..all()
     };
     let names = bench.names(&selection).await?;
     assert_eq!(names, ["queue-10", "queue-15", "queue-20"]);
@@ -375,5 +378,73 @@ async fn deleted_queues_are_not_listed(bench: Bench) -> Outcome {
         .delete_queue(&bench.on("b").queue)
         .await?;
     assert_eq!(bench.names(&all()).await?, ["a", "c"]);
+    Ok(())
+}
+
+/// Everything that holds for a listing of queues: order, markers, names, filters, pages.
+async fn topics_are_listed_apart(bench: Bench) -> Outcome {
+    let topics = QueueSelection {
+        kind: Kind::Topic,
+        ..all()
+    };
+    bench.create_all(&["a", "z", "queue"]).await?;
+    assert!(bench.queues(&topics).await?.is_empty());
+    for (number, name) in ["z", "a", "-", "b.topic"].iter().enumerate() {
+        let metadata = json!({ "n": number });
+        bench.topic(name).create(metadata).await?;
+    }
+    bench
+        .at("stranger", "q")
+        .topic("x")
+        .create(json!({}))
+        .await?;
+    assert_eq!(bench.names(&all()).await?, ["a", "queue", "z"]);
+    let listed = async |selection: QueueSelection| {
+        let found = bench.queues(&selection).await?;
+        assert!(found.iter().all(|record| record.name.is_topic()));
+        let shown = found.iter().map(|record| record.name.shown().to_owned());
+        Word::Ok(shown.collect::<Vec<_>>())
+    };
+    assert_eq!(listed(topics.clone()).await?, ["-", "a", "b.topic", "z"]);
+    for (after, expected) in [
+        ("a", &["b.topic", "z"][..]),
+        ("", &["-", "a", "b.topic", "z"]),
+        ("z", &[]),
+    ] {
+        let after = QueueSelection {
+            after: Some(after.into()),
+            ..topics.clone()
+        };
+        assert_eq!(listed(after).await?, expected);
+    }
+    for (part, expected) in [("topic", &["b.topic"][..]), ("~", &[]), ("a", &["a"])] {
+        let named = QueueSelection {
+            name_contains: Some(part.into()),
+            ..topics.clone()
+        };
+        assert_eq!(listed(named).await?, expected, "containing {part:?}");
+    }
+    let filtered = QueueSelection {
+        filters: vec![integer("n", 1)],
+        ..topics.clone()
+    };
+    assert_eq!(listed(filtered).await?, ["a"]);
+    let page = QueueSelection { limit: 2, ..topics };
+    assert_eq!(listed(page).await?, ["-", "a"]);
+    Ok(())
+}
+
+async fn what_the_service_keeps_is_not_listed(bench: Bench) -> Outcome {
+    bench.create_all(&["q"]).await?;
+    bench.topic("t").create(json!({})).await?;
+    for name in ["-", "q", "t", "z"] {
+        bench.internal(name).create(json!({})).await?;
+    }
+    assert_eq!(bench.names(&all()).await?, ["q"]);
+    let topics = QueueSelection {
+        kind: Kind::Topic,
+        ..all()
+    };
+    assert_eq!(bench.names(&topics).await?, ["~t"]);
     Ok(())
 }

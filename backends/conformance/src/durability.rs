@@ -1,6 +1,6 @@
 //! What was acknowledged is there when the store is closed and opened again, and time has gone on meanwhile.
 
-use isimud_contract::{ErrorKind, Guard, Message, Resource, Stats};
+use isimud_contract::{ErrorKind, Guard, Kind, Message, Resource, Stats};
 use serde_json::json;
 
 use crate::bench::{Bench, HOUR, minutes};
@@ -255,12 +255,11 @@ async fn queues_and_their_versions_are_kept(bench: Bench) -> Outcome {
     let store = bench.management()?;
     let created = bench.create(json!({"old": true})).await?;
     let changed = metadata(json!({"z": 1, "a": {"ü": [null, 1.5]}}));
-    let update = store.update_queue(&bench.queue, &changed, created.version);
+    let update = store.update_queue(&bench.queue, &changed, &created.place, created.version);
     assert!(update.await?.is_some());
     let before = bench.found().await?;
     let bench = bench.reopen().await?;
     assert_eq!(bench.found().await?, before);
-    let store = bench.management()?;
-    assert_eq!(store.count_queues(&bench.queue.project).await?, 1);
+    assert_eq!(bench.count(Kind::Queue).await?, 1);
     Ok(())
 }

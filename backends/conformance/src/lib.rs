@@ -72,7 +72,8 @@
 //! claiming    leases      lifetimes   expiry      delay       dead_letters
 //! isolation   purging     stats       cost        concurrency durability  refusals
 //! holding     (of imported claims)    sharing     (of data by two stores)
-//! management  catalogue   (of queues)
+//! management  catalogue   places      (of queues)
+//! pools       (and flavors)           subscriptions
 //! ```
 //!
 //! No trial sleeps: time passes when a trial says so. A wrong answer panics in an assertion of the trial, and a call
@@ -103,6 +104,8 @@ mod lifetimes;
 mod listing;
 mod management;
 mod paging;
+mod places;
+mod pools;
 mod popping;
 mod posting;
 mod purging;
@@ -110,6 +113,7 @@ mod reading;
 mod refusals;
 mod sharing;
 mod stats;
+mod subscriptions;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -151,6 +155,9 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         stats::PROMISES,
         durability::PROMISES,
         management::PROMISES,
+        places::PROMISES,
+        pools::PROMISES,
+        subscriptions::PROMISES,
         catalogue::PROMISES,
         sharing::PROMISES,
         refusals::PROMISES,

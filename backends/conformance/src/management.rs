@@ -1,6 +1,6 @@
 //! Queues: each is created once, keeps its metadata as written, and is changed by one writer at a time.
 
-use isimud_contract::{Metadata, QueueName, QueueRecord};
+use isimud_contract::{Kind, Metadata, Place, QueueName, QueueRecord};
 use serde_json::json;
 
 use crate::bench::{Bench, queue};
@@ -23,6 +23,9 @@ promises! {
     a_deleted_queue_is_created_afresh,
     queues_are_counted_by_project,
     a_queue_exists_in_its_own_project_alone,
+    a_topic_and_a_queue_of_one_name_are_two,
+    topics_are_counted_apart,
+    what_the_service_keeps_is_not_counted,
     strange_names_are_told_apart,
     queues_and_messages_live_apart,
     creators_at_the_same_time_create_once,
@@ -42,7 +45,7 @@ impl Bench {
     pub(crate) async fn create(&self, object: serde_json::Value) -> Word<QueueRecord> {
         let created = self
             .management()?
-            .create_queue(&self.queue, &metadata(object))
+            .create_queue(&self.queue, &metadata(object), &Place::default())
             .await?;
         assert!(created, "{:?} exists already", self.queue);
         self.found().await
@@ -52,6 +55,12 @@ impl Bench {
     pub(crate) async fn found(&self) -> Word<QueueRecord> {
         let found = self.management()?.find_queue(&self.queue).await?;
         found.ok_or_else(|| Why::Surprise(format!("there is no queue {:?}", self.queue)))
+    }
+
+    /// How many queues, or topics, the project has.
+    pub(crate) async fn count(&self, kind: Kind) -> Word<u64> {
+        let store = self.management()?;
+        Ok(store.count_queues(&self.queue.project, kind).await?)
     }
 
     async fn is_missing(&self) -> Word<bool> {
@@ -66,7 +75,10 @@ impl Bench {
     ) -> Word<Option<u64>> {
         let store = self.management()?;
         let metadata = metadata(object);
-        Ok(store.update_queue(&self.queue, &metadata, version).await?)
+        let place = Place::default();
+        Ok(store
+            .update_queue(&self.queue, &metadata, &place, version)
+            .await?)
     }
 }
 
@@ -79,8 +91,9 @@ fn assert_same(actual: &Metadata, expected: &serde_json::Value) {
 async fn a_queue_is_created_once(bench: Bench) -> Outcome {
     let store = bench.management()?;
     let nothing = Metadata::new();
-    assert!(store.create_queue(&bench.queue, &nothing).await?);
-    assert!(!store.create_queue(&bench.queue, &nothing).await?);
+    let place = Place::default();
+    assert!(store.create_queue(&bench.queue, &nothing, &place).await?);
+    assert!(!store.create_queue(&bench.queue, &nothing, &place).await?);
     assert_eq!(bench.found().await?.name, bench.queue.name);
     assert!(bench.found().await?.metadata.is_empty());
     Ok(())
@@ -91,7 +104,8 @@ async fn an_existing_queue_keeps_its_metadata(bench: Bench) -> Outcome {
     let record = bench.create(json!({"team": "billing"})).await?;
     let other = metadata(json!({"team": "infra"}));
     let store = bench.management()?;
-    assert!(!store.create_queue(&bench.queue, &other).await?);
+    let place = Place::default();
+    assert!(!store.create_queue(&bench.queue, &other, &place).await?);
     assert_eq!(bench.found().await?, record);
     Ok(())
 }
@@ -197,13 +211,13 @@ async fn a_version_ends_with_its_queue(bench: Bench) -> Outcome {
 
 async fn a_deleted_queue_is_gone(bench: Bench) -> Outcome {
     let store = bench.management()?;
-    assert!(!store.delete_queue(&bench.queue).await?);
-    bench.create(json!({})).await?;
+    assert_eq!(store.delete_queue(&bench.queue).await?, None);
+    let record = bench.create(json!({"n": 1})).await?;
     bench.on("other").create(json!({})).await?;
-    assert!(store.delete_queue(&bench.queue).await?);
+    assert_eq!(store.delete_queue(&bench.queue).await?, Some(record));
     assert!(bench.is_missing().await?);
-    assert!(!store.delete_queue(&bench.queue).await?);
-    assert_eq!(store.count_queues(&bench.queue.project).await?, 1);
+    assert_eq!(store.delete_queue(&bench.queue).await?, None);
+    assert_eq!(bench.count(Kind::Queue).await?, 1);
     Ok(())
 }
 
@@ -217,15 +231,14 @@ async fn a_deleted_queue_is_created_afresh(bench: Bench) -> Outcome {
 
 async fn queues_are_counted_by_project(bench: Bench) -> Outcome {
     let (one, two) = (bench.at("one", "q"), bench.at("two", "q"));
-    let store = bench.management()?;
-    assert_eq!(store.count_queues(&one.queue.project).await?, 0);
+    assert_eq!(one.count(Kind::Queue).await?, 0);
     for number in 0..25 {
         one.on(&format!("queue-{number}")).create(json!({})).await?;
     }
     two.create(json!({})).await?;
-    assert_eq!(store.count_queues(&one.queue.project).await?, 25);
-    assert_eq!(store.count_queues(&two.queue.project).await?, 1);
-    assert_eq!(store.count_queues(&bench.queue.project).await?, 0);
+    assert_eq!(one.count(Kind::Queue).await?, 25);
+    assert_eq!(two.count(Kind::Queue).await?, 1);
+    assert_eq!(bench.count(Kind::Queue).await?, 0);
     Ok(())
 }
 
@@ -235,8 +248,44 @@ async fn a_queue_exists_in_its_own_project_alone(bench: Bench) -> Outcome {
     assert!(stranger.is_missing().await?);
     assert_eq!(stranger.update(json!({}), record.version).await?, None);
     let store = bench.management()?;
-    assert!(!store.delete_queue(&stranger.queue).await?);
+    assert_eq!(store.delete_queue(&stranger.queue).await?, None);
     assert_eq!(bench.found().await?, record);
+    Ok(())
+}
+
+async fn a_topic_and_a_queue_of_one_name_are_two(bench: Bench) -> Outcome {
+    let topic = bench.topic("queue");
+    let queue = bench.create(json!({"kind": "queue"})).await?;
+    assert!(topic.is_missing().await?);
+    let record = topic.create(json!({"kind": "topic"})).await?;
+    assert_eq!(record.name, QueueName::of_topic(&bench.queue.name));
+    assert_eq!(topic.update(json!({}), queue.version).await?, None);
+    assert_eq!(bench.found().await?, queue);
+    let store = bench.management()?;
+    assert_eq!(store.delete_queue(&bench.queue).await?, Some(queue));
+    assert_eq!(topic.found().await?, record);
+    Ok(())
+}
+
+async fn topics_are_counted_apart(bench: Bench) -> Outcome {
+    for number in 0..5 {
+        bench.on(&format!("q{number}")).create(json!({})).await?;
+    }
+    assert_eq!(bench.count(Kind::Topic).await?, 0);
+    for number in 0..3 {
+        bench.topic(&format!("t{number}")).create(json!({})).await?;
+    }
+    assert_eq!(bench.count(Kind::Queue).await?, 5);
+    assert_eq!(bench.count(Kind::Topic).await?, 3);
+    Ok(())
+}
+
+async fn what_the_service_keeps_is_not_counted(bench: Bench) -> Outcome {
+    let internal = bench.internal("retries");
+    let record = internal.create(json!({"n": 1})).await?;
+    assert_eq!(internal.found().await?, record);
+    assert_eq!(bench.count(Kind::Queue).await?, 0);
+    assert_eq!(bench.count(Kind::Topic).await?, 0);
     Ok(())
 }
 
@@ -271,7 +320,7 @@ async fn strange_names_are_told_apart(bench: Bench) -> Outcome {
         let found = bench.at(project, name).found().await?;
         assert_same(&found.metadata, &json!({"number": number}));
         assert_eq!(found.name, QueueName::clone(&key.name));
-        assert!(store.delete_queue(&key).await?);
+        assert!(store.delete_queue(&key).await?.is_some());
     }
     Ok(())
 }
@@ -296,7 +345,8 @@ async fn creators_at_the_same_time_create_once(bench: Bench) -> Outcome {
         async move {
             let metadata = metadata(json!({"creator": number}));
             let store = bench.management()?;
-            let created = store.create_queue(&bench.queue, &metadata).await?;
+            let place = Place::default();
+            let created = store.create_queue(&bench.queue, &metadata, &place).await?;
             Ok(created.then_some(number))
         }
     }))

@@ -5,13 +5,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use isimud_contract::{ErrorKind, Forget, QueueKey};
+use isimud_contract::{
+    Change, ErrorKind, FlavorName, Members, QueueKey, SubscriptionChange, Watcher,
+};
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::bench::Bench;
 use crate::management::metadata;
 use crate::outcome::{Outcome, Why, Word, refused, together};
+use crate::pools::{pool, pool_name};
 use crate::promise::promises;
 use crate::words::{ids, sorted};
 
@@ -20,6 +23,8 @@ promises! {
     a_changed_queue_is_told_to_the_other_store,
     a_deleted_queue_is_told_to_the_other_store,
     a_store_is_told_of_its_own_changes,
+    changes_of_pools_and_flavors_are_told_to_the_other_store,
+    changes_of_subscriptions_are_told_to_the_other_store,
     what_is_told_can_be_read_at_once,
     of_two_updates_one_is_made,
     messages_are_delivered_by_one_of_two_stores,
@@ -29,23 +34,45 @@ promises! {
 /// How long a change may take to be told, a busy machine included; the contract says a moment.
 const MOMENT: Duration = Duration::from_secs(20);
 
+/// A change, for keeps.
+#[derive(Debug, Clone, PartialEq)]
+enum News {
+    Queue(QueueKey),
+    Pools,
+    All,
+}
+
+impl From<Change<'_>> for News {
+    fn from(change: Change<'_>) -> Self {
+        match change {
+            Change::Queue(queue) => Self::Queue(queue.clone()),
+            Change::Pools => Self::Pools,
+            Change::All => Self::All,
+        }
+    }
+}
+
 /// What a store is told, as it is told it.
-struct Told(UnboundedReceiver<Option<QueueKey>>);
+struct Told(UnboundedReceiver<News>);
 
 impl Told {
     /// Listens to what changes, and goes on when it surely hears of it: from then on nothing is missed.
     async fn by(bench: &Bench) -> Word<Self> {
         let (tell, told) = unbounded_channel();
         // Nobody listens any more once the trial is over.
-        let forget: Forget = Arc::new(move |queue| drop(tell.send(queue.cloned())));
-        bench.management()?.watch(forget)?;
+        let watcher: Watcher = Arc::new(move |change| drop(tell.send(change.into())));
+        bench.management()?.watch(watcher)?;
         let mut told = Self(told);
         let probe = bench.on("probe");
         let begun = tokio::time::Instant::now();
         while begun.elapsed() < MOMENT {
             probe.management()?.delete_queue(&probe.queue).await?;
             probe.create(json!({})).await?;
-            let heard = tokio::time::timeout(MOMENT / 100, told.hears_of(&probe.queue)).await;
+            let heard = tokio::time::timeout(
+                MOMENT / 100,
+                told.hears_of(&News::Queue(probe.queue.clone())),
+            )
+            .await;
             if heard.is_ok_and(|heard| heard) {
                 return Ok(told);
             }
@@ -53,9 +80,9 @@ impl Told {
         Err(Why::Surprise("no change is told".into()))
     }
 
-    async fn hears_of(&mut self, queue: &QueueKey) -> bool {
+    async fn hears_of(&mut self, news: &News) -> bool {
         while let Some(told) = self.0.recv().await {
-            if told.as_ref() == Some(queue) {
+            if told == *news {
                 return true;
             }
         }
@@ -64,9 +91,13 @@ impl Told {
 
     /// Waits until it is told that the queue has changed.
     async fn changed(&mut self, queue: &QueueKey) -> Word<()> {
-        match tokio::time::timeout(MOMENT, self.hears_of(queue)).await {
+        self.hears(News::Queue(queue.clone())).await
+    }
+
+    async fn hears(&mut self, news: News) -> Word<()> {
+        match tokio::time::timeout(MOMENT, self.hears_of(&news)).await {
             Ok(true) => Ok(()),
-            _ => Err(Why::Surprise(format!("{queue:?} changed and nobody said"))),
+            _ => Err(Why::Surprise(format!("{news:?} changed and nobody said"))),
         }
     }
 }
@@ -92,7 +123,8 @@ async fn a_deleted_queue_is_told_to_the_other_store(bench: Bench) -> Outcome {
     let other = bench.beside().await?;
     bench.create(json!({})).await?;
     let mut told = Told::by(&other).await?;
-    assert!(bench.management()?.delete_queue(&bench.queue).await?);
+    let deleted = bench.management()?.delete_queue(&bench.queue).await?;
+    assert!(deleted.is_some());
     told.changed(&bench.queue).await?;
     Ok(())
 }
@@ -101,6 +133,46 @@ async fn a_store_is_told_of_its_own_changes(bench: Bench) -> Outcome {
     let other = bench.beside().await?;
     let mut told = Told::by(&other).await?;
     other.create(json!({})).await?;
+    told.changed(&bench.queue).await?;
+    Ok(())
+}
+
+async fn changes_of_pools_and_flavors_are_told_to_the_other_store(bench: Bench) -> Outcome {
+    let other = bench.beside().await?;
+    let mut told = Told::by(&other).await?;
+    let store = bench.management()?;
+    let [version] = bench.register(["p"]).await?;
+    told.hears(News::Pools).await?;
+    store.save_pool(&pool("p"), Some(version)).await?;
+    told.hears(News::Pools).await?;
+    bench.save_flavor("f", &["p"], Members::Add).await?;
+    told.hears(News::Pools).await?;
+    let flavor = FlavorName::parse("f").expect("a name");
+    assert!(store.delete_flavor(&bench.queue.project, &flavor).await?);
+    told.hears(News::Pools).await?;
+    assert!(store.delete_pool(&pool_name("p")).await?);
+    told.hears(News::Pools).await?;
+    Ok(())
+}
+
+async fn changes_of_subscriptions_are_told_to_the_other_store(bench: Bench) -> Outcome {
+    let other = bench.beside().await?;
+    let mut told = Told::by(&other).await?;
+    let store = bench.management()?;
+    let new = bench.subscribe(1, "http://a").await?;
+    told.changed(&bench.queue).await?;
+    let nothing = SubscriptionChange::default();
+    store
+        .update_subscription(&bench.queue, new.id, &nothing)
+        .await?;
+    told.changed(&bench.queue).await?;
+    store
+        .confirm_subscription(&bench.queue, new.id, true)
+        .await?;
+    told.changed(&bench.queue).await?;
+    assert!(bench.unsubscribe(1).await?);
+    told.changed(&bench.queue).await?;
+    store.remove_subscriptions(&bench.queue).await?;
     told.changed(&bench.queue).await?;
     Ok(())
 }

@@ -41,6 +41,12 @@ pub enum Resource {
     Claim,
     /// A key of a queue's metadata.
     MetadataKey,
+    /// A pool.
+    Pool,
+    /// A flavor.
+    Flavor,
+    /// A subscription.
+    Subscription,
 }
 
 /// An error: a kind, a sentence, what it happened to, and what caused it. One pointer wide.
@@ -92,6 +98,13 @@ impl Error {
     /// What a caller can do about it.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// What it happened to, as [`Error::with`] added it.
+    pub fn about(&self, key: &str) -> Option<&str> {
+        let mut context = self.0.context.iter();
+        let (_, value) = context.find(|(known, _)| *known == key)?;
+        Some(value)
     }
 
     /// The sentence alone, without context and cause.
@@ -146,6 +159,8 @@ mod tests {
             "the disk is full (queue: p/q, operation: post): no space"
         );
         assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(error.about("operation"), Some("post"));
+        assert_eq!(error.about("disk"), None);
         assert_eq!(size_of::<Error>(), size_of::<usize>());
     }
 }

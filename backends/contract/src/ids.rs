@@ -52,10 +52,100 @@ impl QueueName {
         }
     }
 
-    /// The name as the client wrote it.
+    /// The queue that keeps a topic's messages: `~` and the topic's name. No client can name it as a queue, so that a
+    /// topic and a queue of one name have nothing in common.
+    #[must_use]
+    pub fn of_topic(topic: &Self) -> Self {
+        Self(format!("~{}", topic.0).into())
+    }
+
+    /// A queue that the service keeps for itself: `~~` and a name. No client can name it.
+    #[must_use]
+    pub fn internal(name: &Self) -> Self {
+        Self(format!("~~{}", name.0).into())
+    }
+
+    /// Part `number` of a queue whose messages are in several places (see [`Segment`](crate::Segment)); part 0 has the
+    /// queue's own name, any other one that no client can write.
+    #[must_use]
+    pub fn part(&self, number: u32) -> Self {
+        match number {
+            0 => self.clone(),
+            number => Self(format!("{}~{number}", self.0).into()),
+        }
+    }
+
+    /// Reads a name as a store keeps it, those included that only the service makes.
+    pub fn parse_stored(text: &str) -> std::result::Result<Self, InvalidName> {
+        let plain = text
+            .strip_prefix("~~")
+            .or_else(|| text.strip_prefix('~'))
+            .unwrap_or(text);
+        let plain = match plain.split_once('~') {
+            None => plain,
+            Some((plain, part)) => {
+                let canonical = part.parse::<u32>().is_ok_and(|number| number > 0)
+                    && !part.starts_with(['0', '+']);
+                if !canonical {
+                    return Err(InvalidName);
+                }
+                plain
+            }
+        };
+        Self::parse(plain)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Whether it is a topic's (see [`QueueName::of_topic`]).
+    pub fn is_topic(&self) -> bool {
+        self.0.starts_with('~') && !self.0.starts_with("~~")
+    }
+
+    /// The name as the client wrote it: without what marks a topic.
+    pub fn shown(&self) -> &str {
+        self.0.trim_start_matches('~')
+    }
+
+    /// The name as stores keep it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// A name of 1 to 64 characters of any kind but control characters, for what operators name.
+macro_rules! operators_name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(Arc<str>);
+
+        impl $type {
+            /// Accepts 1 to 64 characters, none of them a control character.
+            pub fn parse(text: &str) -> std::result::Result<Self, InvalidName> {
+                let fits = (1..=64).contains(&text.chars().count());
+                if fits && !text.chars().any(char::is_control) {
+                    Ok(Self(text.into()))
+                } else {
+                    Err(InvalidName)
+                }
+            }
+
+            /// The name as the operator wrote it.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+operators_name! {
+    /// Names a pool. One name space for the whole service.
+    PoolName
+}
+
+operators_name! {
+    /// Names a flavor. One name space for the whole service, as pools refer to it without a project.
+    FlavorName
 }
 
 /// A queue of a project: the address of every message operation. Cloning is cheap.
@@ -71,6 +161,12 @@ impl QueueKey {
     /// Joins a project and a queue name.
     pub fn new(project: ProjectId, name: QueueName) -> Self {
         Self { project, name }
+    }
+
+    /// Part `number` of this queue, as [`QueueName::part`].
+    #[must_use]
+    pub fn part(&self, number: u32) -> Self {
+        Self::new(self.project.clone(), self.name.part(number))
     }
 }
 
@@ -92,6 +188,17 @@ impl MessageId {
 pub struct ClaimId(pub Uuid);
 
 impl ClaimId {
+    /// Reads the canonical form only, as for messages.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse_canonical(text).map(Self)
+    }
+}
+
+/// Names a subscription. The server mints it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub Uuid);
+
+impl SubscriptionId {
     /// Reads the canonical form only, as for messages.
     pub fn parse(text: &str) -> Option<Self> {
         parse_canonical(text).map(Self)
@@ -137,6 +244,9 @@ shown_as_text! {
     QueueKey: key => format_args!("{}/{}", key.project, key.name);
     MessageId: id => id.0.as_hyphenated();
     ClaimId: id => id.0.as_hyphenated();
+    SubscriptionId: id => id.0.as_hyphenated();
+    PoolName: name => name.0;
+    FlavorName: name => name.0;
 }
 
 impl fmt::Display for ClientId {
@@ -167,6 +277,36 @@ mod tests {
         let too_long = "x".repeat(65);
         for bad in ["", "a b", "a\n", "a/b", "ä", too_long.as_str()] {
             assert_eq!(QueueName::parse(bad), Err(InvalidName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_service_names_no_client_can_name() {
+        let q = QueueName::parse("q.1").expect("a name");
+        let long = QueueName::parse(&"x".repeat(64)).expect("a name");
+        for name in [
+            QueueName::of_topic(&q),
+            QueueName::internal(&q),
+            q.part(1),
+            QueueName::of_topic(&long).part(u32::MAX),
+        ] {
+            assert_eq!(QueueName::parse(name.as_str()), Err(InvalidName), "{name}");
+            assert_eq!(QueueName::parse_stored(name.as_str()), Ok(name));
+        }
+        assert_eq!(q.part(0), q);
+        assert_eq!(QueueName::of_topic(&q).shown(), "q.1");
+        for bad in [
+            "", "~", "~~", "~~~a", "a~", "a~0", "a~01", "a~+1", "a~1~1", "a~x",
+        ] {
+            assert_eq!(QueueName::parse_stored(bad), Err(InvalidName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn operators_may_use_any_printable_character() {
+        assert!(PoolName::parse("a b!/%ä").is_ok());
+        for bad in ["", "a\n", "\0", "ä".repeat(65).as_str()] {
+            assert!(PoolName::parse(bad).is_err(), "{bad:?}");
         }
     }
 

@@ -1,15 +1,20 @@
 //! What a backend of Isimud must be.
 //!
 //! The server knows two contracts and nothing else about storage: [`MessageStore`] for messages and claims, and
-//! [`ManagementStore`] for what describes them (queues and their metadata). A driver crate implements them for one
-//! product; the crate `isimud-conformance` holds the trials that say what each promise means.
+//! [`ManagementStore`] for what describes them (queues, subscriptions, pools, flavors). A driver crate implements them
+//! for one product; the crate `isimud-conformance` holds the trials that say what each promise means. A broker that can
+//! only lease messages becomes a `MessageStore` in the crate `isimud-lease`, which keeps what the broker cannot know in
+//! a [`Ledger`].
 //!
 //! ```text
 //! ids        what names things: project, queue, message, claim, client
 //! message    a message, how a listing is asked for, what may be deleted
 //! claim      a lease on messages, and where over-claimed ones go
 //! queue      metadata, listings of queues, statistics
-//! store      MessageStore           management  ManagementStore
+//! place      in which stores a queue's messages are
+//! pool       pools and flavors      subscription  who is told of messages
+//! store      MessageStore           management  ManagementStore: Queues, Pools, Subscriptions
+//! ledger     Ledger: who holds a message of a broker that can only lease
 //! capabilities   what a store can do, asked before it is used
 //! error      one error for every backend: what the caller can do about it
 //! clock      the only place that reads the time
@@ -32,20 +37,31 @@ mod clock;
 mod error;
 mod ids;
 mod instrumented;
+mod ledger;
 mod management;
 mod message;
+mod place;
+mod pool;
 mod queue;
 mod store;
+mod subscription;
 
 pub use capabilities::Capabilities;
 pub use claim::{Claim, DeadLetter, ForeignClaim, Lease};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Resource, Result};
-pub use ids::{ClaimId, ClientId, InvalidName, MessageId, ProjectId, QueueKey, QueueName};
+pub use ids::{
+    ClaimId, ClientId, FlavorName, InvalidName, MessageId, PoolName, ProjectId, QueueKey,
+    QueueName, SubscriptionId,
+};
 pub use instrumented::{Instrumented, Observer};
-pub use management::{Forget, ManagementStore, Queues};
+pub use ledger::{Delivery, Ledger, Purpose, Receipt, Verdict};
+pub use management::{Change, ManagementStore, Pools, Queues, Subscriptions, Watcher};
 pub use message::{Checksum, Guard, Marker, Message, Page, Selection};
+pub use place::{Home, Place, Segment};
+pub use pool::{Flavor, Members, Pool, PoolRecord};
 pub use queue::{
-    Edge, Filter, FilterValue, Metadata, QueueRecord, QueueSelection, Stats, read_metadata,
+    Edge, Filter, FilterValue, Kind, Metadata, QueueRecord, QueueSelection, Stats, read_metadata,
 };
 pub use store::MessageStore;
+pub use subscription::{Subscription, SubscriptionChange};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{MessageId, QueueName, Timestamp};
+use crate::{MessageId, Place, QueueName, Timestamp};
 
 /// A queue's metadata: the JSON object that clients write, in the order in which they wrote it.
 pub type Metadata = Map<String, Value>;
@@ -24,18 +24,32 @@ pub struct QueueRecord {
     pub name: QueueName,
     /// Its metadata.
     pub metadata: Metadata,
-    /// Changes with every update of the metadata; what a conditional update compares.
+    /// Where its messages are.
+    pub place: Place,
+    /// Changes with every update; what a conditional update compares.
     pub version: u64,
+}
+
+/// Queues and topics: two name spaces of one kind of record.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// What clients call a queue.
+    #[default]
+    Queue,
+    /// What clients call a topic.
+    Topic,
 }
 
 /// Which queues of a project to list. They come sorted by name, in byte order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct QueueSelection {
-    /// Start after this name, whether or not a queue has it.
+    /// Queues or topics. What the service keeps for itself is in no listing.
+    pub kind: Kind,
+    /// Start after this name, as clients write it, whether or not a queue has it.
     pub after: Option<String>,
     /// At most so many queues.
     pub limit: usize,
-    /// Only names that contain this text.
+    /// Only names that contain this text, as clients write them.
     pub name_contains: Option<String>,
     /// Only queues whose metadata match every filter.
     pub filters: Vec<Filter>,

@@ -1,6 +1,6 @@
 //! The names of keys. No project or queue can reach another's key, whatever characters it contains.
 
-use isimud_contract::{ProjectId, QueueKey};
+use isimud_contract::{Home, ProjectId, QueueKey, QueueName};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What a project's name keeps as it is. `/`, `{`, `}`, `%` and NUL are not among it.
@@ -55,11 +55,28 @@ impl Names {
 
     /// The records of a project's queues, and their names in order.
     pub(crate) fn records(&self, project: &ProjectId) -> [String; 2] {
-        let project = escaped(project);
+        let project = escaped(project.as_str());
         ["records", "names"].map(|what| format!("{}{{{project}}}{what}", self.prefix))
     }
 
-    /// Where changes of records are published, as tags of their queues.
+    /// Which queues have messages in which store, and which entries are to be looked at again.
+    pub(crate) fn homes(&self) -> [String; 2] {
+        ["index", "entered"].map(|what| format!("{}{{:homes}}{what}", self.prefix))
+    }
+
+    /// Pools, their names in order, the projects of flavors, and the flavors of each project in order.
+    pub(crate) fn pools(&self) -> [String; 4] {
+        ["pools", "names", "flavors", "owners"]
+            .map(|what| format!("{}{{:pools}}{what}", self.prefix))
+    }
+
+    /// The keys of a queue's subscriptions, in the slot of its messages: about, whose, order, ends.
+    pub(crate) fn subscriptions(&self, queue: &QueueKey) -> [String; 4] {
+        let tag = tag(queue);
+        ["s", "u", "i", "e"].map(|letter| format!("{}{{{tag}}}{letter}", self.prefix))
+    }
+
+    /// Where changes are published: the tags of queues whose record or subscriptions have changed.
     pub(crate) fn changes(&self) -> String {
         format!("{}changes", self.prefix)
     }
@@ -75,13 +92,43 @@ impl Names {
     }
 }
 
-fn escaped(project: &ProjectId) -> String {
-    utf8_percent_encode(project.as_str(), PLAIN).to_string()
+fn escaped(text: &str) -> String {
+    utf8_percent_encode(text, PLAIN).to_string()
 }
 
 /// A queue as one text; [`parse_tag`] reads it again. A queue's name needs no escape.
 pub(crate) fn tag(queue: &QueueKey) -> String {
-    format!("{}/{}", escaped(&queue.project), queue.name.as_str())
+    format!(
+        "{}/{}",
+        escaped(queue.project.as_str()),
+        queue.name.as_str()
+    )
+}
+
+/// What the index of stores has of a store: every entry starts like this, and none of another store does.
+pub(crate) fn home_prefix(home: &Home) -> String {
+    match home {
+        Home::Default => "/".to_owned(),
+        Home::Pool(name) => format!("{}/", escaped(name.as_str())),
+    }
+}
+
+/// A project's flavor as one text. No project's texts are among those of another.
+pub(crate) fn owned(project: &ProjectId, flavor: &str) -> String {
+    format!("{}/{flavor}", escaped(project.as_str()))
+}
+
+/// The flavors of a project behind a name, as ZRANGE BYLEX wants them.
+pub(crate) fn owned_range(project: &ProjectId, after: &str) -> (String, String) {
+    // `0` stands behind `/`.
+    let start = format!("({}", owned(project, after));
+    (start, format!("({}0", escaped(project.as_str())))
+}
+
+/// Reads an entry of the index of stores: the store as [`home_prefix`] writes it, and the queue.
+pub(crate) fn parse_entry(entry: &str) -> Option<(&str, QueueKey)> {
+    let (home, tag) = entry.split_at(entry.find('/')? + 1);
+    Some((home, parse_tag(tag)?))
 }
 
 /// Reads a queue's tag; `None` for anything else.
@@ -90,13 +137,13 @@ pub(crate) fn parse_tag(tag: &str) -> Option<QueueKey> {
     let project = percent_decode_str(project).decode_utf8().ok()?;
     Some(QueueKey::new(
         ProjectId::parse(&project).ok()?,
-        isimud_contract::QueueName::parse(name).ok()?,
+        QueueName::parse_stored(name).ok()?,
     ))
 }
 
 #[cfg(test)]
 mod tests {
-    use isimud_contract::QueueName;
+    use isimud_contract::PoolName;
 
     use super::*;
 
@@ -115,17 +162,39 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_names_one_store_and_one_queue() {
+        let pool = |name| Home::Pool(PoolName::parse(name).unwrap());
+        let homes = [Home::Default, pool("a"), pool("a/b"), pool("%"), pool("~ü")];
+        for home in &homes {
+            let queue = queue("p/q", "q");
+            let entry = home_prefix(home) + &tag(&queue);
+            assert_eq!(parse_entry(&entry), Some((&*home_prefix(home), queue)));
+            let starts = homes
+                .iter()
+                .filter(|home| entry.starts_with(&home_prefix(home)));
+            assert_eq!(starts.count(), 1, "{entry}");
+        }
+        assert_eq!(parse_entry("a"), None);
+    }
+
+    #[test]
     fn no_project_reaches_the_keys_of_another() {
         let names = Names::new("");
         let hostile = [
-            "a", "a/b", "a}b", "{a}", "a{", "a%2Fb", "a\0", "ü", "{", "}",
+            "a", "homes", ":homes", "pools", "a/b", "a}b", "{a}", "a{", "a%2Fb", "a\0", "ü", "{",
+            "}",
         ];
         let mut seen = std::collections::HashSet::new();
+        for key in names.homes().into_iter().chain(names.pools()) {
+            assert!(seen.insert(key));
+        }
         for project in hostile {
             for name in ["b", "b.d", "-"] {
                 let queue = queue(project, name);
                 let keys = names.queue(&queue);
-                assert!(keys.all().iter().all(|key| seen.insert(key.clone())));
+                let subscriptions = names.subscriptions(&queue);
+                let mut all = keys.all().iter().chain(&subscriptions);
+                assert!(all.all(|key| seen.insert(key.clone())));
                 assert!(keys.all()[0].matches(['{', '}']).count() == 2);
                 assert_eq!(parse_tag(&tag(&queue)), Some(queue));
             }

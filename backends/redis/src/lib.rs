@@ -1,14 +1,16 @@
-//! The fast shared store: messages, claims and queues in Redis, for any number of servers at once.
+//! The fast shared store: messages, claims, queues, subscriptions and pools in Redis, for any number of servers at once.
 //!
 //! ```text
-//! store      the message contract, each method one call     management   queue records
+//! store      the message contract, each method one call     management   the management contract
 //! scripts    one Lua file an atomic step, one function each  value        a message as bytes, answers
 //! keys       names of keys                                   sweep        what ends where nobody looks
 //! link       the connection, made again when it breaks       connect      how one is made
 //! watch      what other servers changed                      health       what the server keeps, and what it warns of
 //! config     URIs                                            error        what Redis says, as kinds
 //! node       who a server is, and what became of it          waiting      posts that wait for a disk or a replica
-//! call       a call of a script to be
+//! call       a call of a script to be                        queue        queue records
+//! homes      which queues have messages in which store       pool         pools and flavors
+//! subscription   of a queue
 //! ```
 //!
 //! # The layout
@@ -27,9 +29,32 @@
 //! | `c` claim | hash | claim -> ttl, when it was renewed, the ids that it took | 16 while claimed, and 130 a claim |
 //! | `r` rank | string | the last rank given | 70 a queue |
 //!
-//! Beside the queues stand, for each project, `PREFIX{PROJECT}records` (hash: queue name -> version and metadata) and
-//! `PREFIX{PROJECT}names` (zset: the names in order); and for all, `PREFIXsweep:agenda` (zset: queues by when they are
-//! swept next) and `PREFIXsweep:lease` (which server sweeps). Changes of records are published on `PREFIXchanges`.
+//! A queue that somebody has subscribed to has four more, which end an hour after the last subscription does:
+//!
+//! | key | type | what is in it | bytes a subscription |
+//! |---|---|---|---|
+//! | `s` about | hash | id (16 bytes) -> when its life began, its ttl, whether it is confirmed, the subscriber, options | 130, and the texts |
+//! | `u` whose | hash | subscriber -> id | 80, and the text |
+//! | `i` order | zset | ids in order | 130 |
+//! | `e` ends | zset | ids, by when they end | 130 |
+//!
+//! Beside the queues stand:
+//!
+//! | key | type | what is in it |
+//! |---|---|---|
+//! | `PREFIX{PROJECT}records` | hash | name of a queue or a topic -> version (8 bytes), the place and a line feed unless it is the default one, metadata as JSON |
+//! | `PREFIX{PROJECT}names` | zset | the names in order: queues, then topics (`~`), then what the service keeps for itself (`~~`) |
+//! | `PREFIX{:homes}index` | zset | `STORE/PROJECT/QUEUE` in order: which queues have messages in which store; more than is true, never less (`homes`) |
+//! | `PREFIX{:homes}entered` | zset | entries that are to be compared with their records, by when they were made |
+//! | `PREFIX{:pools}pools` | hash | pool -> version, flavor, weight, URI with its password, options |
+//! | `PREFIX{:pools}names` | zset | the names in order |
+//! | `PREFIX{:pools}flavors` | hash | flavor -> its project |
+//! | `PREFIX{:pools}owners` | zset | `PROJECT/FLAVOR` in order |
+//! | `PREFIXsweep:agenda` | zset | queues, by when they are swept next |
+//! | `PREFIXsweep:lease` | string | which server sweeps |
+//!
+//! Changes are published on `PREFIXchanges` by the scripts that make them: the tag of a queue whose record or
+//! subscriptions have changed, or the word `pools`.
 //!
 //! Measured with Redis 7.0 and bodies of 256 bytes: 650 bytes a free message, 790 a claimed one. A queue that is empty
 //! keeps its rank alone, and one that is removed keeps nothing.
@@ -43,6 +68,8 @@
 //! | a claim | its ids move from `free` to `held` and back, at their old ranks; bodies are never written again |
 //! | what ends by itself | the head of `time`: a script *settles* its queue before anything else |
 //! | a listing with claimed and delayed ones | the three orders are walked in step, so that the common listing needs one of them alone |
+//! | queues of a store | a range of one index, each entry compared with its record; in a cluster the two are on different nodes |
+//! | pools and flavors | all under one hash tag: each change is one script |
 //! | purge, remove | the keys are unlinked; the server frees them in the background |
 //! | the clock | the server's, read inside the script (or the service's, with `clock=service`) |
 //!
@@ -117,12 +144,16 @@ mod config;
 mod connect;
 mod error;
 mod health;
+mod homes;
 mod keys;
 mod link;
 mod management;
 mod node;
+mod pool;
+mod queue;
 mod scripts;
 mod store;
+mod subscription;
 mod sweep;
 mod value;
 mod waiting;

@@ -1,58 +1,42 @@
-//! Queue records: a version of eight bytes, then the metadata as JSON.
+//! The management contract.
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Forget, Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection, Queues, Result,
-    read_metadata,
+    Flavor, FlavorName, Home, Kind, Members, Metadata, Place, Pool, PoolName, PoolRecord, Pools,
+    ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Subscription,
+    SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
 };
-use redis::Value;
-use uuid::Uuid;
 
-use crate::error::strange;
 use crate::store::RedisStore;
-use crate::value::number;
-
-/// Records that a filtered listing reads at a time.
-const READ_AHEAD: usize = 200;
-
-/// Records that any listing reads at a time.
-const MOST_AT_ONCE: usize = 1_000;
+use crate::{pool, queue, subscription};
 
 #[async_trait]
 impl Queues for RedisStore {
-    async fn create_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<bool> {
-        let record = write(first_version(), metadata)?;
-        self.scripts.queue_create(&self.names, queue, &record).await
+    async fn create_queue(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+        place: &Place,
+    ) -> Result<bool> {
+        queue::create(self, queue, metadata, place).await
     }
 
     async fn find_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
-        let [records, _] = self.names.records(&queue.project);
-        let mut command = redis::cmd("HGET");
-        command.arg(records).arg(queue.name.as_str());
-        let link = &self.scripts.link;
-        match link.in_time(link.send(&command)).await? {
-            Value::Nil => Ok(None),
-            Value::BulkString(record) => read(queue.name.clone(), &record).map(Some),
-            _ => Err(strange()),
-        }
+        queue::find(self, queue).await
     }
 
     async fn update_queue(
         &self,
         queue: &QueueKey,
         metadata: &Metadata,
+        place: &Place,
         version: u64,
     ) -> Result<Option<u64>> {
-        let next = version.wrapping_add(1);
-        let record = write(next, metadata)?;
-        let update = self
-            .scripts
-            .queue_update(&self.names, queue, version, &record);
-        Ok(update.await?.then_some(next))
+        queue::update(self, queue, metadata, place, version).await
     }
 
-    async fn delete_queue(&self, queue: &QueueKey) -> Result<bool> {
-        self.scripts.queue_delete(&self.names, queue).await
+    async fn delete_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+        queue::delete(self, queue).await
     }
 
     async fn list_queues(
@@ -60,75 +44,124 @@ impl Queues for RedisStore {
         project: &ProjectId,
         selection: &QueueSelection,
     ) -> Result<Vec<QueueRecord>> {
-        let keys = self.names.records(project);
-        let mut after = selection.after.clone().unwrap_or_default();
-        let mut found = Vec::new();
-        while found.len() < selection.limit {
-            let wanted = selection.limit - found.len();
-            let filtered = selection.name_contains.is_some() || !selection.filters.is_empty();
-            let count = if filtered {
-                wanted.clamp(READ_AHEAD, MOST_AT_ONCE)
-            } else {
-                wanted.min(MOST_AT_ONCE)
-            };
-            let mut answer = self.scripts.queue_list(&keys, &after, count).await?;
-            let names = answer.left() / 2;
-            for _ in 0..names {
-                after = String::from_utf8(answer.blob()?).map_err(|_| strange())?;
-                let name = QueueName::parse(&after).map_err(|_| strange())?;
-                let record = read(name, &answer.blob()?)?;
-                if found.len() < selection.limit && matches(selection, &record) {
-                    found.push(record);
-                }
-            }
-            if names < count {
-                break;
-            }
-        }
-        Ok(found)
+        queue::list(self, project, selection).await
     }
 
-    fn watch(&self, forget: Forget) -> Result<()> {
-        Self::watch(self, move |queue| forget(queue))
+    async fn count_queues(&self, project: &ProjectId, kind: Kind) -> Result<u64> {
+        queue::count(self, project, kind).await
     }
 
-    async fn count_queues(&self, project: &ProjectId) -> Result<u64> {
-        let [records, _] = self.names.records(project);
-        let mut command = redis::cmd("HLEN");
-        command.arg(records);
-        let link = &self.scripts.link;
-        let count = number(&link.in_time(link.send(&command)).await?)?;
-        Ok(count.unsigned_abs())
+    async fn queues_in(
+        &self,
+        home: &Home,
+        after: Option<&QueueKey>,
+        limit: usize,
+    ) -> Result<Vec<QueueKey>> {
+        self.in_home(home, after, limit).await
+    }
+
+    fn watch(&self, watcher: Watcher) -> Result<()> {
+        self.tell(watcher)
     }
 }
 
-fn matches(selection: &QueueSelection, record: &QueueRecord) -> bool {
-    let named = selection
-        .name_contains
-        .as_ref()
-        .is_none_or(|part| record.name.as_str().contains(part.as_str()));
-    let mut filters = selection.filters.iter();
-    named && filters.all(|filter| filter.matches(&record.metadata))
+#[async_trait]
+impl Pools for RedisStore {
+    async fn save_pool(&self, pool: &Pool, version: Option<u64>) -> Result<Option<u64>> {
+        pool::save(self, pool, version).await
+    }
+
+    async fn find_pool(&self, name: &PoolName) -> Result<Option<PoolRecord>> {
+        pool::find(self, name).await
+    }
+
+    async fn list_pools(&self, after: Option<&str>, limit: usize) -> Result<Vec<PoolRecord>> {
+        pool::list(self, after, limit).await
+    }
+
+    async fn delete_pool(&self, name: &PoolName) -> Result<bool> {
+        pool::delete(self, name).await
+    }
+
+    async fn save_flavor(
+        &self,
+        flavor: &Flavor,
+        pools: &[PoolName],
+        members: Members,
+    ) -> Result<()> {
+        pool::save_flavor(self, flavor, pools, members).await
+    }
+
+    async fn find_flavor(&self, name: &FlavorName) -> Result<Option<Flavor>> {
+        pool::find_flavor(self, name).await
+    }
+
+    async fn list_flavors(
+        &self,
+        project: &ProjectId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Flavor>> {
+        pool::list_flavors(self, project, after, limit).await
+    }
+
+    async fn delete_flavor(&self, project: &ProjectId, name: &FlavorName) -> Result<bool> {
+        pool::delete_flavor(self, project, name).await
+    }
 }
 
-/// Where a new queue begins to count: never where an earlier queue of that name was.
-fn first_version() -> u64 {
-    let (random, _) = Uuid::new_v4().as_u64_pair();
-    random >> 2
-}
+#[async_trait]
+impl Subscriptions for RedisStore {
+    async fn create_subscription(
+        &self,
+        subscription: &Subscription,
+    ) -> Result<Option<Subscription>> {
+        subscription::create(self, subscription).await
+    }
 
-fn write(version: u64, metadata: &Metadata) -> Result<Vec<u8>> {
-    let mut record = version.to_be_bytes().to_vec();
-    serde_json::to_writer(&mut record, metadata).map_err(|error| strange().caused_by(error))?;
-    Ok(record)
-}
+    async fn find_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+    ) -> Result<Option<Subscription>> {
+        subscription::find(self, source, id).await
+    }
 
-fn read(name: QueueName, record: &[u8]) -> Result<QueueRecord> {
-    let (version, metadata) = record.split_first_chunk().ok_or_else(strange)?;
-    let metadata = std::str::from_utf8(metadata).map_err(|error| strange().caused_by(error))?;
-    Ok(QueueRecord {
-        name,
-        version: u64::from_be_bytes(*version),
-        metadata: read_metadata(metadata).map_err(|error| strange().caused_by(error))?,
-    })
+    async fn update_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        change: &SubscriptionChange,
+    ) -> Result<()> {
+        subscription::update(self, source, id, change, None)
+            .await
+            .map(drop)
+    }
+
+    async fn confirm_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        confirmed: bool,
+    ) -> Result<Subscription> {
+        let nothing = SubscriptionChange::default();
+        subscription::update(self, source, id, &nothing, Some(confirmed)).await
+    }
+
+    async fn delete_subscription(&self, source: &QueueKey, id: SubscriptionId) -> Result<bool> {
+        subscription::delete(self, source, id).await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        source: &QueueKey,
+        after: Option<SubscriptionId>,
+        limit: usize,
+    ) -> Result<Vec<Subscription>> {
+        subscription::list(self, source, after, limit).await
+    }
+
+    async fn remove_subscriptions(&self, source: &QueueKey) -> Result<()> {
+        subscription::remove(self, source).await
+    }
 }

@@ -7,25 +7,27 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, Message, MessageId, QueueKey,
-    Resource, Result, Timestamp,
+    Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, Message, MessageId, Resource,
+    Result, Timestamp,
 };
 use redis::Value;
 
 use crate::call::{Call, Source};
 use crate::config::Time;
 use crate::error::strange;
-use crate::keys::{Keys, Names, tag};
+use crate::keys::Keys;
 use crate::link::Link;
 use crate::value::{Answer, encode, millis, number, terms};
 
+/// Declares scripts, each of one or several files.
 macro_rules! scripts {
-    ($($name:ident: $($file:literal)+;)*) => {$(
-        static $name: LazyLock<Source> = LazyLock::new(|| {
+    ($($visible:vis $name:ident: $($file:literal)+;)*) => {$(
+        $visible static $name: LazyLock<Source> = LazyLock::new(|| {
             Source::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+))
         });
     )*};
 }
+pub(crate) use scripts;
 
 scripts! {
     POST: "common.lua" "post.lua";
@@ -40,10 +42,6 @@ scripts! {
     HOLD: "common.lua" "hold.lua";
     STATS: "common.lua" "stats.lua";
     SWEEP: "common.lua" "sweep.lua";
-    QUEUE_CREATE: "queue_create.lua";
-    QUEUE_UPDATE: "queue_update.lua";
-    QUEUE_DELETE: "queue_delete.lua";
-    QUEUE_LIST: "queue_list.lua";
     LEASE: "lease.lua";
     AGENDA: "agenda.lua";
 }
@@ -87,7 +85,10 @@ pub(crate) struct Part {
 
 impl Scripts {
     /// Calls until the queue is settled, each time at the present moment.
-    async fn settled(&self, call: impl Fn() -> Result<Call> + Send + Sync) -> Result<Value> {
+    pub(crate) async fn settled(
+        &self,
+        call: impl Fn() -> Result<Call> + Send + Sync,
+    ) -> Result<Value> {
         self.link
             .in_time(async {
                 loop {
@@ -307,56 +308,14 @@ impl Scripts {
         self.plain(call).await.map(drop)
     }
 
-    pub(crate) async fn queue_create(
-        &self,
-        names: &Names,
-        queue: &QueueKey,
-        record: &[u8],
-    ) -> Result<bool> {
-        let call = Call::new(&QUEUE_CREATE, &[&names.records(&queue.project)]);
-        let call = call.bytes(queue.name.as_str().as_bytes()).bytes(record);
-        self.change(call, names, queue).await
+    /// Runs a script that answers with a number.
+    pub(crate) async fn plain(&self, call: Call) -> Result<i64> {
+        number(&self.answer(call).await?)
     }
 
-    pub(crate) async fn queue_update(
-        &self,
-        names: &Names,
-        queue: &QueueKey,
-        old: u64,
-        record: &[u8],
-    ) -> Result<bool> {
-        let call = Call::new(&QUEUE_UPDATE, &[&names.records(&queue.project)[..1]]);
-        let call = call.bytes(queue.name.as_str().as_bytes());
-        let call = call.bytes(&old.to_be_bytes()).bytes(record);
-        self.change(call, names, queue).await
-    }
-
-    pub(crate) async fn queue_delete(&self, names: &Names, queue: &QueueKey) -> Result<bool> {
-        let call = Call::new(&QUEUE_DELETE, &[&names.records(&queue.project)]);
-        let call = call.bytes(queue.name.as_str().as_bytes());
-        self.change(call, names, queue).await
-    }
-
-    /// Changes a record, and tells those who listen.
-    async fn change(&self, call: Call, names: &Names, queue: &QueueKey) -> Result<bool> {
-        let call = call.bytes(names.changes().as_bytes());
-        let call = call.bytes(tag(queue).as_bytes());
-        self.plain(call).await.map(|answer| answer == 1)
-    }
-
-    /// Names and records, by turns.
-    pub(crate) async fn queue_list(
-        &self,
-        keys: &[String],
-        after: &str,
-        count: usize,
-    ) -> Result<Answer> {
-        let call = Call::new(&QUEUE_LIST, &[keys]);
-        let call = call.bytes(after.as_bytes()).number(count);
-        Answer::new(self.link.in_time(self.link.run(call)).await?)
-    }
-
-    async fn plain(&self, call: Call) -> Result<i64> {
-        number(&self.link.in_time(self.link.run(call)).await?)
+    /// Runs a script that needs no settled queue.
+    pub(crate) async fn answer(&self, call: Call) -> Result<Value> {
+        // Boxed, for callers are many futures deep and none of them is in a hurry.
+        Box::pin(self.link.in_time(self.link.run(call))).await
     }
 }

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use isimud_contract::{
     Capabilities, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard, Lease,
     Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Selection, Stats,
-    Timestamp,
+    Timestamp, Watcher,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -69,14 +69,12 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// Has `forget` called with each queue whose record is changed or deleted by any server, this one too, a moment
-    /// after that is done; and with `None` when changes may have been missed, because Redis could not be reached.
-    ///
-    /// So a caller that forgets what it is told, and everything on `None`, may remember records until then. It hears of
-    /// a broken connection within a second.
-    pub fn watch(&self, forget: impl Fn(Option<&QueueKey>) + Send + Sync + 'static) -> Result<()> {
+    /// Has `watcher` told of each change that any server makes, this one too, a moment after that is done; and of
+    /// [`Change::All`](isimud_contract::Change::All) when changes may have been missed, because Redis could not be
+    /// reached. It hears of a broken connection within a second.
+    pub(crate) fn tell(&self, watcher: Watcher) -> Result<()> {
         let connector = Connector::new(self.config.clone());
-        let listen = crate::watch::run(connector, self.names.changes(), Arc::new(forget));
+        let listen = crate::watch::run(connector, self.names.changes(), watcher);
         self.tasks().push(runtime()?.spawn(listen));
         Ok(())
     }

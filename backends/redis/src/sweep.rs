@@ -112,6 +112,7 @@ impl Sweeper {
             return Ok(());
         }
         let now = server_time(store).await?;
+        store.sweep_homes().await?;
         for (tag, score) in due(store, now).await? {
             self.sweep(store, &tag, score, now).await?;
         }

@@ -215,6 +215,10 @@ impl Answer {
         blob(self.value()?)
     }
 
+    pub(crate) fn text(&mut self) -> Result<String> {
+        String::from_utf8(self.blob()?).map_err(|error| strange().caused_by(error))
+    }
+
     pub(crate) fn id(&mut self) -> Result<Uuid> {
         uuid(&self.blob()?)
     }

@@ -4,18 +4,15 @@
 //! that it may have missed something, and says so when it is lost and when it is back. A connection that died without a
 //! word is found out by asking now and then.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use isimud_contract::QueueKey;
+use isimud_contract::{Change, Watcher};
 use redis::{ErrorKind, RedisError, RedisResult};
 
 use crate::connect::Connector;
 use crate::keys::parse_tag;
-
-/// What is called with a queue whose record has changed or gone, and with `None` when changes may have been missed.
-pub(crate) type Forget = Arc<dyn Fn(Option<&QueueKey>) + Send + Sync>;
+use crate::pool::POOLS;
 
 /// How long a silent connection is trusted, and how long it may take to answer then.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -24,35 +21,44 @@ const SILENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Listens for ever.
-pub(crate) async fn run(mut connector: Connector, channel: String, forget: Forget) {
+pub(crate) async fn run(mut connector: Connector, channel: String, watcher: Watcher) {
     loop {
-        if let Err(error) = listen(&mut connector, &channel, &forget).await {
+        if let Err(error) = listen(&mut connector, &channel, &watcher).await {
             tracing::debug!(%error, "changes of queues are not heard");
         }
-        forget(None);
+        watcher(Change::All);
         tokio::time::sleep(PAUSE).await;
     }
 }
 
 /// Listens until the connection is lost.
-async fn listen(connector: &mut Connector, channel: &str, forget: &Forget) -> RedisResult<()> {
+async fn listen(connector: &mut Connector, channel: &str, watcher: &Watcher) -> RedisResult<()> {
     let patience = connector.patience();
     let listener = within(patience, connector.pubsub()).await?;
     let (mut ask, mut hear) = listener.split();
     within(patience, ask.subscribe(channel)).await?;
     // What was remembered so far may have changed before.
-    forget(None);
+    watcher(Change::All);
     loop {
         match tokio::time::timeout(SILENCE, hear.next()).await {
             Ok(Some(change)) => {
                 let tag = std::str::from_utf8(change.get_payload_bytes()).unwrap_or_default();
-                forget(parse_tag(tag).as_ref());
+                tell(watcher, tag);
             }
             Ok(None) => return Ok(()),
             Err(_) => within(SILENCE, ask.ping::<redis::Value>())
                 .await
                 .map(drop)?,
         }
+    }
+}
+
+/// Passes on what was published.
+fn tell(watcher: &Watcher, text: &str) {
+    match parse_tag(text) {
+        Some(queue) => watcher(Change::Queue(&queue)),
+        None if text == POOLS => watcher(Change::Pools),
+        None => watcher(Change::All),
     }
 }
 

@@ -1,12 +1,13 @@
-//! The embedded store: messages, claims and queues in one SQLite file, with nothing to set up.
+//! The embedded store: messages, claims, queues, subscriptions and pools in one SQLite file, with nothing to set up.
 //!
 //! ```text
-//! store      the contracts, each method one call on the right thread
+//! store, management   the contracts, each method one call on the right thread
 //! lane       a thread with a connection: calls in groups, one transaction and one disk flush a group
 //! session    a connection with its counters, and the horizon: when something next ends by itself
 //! stream     a queue's number, where its rows stand, its counters; purge; statistics
 //! message    posting, reading, deleting    claim   claims and dead letters
-//! sweep      what ends by itself           management   queue records
+//! sweep      what ends by itself
+//! queue      queue records      pool   pools and flavors      subscription
 //! schema     opening, locking, migrations  config  error
 //! ```
 //!
@@ -21,6 +22,9 @@
 //! | a delay | `hold = -1` until `due`; a row of `delay` finds it when the time has come |
 //! | expiry | compared with the clock by every query; swept by ranges of `expires` |
 //! | purge | a new number for the queue; the rows under the old one are swept in the background |
+//! | queues of a store | rows of `segment`, written with the queue's record |
+//! | a flavor's members | the rows of `pool` that name it |
+//! | a subscription's end | compared with the clock by every query; swept by ranges of `expires` |
 //! | statistics | counters in `stream`, written once a transaction, less what has ended and is not swept |
 //!
 //! # What holds
@@ -58,11 +62,14 @@ mod error;
 mod lane;
 mod management;
 mod message;
+mod pool;
+mod queue;
 mod row;
 mod schema;
 mod session;
 mod store;
 mod stream;
+mod subscription;
 mod sweep;
 
 pub use config::Config;

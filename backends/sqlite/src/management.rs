@@ -1,119 +1,207 @@
-//! Queue records.
+//! The management contract, each method one call on the right thread.
 
+use async_trait::async_trait;
 use isimud_contract::{
-    Metadata, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection, read_metadata,
+    Flavor, FlavorName, Home, Kind, Members, Metadata, Place, Pool, PoolName, PoolRecord, Pools,
+    ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Subscription,
+    SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
 };
-use rusqlite::types::Type;
-use rusqlite::{OptionalExtension, Row, params};
-use uuid::Uuid;
 
-use crate::lane::Outcome;
-use crate::session::Session;
+use crate::store::SqliteStore;
+use crate::{pool, queue, subscription};
 
-/// Records that room is made for before they are read.
-const ROOM: usize = 200;
-
-fn json(metadata: &Metadata) -> rusqlite::Result<String> {
-    serde_json::to_string(metadata)
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
-}
-
-fn read(row: &Row<'_>) -> rusqlite::Result<QueueRecord> {
-    let name: String = row.get(0)?;
-    let metadata: String = row.get(1)?;
-    let damaged =
-        |column, error| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error);
-    Ok(QueueRecord {
-        name: QueueName::parse(&name).map_err(|error| damaged(0, error.into()))?,
-        metadata: read_metadata(&metadata).map_err(|error| damaged(1, error.into()))?,
-        version: row.get::<_, i64>(2)?.unsigned_abs(),
-    })
-}
-
-pub(crate) fn create(
-    session: &mut Session,
-    queue: &QueueKey,
-    metadata: &Metadata,
-) -> Outcome<bool> {
-    let created = session
-        .statement(
-            "INSERT OR IGNORE INTO queue (project, name, metadata, version) VALUES (?, ?, ?, ?)",
-        )?
-        .execute(params![
-            queue.project.as_str(),
-            queue.name.as_str(),
-            json(metadata)?,
-            first_version(),
-        ])?;
-    Ok(Ok(created == 1))
-}
-
-/// Where a new queue begins to count: never where an earlier queue of that name was.
-fn first_version() -> i64 {
-    let (random, _) = Uuid::new_v4().as_u64_pair();
-    (random >> 2).cast_signed()
-}
-
-pub(crate) fn find(session: &mut Session, queue: &QueueKey) -> Outcome<Option<QueueRecord>> {
-    let found = session
-        .statement("SELECT name, metadata, version FROM queue WHERE project = ? AND name = ?")?
-        .query_row(params![queue.project.as_str(), queue.name.as_str()], read)
-        .optional()?;
-    Ok(Ok(found))
-}
-
-pub(crate) fn update(
-    session: &mut Session,
-    queue: &QueueKey,
-    metadata: &Metadata,
-    version: u64,
-) -> Outcome<Option<u64>> {
-    let Ok(old) = i64::try_from(version) else {
-        return Ok(Ok(None));
-    };
-    let changed = session
-        .statement("UPDATE queue SET metadata = ?, version = version + 1 WHERE project = ? AND name = ? AND version = ?")?
-        .execute(params![json(metadata)?, queue.project.as_str(), queue.name.as_str(), old])?;
-    Ok(Ok((changed == 1).then_some(version + 1)))
-}
-
-pub(crate) fn delete(session: &mut Session, queue: &QueueKey) -> Outcome<bool> {
-    let deleted = session
-        .statement("DELETE FROM queue WHERE project = ? AND name = ?")?
-        .execute(params![queue.project.as_str(), queue.name.as_str()])?;
-    Ok(Ok(deleted == 1))
-}
-
-pub(crate) fn list(
-    session: &mut Session,
-    project: &ProjectId,
-    selection: &QueueSelection,
-) -> Outcome<Vec<QueueRecord>> {
-    let mut statement = session.statement(
-        "SELECT name, metadata, version FROM queue
-         WHERE project = ?1 AND name > ?2 AND (?3 IS NULL OR instr(name, ?3) > 0) ORDER BY name",
-    )?;
-    let after = selection.after.as_deref().unwrap_or("");
-    let mut rows = statement.query(params![project.as_str(), after, selection.name_contains])?;
-    let mut found = Vec::with_capacity(selection.limit.min(ROOM));
-    while found.len() < selection.limit
-        && let Some(row) = rows.next()?
-    {
-        let record = read(row)?;
-        if selection
-            .filters
-            .iter()
-            .all(|filter| filter.matches(&record.metadata))
-        {
-            found.push(record);
-        }
+#[async_trait]
+impl Queues for SqliteStore {
+    async fn create_queue(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+        place: &Place,
+    ) -> Result<bool> {
+        let (key, metadata, place) = (queue.clone(), metadata.clone(), place.clone());
+        self.write(move |session| queue::create(session, &key, &metadata, &place))
+            .await
     }
-    Ok(Ok(found))
+
+    async fn find_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+        let key = queue.clone();
+        self.read(move |session| queue::find(session, &key)).await
+    }
+
+    async fn update_queue(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+        place: &Place,
+        version: u64,
+    ) -> Result<Option<u64>> {
+        let (key, metadata, place) = (queue.clone(), metadata.clone(), place.clone());
+        self.write(move |session| queue::update(session, &key, &metadata, &place, version))
+            .await
+    }
+
+    async fn delete_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+        let key = queue.clone();
+        self.write(move |session| queue::delete(session, &key))
+            .await
+    }
+
+    async fn list_queues(
+        &self,
+        project: &ProjectId,
+        selection: &QueueSelection,
+    ) -> Result<Vec<QueueRecord>> {
+        let (project, selection) = (project.clone(), selection.clone());
+        self.read(move |session| queue::list(session, &project, &selection))
+            .await
+    }
+
+    async fn count_queues(&self, project: &ProjectId, kind: Kind) -> Result<u64> {
+        let project = project.clone();
+        self.read(move |session| queue::count(session, &project, kind))
+            .await
+    }
+
+    async fn queues_in(
+        &self,
+        home: &Home,
+        after: Option<&QueueKey>,
+        limit: usize,
+    ) -> Result<Vec<QueueKey>> {
+        let (home, after) = (home.clone(), after.cloned());
+        self.read(move |session| queue::list_in(session, &home, after.as_ref(), limit))
+            .await
+    }
+
+    /// There is nobody to tell: one server has the file to itself.
+    fn watch(&self, _: Watcher) -> Result<()> {
+        Ok(())
+    }
 }
 
-pub(crate) fn count(session: &mut Session, project: &ProjectId) -> Outcome<u64> {
-    let count: i64 = session
-        .statement("SELECT count(*) FROM queue WHERE project = ?")?
-        .query_row([project.as_str()], |row| row.get(0))?;
-    Ok(Ok(count.unsigned_abs()))
+#[async_trait]
+impl Pools for SqliteStore {
+    async fn save_pool(&self, pool: &Pool, version: Option<u64>) -> Result<Option<u64>> {
+        let new = pool.clone();
+        self.write(move |session| pool::save(session, &new, version))
+            .await
+    }
+
+    async fn find_pool(&self, name: &PoolName) -> Result<Option<PoolRecord>> {
+        let name = name.clone();
+        self.read(move |session| pool::find(session, &name)).await
+    }
+
+    async fn list_pools(&self, after: Option<&str>, limit: usize) -> Result<Vec<PoolRecord>> {
+        let after = after.map(str::to_owned);
+        self.read(move |session| pool::list(session, after.as_deref(), limit))
+            .await
+    }
+
+    async fn delete_pool(&self, name: &PoolName) -> Result<bool> {
+        let name = name.clone();
+        self.write(move |session| pool::delete(session, &name))
+            .await
+    }
+
+    async fn save_flavor(
+        &self,
+        flavor: &Flavor,
+        pools: &[PoolName],
+        members: Members,
+    ) -> Result<()> {
+        let (flavor, pools) = (flavor.clone(), pools.to_vec());
+        self.write(move |session| pool::save_flavor(session, &flavor, &pools, members))
+            .await
+    }
+
+    async fn find_flavor(&self, name: &FlavorName) -> Result<Option<Flavor>> {
+        let name = name.clone();
+        self.read(move |session| pool::find_flavor(session, &name))
+            .await
+    }
+
+    async fn list_flavors(
+        &self,
+        project: &ProjectId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Flavor>> {
+        let (project, after) = (project.clone(), after.map(str::to_owned));
+        self.read(move |session| pool::list_flavors(session, &project, after.as_deref(), limit))
+            .await
+    }
+
+    async fn delete_flavor(&self, project: &ProjectId, name: &FlavorName) -> Result<bool> {
+        let (project, name) = (project.clone(), name.clone());
+        self.write(move |session| pool::delete_flavor(session, &project, &name))
+            .await
+    }
+}
+
+#[async_trait]
+impl Subscriptions for SqliteStore {
+    async fn create_subscription(
+        &self,
+        subscription: &Subscription,
+    ) -> Result<Option<Subscription>> {
+        let new = subscription.clone();
+        self.write(move |session| subscription::create(session, &new))
+            .await
+    }
+
+    async fn find_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+    ) -> Result<Option<Subscription>> {
+        let source = source.clone();
+        self.read(move |session| subscription::find(session, &source, id))
+            .await
+    }
+
+    async fn update_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        change: &SubscriptionChange,
+    ) -> Result<()> {
+        let (source, change) = (source.clone(), change.clone());
+        self.write(move |session| subscription::update(session, &source, id, &change))
+            .await
+    }
+
+    async fn confirm_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        confirmed: bool,
+    ) -> Result<Subscription> {
+        let source = source.clone();
+        self.write(move |session| subscription::confirm(session, &source, id, confirmed))
+            .await
+    }
+
+    async fn delete_subscription(&self, source: &QueueKey, id: SubscriptionId) -> Result<bool> {
+        let source = source.clone();
+        self.write(move |session| subscription::delete(session, &source, id))
+            .await
+    }
+
+    async fn list_subscriptions(
+        &self,
+        source: &QueueKey,
+        after: Option<SubscriptionId>,
+        limit: usize,
+    ) -> Result<Vec<Subscription>> {
+        let source = source.clone();
+        self.read(move |session| subscription::list(session, &source, after, limit))
+            .await
+    }
+
+    async fn remove_subscriptions(&self, source: &QueueKey) -> Result<()> {
+        let source = source.clone();
+        self.write(move |session| subscription::remove(session, &source))
+            .await
+    }
 }

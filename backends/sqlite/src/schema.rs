@@ -12,7 +12,10 @@ use crate::config::{Config, Place, Synchronous};
 use crate::error::from_sqlite;
 
 /// One file a version, applied in order, each in a transaction with the version's number.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_management.sql"),
+];
 
 /// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.
 const APPLICATION_ID: i64 = 0x4973_696d;
@@ -21,7 +24,7 @@ const APPLICATION_ID: i64 = 0x4973_696d;
 const BUSY: Duration = Duration::from_secs(2);
 
 /// Statements that a connection keeps prepared.
-const STATEMENTS: usize = 64;
+const STATEMENTS: usize = 128;
 
 /// Every connection of an open store: the first may write.
 #[derive(Debug)]
@@ -197,6 +200,37 @@ mod tests {
             })
             .expect("still a database");
         assert_eq!(version, 99);
+    }
+
+    #[test]
+    fn a_store_of_the_first_version_is_brought_to_the_present_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("isimud.db");
+        let mut old = Connection::open(&path).expect("a file");
+        apply(&mut old, MIGRATIONS[0], 1).expect("the first version");
+        old.execute(
+            "INSERT INTO queue VALUES ('p', 'q', '{\"a\":1}', 7), ('p', 'r', '{}', 8)",
+            [],
+        )
+        .expect("queues");
+        drop(old);
+        let present = open(&Config::file(&path)).expect("it opens").writer;
+        let text = |sql: &str| -> Vec<String> {
+            let mut statement = present.prepare(sql).expect("a statement");
+            let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+            rows.map(|row| row.expect("a row")).collect()
+        };
+        assert_eq!(
+            text("SELECT name || version || metadata || place FROM queue ORDER BY name"),
+            ["q7{\"a\":1}", "r8{}"]
+        );
+        assert_eq!(
+            text("SELECT home || '/' || project || '/' || name FROM segment ORDER BY name"),
+            ["/p/q", "/p/r"]
+        );
+        assert_eq!(text("SELECT name FROM pool"), [""; 0]);
+        drop(present);
+        open(&Config::file(&path)).expect("it opens again");
     }
 
     #[test]

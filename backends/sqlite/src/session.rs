@@ -21,6 +21,8 @@ pub(crate) struct Ends {
     pub(crate) release: i64,
     /// The next end of a message's life.
     pub(crate) expiry: i64,
+    /// The next end of a subscription's life.
+    pub(crate) subscription: i64,
     /// There may be delayed messages.
     pub(crate) delayed: bool,
     /// There may be purged messages to sweep.
@@ -32,6 +34,7 @@ impl Ends {
     const UNKNOWN: Self = Self {
         release: i64::MIN,
         expiry: i64::MIN,
+        subscription: i64::MIN,
         delayed: true,
         doomed: true,
     };
@@ -41,6 +44,7 @@ impl Ends {
         Self {
             release: self.release.min(other.release),
             expiry: self.expiry.min(other.expiry),
+            subscription: self.subscription.min(other.subscription),
             delayed: self.delayed || other.delayed,
             doomed: self.doomed || other.doomed,
         }

@@ -1,4 +1,4 @@
-//! The contracts, each method one call on the right thread.
+//! The message contract, each method one call on the right thread.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,9 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, ForeignClaim, Forget, Guard, Lease,
-    Message, MessageId, MessageStore, Metadata, Page, ProjectId, QueueKey, QueueRecord,
-    QueueSelection, Queues, Result, Selection, Stats,
+    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, ForeignClaim, Guard, Lease, Message,
+    MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
 use crate::config::{Config, Place};
@@ -16,7 +15,7 @@ use crate::error::closed;
 use crate::lane::{Access, Lane, Outcome};
 use crate::schema::{self, Connections};
 use crate::session::Session;
-use crate::{claim, management, message, stream};
+use crate::{claim, message, stream};
 
 /// Messages and queues in one SQLite database. See the crate's docs.
 #[derive(Debug)]
@@ -86,7 +85,7 @@ impl SqliteStore {
         }))
     }
 
-    async fn write<T, W>(&self, work: W) -> Result<T>
+    pub(crate) async fn write<T, W>(&self, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
@@ -95,7 +94,7 @@ impl SqliteStore {
         answer.await.map_err(|_| closed())?
     }
 
-    async fn read<T, W>(&self, work: W) -> Result<T>
+    pub(crate) async fn read<T, W>(&self, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
@@ -218,57 +217,5 @@ impl MessageStore for SqliteStore {
         tokio::task::spawn_blocking(move || drop(lanes))
             .await
             .map_err(|error| closed().caused_by(error))
-    }
-}
-
-#[async_trait]
-impl Queues for SqliteStore {
-    async fn create_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<bool> {
-        let (queue, metadata) = (queue.clone(), metadata.clone());
-        self.write(move |session| management::create(session, &queue, &metadata))
-            .await
-    }
-
-    async fn find_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
-        let queue = queue.clone();
-        self.read(move |session| management::find(session, &queue))
-            .await
-    }
-
-    async fn update_queue(
-        &self,
-        queue: &QueueKey,
-        metadata: &Metadata,
-        version: u64,
-    ) -> Result<Option<u64>> {
-        let (queue, metadata) = (queue.clone(), metadata.clone());
-        self.write(move |session| management::update(session, &queue, &metadata, version))
-            .await
-    }
-
-    async fn delete_queue(&self, queue: &QueueKey) -> Result<bool> {
-        let queue = queue.clone();
-        self.write(move |session| management::delete(session, &queue))
-            .await
-    }
-
-    async fn list_queues(
-        &self,
-        project: &ProjectId,
-        selection: &QueueSelection,
-    ) -> Result<Vec<QueueRecord>> {
-        let (project, selection) = (project.clone(), selection.clone());
-        self.read(move |session| management::list(session, &project, &selection))
-            .await
-    }
-
-    fn watch(&self, _: Forget) -> Result<()> {
-        Ok(())
-    }
-
-    async fn count_queues(&self, project: &ProjectId) -> Result<u64> {
-        let project = project.clone();
-        self.read(move |session| management::count(session, &project))
-            .await
     }
 }

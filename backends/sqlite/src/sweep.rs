@@ -22,7 +22,8 @@ impl Session {
     /// Whether a sweep has work.
     pub(crate) fn something_ended(&self) -> bool {
         let now = self.now().0;
-        self.ends.release <= now || self.ends.expiry <= now || self.ends.doomed
+        let next = self.ends.release.min(self.ends.expiry);
+        next.min(self.ends.subscription) <= now || self.ends.doomed
     }
 
     /// Sweeps for a moment at the most: calls wait meanwhile.
@@ -32,6 +33,7 @@ impl Session {
             let now = self.now();
             release(self, now)?;
             expire(self, now)?;
+            unsubscribe(self, now)?;
             bury_doomed(self)?;
         }
         Ok(())
@@ -140,6 +142,26 @@ fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
             .statement("SELECT min(expires) FROM message")?
             .query_row([], |row| row.get(0))?;
         session.ends.expiry = next.unwrap_or(i64::MAX);
+    }
+    Ok(())
+}
+
+/// Deletes subscriptions whose life has ended.
+fn unsubscribe(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
+    if session.ends.subscription > now.0 {
+        return Ok(());
+    }
+    let removed = session
+        .statement(
+            "DELETE FROM subscription WHERE (project, name, id) IN
+             (SELECT project, name, id FROM subscription WHERE expires <= ? ORDER BY expires LIMIT ?)",
+        )?
+        .execute([now.0, STEP])?;
+    if i64::try_from(removed).is_ok_and(|removed| removed < STEP) {
+        let next: Option<i64> = session
+            .statement("SELECT min(expires) FROM subscription")?
+            .query_row([], |row| row.get(0))?;
+        session.ends.subscription = next.unwrap_or(i64::MAX);
     }
     Ok(())
 }

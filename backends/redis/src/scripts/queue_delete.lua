@@ -1,9 +1,11 @@
 -- Deletes a queue's record.
 --
--- KEYS    1 hash: name -> version and metadata, 2 zset: names
+-- KEYS    1 hash: name -> version, place and metadata, 2 zset: names
 -- ARGV    1 the name, 2 where changes are published, 3 the queue's tag
--- Result  whether there was one
+-- Result  the record, or nil
 
-redis.call('PUBLISH', ARGV[2], ARGV[3])
+local old = redis.call('HGET', KEYS[1], ARGV[1])
+redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
-return redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('PUBLISH', ARGV[2], ARGV[3])
+return old

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, MessageStore,
-    Metadata, ProjectId, QueueKey, QueueName, Queues, Result,
+    Change, Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId,
+    MessageStore, Metadata, Place, ProjectId, QueueKey, QueueName, Queues, Result, Watcher,
 };
 use isimud_redis::{Config, RedisStore};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use servers::{Server, Servers};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
 type Check = fn(Servers) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
@@ -317,22 +318,40 @@ async fn a_claim_that_is_sent_twice_takes_once(servers: Servers) {
     assert_eq!(free(&store).await, 4);
 }
 
+/// The queues that a store is told of, and `None` for everything.
+fn changes(store: &RedisStore) -> UnboundedReceiver<Option<QueueKey>> {
+    let (tell, told) = unbounded_channel();
+    let watcher: Watcher = Arc::new(move |change| {
+        let queue = match change {
+            Change::Queue(queue) => Some(queue.clone()),
+            Change::Pools | Change::All => None,
+        };
+        drop(tell.send(queue));
+    });
+    store.watch(watcher).unwrap();
+    told
+}
+
+async fn create(store: &RedisStore, queue: &QueueKey) -> Result<bool> {
+    let (metadata, place) = (Metadata::new(), Place::default());
+    store.create_queue(queue, &metadata, &place).await
+}
+
 async fn a_change_of_a_queue_is_heard_by_the_other_server(servers: Servers) {
     let [here, there] = [open(&servers, ""), open(&servers, "")];
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    there
-        .watch(move |queue| tell.send(queue.cloned()).unwrap())
-        .unwrap();
+    let mut told = changes(&there);
     let mut next = async || {
         let wait = tokio::time::timeout(Duration::from_secs(20), told.recv());
         wait.await.unwrap().unwrap()
     };
     assert_eq!(next().await, None, "what was before is unknown");
     let (q, metadata) = (queue("q"), Metadata::new());
-    assert!(here.create_queue(&q, &metadata).await.unwrap());
+    assert!(create(&here, &q).await.unwrap());
     assert_eq!(next().await.as_ref(), Some(&q));
     let version = here.find_queue(&q).await.unwrap().unwrap().version;
-    here.update_queue(&q, &metadata, version).await.unwrap();
+    let place = Place::default();
+    let update = here.update_queue(&q, &metadata, &place, version);
+    assert!(update.await.unwrap().is_some());
     assert_eq!(next().await.as_ref(), Some(&q));
     here.delete_queue(&q).await.unwrap();
     assert_eq!(next().await.as_ref(), Some(&q));
@@ -443,12 +462,7 @@ async fn a_failover_is_survived(servers: Servers) {
     let store = open(&servers, "");
     // Replicas may be slow on a busy machine, and are waited for.
     let safe = open(&servers, "&wait_replicas=1&timeout_ms=10000");
-    assert!(
-        store
-            .create_queue(&queue("q"), &Metadata::new())
-            .await
-            .unwrap()
-    );
+    assert!(create(&store, &queue("q")).await.unwrap());
     let mut acknowledged = Vec::new();
     for _ in 0..50 {
         acknowledged.push(post_one(&safe).await.unwrap());

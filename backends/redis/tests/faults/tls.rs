@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use isimud_contract::{ErrorKind, MessageStore, Metadata, Queues};
+use isimud_contract::{ErrorKind, MessageStore};
 use isimud_redis::{Config, RedisStore};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
 use tempfile::TempDir;
 
 use crate::servers::{Server, Servers, free_port};
-use crate::{SLACK, TIMEOUT, impatient, lease, post_one, queue};
+use crate::{SLACK, TIMEOUT, changes, create, impatient, lease, post_one, queue};
 
 /// Certificates and keys, in files.
 struct Office {
@@ -105,16 +105,14 @@ fn open(uri: &str) -> Arc<RedisStore> {
 /// A message goes in and comes out, and changes of queues are heard.
 async fn works(uri: &str) {
     let store = open(uri);
-    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let forget = move |queue: Option<&isimud_contract::QueueKey>| drop(tell.send(queue.cloned()));
-    store.watch(forget).unwrap();
+    let mut told = changes(&store);
     let mut next = async || {
         let wait = tokio::time::timeout(Duration::from_secs(20), told.recv());
         wait.await.unwrap().unwrap()
     };
     assert_eq!(next().await, None, "it listens now");
     let q = queue("q");
-    assert!(store.create_queue(&q, &Metadata::new()).await.unwrap());
+    assert!(create(&store, &q).await.unwrap());
     assert_eq!(next().await, Some(q.clone()));
     let id = post_one(&store).await.unwrap();
     let claim = store.claim(&q, &lease(), 1).await.unwrap().unwrap();

@@ -1,0 +1,170 @@
+//! Where the messages of a queue are.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use crate::{InvalidName, PoolName, QueueKey};
+
+/// A store that keeps messages: a pool, or the one that is there without registration.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Home {
+    /// The store of the configuration.
+    #[default]
+    Default,
+    /// A registered pool.
+    Pool(PoolName),
+}
+
+impl fmt::Display for Home {
+    /// The pool's name, or `default`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::Pool(name) => name.fmt(f),
+        }
+    }
+}
+
+/// Some of a queue's messages, in one store, under a name of their own there.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Segment {
+    /// The store.
+    pub home: Home,
+    /// The number that makes the name (see [`QueueName::part`](crate::QueueName::part)). Two segments of a queue in one
+    /// store have different numbers; a new one takes the lowest that is not in use there.
+    pub part: u32,
+}
+
+impl Segment {
+    /// What the segment of `queue` is called in its store.
+    pub fn key(&self, queue: &QueueKey) -> QueueKey {
+        queue.part(self.part)
+    }
+}
+
+/// Where the messages of a queue are: in one place, and while the queue moves in several.
+///
+/// The segments are in order of age. Posts go to the last. Claims, pops and listings begin with the first, so that a
+/// single producer's order holds; a segment leaves the list when it is empty and nobody posts to it any more.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    first: Segment,
+    rest: Vec<Segment>,
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::at(Home::Default)
+    }
+}
+
+impl Place {
+    /// In one store, under the queue's own name.
+    pub fn at(home: Home) -> Self {
+        Self {
+            first: Segment { home, part: 0 },
+            rest: Vec::new(),
+        }
+    }
+
+    /// The segments, oldest first. `None` when there are none.
+    pub fn of(segments: impl IntoIterator<Item = Segment>) -> Option<Self> {
+        let mut segments = segments.into_iter();
+        Some(Self {
+            first: segments.next()?,
+            rest: segments.collect(),
+        })
+    }
+
+    /// All of them, oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> + Clone {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+
+    /// Where posts go.
+    pub fn last(&self) -> &Segment {
+        self.rest.last().unwrap_or(&self.first)
+    }
+
+    /// The only segment, when the queue is not on the move.
+    pub fn only(&self) -> Option<&Segment> {
+        self.rest.is_empty().then_some(&self.first)
+    }
+
+    /// Every store that has a segment, each once.
+    pub fn homes(&self) -> Vec<&Home> {
+        let mut homes: Vec<&Home> = self.segments().map(|segment| &segment.home).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
+    }
+
+    /// The text that stores keep: nothing for the default place, else JSON such as `[["fast",0],[null,1]]`.
+    pub fn to_text(&self) -> String {
+        if *self == Self::default() {
+            return String::new();
+        }
+        let segments: Value = self
+            .segments()
+            .map(|segment| match &segment.home {
+                Home::Default => json!([null, segment.part]),
+                Home::Pool(name) => json!([name.as_str(), segment.part]),
+            })
+            .collect();
+        segments.to_string()
+    }
+
+    /// Reads what [`Place::to_text`] wrote.
+    pub fn parse(text: &str) -> Result<Self, InvalidName> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        let segments: Vec<(Option<String>, u32)> =
+            serde_json::from_str(text).map_err(|_| InvalidName)?;
+        let segments = segments.into_iter().map(|(home, part)| {
+            let home = match home {
+                None => Home::Default,
+                Some(name) => Home::Pool(PoolName::parse(&name)?),
+            };
+            Ok(Segment { home, part })
+        });
+        let segments = segments.collect::<Result<Vec<_>, _>>()?;
+        Self::of(segments).ok_or(InvalidName)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(name: &str) -> Home {
+        Home::Pool(PoolName::parse(name).expect("a name"))
+    }
+
+    #[test]
+    fn a_place_is_read_as_it_was_written() {
+        let moving = Place::of([
+            Segment {
+                home: Home::Default,
+                part: 2,
+            },
+            Segment {
+                home: pool("a \"b\"\\"),
+                part: 0,
+            },
+        ]);
+        for place in [
+            Place::default(),
+            Place::at(pool("fast")),
+            moving.expect("segments"),
+        ] {
+            assert_eq!(Place::parse(&place.to_text()), Ok(place));
+        }
+        assert_eq!(Place::default().to_text(), "");
+        assert_eq!(Place::at(pool("fast")).to_text(), r#"[["fast",0]]"#);
+        for bad in ["[]", "x", r#"[["",0]]"#, r#"[["a"]]"#] {
+            assert_eq!(Place::parse(bad), Err(InvalidName), "{bad}");
+        }
+    }
+}

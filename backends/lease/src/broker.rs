@@ -1,0 +1,80 @@
+//! What a broker must be able to do.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isimud_contract::{Capabilities, Delivery, Message, QueueKey, Receipt, Result, Timestamp};
+
+/// A message on its way to the broker. The driver writes it in the broker's own terms: the body bare, everything else
+/// in properties or attributes, so that native consumers can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The message, its spans as of `posted`.
+    pub message: Message,
+    /// When it was posted, by this server's clock.
+    pub posted: Timestamp,
+}
+
+/// How many messages the broker says it has. Approximate where the broker's own count is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Ready to be delivered.
+    pub ready: u64,
+    /// Delivered and not settled yet.
+    pub held: u64,
+}
+
+/// A broker that delivers messages for a while and takes back what nobody settled.
+///
+/// What holds for every method: calls may overlap; `Unavailable` within a bounded time where the broker cannot answer;
+/// a queue that is not there is made when it is first sent to, and is empty until then, unless the pool's options say
+/// that queues are adopted as they are found.
+///
+/// `extend`, `ack` and `release` are *hints*: the ledger has decided already. One that fails, or that comes late or for
+/// a receipt of another life of this server, must change nothing but when the broker delivers the message again.
+#[async_trait]
+pub trait LeaseBroker: Debug + Send + Sync + 'static {
+    /// What the broker can do by itself; `browse` is the ledger's to promise.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether the broker drops a message by itself once its ttl has passed. A claim that extends a life then needs a
+    /// copy that lives longer.
+    fn ends_lives(&self) -> bool;
+
+    /// Proves that the broker answers now, by a round trip.
+    async fn ping(&self) -> Result<()>;
+
+    /// Sends messages in order. They are as durable as the queue when it returns. An error leaves open which of them
+    /// were accepted; sending them again is safe, as they carry their ids.
+    async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()>;
+
+    /// Takes up to `max` messages, the oldest first, without waiting for more than there are. The broker delivers them
+    /// to nobody else for `hold`, or for as long as it can if that is shorter, and then by itself again.
+    ///
+    /// A message that was not posted through Isimud gets an id that stays the same however often it is delivered, the
+    /// nil client, and the ttl that the broker or the pool's options give it.
+    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>>;
+
+    /// Has the broker keep deliveries for `hold` from now on.
+    async fn extend(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()>;
+
+    /// Settles deliveries: the broker forgets the messages.
+    async fn ack(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()>;
+
+    /// Gives deliveries back, to be delivered again at once and in their old places where the broker can.
+    async fn release(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()>;
+
+    /// Counts.
+    async fn depth(&self, queue: &QueueKey) -> Result<Depth>;
+
+    /// Forgets what is ready now, and nothing that is sent after this was called. What is held elsewhere may stay: the
+    /// ledger knows it.
+    async fn purge(&self, queue: &QueueKey) -> Result<()>;
+
+    /// Purges the queue and deletes it where it is ours to delete.
+    async fn remove(&self, queue: &QueueKey) -> Result<()>;
+
+    /// Gives back what is held and lets go of connections.
+    async fn close(&self) -> Result<()>;
+}

@@ -1,0 +1,8 @@
+//! Completes a broker that can only lease messages into a whole [`MessageStore`](isimud_contract::MessageStore).
+//!
+//! **The ledger decides, the broker delivers.**
+#![warn(missing_docs)]
+
+mod broker;
+
+pub use broker::{Depth, Envelope, LeaseBroker};

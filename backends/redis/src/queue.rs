@@ -1,0 +1,292 @@
+//! Queue records: a version of eight bytes, the place and a line feed unless it is the default place, then the metadata
+//! as JSON.
+
+use std::sync::LazyLock;
+
+use isimud_contract::{
+    Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueName, QueueRecord,
+    QueueSelection, Result, read_metadata,
+};
+use redis::Value;
+use uuid::Uuid;
+
+use crate::call::{Call, Source};
+use crate::error::strange;
+use crate::keys::tag;
+use crate::scripts::scripts;
+use crate::store::RedisStore;
+use crate::value::{Answer, number};
+
+scripts! {
+    CREATE: "queue_create.lua";
+    UPDATE: "queue_update.lua";
+    DELETE: "queue_delete.lua";
+    pub(crate) RECORDS: "records.lua";
+}
+
+/// Records that a filtered listing reads at a time.
+const READ_AHEAD: usize = 200;
+
+/// Records that any listing reads at a time.
+pub(crate) const MOST_AT_ONCE: usize = 1_000;
+
+/// Attempts to write a record before the entry in the index of stores is too old to rely on.
+const ATTEMPTS: usize = 3;
+
+pub(crate) async fn create(
+    store: &RedisStore,
+    queue: &QueueKey,
+    metadata: &Metadata,
+    place: &Place,
+) -> Result<bool> {
+    let record = write(first_version(), metadata, place)?;
+    for _ in 0..ATTEMPTS {
+        let deadline = store.enter_homes(queue, &place.homes()).await?;
+        let call = Call::new(&CREATE, &[&store.names.records(&queue.project)])
+            .bytes(queue.name.as_str().as_bytes())
+            .bytes(&record)
+            .bytes(deadline.to_string().as_bytes());
+        match store.scripts.plain(told(store, call, queue)).await? {
+            -1 => {}
+            created => return Ok(created == 1),
+        }
+    }
+    Err(too_slow())
+}
+
+pub(crate) async fn update(
+    store: &RedisStore,
+    queue: &QueueKey,
+    metadata: &Metadata,
+    place: &Place,
+    version: u64,
+) -> Result<Option<u64>> {
+    let next = version.wrapping_add(1);
+    let record = write(next, metadata, place)?;
+    for _ in 0..ATTEMPTS {
+        let deadline = store.enter_homes(queue, &place.homes()).await?;
+        let call = Call::new(&UPDATE, &[&store.names.records(&queue.project)[..1]])
+            .bytes(queue.name.as_str().as_bytes())
+            .bytes(&version.to_be_bytes())
+            .bytes(&record)
+            .bytes(deadline.to_string().as_bytes());
+        match store.scripts.answer(told(store, call, queue)).await? {
+            Value::Int(-1) => {}
+            Value::Int(_) => return Ok(None),
+            Value::BulkString(old) => {
+                let old = read_place(&old)?;
+                if old != *place {
+                    store.leave_homes(queue, &old).await;
+                }
+                return Ok(Some(next));
+            }
+            _ => return Err(strange()),
+        }
+    }
+    Err(too_slow())
+}
+
+pub(crate) async fn delete(store: &RedisStore, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+    let call = Call::new(&DELETE, &[&store.names.records(&queue.project)])
+        .bytes(queue.name.as_str().as_bytes());
+    match store.scripts.answer(told(store, call, queue)).await? {
+        Value::Nil => Ok(None),
+        Value::BulkString(old) => {
+            let old = read(queue.name.clone(), &old)?;
+            store.leave_homes(queue, &old.place).await;
+            Ok(Some(old))
+        }
+        _ => Err(strange()),
+    }
+}
+
+pub(crate) async fn find(store: &RedisStore, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+    let [records, _] = store.names.records(&queue.project);
+    let mut command = redis::cmd("HGET");
+    command.arg(records).arg(queue.name.as_str());
+    let link = &store.scripts.link;
+    match link.in_time(link.send(&command)).await? {
+        Value::Nil => Ok(None),
+        Value::BulkString(record) => read(queue.name.clone(), &record).map(Some),
+        _ => Err(strange()),
+    }
+}
+
+/// The places of queues of one project, in the order asked; `None` for those that there are not.
+pub(crate) async fn places(
+    store: &RedisStore,
+    project: &ProjectId,
+    names: &[QueueName],
+) -> Result<Vec<Option<Place>>> {
+    let [records, _] = store.names.records(project);
+    let mut command = redis::cmd("HMGET");
+    command.arg(records);
+    for name in names {
+        command.arg(name.as_str());
+    }
+    let link = &store.scripts.link;
+    let Value::Array(found) = link.in_time(link.send(&command)).await? else {
+        return Err(strange());
+    };
+    let place = |record| match record {
+        Value::Nil => Ok(None),
+        Value::BulkString(record) => split(&record).and_then(|(_, place, _)| Ok(Some(place?))),
+        _ => Err(strange()),
+    };
+    found.into_iter().map(place).collect()
+}
+
+pub(crate) async fn list(
+    store: &RedisStore,
+    project: &ProjectId,
+    selection: &QueueSelection,
+) -> Result<Vec<QueueRecord>> {
+    let keys = store.names.records(project);
+    let (first, end) = bounds(selection.kind);
+    let after = selection.after.as_deref().unwrap_or_default();
+    let mut after = format!("{first}{after}");
+    let mut found = Vec::new();
+    while found.len() < selection.limit {
+        let wanted = selection.limit - found.len();
+        let filtered = selection.name_contains.is_some() || !selection.filters.is_empty();
+        let count = if filtered {
+            wanted.clamp(READ_AHEAD, MOST_AT_ONCE)
+        } else {
+            wanted.min(MOST_AT_ONCE)
+        };
+        let call = Call::new(&RECORDS, &[&keys])
+            .bytes(format!("({after}").as_bytes())
+            .bytes(format!("({end}").as_bytes())
+            .number(count);
+        let mut answer = Answer::new(store.scripts.answer(call).await?)?;
+        let names = answer.left() / 2;
+        for _ in 0..names {
+            after = answer.text()?;
+            let name = QueueName::parse_stored(&after).map_err(|_| strange())?;
+            let record = read(name, &answer.blob()?)?;
+            if found.len() < selection.limit && matches(selection, &record) {
+                found.push(record);
+            }
+        }
+        if names < count {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+pub(crate) async fn count(store: &RedisStore, project: &ProjectId, kind: Kind) -> Result<u64> {
+    let [_, names] = store.names.records(project);
+    let (first, end) = bounds(kind);
+    let mut command = redis::cmd("ZLEXCOUNT");
+    command
+        .arg(names)
+        .arg(format!("({first}"))
+        .arg(format!("({end}"));
+    let link = &store.scripts.link;
+    let count = number(&link.in_time(link.send(&command)).await?)?;
+    Ok(count.unsigned_abs())
+}
+
+/// Names between which the names of a kind are. `~` stands behind every character that a client can write.
+fn bounds(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::Queue => ("", "~"),
+        Kind::Topic => ("~", "~~"),
+    }
+}
+
+fn matches(selection: &QueueSelection, record: &QueueRecord) -> bool {
+    let named = selection
+        .name_contains
+        .as_ref()
+        .is_none_or(|part| record.name.shown().contains(part.as_str()));
+    let mut filters = selection.filters.iter();
+    named && filters.all(|filter| filter.matches(&record.metadata))
+}
+
+/// Has a script tell those who listen that something about the queue has changed.
+pub(crate) fn told(store: &RedisStore, call: Call, queue: &QueueKey) -> Call {
+    call.bytes(store.names.changes().as_bytes())
+        .bytes(tag(queue).as_bytes())
+}
+
+/// Where a new record begins to count: never where an earlier one of that name was.
+pub(crate) fn first_version() -> u64 {
+    let (random, _) = Uuid::new_v4().as_u64_pair();
+    random >> 2
+}
+
+fn too_slow() -> Error {
+    Error::new(ErrorKind::Unavailable, "Redis is too slow for a change")
+}
+
+fn write(version: u64, metadata: &Metadata, place: &Place) -> Result<Vec<u8>> {
+    let mut record = version.to_be_bytes().to_vec();
+    let place = place.to_text();
+    if !place.is_empty() {
+        record.extend_from_slice(place.as_bytes());
+        record.push(b'\n');
+    }
+    serde_json::to_writer(&mut record, metadata).map_err(|error| strange().caused_by(error))?;
+    Ok(record)
+}
+
+/// The version, the place and the metadata of a record.
+fn split(record: &[u8]) -> Result<(u64, Result<Place>, &[u8])> {
+    let (version, rest) = record.split_first_chunk().ok_or_else(strange)?;
+    let (place, metadata) = if rest.first() == Some(&b'{') {
+        (&[][..], rest)
+    } else {
+        // JSON in one line has no line feed.
+        let end = rest.iter().position(|byte| *byte == b'\n');
+        let (place, metadata) = rest.split_at(end.ok_or_else(strange)?);
+        (place, &metadata[1..])
+    };
+    Ok((u64::from_be_bytes(*version), read_place(place), metadata))
+}
+
+fn read_place(text: &[u8]) -> Result<Place> {
+    let text = std::str::from_utf8(text).map_err(|error| strange().caused_by(error))?;
+    Place::parse(text).map_err(|error| strange().caused_by(error))
+}
+
+fn read(name: QueueName, record: &[u8]) -> Result<QueueRecord> {
+    let (version, place, metadata) = split(record)?;
+    let metadata = std::str::from_utf8(metadata).map_err(|error| strange().caused_by(error))?;
+    Ok(QueueRecord {
+        name,
+        version,
+        place: place?,
+        metadata: read_metadata(metadata).map_err(|error| strange().caused_by(error))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use isimud_contract::{Home, PoolName};
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written() {
+        let name = QueueName::parse("q").unwrap();
+        let metadata = read_metadata(r#"{"a": "line\nfeed"}"#).unwrap();
+        let pool = Home::Pool(PoolName::parse("a \"b\"").unwrap());
+        for place in [Place::default(), Place::at(pool)] {
+            let record = write(7, &metadata, &place).unwrap();
+            let read = read(name.clone(), &record).unwrap();
+            assert_eq!((read.version, read.place), (7, place));
+            assert_eq!(read.metadata, metadata);
+        }
+    }
+
+    #[test]
+    fn a_record_of_the_earlier_format_is_at_the_default_place() {
+        let mut record = 9u64.to_be_bytes().to_vec();
+        record.extend_from_slice(b"{\"a\":1}");
+        let read = read(QueueName::parse("q").unwrap(), &record).unwrap();
+        assert_eq!((read.version, read.place), (9, Place::default()));
+        assert_eq!(read.metadata["a"], 1);
+    }
+}

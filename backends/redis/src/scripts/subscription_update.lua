@@ -1,0 +1,27 @@
+-- Changes a subscription.
+--
+-- ARGV    2 the id, 3 a new ttl or '', 4 whether there is a new subscriber, 5 which, 6 new options or '', 7 '1' or '0' to
+--         note whether it is confirmed, or '', 8 where changes are published, 9 what is published
+-- Result  nil while subscriptions are not settled, else {now, id, subscription}, or {now} if there is none, or 0:
+--         another has that subscriber
+
+if not settle() then return false end
+local id = ARGV[2]
+local value = call('HGET', about, id)
+if not value then return { now } end
+local made, ttl = struct.unpack('>dd', value)
+local confirmed, subscriber = string.sub(value, 17, 17), subscriber_of(value)
+local options = string.sub(value, 22 + #subscriber)
+
+if ARGV[4] == '1' and ARGV[5] ~= subscriber then
+  if call('HEXISTS', whose, ARGV[5]) == 1 then return 0 end
+  call('HDEL', whose, subscriber)
+  subscriber, confirmed = ARGV[5], '0'
+end
+if ARGV[3] ~= '' then made, ttl = now, tonumber(ARGV[3]) end
+if ARGV[6] ~= '' then options = ARGV[6] end
+if ARGV[7] ~= '' then confirmed = ARGV[7] end
+write(id, made, ttl, confirmed, subscriber, options)
+call('PUBLISH', ARGV[8], ARGV[9])
+-- One that lives no longer is gone for the next call.
+return { now, id, call('HGET', about, id) }
