@@ -9,6 +9,7 @@
 //!             sockets   translates  decides    finds      keeps
 //!
 //! moving      carries queues from store to store
+//! import      takes over what another service left (read by backends/estates), with the help of messaging
 //! admin       metrics, liveness, readiness    telemetry   what is counted and logged
 //! ```
 //!
@@ -19,6 +20,8 @@ pub mod catalogue;
 pub mod config;
 pub mod drivers;
 pub mod http;
+#[cfg(feature = "import")]
+pub mod import;
 pub mod messaging;
 mod moving;
 mod server;
@@ -42,6 +45,22 @@ use crate::telemetry::Metrics;
 
 /// Opens the stores and puts the API on top of them.
 pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
+    let (messaging, metrics) = open_messaging(config, clock)?;
+    Ok(http::api(App {
+        messaging,
+        policy: Arc::clone(&config.policy),
+        client_ids: config.client_ids.clone(),
+        cors: config.cors.clone(),
+        delete_with_claim_ids: config.delete_with_claim_ids,
+        body_timeout: config.body_timeout,
+        slow: Duration::from_millis(config.log.slow_ms),
+        unmatched: metrics.route("unmatched", None),
+        metrics,
+    }))
+}
+
+/// Opens the stores and puts the rules on top of them.
+fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, Arc<Metrics>)> {
     let (store, management) = stores(config, &clock)?;
     let keeper = management.as_ref().unwrap_or(&store);
     let ledgers = keeper.ledgers.clone();
@@ -70,17 +89,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
         encryption_keys: config.encryption_keys.clone(),
         flow,
     })?;
-    Ok(http::api(App {
-        messaging,
-        policy: Arc::clone(&config.policy),
-        client_ids: config.client_ids.clone(),
-        cors: config.cors.clone(),
-        delete_with_claim_ids: config.delete_with_claim_ids,
-        body_timeout: config.body_timeout,
-        slow: Duration::from_millis(config.log.slow_ms),
-        unmatched: metrics.route("unmatched", None),
-        metrics,
-    }))
+    Ok((messaging, metrics))
 }
 
 /// How long to wait before declared pools are tried again.

@@ -34,6 +34,9 @@ struct Command {
 enum Action {
     /// Serve the API (what happens without a command, too).
     Serve(Serve),
+    /// Take over what another service left.
+    #[cfg(feature = "import")]
+    Import(isimud::import::Import),
     /// Print the OpenAPI description of the API.
     Openapi,
     /// Queues of a running service.
@@ -72,16 +75,50 @@ fn main() -> ExitCode {
         Some(Action::Openapi) => openapi(),
         Some(Action::Queues(action)) => ask(operate::queues(action)),
         Some(Action::Pools(action)) => ask(operate::pools(action)),
+        #[cfg(feature = "import")]
+        Some(Action::Import(import)) => return take_over(import),
         Some(Action::Serve(serve)) => run(serve),
         None => run(command.serve),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("isimud: {}", error.to_string().replace('\n', " "));
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&*error),
     }
+}
+
+fn failure(error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("isimud: {}", error.to_string().replace('\n', " "));
+    ExitCode::FAILURE
+}
+
+/// The exit code of an import that left something behind.
+#[cfg(feature = "import")]
+const LEFT_BEHIND: u8 = 3;
+
+#[cfg(feature = "import")]
+fn take_over(import: isimud::import::Import) -> ExitCode {
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&error),
+    };
+    match runtime.block_on(isimud::import::run(import)) {
+        Ok(report) => {
+            print!("{report}");
+            if report.is_complete() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(LEFT_BEHIND)
+            }
+        }
+        Err(error) => failure(&error),
+    }
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .build()
 }
 
 type Failure = Box<dyn std::error::Error>;
@@ -127,11 +164,7 @@ fn run(serve: Serve) -> Result<(), Failure> {
         return Ok(());
     }
     telemetry::start_logging(&config.log)?;
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_stack_size(STACK)
-        .build()?
-        .block_on(serve_until_told(&config))
+    runtime()?.block_on(serve_until_told(&config))
 }
 
 async fn serve_until_told(config: &Config) -> Result<(), Failure> {

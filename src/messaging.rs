@@ -6,6 +6,7 @@
 //! What a queue's metadata mean is remembered (`known`), so that a request costs one call of a store. A change of the
 //! metadata takes effect at once through this server, and within a moment through others.
 
+mod adopt;
 mod checksum;
 mod claims;
 mod declare;
@@ -29,6 +30,7 @@ use isimud_contract::{Change, ManagementStore, Result};
 use tokio::runtime::Handle;
 
 pub use crate::catalogue::{Check, DEFAULT};
+pub use adopt::{Adopted, metadata_fault};
 pub use claims::Terms;
 pub use flavors::FlavorView;
 pub use health::Health;

@@ -3,11 +3,11 @@
 //! ```text
 //! contract <- lease <- drivers that need it      http -> messaging -> catalogue -> contract
 //! contract <- the other drivers                  drivers.rs -> driver crates
-//! contract <- conformance (for tests only)
+//! contract <- conformance (for tests only)     contract <- estates <- import -> messaging
 //! ```
 //!
 //! The arrows between crates are read from the manifests, those inside the server from its sources. Whatever appears
-//! under `backends/` beside the three crates with a part of their own is a driver, and is held to the rules of one.
+//! under `backends/` beside the four crates with a part of their own is a driver, and is held to the rules of one.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -37,6 +37,7 @@ const SERVER: &str = "isimud";
 const CONTRACT: &str = "isimud-contract";
 const CONFORMANCE: &str = "isimud-conformance";
 const LEASE: &str = "isimud-lease";
+const ESTATES: &str = "isimud-estates";
 
 /// Every crate of the workspace: the server first, then those under `backends/`.
 struct Workspace {
@@ -68,7 +69,7 @@ impl Workspace {
     }
 
     fn drivers(&self) -> impl Iterator<Item = &Manifest> {
-        let named = [CONTRACT, CONFORMANCE, LEASE];
+        let named = [CONTRACT, CONFORMANCE, LEASE, ESTATES];
         self.backends
             .iter()
             .filter(move |backend| !named.contains(&backend.name.as_str()))
@@ -106,6 +107,9 @@ impl Workspace {
                 faults.push(format!("{SERVER} must not use {used} ({kind:?})"));
             }
         }
+        if self.server.uses(ESTATES) && !self.server.has_optional(ESTATES, "import") {
+            faults.push(format!("{ESTATES} is not behind the feature import"));
+        }
         for driver in self.drivers() {
             let feature = driver.name.trim_start_matches("isimud-");
             if self.server.uses(&driver.name) && !self.server.has_optional(&driver.name, feature) {
@@ -134,6 +138,9 @@ fn source_faults(place: &str, source: &Source, drivers: &BTreeSet<String>) -> Ve
     let mut refuse = |what: String| faults.push(format!("src/{place} names {what}"));
     for word in source.words() {
         if drivers.contains(word) && place != "drivers.rs" {
+            refuse(word.to_owned());
+        }
+        if word == "isimud_estates" && !is_in("import") {
             refuse(word.to_owned());
         }
         let of_stores = ["drivers", "MessageStore", "ManagementStore"];
@@ -458,6 +465,7 @@ mod checker {
                 "const A: &str = r#\"use \"axum\"; crate::http\"#; const B: &[u8] = b\"axum\";",
             ),
             ("https.rs", "use isimud_contract::MessageStore;"),
+            ("import/zaqar.rs", "use isimud_estates::Zaqar;"),
         ] {
             assert_eq!(faults(place, text), Vec::<String>::new(), "{place}: {text}");
         }
@@ -472,6 +480,7 @@ mod checker {
                 "isimud_sqlite",
             ),
             ("lib.rs", "pub use ::isimud_kafka as kafka;", "isimud_kafka"),
+            ("main.rs", "use isimud_estates::Zaqar;", "isimud_estates"),
             (
                 "http/queues.rs",
                 "fn f() { isimud_sqlite::open() }",

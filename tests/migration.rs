@@ -182,10 +182,7 @@ fn move_to(pool: &str, admin: SocketAddr, waits: bool) {
 
 fn start(folder: &Path, admin: SocketAddr) -> Server {
     let admin = admin.to_string();
-    Server::start_with(
-        &["--store", "sqlite:house.db", "--admin-listen", &admin],
-        folder,
-    )
+    Server::start_with("sqlite:house.db", folder, &["--admin-listen", &admin])
 }
 
 #[test]

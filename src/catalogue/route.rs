@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use isimud_contract::{
-    Claim, ClaimId, Edge, ErrorKind, Guard, Home, Lease, Marker, Message, MessageId, MessageStore,
-    Page, QueueKey, Resource, Result, Segment, Selection, Stats,
+    Claim, ClaimId, Edge, ErrorKind, ForeignClaim, Guard, Home, Lease, Marker, Message, MessageId,
+    MessageStore, Page, QueueKey, Resource, Result, Segment, Selection, Stats,
 };
 
 use super::position::{Position, Tag};
@@ -321,6 +321,17 @@ impl Route {
             stop.store.release_claim(&stop.key(queue), claim).await?;
         }
         Ok(())
+    }
+
+    /// Puts messages of the last segment, where they were posted to, under a claim that was made elsewhere.
+    pub(crate) async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        let stop = self.last();
+        stop.store.hold(&stop.key(queue), claim, ids).await
     }
 
     /// Counts the messages of all segments.

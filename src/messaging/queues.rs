@@ -6,6 +6,7 @@ use isimud_contract::{
 };
 use serde_json::Value;
 
+use super::limits::Limits;
 use super::settings::{self, Settings};
 use super::{ATTEMPTS, Messaging, patch, places};
 
@@ -39,7 +40,7 @@ impl Messaging {
             let record = record.ok_or_else(|| Error::not_found(Resource::Queue))?;
             let metadata = patch::apply(record.metadata.clone(), changes.clone(), is_reserved)?;
             self.check(queue, &metadata)?;
-            self.check_size(&metadata)?;
+            check_size(&metadata, &self.limits)?;
             let both = (&record.metadata, &metadata);
             let place = self.place_with(queue, &record.place, both).await?;
             let moves = place != record.place;
@@ -63,17 +64,6 @@ impl Messaging {
             ErrorKind::Unavailable,
             "the queue's metadata are being changed by others",
         ))
-    }
-
-    /// Many patches, each of them small, must not make large metadata.
-    fn check_size(&self, metadata: &Metadata) -> Result<()> {
-        let most = self.limits.max_queue_metadata;
-        let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
-        if size <= most {
-            return Ok(());
-        }
-        let sentence = format!("Queue metadata is too large. Max size: {most}");
-        Err(Error::invalid(sentence))
     }
 
     /// Checks metadata before they are stored.
@@ -132,4 +122,15 @@ impl Messaging {
     pub async fn purge_messages(&self, queue: &QueueKey) -> Result<()> {
         self.route(queue).await?.purge(queue).await
     }
+}
+
+/// Many patches, each of them small, must not make large metadata.
+pub(super) fn check_size(metadata: &Metadata, limits: &Limits) -> Result<()> {
+    let most = limits.max_queue_metadata;
+    let size = serde_json::to_string(metadata).map_or(usize::MAX, |text| text.len());
+    if size <= most {
+        return Ok(());
+    }
+    let sentence = format!("Queue metadata is too large. Max size: {most}");
+    Err(Error::invalid(sentence))
 }

@@ -29,13 +29,13 @@ pub(crate) struct Server {
 impl Server {
     /// Starts the binary over a store and waits until it answers. Logs are added to `server.log` in the folder.
     pub(crate) fn start(store: &str, folder: &Path) -> Self {
-        Self::start_with(&["--store", store], folder)
+        Self::start_with(store, folder, &[])
     }
 
-    /// Starts the binary with these flags, as [`Server::start`].
-    pub(crate) fn start_with(flags: &[&str], folder: &Path) -> Self {
+    /// The same with further flags.
+    pub(crate) fn start_with(store: &str, folder: &Path, flags: &[&str]) -> Self {
         for _ in 0..5 {
-            let mut server = Self::spawn_with(flags, folder);
+            let mut server = Self::spawn_with(store, folder, flags);
             if server.wait_until_ready() {
                 return server;
             }
@@ -49,10 +49,10 @@ impl Server {
 
     /// Starts the binary and waits for nothing.
     pub(crate) fn spawn(store: &str, folder: &Path) -> Self {
-        Self::spawn_with(&["--store", store], folder)
+        Self::spawn_with(store, folder, &[])
     }
 
-    fn spawn_with(flags: &[&str], folder: &Path) -> Self {
+    fn spawn_with(store: &str, folder: &Path, flags: &[&str]) -> Self {
         let address = free_address();
         let log = folder.join("server.log");
         let mut output = File::options();
@@ -65,7 +65,7 @@ impl Server {
             }
         }
         let process = command
-            .args(["--listen", &address.to_string()])
+            .args(["--listen", &address.to_string(), "--store", store])
             .args(flags)
             .current_dir(folder)
             .stdin(Stdio::null())

@@ -1,0 +1,306 @@
+//! A Redis that is only asked.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use isimud_contract::{Error, ErrorKind, Result, Timestamp};
+use redis::aio::{ConnectionLike, MultiplexedConnection};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
+    TlsMode, ToRedisArgs, Value,
+};
+use tokio::sync::Mutex;
+
+use crate::address::{Address, Host, Kind, Papers};
+use crate::reply::{self, strange};
+
+/// Attempts at one question while the connection breaks. To ask again changes nothing.
+const ATTEMPTS: u32 = 5;
+
+/// The pause after the first of them; it doubles.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Everything that is ever sent to the server, beside the login: none of it writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Ask {
+    Hget,
+    Hgetall,
+    Hmget,
+    Llen,
+    Lrange,
+    Scan,
+    Time,
+    XinfoGroups,
+    Xlen,
+    Xpending,
+    Xrange,
+    Zcard,
+    Zrangebyscore,
+    Zscan,
+}
+
+impl Ask {
+    /// The question about a key, to which further arguments are added.
+    pub(crate) fn about(self, key: impl ToRedisArgs) -> Cmd {
+        let mut command = self.alone();
+        command.arg(key);
+        command
+    }
+
+    fn alone(self) -> Cmd {
+        match self {
+            Self::Hget => redis::cmd("HGET"),
+            Self::Hgetall => redis::cmd("HGETALL"),
+            Self::Hmget => redis::cmd("HMGET"),
+            Self::Llen => redis::cmd("LLEN"),
+            Self::Lrange => redis::cmd("LRANGE"),
+            Self::Scan => redis::cmd("SCAN"),
+            Self::Time => redis::cmd("TIME"),
+            Self::XinfoGroups => {
+                let mut command = redis::cmd("XINFO");
+                command.arg("GROUPS");
+                command
+            }
+            Self::Xlen => redis::cmd("XLEN"),
+            Self::Xpending => redis::cmd("XPENDING"),
+            Self::Xrange => redis::cmd("XRANGE"),
+            Self::Zcard => redis::cmd("ZCARD"),
+            Self::Zrangebyscore => redis::cmd("ZRANGEBYSCORE"),
+            Self::Zscan => redis::cmd("ZSCAN"),
+        }
+    }
+}
+
+/// A connection to a server, made again when it breaks. A clone shares it.
+#[derive(Clone)]
+pub(crate) struct Source {
+    address: Arc<Address>,
+    wire: Arc<Mutex<Option<Wire>>>,
+}
+
+#[derive(Clone)]
+enum Wire {
+    One(MultiplexedConnection),
+    Many(ClusterConnection),
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Source").field(&self.address).finish()
+    }
+}
+
+impl Source {
+    /// Connects. `Unavailable` when the server cannot be reached or refuses the login.
+    pub(crate) async fn open(address: Address) -> Result<Self> {
+        let source = Self {
+            address: Arc::new(address),
+            wire: Arc::default(),
+        };
+        source.now().await?;
+        Ok(source)
+    }
+
+    /// Where it is, without passwords.
+    pub(crate) fn shown(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// The server's time, by which an estate's moments are read.
+    pub(crate) async fn now(&self) -> Result<Timestamp> {
+        let answer = self.ask(Ask::Time.alone()).await?;
+        let [seconds, micros] = reply::array(answer)?.try_into().map_err(|_| strange())?;
+        let (seconds, micros) = (reply::number(&seconds)?, reply::number(&micros)?);
+        Ok(Timestamp(seconds * 1000 + micros / 1000))
+    }
+
+    /// Asks one question.
+    pub(crate) async fn ask(&self, question: Cmd) -> Result<Value> {
+        let answer = self.ask_all(&[question]).await?.pop();
+        match answer.ok_or_else(strange)? {
+            Value::ServerError(error) => Err(failed(error.into())),
+            answer => Ok(answer),
+        }
+    }
+
+    /// Asks several questions in one round trip. What is refused stands as an error at its place: a key may be of
+    /// another type than its name says.
+    pub(crate) async fn ask_all(&self, questions: &[Cmd]) -> Result<Vec<Value>> {
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipeline = Pipeline::with_capacity(questions.len());
+        for question in questions {
+            pipeline.add_command(question.clone());
+        }
+        let mut pause = PAUSE;
+        for attempt in 1.. {
+            match self.try_all(&pipeline).await {
+                Ok(answers) if answers.len() == questions.len() => return Ok(answers),
+                Ok(_) => return Err(strange()),
+                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                    *self.wire.lock().await = None;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Err(strange())
+    }
+
+    async fn try_all(&self, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+        let mut wire = {
+            let mut shared = self.wire.lock().await;
+            match &*shared {
+                Some(wire) => wire.clone(),
+                None => shared.insert(connect(&self.address).await?).clone(),
+            }
+        };
+        let count = pipeline.len();
+        match &mut wire {
+            Wire::One(wire) => wire.req_packed_commands(pipeline, 0, count).await,
+            Wire::Many(wire) => wire.req_packed_commands(pipeline, 0, count).await,
+        }
+    }
+}
+
+fn may_pass(error: &RedisError) -> bool {
+    error.is_io_error()
+        || error.is_timeout()
+        || error.is_connection_dropped()
+        || error.code() == Some("LOADING")
+}
+
+fn failed(error: RedisError) -> Error {
+    let sentence = if may_pass(&error) {
+        "the Redis that is to be imported cannot be reached"
+    } else {
+        "the Redis that is to be imported refuses to answer"
+    };
+    Error::new(ErrorKind::Unavailable, sentence).caused_by(error)
+}
+
+async fn connect(address: &Address) -> RedisResult<Wire> {
+    if address.kind == Kind::Cluster {
+        let mut builder = ClusterClientBuilder::new(infos(address)?);
+        if let Some(certificates) = certificates(&address.papers)? {
+            builder = builder.certs(certificates);
+        }
+        let client = builder
+            .connection_timeout(address.timeout)
+            .response_timeout(address.timeout)
+            .build()?;
+        return client.get_async_connection().await.map(Wire::Many);
+    }
+    let patience = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(address.timeout))
+        .set_response_timeout(Some(address.timeout));
+    let client = match &address.kind {
+        Kind::Sentinel(..) => by_sentinel(address).await?,
+        Kind::Single | Kind::Cluster => {
+            let info = infos(address)?.swap_remove(0);
+            match certificates(&address.papers)? {
+                Some(certificates) => Client::build_with_tls(info, certificates)?,
+                None => Client::open(info)?,
+            }
+        }
+    };
+    let connection = client.get_multiplexed_async_connection_with_config(&patience);
+    connection.await.map(Wire::One)
+}
+
+async fn by_sentinel(address: &Address) -> RedisResult<Client> {
+    let Kind::Sentinel(master, login) = &address.kind else {
+        return Err((redis::ErrorKind::InvalidClientConfig, "no master is named").into());
+    };
+    let hosts = address.hosts.iter().map(|host| place(host, address.tls));
+    let mut builder =
+        SentinelClientBuilder::new(hosts, master.as_str(), SentinelServerType::Master)?
+            .set_client_to_redis_db(address.database);
+    if let Some(user) = &address.login.user {
+        builder = builder.set_client_to_redis_username(user);
+    }
+    if let Some(password) = &address.login.password {
+        builder = builder.set_client_to_redis_password(password);
+    }
+    if let Some(user) = &login.user {
+        builder = builder.set_client_to_sentinel_username(user);
+    }
+    if let Some(password) = &login.password {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
+    if address.tls {
+        builder = builder
+            .set_client_to_redis_tls_mode(TlsMode::Secure)
+            .set_client_to_sentinel_tls_mode(TlsMode::Secure);
+    }
+    if let Some(certificates) = certificates(&address.papers)? {
+        builder = builder
+            .set_client_to_redis_certificates(certificates.clone())
+            .set_client_to_sentinel_certificates(certificates);
+    }
+    builder.build()?.async_get_client().await
+}
+
+/// The files that were named; `None` where none was, and the system's authorities are trusted.
+fn certificates(papers: &Papers) -> RedisResult<Option<TlsCertificates>> {
+    if *papers == Papers::default() {
+        return Ok(None);
+    }
+    let read = |path: &PathBuf| {
+        std::fs::read(path).map_err(|error| {
+            let path = path.display().to_string();
+            let why = "a certificate or key cannot be read";
+            RedisError::from((
+                redis::ErrorKind::InvalidClientConfig,
+                why,
+                format!("{path}: {error}"),
+            ))
+        })
+    };
+    let client_tls = match (&papers.certificate, &papers.key) {
+        (Some(certificate), Some(key)) => Some(ClientTlsConfig {
+            client_cert: read(certificate)?,
+            client_key: read(key)?,
+        }),
+        _ => None,
+    };
+    Ok(Some(TlsCertificates {
+        client_tls,
+        root_cert: papers.authorities.as_ref().map(read).transpose()?,
+    }))
+}
+
+fn infos(address: &Address) -> RedisResult<Vec<ConnectionInfo>> {
+    let mut settings = RedisConnectionInfo::default().set_db(address.database);
+    if let Some(user) = &address.login.user {
+        settings = settings.set_username(user);
+    }
+    if let Some(password) = &address.login.password {
+        settings = settings.set_password(password);
+    }
+    let info = |host: &Host| {
+        let info = place(host, address.tls).into_connection_info()?;
+        Ok(info.set_redis_settings(settings.clone()))
+    };
+    address.hosts.iter().map(info).collect()
+}
+
+fn place(host: &Host, tls: bool) -> ConnectionAddr {
+    match host.clone() {
+        Host::Unix(path) => ConnectionAddr::Unix(path),
+        Host::Tcp(host, port) if tls => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: false,
+            tls_params: None,
+        },
+        Host::Tcp(host, port) => ConnectionAddr::Tcp(host, port),
+    }
+}

@@ -1,0 +1,103 @@
+//! Takes over queues, messages and claims that another service made, for imports.
+
+use std::collections::HashSet;
+
+use isimud_contract::{
+    ErrorKind, ForeignClaim, Message, MessageId, Metadata, QueueKey, Resource, Result,
+};
+
+use super::limits::Limits;
+use super::queues::check_size;
+use super::{Messaging, checksum, settings};
+
+/// What became of a queue that was to be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adopted {
+    /// It was made.
+    Made,
+    /// It was there, with the same metadata.
+    There,
+    /// It was there with other metadata, which it keeps.
+    Different,
+}
+
+/// Why a client could not have given a queue these metadata, in a sentence. Such metadata are taken over as they are;
+/// what is wrong in them has no effect.
+pub fn metadata_fault(metadata: &Metadata, limits: &Limits) -> Option<String> {
+    let fault = settings::validate(metadata, limits)
+        .and_then(|()| check_size(metadata, limits))
+        .err()?;
+    Some(fault.sentence().to_owned())
+}
+
+impl Messaging {
+    /// Makes a queue with the metadata that it had elsewhere, unless it exists.
+    pub async fn adopt_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Adopted> {
+        let made = match self.create(queue, metadata, None).await {
+            // A flavor of the other service that this one has not.
+            Err(error) if error.kind() == ErrorKind::NotFound(Resource::Flavor) => {
+                let home = self.catalogue.choose(None).await?;
+                self.create(queue, metadata, Some(&home)).await?
+            }
+            made => made?,
+        };
+        if made {
+            return Ok(Adopted::Made);
+        }
+        let found = self.management.find_queue(queue).await?;
+        let is_same = found.is_some_and(|record| record.metadata == *metadata);
+        Ok(if is_same {
+            Adopted::There
+        } else {
+            Adopted::Different
+        })
+    }
+
+    /// Stores messages under the ids that they had elsewhere, behind those that the queue has. Those whose ids it has
+    /// already are left as they are. Returns how many were new.
+    ///
+    /// The bodies are plain; where the queue encrypts they are encrypted, and where the service stores checksums those
+    /// without one get one.
+    pub async fn adopt(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<usize> {
+        let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
+        let route = self.route(queue).await?;
+        let there: HashSet<MessageId> = match route.get(queue, &ids).await {
+            Ok(found) => found.iter().map(|message| message.id).collect(),
+            // A store that cannot look into its queues knows its ids when it is given them.
+            Err(error) if error.kind() == ErrorKind::Unsupported => HashSet::new(),
+            Err(error) => return Err(error),
+        };
+        messages.retain(|message| !there.contains(&message.id));
+        let encrypt = self
+            .settings(queue)
+            .await?
+            .is_some_and(|settings| settings.encrypt);
+        for message in &mut messages {
+            if self.checksums && message.checksum.is_none() {
+                let text = std::str::from_utf8(&message.body).ok();
+                message.checksum = text.and_then(checksum::checksum);
+            }
+            if encrypt {
+                message.body = self.sealer.seal(message.id, &message.body)?;
+                message.sealed = true;
+            }
+        }
+        let new = messages.len();
+        if new > 0 {
+            route.post(queue, messages).await?;
+            self.flow.posted(new);
+        }
+        Ok(new)
+    }
+
+    /// Puts messages under a claim that was made elsewhere. Returns how many it holds then.
+    pub async fn adopt_claim(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        let route = self.route(queue).await?;
+        route.hold(queue, claim, ids).await
+    }
+}
