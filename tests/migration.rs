@@ -201,7 +201,10 @@ fn a_queue_moves_five_times_under_load_and_a_kill() {
     };
     let mut running = Some(first);
     let pool = json!({"uri": redis.uri("estate:"), "weight": 0});
-    let made = service.client().send("PUT", "/v2/pools/fast", Some(&pool));
+    let made = service
+        .client()
+        .admin()
+        .send("PUT", "/v2/pools/fast", Some(&pool));
     let made = made.expect("an answer");
     assert_eq!(made.status, 201, "the pool: {made}");
     let made = service
@@ -265,7 +268,7 @@ fn a_pool_is_emptied_and_can_go() {
     let folder = tempfile::tempdir().expect("a folder");
     let admin = server::free_address();
     let running = start(folder.path(), admin);
-    let mut client = Client::new(running.address, PROJECT);
+    let mut client = Client::new(running.address, PROJECT).admin();
     let mut expect = |method: &str, path: &str, body: Option<Value>, status: u16| {
         let answer = client.send(method, path, body.as_ref()).expect("an answer");
         assert_eq!(answer.status, status, "{method} {path}: {answer}");

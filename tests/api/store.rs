@@ -85,3 +85,16 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         })
         .collect()
 }
+
+/// A Redis server of the test's own; `None` where there is none and none is required.
+pub(crate) fn redis() -> Option<Servers> {
+    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+    match Servers::plain() {
+        Ok(redis) => Some(redis),
+        Err(why) if required => panic!("Redis is required: {why}"),
+        Err(why) => {
+            eprintln!("left out: {why}");
+            None
+        }
+    }
+}
