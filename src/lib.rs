@@ -126,8 +126,8 @@ pub async fn serve(
         let router = admin::router(Arc::clone(&app));
         tokio::spawn(listen(listener, router, patience, told(stop.clone())))
     });
-    let worker = Arc::clone(&app);
-    let worker = tokio::spawn(async move { worker.messaging.work().await });
+    let working = api.clone();
+    let worker = tokio::spawn(async move { working.work().await });
     listen(listener, api, patience, told(stop)).await;
     worker.abort();
     if let Some(admin) = admin {

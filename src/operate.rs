@@ -78,8 +78,11 @@ pub(crate) async fn queues(action: Queues) -> Result<(), Failure> {
     asked.push(("to", Some(to)));
     asked.push(("rate", way.rate.map(|rate| rate.to_string())));
     ask(&way.admin, Method::POST, "/moves/queue", &asked).await?;
+    if way.no_wait {
+        return Ok(());
+    }
     let mut line = Line::default();
-    while !way.no_wait {
+    loop {
         let answer = ask(&way.admin, Method::GET, "/moves/queue", &named).await?;
         let place: Vec<&str> = answer["place"]
             .as_array()
@@ -108,8 +111,11 @@ pub(crate) async fn pools(action: Pools) -> Result<(), Failure> {
     asked.push(("rate", way.rate.map(|rate| rate.to_string())));
     let began = ask(&way.admin, Method::POST, "/moves/pool", &asked).await?;
     println!("{} queues leave", began["queues"]);
+    if way.no_wait {
+        return Ok(());
+    }
     let mut line = Line::default();
-    while !way.no_wait {
+    loop {
         let left = ask(&way.admin, Method::GET, "/moves/pool", &named).await?;
         line.show(&format!(
             "{} queues and {} messages left",

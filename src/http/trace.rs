@@ -51,6 +51,11 @@ pub struct Api {
 }
 
 impl Api {
+    /// Does what is to be done beside requests, for as long as it is polled.
+    pub async fn work(&self) {
+        self.app.messaging.work().await;
+    }
+
     /// Answers a request. Never fails.
     pub async fn answer<B>(mut self, request: axum::http::Request<B>) -> Response
     where

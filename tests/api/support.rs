@@ -76,6 +76,12 @@ impl App {
             .header("X-Project-Id", PROJECT)
     }
 
+    /// Begins what the service does beside requests.
+    pub(crate) fn work(&self) {
+        let api = self.api.clone();
+        tokio::spawn(async move { api.work().await });
+    }
+
     /// Lets so many seconds pass.
     pub(crate) fn advance(&self, secs: u64) {
         self.clock.advance(Duration::from_secs(secs));
