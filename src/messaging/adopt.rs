@@ -1,9 +1,10 @@
 //! Takes over queues, messages and claims that another service made, for imports.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use isimud_contract::{
-    ErrorKind, ForeignClaim, Message, MessageId, Metadata, QueueKey, Resource, Result,
+    ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Result,
 };
 
 use super::limits::Limits;
@@ -31,13 +32,12 @@ pub fn metadata_fault(metadata: &Metadata, limits: &Limits) -> Option<String> {
 }
 
 impl Messaging {
-    /// Makes a queue with the metadata that it had elsewhere, unless it exists.
+    /// Makes a queue with the metadata that it had elsewhere, unless it exists: in a pool of its flavor where that takes
+    /// queues, else in the default store.
     pub async fn adopt_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Adopted> {
         let made = match self.create(queue, metadata, None).await {
-            // A flavor of the other service that this one has not.
-            Err(error) if error.kind() == ErrorKind::NotFound(Resource::Flavor) => {
-                let home = self.catalogue.choose(None).await?;
-                self.create(queue, metadata, Some(&home)).await?
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => {
+                self.create(queue, metadata, Some(&Home::Default)).await?
             }
             made => made?,
         };
@@ -60,7 +60,11 @@ impl Messaging {
     /// without one get one.
     pub async fn adopt(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<usize> {
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-        let route = self.route(queue).await?;
+        let known = self.known(queue).await?;
+        let usual = || self.catalogue.usual();
+        let route = known
+            .as_ref()
+            .map_or_else(usual, |queue| Arc::clone(&queue.route));
         let there: HashSet<MessageId> = match route.get(queue, &ids).await {
             Ok(found) => found.iter().map(|message| message.id).collect(),
             // A store that cannot look into its queues knows its ids when it is given them.
@@ -68,10 +72,7 @@ impl Messaging {
             Err(error) => return Err(error),
         };
         messages.retain(|message| !there.contains(&message.id));
-        let encrypt = self
-            .settings(queue)
-            .await?
-            .is_some_and(|settings| settings.encrypt);
+        let encrypt = known.is_some_and(|queue| queue.settings.encrypt);
         for message in &mut messages {
             if self.checksums && message.checksum.is_none() {
                 let text = std::str::from_utf8(&message.body).ok();
@@ -97,7 +98,6 @@ impl Messaging {
         claim: ForeignClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
-        let route = self.route(queue).await?;
-        route.hold(queue, claim, ids).await
+        self.route(queue).await?.hold(queue, claim, ids).await
     }
 }
