@@ -1,8 +1,18 @@
 //! From a URI's scheme to the driver that opens it: the only file that names a driver crate.
+//!
+//! A store is a URI and, for a pool, options beside it. The options are added to the URI's query before the driver reads
+//! it; where both name one, the pool's option holds. So a driver knows one form only, and checks it in one place.
 
+use std::fmt;
 use std::sync::Arc;
 
-use isimud_contract::{Clock, Error, ManagementStore, MessageStore, Result};
+use isimud_contract::{Clock, Error, Ledger, ManagementStore, MessageStore, Metadata, Result};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::Value;
+
+use crate::catalogue::{self, Drivers};
+
+pub use crate::catalogue::shown;
 
 /// An open backend: it stores messages, and some store queues too.
 #[derive(Debug, Clone)]
@@ -13,13 +23,68 @@ pub struct Backend {
     pub messages: Arc<dyn MessageStore>,
     /// Where queues go, if this backend can keep them.
     pub management: Option<Arc<dyn ManagementStore>>,
+    /// Ledgers for brokers that can only lease, if this backend can keep them.
+    pub ledgers: Option<Ledgers>,
+}
+
+/// Opens the ledger of a scope: what one pool's broker does not know.
+#[derive(Clone)]
+pub struct Ledgers(Arc<dyn Fn(&str) -> Result<Arc<dyn Ledger>> + Send + Sync>);
+
+impl Ledgers {
+    /// From what opens a scope's ledger.
+    pub fn new(open: impl Fn(&str) -> Result<Arc<dyn Ledger>> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(open))
+    }
+
+    /// The ledger of a scope.
+    pub fn of(&self, scope: &str) -> Result<Arc<dyn Ledger>> {
+        (self.0)(scope)
+    }
+}
+
+impl fmt::Debug for Ledgers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ledgers")
+    }
+}
+
+/// What an opener gets beside the URI.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// What time it is, for stores that have no clock of their own.
+    pub clock: Arc<dyn Clock>,
+    /// Ledgers, from the management store; a broker that can only lease cannot be opened without.
+    pub ledgers: Option<Ledgers>,
+    /// The name that the backend has in what several backends share: its ledger's scope.
+    pub scope: String,
+}
+
+impl Context {
+    /// For the store of the configuration, which is there without registration.
+    pub fn new(clock: Arc<dyn Clock>, ledgers: Option<Ledgers>) -> Self {
+        Self {
+            clock,
+            ledgers,
+            scope: catalogue::DEFAULT.into(),
+        }
+    }
+
+    /// The ledger of this backend; `Invalid` where there is none.
+    pub fn ledger(&self) -> Result<Arc<dyn Ledger>> {
+        let none = "this broker needs a management store that keeps ledgers beside it";
+        let ledgers = self.ledgers.as_ref();
+        ledgers.ok_or_else(|| Error::invalid(none))?.of(&self.scope)
+    }
 }
 
 /// A driver: the schemes it answers to, and what it does with a URI.
 struct Driver {
     scheme: &'static str,
+    /// Options that say which store it is, and not how it is spoken to.
+    naming: &'static [&'static str],
     check: fn(&str) -> Result<()>,
-    open: fn(&str, Arc<dyn Clock>) -> Result<Backend>,
+    open: fn(&str, &Context) -> Result<Backend>,
 }
 
 /// The drivers that this server was built with.
@@ -27,15 +92,17 @@ const DRIVERS: &[Driver] = &[
     #[cfg(feature = "sqlite")]
     Driver {
         scheme: "sqlite",
+        naming: &[],
         check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
-        open: |uri, clock| {
-            let store =
-                isimud_sqlite::SqliteStore::open(isimud_sqlite::Config::parse(uri)?, clock)?;
+        open: |uri, context| {
+            let config = isimud_sqlite::Config::parse(uri)?;
+            let store = isimud_sqlite::SqliteStore::open(config, Arc::clone(&context.clock))?;
             let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
             Ok(Backend {
                 name: "sqlite",
                 messages: store,
                 management: Some(management),
+                ledgers: None,
             })
         },
     },
@@ -50,15 +117,17 @@ const DRIVERS: &[Driver] = &[
 const fn redis(scheme: &'static str) -> Driver {
     Driver {
         scheme,
+        naming: &["dbid", "master", "prefix"],
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
-        open: |uri, clock| {
-            let config = isimud_redis::Config::parse(uri)?.by(clock);
+        open: |uri, context| {
+            let config = isimud_redis::Config::parse(uri)?.by(Arc::clone(&context.clock));
             let store = isimud_redis::RedisStore::open(config)?;
             let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
             Ok(Backend {
                 name: "redis",
                 messages: store,
                 management: Some(management),
+                ledgers: None,
             })
         },
     }
@@ -87,62 +156,153 @@ pub fn check(uri: &str) -> Result<()> {
 }
 
 /// Opens what a URI names.
-pub fn open(uri: &str, clock: Arc<dyn Clock>) -> Result<Backend> {
-    (driver(uri)?.open)(uri, clock)
+pub fn open(uri: &str, context: &Context) -> Result<Backend> {
+    (driver(uri)?.open)(uri, context)
 }
 
-/// A URI as it may be shown: without the passwords in it.
-pub fn shown(uri: &str) -> String {
-    let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let mut shown = match address.split_once("://") {
-        Some((scheme, rest)) => {
-            let (who, place) = rest.rsplit_once('@').unwrap_or(("", rest));
-            match who.split_once(':') {
-                Some((user, _)) => format!("{scheme}://{user}:***@{place}"),
-                None => address.to_owned(),
-            }
-        }
-        None => address.to_owned(),
-    };
-    for (at, option) in query
-        .split('&')
-        .filter(|option| !option.is_empty())
-        .enumerate()
-    {
-        shown.push(if at == 0 { '?' } else { '&' });
-        match option.split_once('=') {
-            Some((key, _)) if key.contains("password") || key.contains("secret") => {
-                shown.push_str(key);
-                shown.push_str("=***");
-            }
-            _ => shown.push_str(option),
-        }
+/// What pools are opened with.
+#[derive(Debug)]
+pub struct ForPools {
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Ledgers, from the management store.
+    pub ledgers: Option<Ledgers>,
+}
+
+impl Drivers for ForPools {
+    fn check(&self, uri: &str, options: &Metadata) -> Result<()> {
+        check(&with_options(uri, options)?)
     }
-    shown
+
+    fn open(
+        &self,
+        pool: &str,
+        uri: &str,
+        options: &Metadata,
+    ) -> Result<(&'static str, Arc<dyn MessageStore>)> {
+        let context = Context {
+            clock: Arc::clone(&self.clock),
+            ledgers: self.ledgers.clone(),
+            scope: format!("pool:{pool}"),
+        };
+        let backend = open(&with_options(uri, options)?, &context)?;
+        Ok((backend.name, backend.messages))
+    }
+
+    fn identity(&self, uri: &str, options: &Metadata) -> Result<String> {
+        identity(&with_options(uri, options)?)
+    }
+}
+
+/// What must stand encoded in the value of an option.
+const OPTION: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'&').add(b'+');
+
+/// A URI with a pool's options in its query, which take the place of its own of the same name.
+fn with_options(uri: &str, options: &Metadata) -> Result<String> {
+    let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let name = |option: &str| option.split_once('=').map_or(option, |(name, _)| name).to_owned();
+    let mut merged: Vec<String> = query
+        .split('&')
+        .filter(|option| !option.is_empty() && !options.contains_key(&name(option)))
+        .map(str::to_owned)
+        .collect();
+    for (key, value) in options {
+        let text = match value {
+            Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
+            Value::Bool(truth) => truth.to_string(),
+            _ => {
+                return Err(Error::invalid(format!(
+                    "the option '{key}' must be a string, a number or a boolean"
+                )));
+            }
+        };
+        merged.push(format!("{key}={}", utf8_percent_encode(&text, OPTION)));
+    }
+    Ok(match merged.is_empty() {
+        true => address.to_owned(),
+        false => format!("{address}?{}", merged.join("&")),
+    })
+}
+
+/// What two URIs of one store have in common, however they log in and tune: the place, and the options that name it.
+fn identity(uri: &str) -> Result<String> {
+    let driver = driver(uri)?;
+    let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let (scheme, place) = address.split_once(':').unwrap_or((address, ""));
+    let place = place.trim_start_matches("//");
+    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    let mut naming: Vec<&str> = query
+        .split('&')
+        .filter(|option| {
+            let name = option.split_once('=').map_or(*option, |(name, _)| name);
+            driver.naming.contains(&name)
+        })
+        .collect();
+    naming.sort_unstable();
+    let place = match scheme {
+        // A path tells cases apart, a host does not.
+        "sqlite" => place.to_owned(),
+        _ => place.to_ascii_lowercase(),
+    };
+    // Encrypted or not, it is the same server.
+    Ok(format!("{}:{place}?{}", scheme.trim_end_matches('s'), naming.join("&")))
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
+    fn options(document: Value) -> Metadata {
+        document.as_object().cloned().expect("an object")
+    }
+
     #[test]
-    fn no_password_is_shown() {
-        for (uri, safe) in [
+    fn options_of_a_pool_take_the_place_of_those_in_its_uri() {
+        for (uri, beside, merged) in [
+            ("sqlite:a.db", json!({}), "sqlite:a.db"),
+            ("sqlite:a.db?readers=2", json!({}), "sqlite:a.db?readers=2"),
             (
-                "sqlite:data/isimud.db?readers=2",
-                "sqlite:data/isimud.db?readers=2",
+                "sqlite:a.db?readers=2&cache_mib=8",
+                json!({"readers": 4, "synchronous": "full"}),
+                "sqlite:a.db?cache_mib=8&readers=4&synchronous=full",
             ),
             (
-                "redis://:geheim@h:1/2?timeout_ms=5",
-                "redis://:***@h:1/2?timeout_ms=5",
-            ),
-            ("rediss://me:a@b:c@h1,h2", "rediss://me:***@h1,h2"),
-            (
-                "redis://h?master=m&sentinel_password=x",
-                "redis://h?master=m&sentinel_password=***",
+                "redis://h",
+                json!({"prefix": "a&b", "cluster": true}),
+                "redis://h?prefix=a%26b&cluster=true",
             ),
         ] {
-            assert_eq!(shown(uri), safe);
+            assert_eq!(with_options(uri, &options(beside)).expect(uri), merged);
         }
+        let refused = with_options("sqlite:a", &options(json!({"readers": [1]})));
+        let sentence = refused.expect_err("no value").to_string();
+        assert_eq!(
+            sentence,
+            "the option 'readers' must be a string, a number or a boolean"
+        );
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn one_store_has_one_identity() {
+        let same = |one, other| identity(one).expect(one) == identity(other).expect(other);
+        for other in [
+            "redis://h:1?timeout_ms=9&prefix=x",
+            "rediss://me:pw@H:1?prefix=x",
+        ] {
+            assert!(same("redis://h:1?prefix=x", other), "{other}");
+        }
+        for other in ["redis://h:2?prefix=x", "redis://h:1", "redis://h:1?prefix=y"] {
+            assert!(!same("redis://h:1?prefix=x", other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_scheme_that_nobody_serves_is_answered_with_those_that_are() {
+        let error = check("kafka://h").expect_err("no driver").to_string();
+        assert!(error.starts_with("no driver serves the store URI scheme 'kafka:'; known are"));
     }
 }

@@ -1,4 +1,4 @@
-//! The one wrapper around a store: a span, the time it took, and what an error happened to.
+//! The one wrapper around a store: whether it may be called, a span, the time it took, and what an error happened to.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -13,13 +13,16 @@ use crate::{
     MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
-/// Hears of every finished call to a store.
+/// Lets calls through to a store, and hears of each that has finished.
 pub trait Observer: Debug + Send + Sync + 'static {
+    /// Whether a call may be made now; what it refuses with is the call's answer, and is not observed.
+    fn admit(&self, operation: &'static str) -> Result<()>;
+
     /// `operation` is the method's name; `error` is what it answered, if it failed.
     fn observe(&self, operation: &'static str, took: Duration, error: Option<&Error>);
 }
 
-/// A store that tells an [`Observer`] what it does and adds backend, operation and queue to its errors.
+/// A store that asks an [`Observer`] first, tells it what was done, and adds backend, operation and queue to its errors.
 #[derive(Debug)]
 pub struct Instrumented {
     backend: &'static str,
@@ -53,14 +56,20 @@ impl Instrumented {
             operation,
             queue = queue.map(tracing::field::display)
         );
-        let start = Instant::now();
-        let result = if span.is_disabled() {
-            call.await
-        } else {
-            call.instrument(span).await
+        let result = match self.observer.admit(operation) {
+            Err(refused) => Err(refused),
+            Ok(()) => {
+                let start = Instant::now();
+                let result = if span.is_disabled() {
+                    call.await
+                } else {
+                    call.instrument(span).await
+                };
+                self.observer
+                    .observe(operation, start.elapsed(), result.as_ref().err());
+                result
+            }
         };
-        self.observer
-            .observe(operation, start.elapsed(), result.as_ref().err());
         result.map_err(|error| {
             let error = error
                 .with("backend", self.backend)

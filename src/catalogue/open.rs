@@ -1,0 +1,268 @@
+//! Open stores: each pool's is opened when it is first needed, shared by all its queues, and closed when nobody uses it
+//! any more.
+//!
+//! A pool that is changed gets a new store, once the old one is closed: a file has one owner at a time. Calls that are
+//! under way with the old one end well; new ones wait for the new one.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use isimud_contract::{
+    Capabilities, Error, ErrorKind, Instrumented, MessageStore, Metadata, Observer, Pool, PoolName,
+    Result,
+};
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::circuit::Circuit;
+use super::{Drivers, Roster};
+
+/// How long a new store waits for the old one of its pool to be closed, and how long it may take to open.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Hears of the calls of one store: for metrics.
+pub type Counted = Arc<dyn Fn(&str) -> Arc<dyn Observer> + Send + Sync>;
+
+/// An open store. Cloning shares it.
+#[derive(Debug, Clone)]
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn MessageStore>,
+    keeper: Weak<Keeper>,
+}
+
+impl Opened {
+    /// Puts a store under observation, and in the care of whoever holds it: dropped by the last of them, it is closed.
+    pub(super) fn new(
+        driver: &'static str,
+        store: Arc<dyn MessageStore>,
+        counted: Arc<dyn Observer>,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        let keeper = Arc::new(Keeper {
+            store: Arc::clone(&store),
+            circuit: Circuit::default(),
+            counted,
+            is_closed: AtomicBool::new(false),
+            turn: Mutex::new(turn),
+        });
+        let observer: Arc<dyn Observer> = Arc::clone(&keeper) as _;
+        Self {
+            store: Arc::new(Instrumented::new(driver, store, observer)),
+            keeper: Arc::downgrade(&keeper),
+        }
+    }
+
+    /// Closes it, whoever uses it.
+    async fn close(&self) -> Result<()> {
+        if let Some(keeper) = self.keeper.upgrade() {
+            keeper.is_closed.store(true, Ordering::Release);
+        }
+        self.store.close().await
+    }
+
+    /// Whether calls are refused because the store did not answer.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        let keeper = self.keeper.upgrade();
+        keeper.is_some_and(|keeper| keeper.circuit.is_open())
+    }
+
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        self.store.capabilities()
+    }
+}
+
+/// Stands at a store's door: refuses calls while its circuit is open, and closes it when the last user has left.
+struct Keeper {
+    store: Arc<dyn MessageStore>,
+    circuit: Circuit,
+    counted: Arc<dyn Observer>,
+    is_closed: AtomicBool,
+    /// Given back when the store is closed.
+    turn: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper")
+            .field("circuit", &self.circuit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Observer for Keeper {
+    fn admit(&self, operation: &'static str) -> Result<()> {
+        match operation {
+            // A question whether the store is there again, and a farewell.
+            "ping" | "close" => Ok(()),
+            _ => self.circuit.admit(),
+        }
+    }
+
+    fn observe(&self, operation: &'static str, took: Duration, error: Option<&Error>) {
+        self.circuit.note(took, error);
+        self.counted.observe(operation, took, error);
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        let turn = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let (store, turn) = (Arc::clone(&self.store), turn.take());
+        if self.is_closed.load(Ordering::Acquire) {
+            return;
+        }
+        // Without a runtime the program is at its end.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = store.close().await {
+                    tracing::warn!(%error, "a store that is no longer used could not be closed");
+                }
+                drop((store, turn));
+            });
+        }
+    }
+}
+
+/// The stores of all pools.
+pub(super) struct Stores {
+    drivers: Arc<dyn Drivers>,
+    counted: Counted,
+    slots: Mutex<HashMap<PoolName, Arc<Slot>>>,
+}
+
+/// Where the store of one pool is.
+struct Slot {
+    /// One store of the pool at a time.
+    turn: Arc<Semaphore>,
+    open: tokio::sync::Mutex<Option<Placed>>,
+}
+
+/// A store, and what it was opened with.
+struct Placed {
+    uri: String,
+    options: Metadata,
+    opened: Opened,
+}
+
+impl Placed {
+    fn is_of(&self, pool: &Pool) -> bool {
+        self.uri == pool.uri && self.options == pool.options
+    }
+}
+
+impl Stores {
+    pub(super) fn new(drivers: Arc<dyn Drivers>, counted: Counted) -> Self {
+        Self {
+            drivers,
+            counted,
+            slots: Mutex::default(),
+        }
+    }
+
+    pub(super) fn drivers(&self) -> &dyn Drivers {
+        &*self.drivers
+    }
+
+    fn slot(&self, name: &PoolName) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(name.clone()).or_insert_with(|| {
+            Arc::new(Slot {
+                turn: Arc::new(Semaphore::new(1)),
+                open: tokio::sync::Mutex::default(),
+            })
+        });
+        Arc::clone(slot)
+    }
+
+    /// The store of a pool, which is opened now if it is not open as the pool says.
+    pub(super) async fn of(&self, pool: &Pool) -> Result<Opened> {
+        let slot = self.slot(&pool.name);
+        let mut open = slot.open.lock().await;
+        if let Some(placed) = open.as_ref().filter(|placed| placed.is_of(pool)) {
+            return Ok(placed.opened.clone());
+        }
+        *open = None;
+        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&slot.turn).acquire_owned()).await;
+        let turn = turn.map_err(|_| late("the pool's old store is still in use"))?;
+        let opened = self.open(pool, turn.ok()).await?;
+        *open = Some(Placed {
+            uri: pool.uri.clone(),
+            options: pool.options.clone(),
+            opened: opened.clone(),
+        });
+        Ok(opened)
+    }
+
+    /// Opens a pool's store for whoever asks, apart from the one that serves its queues.
+    pub(super) async fn open(
+        &self,
+        pool: &Pool,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Result<Opened> {
+        let (drivers, wanted) = (Arc::clone(&self.drivers), pool.clone());
+        // Opening a file waits for the disk.
+        let opening = tokio::task::spawn_blocking(move || {
+            drivers.open(wanted.name.as_str(), &wanted.uri, &wanted.options)
+        });
+        let opened = tokio::time::timeout(PATIENCE, opening).await;
+        let opened = opened.map_err(|_| late("the store could not be opened in time"))?;
+        let (driver, store) = opened.map_err(|error| {
+            Error::new(ErrorKind::Internal, "opening the store failed").caused_by(error)
+        })??;
+        tracing::info!(pool = %pool.name, driver, "a pool's store is open");
+        Ok(Opened::new(
+            driver,
+            store,
+            (self.counted)(pool.name.as_str()),
+            turn,
+        ))
+    }
+
+    /// Lets go of the stores of pools that are gone or have changed.
+    pub(super) async fn keep(&self, roster: &Roster) {
+        let slots: Vec<(PoolName, Arc<Slot>)> = {
+            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            let pairs = slots.iter();
+            pairs
+                .map(|(name, slot)| (name.clone(), Arc::clone(slot)))
+                .collect()
+        };
+        for (name, slot) in slots {
+            let mut open = slot.open.lock().await;
+            let pool = roster.find(&name);
+            let is_same = |placed: &Placed| pool.is_some_and(|pool| placed.is_of(pool));
+            if open.as_ref().is_some_and(|placed| !is_same(placed)) {
+                tracing::info!(pool = %name, "a pool's store is let go: the pool was changed or removed");
+                *open = None;
+            }
+        }
+    }
+
+    /// Closes all of them.
+    pub(super) async fn close(&self) -> Result<()> {
+        let slots: Vec<Arc<Slot>> = {
+            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+            slots.drain().map(|(_, slot)| slot).collect()
+        };
+        let mut result = Ok(());
+        for slot in slots {
+            if let Some(placed) = slot.open.lock().await.take() {
+                result = result.and(placed.opened.close().await);
+            }
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stores").finish_non_exhaustive()
+    }
+}
+
+fn late(sentence: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, sentence)
+}

@@ -1,0 +1,311 @@
+//! A queue's way to its messages: the open stores of its segments.
+//!
+//! Nearly every queue has one segment, and a call goes straight to its store. A queue that is on the move has several
+//! (see [`Place`](isimud_contract::Place)), and then:
+//!
+//! * posts go to the last, claims and pops begin with the first;
+//! * what is asked by id is asked of each, the oldest first: a message that moves meanwhile is put into the newer one
+//!   before it leaves the older, so it is met at least once;
+//! * a claim is in one of them, and has messages of that one only;
+//! * a listing goes through them in turn;
+//! * one call is atomic in each segment, and not over all of them.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use isimud_contract::{
+    Claim, ClaimId, Edge, ErrorKind, Guard, Home, Lease, Marker, Message, MessageId, MessageStore,
+    Page, Place, QueueKey, Resource, Result, Segment, Selection, Stats,
+};
+
+use super::position::{Position, Tag};
+
+/// The way to the messages of a queue. It is remembered with the queue, and holds its stores open while it is.
+#[derive(Debug)]
+pub(crate) struct Route {
+    first: Stop,
+    rest: Vec<Stop>,
+}
+
+/// A segment and its store.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    pub(crate) segment: Segment,
+    tag: Tag,
+    store: Arc<dyn MessageStore>,
+}
+
+impl Stop {
+    pub(super) fn new(segment: Segment, store: Arc<dyn MessageStore>) -> Self {
+        Self {
+            tag: Tag::of(&segment),
+            segment,
+            store,
+        }
+    }
+
+    /// What the segment is called in its store.
+    fn key<'a>(&self, queue: &'a QueueKey) -> Cow<'a, QueueKey> {
+        match self.segment.part {
+            0 => Cow::Borrowed(queue),
+            _ => Cow::Owned(self.segment.key(queue)),
+        }
+    }
+
+    /// Claims messages of this segment.
+    pub(crate) async fn claim(
+        &self,
+        queue: &QueueKey,
+        lease: &Lease,
+        limit: usize,
+    ) -> Result<Option<Claim>> {
+        self.store.claim(&self.key(queue), lease, limit).await
+    }
+
+    async fn page(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        self.store.list(&self.key(queue), selection).await
+    }
+}
+
+/// Part of a listing.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The messages, in order.
+    pub messages: Vec<Message>,
+    /// Where the next page begins; `None` when this one is empty.
+    pub next: Option<Position>,
+}
+
+impl Route {
+    /// Along the segments of a place, whose stores are given in their order. `None` when there are none.
+    pub(super) fn new(stops: impl IntoIterator<Item = Stop>) -> Option<Self> {
+        let mut stops = stops.into_iter();
+        Some(Self {
+            first: stops.next()?,
+            rest: stops.collect(),
+        })
+    }
+
+    /// The segments, oldest first.
+    pub(crate) fn stops(&self) -> impl DoubleEndedIterator<Item = &Stop> {
+        std::iter::once(&self.first).chain(&self.rest)
+    }
+
+    fn last(&self) -> &Stop {
+        self.rest.last().unwrap_or(&self.first)
+    }
+
+    /// The home of what is posted now.
+    pub(crate) fn home(&self) -> &Home {
+        &self.last().segment.home
+    }
+
+    /// Where dead letters from a store go: the newest of this queue's segments in that store.
+    pub(crate) fn key_in(&self, home: &Home, queue: &QueueKey) -> Option<QueueKey> {
+        let mut stops = self.stops().rev();
+        let stop = stops.find(|stop| stop.segment.home == *home)?;
+        Some(stop.segment.key(queue))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        let segments = self.stops().map(|stop| stop.segment.clone());
+        Place::of(segments).unwrap_or_default()
+    }
+
+    pub(crate) async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+        let stop = self.last();
+        stop.store.post(&stop.key(queue), messages).await
+    }
+
+    /// Reads messages by id, in the order asked.
+    pub(crate) async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        if self.rest.is_empty() {
+            return self.first.store.get(&self.first.key(queue), ids).await;
+        }
+        let mut found: HashMap<MessageId, Message> = HashMap::new();
+        let mut missing = ids.to_vec();
+        for stop in self.stops() {
+            let got = stop.store.get(&stop.key(queue), &missing).await?;
+            found.extend(got.into_iter().map(|message| (message.id, message)));
+            missing.retain(|id| !found.contains_key(id));
+            if missing.is_empty() {
+                break;
+            }
+        }
+        Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
+    }
+
+    /// Lists messages; a position that names a segment which is gone stands before everything.
+    pub(crate) async fn list(
+        &self,
+        queue: &QueueKey,
+        position: Option<Position>,
+        mut selection: Selection,
+    ) -> Result<Listed> {
+        let mut start = 0;
+        let mut everywhere = None;
+        selection.after = match position {
+            None => None,
+            Some(Position::In(tag, marker)) => match self.stops().position(|stop| stop.tag == tag) {
+                Some(at) => {
+                    start = at;
+                    Some(marker)
+                }
+                None => None,
+            },
+            Some(Position::At(id)) => {
+                match self.find(queue, id).await? {
+                    Some(at) => start = at,
+                    // Each store finds its own place for an id that is gone: behind what was minted before it.
+                    None => everywhere = Some(Marker::Message(id)),
+                }
+                Some(Marker::Message(id))
+            }
+        };
+        let mut listed = Listed::default();
+        for stop in self.stops().skip(start) {
+            let page = stop.page(queue, selection.clone()).await?;
+            selection.limit = selection.limit.saturating_sub(page.messages.len());
+            selection.after = everywhere;
+            listed.messages.extend(page.messages);
+            if let Some(marker) = page.marker {
+                listed.next = Some(Position::In(stop.tag, marker));
+            }
+            if selection.limit == 0 {
+                break;
+            }
+        }
+        Ok(listed)
+    }
+
+    /// The segment that has a message. Where there is one only, it need not be asked.
+    async fn find(&self, queue: &QueueKey, id: MessageId) -> Result<Option<usize>> {
+        if self.rest.is_empty() {
+            return Ok(Some(0));
+        }
+        for (at, stop) in self.stops().enumerate() {
+            if !stop.store.get(&stop.key(queue), &[id]).await?.is_empty() {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes messages. A refusal by one segment comes after what an older one has deleted.
+    pub(crate) async fn delete(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        guard: Guard,
+    ) -> Result<usize> {
+        let mut deleted = 0;
+        for stop in &self.rest_before_last() {
+            let store = &stop.store;
+            deleted += store.delete(&stop.key(queue), ids, guard.clone()).await?;
+        }
+        let last = self.last();
+        Ok(deleted + last.store.delete(&last.key(queue), ids, guard).await?)
+    }
+
+    fn rest_before_last(&self) -> Vec<&Stop> {
+        let mut stops: Vec<&Stop> = self.stops().collect();
+        stops.pop();
+        stops
+    }
+
+    /// Takes messages off the head. What an older segment gave is answered even if a newer one cannot answer: it is
+    /// gone from there.
+    pub(crate) async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        let first = &self.first;
+        let mut popped = first.store.pop(&first.key(queue), limit).await?;
+        for stop in &self.rest {
+            if popped.len() >= limit {
+                break;
+            }
+            let more = stop.store.pop(&stop.key(queue), limit - popped.len());
+            match more.await {
+                Ok(more) => popped.extend(more),
+                Err(error) if popped.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%error, %queue, "a part of a queue could not be popped from");
+                    break;
+                }
+            }
+        }
+        Ok(popped)
+    }
+
+    pub(crate) async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        for stop in self.rest_before_last() {
+            match stop.store.find_claim(&stop.key(queue), claim).await {
+                Err(error) if error.kind() == ErrorKind::NotFound(Resource::Claim) => {}
+                answer => return answer,
+            }
+        }
+        let last = self.last();
+        last.store.find_claim(&last.key(queue), claim).await
+    }
+
+    pub(crate) async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        for stop in self.rest_before_last() {
+            match stop.store.renew_claim(&stop.key(queue), lease).await {
+                Err(error) if error.kind() == ErrorKind::NotFound(Resource::Claim) => {}
+                answer => return answer,
+            }
+        }
+        let last = self.last();
+        last.store.renew_claim(&last.key(queue), lease).await
+    }
+
+    pub(crate) async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        for stop in self.stops() {
+            stop.store.release_claim(&stop.key(queue), claim).await?;
+        }
+        Ok(())
+    }
+
+    /// Counts the messages of all segments.
+    pub(crate) async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        let mut stats = self.first.store.stats(&self.first.key(queue)).await?;
+        for stop in &self.rest {
+            let more = stop.store.stats(&stop.key(queue)).await?;
+            stats.free += more.free;
+            stats.claimed += more.claimed;
+            let edge = |one: Option<Edge>, other: Option<Edge>, oldest: bool| match (one, other) {
+                (Some(one), Some(other)) if (one.age >= other.age) == oldest => Some(one),
+                (one, other) => other.or(one),
+            };
+            stats.oldest = edge(stats.oldest, more.oldest, true);
+            stats.newest = edge(stats.newest, more.newest, false);
+        }
+        Ok(stats)
+    }
+
+    pub(crate) async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        for stop in self.stops() {
+            stop.store.purge(&stop.key(queue)).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the queue in every store.
+    pub(crate) async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        for stop in self.stops() {
+            stop.store.remove(&stop.key(queue)).await?;
+        }
+        Ok(())
+    }
+
+    /// The segments that have no message and that nothing is posted to.
+    pub(crate) async fn left(&self, queue: &QueueKey) -> Result<Vec<Segment>> {
+        let mut left = Vec::new();
+        for stop in self.rest_before_last() {
+            let stats = stop.store.stats(&stop.key(queue)).await?;
+            if stats.free + stats.claimed == 0 {
+                left.push(stop.segment.clone());
+            }
+        }
+        Ok(left)
+    }
+}
