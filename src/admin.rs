@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
+use crate::catalogue::DEFAULT;
 use crate::http::{App, openapi};
 
 /// How long a store may take to show that it is there.
@@ -54,7 +55,7 @@ async fn check(app: &App) -> bool {
         tokio::time::timeout(PATIENCE, app.messaging.ping()).await,
         Ok(Ok(()))
     );
-    app.metrics.backend_up(up);
+    app.metrics.backends_up(&[(DEFAULT.to_owned(), up)]);
     up
 }
 

@@ -48,6 +48,7 @@ pub struct Written {
     server: Server,
     store: Place,
     management: Place,
+    pooling: Pooling,
     log: Log,
     access: Access,
     messages: Messages,
@@ -69,6 +70,12 @@ struct Server {
 #[serde(deny_unknown_fields)]
 struct Place {
     uri: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pooling {
+    default_store: bool,
 }
 
 /// What is logged, and how.
@@ -145,6 +152,8 @@ pub struct Config {
     pub store: String,
     /// The management store, where it is another place.
     pub management: Option<String>,
+    /// Whether queues without a flavor go to the default pool when no other takes them.
+    pub default_store_takes_queues: bool,
     /// What is logged.
     pub log: Log,
     /// Who may do what.
@@ -247,6 +256,7 @@ impl Written {
             management: Some(self.management.uri)
                 .filter(|uri| !uri.is_empty() && *uri != self.store.uri),
             store: self.store.uri,
+            default_store_takes_queues: self.pooling.default_store,
             log: self.log,
             policy: Arc::new(policy),
             client_ids: match access.client_id {

@@ -200,7 +200,12 @@ const OPTION: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'&').add(
 /// A URI with a pool's options in its query, which take the place of its own of the same name.
 fn with_options(uri: &str, options: &Metadata) -> Result<String> {
     let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let name = |option: &str| option.split_once('=').map_or(option, |(name, _)| name).to_owned();
+    let name = |option: &str| {
+        option
+            .split_once('=')
+            .map_or(option, |(name, _)| name)
+            .to_owned()
+    };
     let mut merged: Vec<String> = query
         .split('&')
         .filter(|option| !option.is_empty() && !options.contains_key(&name(option)))
@@ -246,7 +251,11 @@ fn identity(uri: &str) -> Result<String> {
         _ => place.to_ascii_lowercase(),
     };
     // Encrypted or not, it is the same server.
-    Ok(format!("{}:{place}?{}", scheme.trim_end_matches('s'), naming.join("&")))
+    Ok(format!(
+        "{}:{place}?{}",
+        scheme.trim_end_matches('s'),
+        naming.join("&")
+    ))
 }
 
 #[cfg(test)]
@@ -295,7 +304,11 @@ mod tests {
         ] {
             assert!(same("redis://h:1?prefix=x", other), "{other}");
         }
-        for other in ["redis://h:2?prefix=x", "redis://h:1", "redis://h:1?prefix=y"] {
+        for other in [
+            "redis://h:2?prefix=x",
+            "redis://h:1",
+            "redis://h:1?prefix=y",
+        ] {
             assert!(!same("redis://h:1?prefix=x", other), "{other}");
         }
     }

@@ -5,8 +5,8 @@
 //!           drivers     from a URI's scheme to the driver that opens it
 //!           serve       puts the house together and runs it
 //!
-//! a request:  server -> http -> messaging -> a store (backends/…)
-//!             sockets   translates  decides    keeps
+//! a request:  server -> http -> messaging -> catalogue -> a store (backends/…)
+//!             sockets   translates  decides    finds      keeps
 //!
 //! import      takes over what another service left (read by backends/estates), with the help of messaging
 //! admin       metrics, liveness, readiness    telemetry   what is counted and logged
@@ -15,6 +15,7 @@
 //! Who may import whom is checked by `tests/direction.rs`.
 
 mod admin;
+pub mod catalogue;
 pub mod config;
 pub mod drivers;
 pub mod http;
@@ -27,12 +28,13 @@ pub mod telemetry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use isimud_contract::{Clock, Error, Instrumented, Observer, Result};
+use isimud_contract::{Clock, Error, Result};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::drivers::Backend;
+use crate::drivers::{Backend, Context, ForPools};
 use crate::http::{Api, App};
 use crate::messaging::{Flow, Messaging, Parts};
 use crate::server::{Patience, listen};
@@ -56,23 +58,28 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
 
 /// Opens the stores and puts the rules on top of them.
 fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, Arc<Metrics>)> {
-    let messages = drivers::open(&config.store, Arc::clone(&clock))?;
-    let management = match &config.management {
-        None => messages.management.clone(),
-        Some(uri) => drivers::open(uri, clock)?.management,
-    };
-    let management = management.ok_or_else(|| {
+    let (store, management) = stores(config, &clock)?;
+    let keeper = management.as_ref().unwrap_or(&store);
+    let ledgers = keeper.ledgers.clone();
+    let management = keeper.management.clone().ok_or_else(|| {
         let uri = drivers::shown(config.management.as_ref().unwrap_or(&config.store));
         Error::invalid(format!(
             "queues cannot be kept in '{uri}'; name a management store"
         ))
     })?;
     let metrics = Arc::new(Metrics::default());
-    let Backend { name, messages, .. } = messages;
-    let observer: Arc<dyn Observer> = Arc::clone(&metrics) as _;
+    let counting = Arc::clone(&metrics);
+    let catalogue = Catalogue::new(catalogue::Parts {
+        management: Arc::clone(&management),
+        default: (config.store.clone(), store.name, store.messages),
+        default_takes_queues: config.default_store_takes_queues,
+        drivers: Arc::new(ForPools { clock, ledgers }),
+        counted: Arc::new(move |pool| Arc::new(counting.pool(pool))),
+        draw: Arc::new(|below| fastrand::u64(..below)),
+    });
     let flow: Arc<dyn Flow> = Arc::clone(&metrics) as _;
     let messaging = Messaging::new(Parts {
-        store: Arc::new(Instrumented::new(name, messages, observer)),
+        catalogue,
         management,
         limits: config.limits.clone(),
         checksums: config.checksums,
@@ -80,6 +87,18 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, 
         flow,
     })?;
     Ok((messaging, metrics))
+}
+
+/// The store of the configuration, and the management store where that is another one. It is opened first: a broker that
+/// can only lease has its ledger there.
+fn stores(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Backend, Option<Backend>)> {
+    let context = Context::new(Arc::clone(clock), None);
+    let Some(uri) = &config.management else {
+        return Ok((drivers::open(&config.store, &context)?, None));
+    };
+    let management = drivers::open(uri, &context)?;
+    let context = Context::new(Arc::clone(clock), management.ledgers.clone());
+    Ok((drivers::open(&config.store, &context)?, Some(management)))
 }
 
 /// Serves the API, and the admin page where there is a listener for it, until `stop` says so; then finishes what runs,

@@ -13,14 +13,16 @@ mod known;
 pub mod limits;
 mod messages;
 mod patch;
+mod places;
 mod queues;
 mod seal;
 mod settings;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use isimud_contract::{ManagementStore, MessageStore, Result};
+use isimud_contract::{Change, ManagementStore, Result};
+use tokio::runtime::Handle;
 
 pub use adopt::{Adopted, metadata_fault};
 pub use claims::Terms;
@@ -29,6 +31,10 @@ pub use messages::{Deletion, Draft, Listing, PostRules};
 use self::known::Known;
 use self::limits::Limits;
 use self::seal::Sealer;
+use crate::catalogue::Catalogue;
+
+/// Attempts of an update that finds a queue changed by somebody else.
+const ATTEMPTS: usize = 10;
 
 /// The pass phrase that the configuration comes with, as the reference's does.
 const PUBLIC_KEY: &str = "AES256";
@@ -52,7 +58,7 @@ pub fn check_keys(texts: &[String]) -> Result<()> {
 #[derive(Debug)]
 pub struct Parts {
     /// Where messages are.
-    pub store: Arc<dyn MessageStore>,
+    pub catalogue: Catalogue,
     /// Where queues are.
     pub management: Arc<dyn ManagementStore>,
     /// What clients may ask for.
@@ -67,7 +73,7 @@ pub struct Parts {
 
 /// The service, apart from its transport.
 pub struct Messaging {
-    store: Arc<dyn MessageStore>,
+    catalogue: Arc<Catalogue>,
     management: Arc<dyn ManagementStore>,
     limits: Limits,
     checksums: bool,
@@ -81,7 +87,7 @@ pub struct Messaging {
 impl fmt::Debug for Messaging {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Messaging")
-            .field("store", &self.store)
+            .field("catalogue", &self.catalogue)
             .finish_non_exhaustive()
     }
 }
@@ -89,13 +95,14 @@ impl fmt::Debug for Messaging {
 impl Messaging {
     /// Puts the service together. `Invalid` when there is no encryption key.
     pub fn new(parts: Parts) -> Result<Self> {
-        let known = Arc::new(Known::default());
-        let told = Arc::clone(&known);
+        let (catalogue, known) = (Arc::new(parts.catalogue), Arc::new(Known::default()));
+        // The management store outlives neither: it must not hold on to what holds on to it.
+        let told = (Arc::downgrade(&catalogue), Arc::clone(&known));
         parts
             .management
-            .watch(Arc::new(move |change| told.forget(change)))?;
+            .watch(Arc::new(move |change| forget(&told.0, &told.1, change)))?;
         Ok(Self {
-            store: parts.store,
+            catalogue,
             management: parts.management,
             limits: parts.limits,
             checksums: parts.checksums,
@@ -116,11 +123,31 @@ impl Messaging {
 
     /// Proves that the stores answer.
     pub async fn ping(&self) -> Result<()> {
-        self.store.ping().await
+        self.catalogue.ping().await
     }
 
     /// Finishes what was begun and lets the stores go.
     pub async fn close(&self) -> Result<()> {
-        self.store.close().await
+        self.catalogue.close().await
+    }
+}
+
+/// Forgets what has changed. The stores of pools that are gone are let go without waiting for somebody to ask for them.
+fn forget(catalogue: &Weak<Catalogue>, known: &Known, change: Change<'_>) {
+    let Some(catalogue) = catalogue.upgrade() else {
+        return;
+    };
+    if matches!(change, Change::Queue(_)) {
+        return known.forget(change);
+    }
+    // In this order: a route that is resolved from now on must not lead to what has been before.
+    catalogue.forget();
+    known.forget(change);
+    if let Ok(runtime) = Handle::try_current() {
+        runtime.spawn(async move {
+            if let Err(error) = catalogue.refresh().await {
+                tracing::debug!(%error, "the pools cannot be read now");
+            }
+        });
     }
 }

@@ -1,8 +1,8 @@
 //! What operators see: metrics and logs.
 
 use std::io::IsTerminal;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
@@ -37,13 +37,20 @@ struct RouteLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PoolLabel {
+    pool: Arc<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabels {
+    pool: Arc<String>,
     operation: &'static str,
     outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OperationLabel {
+    pool: Arc<String>,
     operation: &'static str,
 }
 
@@ -58,7 +65,7 @@ pub struct Metrics {
     posted: Counter,
     claimed: Counter,
     deleted: Counter,
-    up: Gauge<i64, AtomicI64>,
+    up: Family<PoolLabel, Gauge<i64, AtomicI64>>,
 }
 
 fn histogram() -> Histogram {
@@ -86,12 +93,12 @@ impl Default for Metrics {
         let operations = Family::default();
         registry.register(
             "store_operations",
-            "Calls of the message store by outcome",
+            "Calls of a message store by outcome",
             operations.clone(),
         );
         let operation_latency: Family<OperationLabel, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(histogram);
-        let help = "Time that a call of the message store took";
+        let help = "Time that a call of a message store took";
         registry.register_with_unit(
             "store_operation_duration",
             help,
@@ -111,10 +118,10 @@ impl Default for Metrics {
             "Messages deleted or popped",
             deleted.clone(),
         );
-        let up = Gauge::default();
+        let up = Family::default();
         registry.register(
             "backend_up",
-            "Whether the message store answered when it was last asked",
+            "Whether a message store answered when it was last asked",
             up.clone(),
         );
         Self {
@@ -144,9 +151,23 @@ impl Metrics {
         }
     }
 
-    /// Notes whether the backend answers.
-    pub(crate) fn backend_up(&self, up: bool) {
-        self.up.set(i64::from(up));
+    /// Notes which stores answer; the others are no more.
+    pub(crate) fn backends_up(&self, stores: &[(String, bool)]) {
+        self.up.clear();
+        for (name, up) in stores {
+            let pool = Arc::new(name.clone());
+            let gauge = self.up.get_or_create(&PoolLabel { pool });
+            gauge.set(i64::from(*up));
+        }
+    }
+
+    /// Counts the calls of one store.
+    pub(crate) fn pool(&self, name: &str) -> PoolMetrics {
+        PoolMetrics {
+            pool: Arc::new(name.to_owned()),
+            operations: self.operations.clone(),
+            latency: self.operation_latency.clone(),
+        }
     }
 
     /// The page that Prometheus reads.
@@ -207,7 +228,19 @@ fn method_name(method: &Method) -> &'static str {
     }
 }
 
-impl Observer for Metrics {
+/// What is counted of one store.
+#[derive(Debug)]
+pub struct PoolMetrics {
+    pool: Arc<String>,
+    operations: Family<OperationLabels, Counter>,
+    latency: Family<OperationLabel, Histogram, fn() -> Histogram>,
+}
+
+impl Observer for PoolMetrics {
+    fn admit(&self, _: &'static str) -> Result<(), Error> {
+        Ok(())
+    }
+
     fn observe(&self, operation: &'static str, took: Duration, error: Option<&Error>) {
         let outcome = match error.map(Error::kind) {
             None => "ok",
@@ -216,10 +249,17 @@ impl Observer for Metrics {
             Some(_) => "refused",
         };
         self.operations
-            .get_or_create(&OperationLabels { operation, outcome })
+            .get_or_create(&OperationLabels {
+                pool: Arc::clone(&self.pool),
+                operation,
+                outcome,
+            })
             .inc();
-        self.operation_latency
-            .get_or_create(&OperationLabel { operation })
+        self.latency
+            .get_or_create(&OperationLabel {
+                pool: Arc::clone(&self.pool),
+                operation,
+            })
             .observe(took.as_secs_f64());
     }
 }

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use isimud_contract::{
     Capabilities, Error, ErrorKind, Instrumented, MessageStore, Metadata, Observer, Pool, PoolName,
@@ -23,7 +23,10 @@ use super::{Drivers, Roster};
 /// How long a new store waits for the old one of its pool to be closed, and how long it may take to open.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Hears of the calls of one store: for metrics.
+/// How long a store that could not be opened is left alone.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Who hears of the calls of the store of that name: for metrics.
 pub type Counted = Arc<dyn Fn(&str) -> Arc<dyn Observer> + Send + Sync>;
 
 /// An open store. Cloning shares it.
@@ -34,8 +37,19 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Puts a store under observation, and in the care of whoever holds it: dropped by the last of them, it is closed.
-    pub(super) fn new(
+    /// The store of the configuration. It is there until the program ends.
+    pub(super) fn default(
+        driver: &'static str,
+        store: Arc<dyn MessageStore>,
+        counted: Arc<dyn Observer>,
+    ) -> Self {
+        let opened = Self::new(driver, store, counted, None);
+        opened.leave_open();
+        opened
+    }
+
+    /// A store that is closed when the last who holds it lets go.
+    fn new(
         driver: &'static str,
         store: Arc<dyn MessageStore>,
         counted: Arc<dyn Observer>,
@@ -56,11 +70,16 @@ impl Opened {
     }
 
     /// Closes it, whoever uses it.
-    async fn close(&self) -> Result<()> {
+    pub(super) async fn close(&self) -> Result<()> {
+        self.leave_open();
+        self.store.close().await
+    }
+
+    /// Has nothing done to the store when the last lets go.
+    fn leave_open(&self) {
         if let Some(keeper) = self.keeper.upgrade() {
             keeper.is_closed.store(true, Ordering::Release);
         }
-        self.store.close().await
     }
 
     /// Whether calls are refused because the store did not answer.
@@ -79,6 +98,7 @@ struct Keeper {
     store: Arc<dyn MessageStore>,
     circuit: Circuit,
     counted: Arc<dyn Observer>,
+    /// It is closed, or nobody's to close.
     is_closed: AtomicBool,
     /// Given back when the store is closed.
     turn: Mutex<Option<OwnedSemaphorePermit>>,
@@ -138,6 +158,22 @@ struct Slot {
     /// One store of the pool at a time.
     turn: Arc<Semaphore>,
     open: tokio::sync::Mutex<Option<Placed>>,
+    /// When it could not be opened.
+    failed: Mutex<Option<Instant>>,
+}
+
+impl Slot {
+    fn failed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_failure(&self) {
+        *self.failed() = Some(Instant::now());
+    }
+
+    fn has_just_failed(&self) -> bool {
+        self.failed().is_some_and(|failed| failed.elapsed() < PAUSE)
+    }
 }
 
 /// A store, and what it was opened with.
@@ -172,6 +208,7 @@ impl Stores {
             Arc::new(Slot {
                 turn: Arc::new(Semaphore::new(1)),
                 open: tokio::sync::Mutex::default(),
+                failed: Mutex::default(),
             })
         });
         Arc::clone(slot)
@@ -185,9 +222,16 @@ impl Stores {
             return Ok(placed.opened.clone());
         }
         *open = None;
+        if slot.has_just_failed() {
+            return Err(late("the pool's store could not be opened a moment ago"));
+        }
         let turn = tokio::time::timeout(PATIENCE, Arc::clone(&slot.turn).acquire_owned()).await;
         let turn = turn.map_err(|_| late("the pool's old store is still in use"))?;
-        let opened = self.open(pool, turn.ok()).await?;
+        let opened = self.open(pool, turn.ok()).await;
+        let opened = opened.map_err(|error| {
+            slot.note_failure();
+            late("the pool's store cannot be opened").caused_by(error)
+        })?;
         *open = Some(Placed {
             uri: pool.uri.clone(),
             options: pool.options.clone(),

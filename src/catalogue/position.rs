@@ -104,7 +104,15 @@ mod tests {
 
     #[test]
     fn other_texts_are_no_positions() {
-        for text in ["x", "1.", "1.12", "1.+2345678", ".9f3ac201", "1.9f3ac201.2", "x.9f3ac201"] {
+        for text in [
+            "x",
+            "1.",
+            "1.12",
+            "1.+2345678",
+            ".9f3ac201",
+            "1.9f3ac201.2",
+            "x.9f3ac201",
+        ] {
             assert_eq!(Position::parse(text), None, "{text}");
         }
     }

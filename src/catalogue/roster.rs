@@ -9,9 +9,14 @@ use super::Draw;
 pub(crate) struct Roster(Vec<PoolRecord>);
 
 impl Roster {
-    /// From pools sorted by name.
-    pub(crate) fn new(pools: Vec<PoolRecord>) -> Self {
+    /// From pools in any order.
+    pub(crate) fn new(mut pools: Vec<PoolRecord>) -> Self {
+        pools.sort_by(|one, other| one.pool.name.cmp(&other.pool.name));
         Self(pools)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(crate) fn find(&self, name: &PoolName) -> Option<&Pool> {

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use isimud_contract::{
-    Claim, ClaimId, Edge, ErrorKind, Guard, Home, Lease, Marker, Message, MessageId, MessageStore,
-    Page, Place, QueueKey, Resource, Result, Segment, Selection, Stats,
+    Claim, ClaimId, Edge, ErrorKind, ForeignClaim, Guard, Home, Lease, Marker, Message, MessageId,
+    MessageStore, Page, QueueKey, Resource, Result, Segment, Selection, Stats,
 };
 
 use super::position::{Position, Tag};
@@ -29,7 +29,7 @@ pub(crate) struct Route {
 }
 
 /// A segment and its store.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Stop {
     pub(crate) segment: Segment,
     tag: Tag,
@@ -78,8 +78,16 @@ pub struct Listed {
 }
 
 impl Route {
-    /// Along the segments of a place, whose stores are given in their order. `None` when there are none.
-    pub(super) fn new(stops: impl IntoIterator<Item = Stop>) -> Option<Self> {
+    /// To one segment.
+    pub(super) fn to(stop: Stop) -> Self {
+        Self {
+            first: stop,
+            rest: Vec::new(),
+        }
+    }
+
+    /// Along the segments of a place, oldest first. `None` when there are none.
+    pub(super) fn along(stops: impl IntoIterator<Item = Stop>) -> Option<Self> {
         let mut stops = stops.into_iter();
         Some(Self {
             first: stops.next()?,
@@ -96,21 +104,11 @@ impl Route {
         self.rest.last().unwrap_or(&self.first)
     }
 
-    /// The home of what is posted now.
-    pub(crate) fn home(&self) -> &Home {
-        &self.last().segment.home
-    }
-
     /// Where dead letters from a store go: the newest of this queue's segments in that store.
     pub(crate) fn key_in(&self, home: &Home, queue: &QueueKey) -> Option<QueueKey> {
         let mut stops = self.stops().rev();
         let stop = stops.find(|stop| stop.segment.home == *home)?;
         Some(stop.segment.key(queue))
-    }
-
-    pub(crate) fn place(&self) -> Place {
-        let segments = self.stops().map(|stop| stop.segment.clone());
-        Place::of(segments).unwrap_or_default()
     }
 
     pub(crate) async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
@@ -147,13 +145,15 @@ impl Route {
         let mut everywhere = None;
         selection.after = match position {
             None => None,
-            Some(Position::In(tag, marker)) => match self.stops().position(|stop| stop.tag == tag) {
-                Some(at) => {
-                    start = at;
-                    Some(marker)
+            Some(Position::In(tag, marker)) => {
+                match self.stops().position(|stop| stop.tag == tag) {
+                    Some(at) => {
+                        start = at;
+                        Some(marker)
+                    }
+                    None => None,
                 }
-                None => None,
-            },
+            }
             Some(Position::At(id)) => {
                 match self.find(queue, id).await? {
                     Some(at) => start = at,
@@ -200,7 +200,7 @@ impl Route {
         guard: Guard,
     ) -> Result<usize> {
         let mut deleted = 0;
-        for stop in &self.rest_before_last() {
+        for stop in self.older() {
             let store = &stop.store;
             deleted += store.delete(&stop.key(queue), ids, guard.clone()).await?;
         }
@@ -208,10 +208,9 @@ impl Route {
         Ok(deleted + last.store.delete(&last.key(queue), ids, guard).await?)
     }
 
-    fn rest_before_last(&self) -> Vec<&Stop> {
-        let mut stops: Vec<&Stop> = self.stops().collect();
-        stops.pop();
-        stops
+    /// The segments that nothing is posted to any more.
+    fn older(&self) -> impl Iterator<Item = &Stop> {
+        self.stops().take(self.rest.len())
     }
 
     /// Takes messages off the head. What an older segment gave is answered even if a newer one cannot answer: it is
@@ -223,8 +222,8 @@ impl Route {
             if popped.len() >= limit {
                 break;
             }
-            let more = stop.store.pop(&stop.key(queue), limit - popped.len());
-            match more.await {
+            let left = limit - popped.len();
+            match stop.store.pop(&stop.key(queue), left).await {
                 Ok(more) => popped.extend(more),
                 Err(error) if popped.is_empty() => return Err(error),
                 Err(error) => {
@@ -237,7 +236,7 @@ impl Route {
     }
 
     pub(crate) async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
-        for stop in self.rest_before_last() {
+        for stop in self.older() {
             match stop.store.find_claim(&stop.key(queue), claim).await {
                 Err(error) if error.kind() == ErrorKind::NotFound(Resource::Claim) => {}
                 answer => return answer,
@@ -248,7 +247,7 @@ impl Route {
     }
 
     pub(crate) async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
-        for stop in self.rest_before_last() {
+        for stop in self.older() {
             match stop.store.renew_claim(&stop.key(queue), lease).await {
                 Err(error) if error.kind() == ErrorKind::NotFound(Resource::Claim) => {}
                 answer => return answer,
@@ -263,6 +262,17 @@ impl Route {
             stop.store.release_claim(&stop.key(queue), claim).await?;
         }
         Ok(())
+    }
+
+    /// Puts messages under a claim that was made elsewhere: those that were just posted.
+    pub(crate) async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        let stop = self.last();
+        stop.store.hold(&stop.key(queue), claim, ids).await
     }
 
     /// Counts the messages of all segments.
@@ -297,10 +307,16 @@ impl Route {
         Ok(())
     }
 
+    /// The same way along some of its segments. `None` when it has none of them.
+    pub(crate) fn only(&self, segments: &[Segment]) -> Option<Self> {
+        let stops = self.stops().filter(|stop| segments.contains(&stop.segment));
+        Self::along(stops.cloned())
+    }
+
     /// The segments that have no message and that nothing is posted to.
     pub(crate) async fn left(&self, queue: &QueueKey) -> Result<Vec<Segment>> {
         let mut left = Vec::new();
-        for stop in self.rest_before_last() {
+        for stop in self.older() {
             let stats = stop.store.stats(&stop.key(queue)).await?;
             if stats.free + stats.claimed == 0 {
                 left.push(stop.segment.clone());

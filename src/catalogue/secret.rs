@@ -114,12 +114,16 @@ fn split(uri: &str) -> (&str, Vec<&str>) {
 }
 
 fn is_masked_option(option: &str) -> bool {
-    let value = option.split_once('=').map(|(key, value)| (is_secret(key), value));
+    let value = option
+        .split_once('=')
+        .map(|(key, value)| (is_secret(key), value));
     value == Some((true, MASK))
 }
 
 fn unknown() -> Error {
-    Error::invalid("`***` stands for a password that is not known for this address; give the password itself.")
+    Error::invalid(
+        "`***` stands for a password that is not known for this address; give the password itself.",
+    )
 }
 
 #[cfg(test)]
@@ -186,7 +190,10 @@ mod tests {
             options(json!({"sentinel_password": "pw"})),
         );
         let kept = restored_options(masked.clone(), Some(&known), false).expect("kept");
-        assert_eq!(Value::Object(kept), json!({"sentinel_password": "pw", "a": 1}));
+        assert_eq!(
+            Value::Object(kept),
+            json!({"sentinel_password": "pw", "a": 1})
+        );
         assert!(restored_options(masked.clone(), Some(&known), true).is_err());
         assert!(restored_options(masked, None, false).is_err());
         assert_eq!(

@@ -203,7 +203,7 @@ pub(crate) async fn list(
         .list(&target.queue, &target.client, listing)
         .await
         .or_problem(DOING)?;
-    let next = page.marker.map(|marker| {
+    let next = page.next.map(|marker| {
         link.href(
             &format!("/v2/queues/{}/messages", target.queue.name),
             marker,

@@ -1,9 +1,10 @@
 //! Takes over queues, messages and claims that another service made, for imports.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use isimud_contract::{
-    ErrorKind, ForeignClaim, Message, MessageId, Metadata, Place, QueueKey, Result,
+    ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Result,
 };
 
 use super::limits::Limits;
@@ -31,15 +32,16 @@ pub fn metadata_fault(metadata: &Metadata, limits: &Limits) -> Option<String> {
 }
 
 impl Messaging {
-    /// Makes a queue with the metadata that it had elsewhere, unless it exists.
+    /// Makes a queue with the metadata that it had elsewhere, unless it exists: in a pool of its flavor where that takes
+    /// queues, else in the default store.
     pub async fn adopt_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Adopted> {
-        let place = Place::default();
-        if self
-            .management
-            .create_queue(queue, metadata, &place)
-            .await?
-        {
-            self.forget(queue);
+        let made = match self.create(queue, metadata, None).await {
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => {
+                self.create(queue, metadata, Some(&Home::Default)).await?
+            }
+            made => made?,
+        };
+        if made {
             return Ok(Adopted::Made);
         }
         let found = self.management.find_queue(queue).await?;
@@ -58,17 +60,19 @@ impl Messaging {
     /// without one get one.
     pub async fn adopt(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<usize> {
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-        let there: HashSet<MessageId> = match self.store.get(queue, &ids).await {
+        let known = self.known(queue).await?;
+        let usual = || self.catalogue.usual();
+        let route = known
+            .as_ref()
+            .map_or_else(usual, |queue| Arc::clone(&queue.route));
+        let there: HashSet<MessageId> = match route.get(queue, &ids).await {
             Ok(found) => found.iter().map(|message| message.id).collect(),
             // A store that cannot look into its queues knows its ids when it is given them.
             Err(error) if error.kind() == ErrorKind::Unsupported => HashSet::new(),
             Err(error) => return Err(error),
         };
         messages.retain(|message| !there.contains(&message.id));
-        let encrypt = self
-            .settings(queue)
-            .await?
-            .is_some_and(|settings| settings.encrypt);
+        let encrypt = known.is_some_and(|queue| queue.settings.encrypt);
         for message in &mut messages {
             if self.checksums && message.checksum.is_none() {
                 let text = std::str::from_utf8(&message.body).ok();
@@ -81,7 +85,7 @@ impl Messaging {
         }
         let new = messages.len();
         if new > 0 {
-            self.store.post(queue, messages).await?;
+            route.post(queue, messages).await?;
             self.flow.posted(new);
         }
         Ok(new)
@@ -94,6 +98,6 @@ impl Messaging {
         claim: ForeignClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
-        self.store.hold(queue, claim, ids).await
+        self.route(queue).await?.hold(queue, claim, ids).await
     }
 }

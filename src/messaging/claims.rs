@@ -1,9 +1,13 @@
 //! Claims: bounds, defaults and the dead-letter policy.
 
-use isimud_contract::{Claim, ClaimId, DeadLetter, Lease, QueueKey, QueueName, Result};
+use std::sync::Arc;
+
+use isimud_contract::{Claim, ClaimId, DeadLetter, Lease, QueueKey, Result};
 use uuid::Uuid;
 
 use super::Messaging;
+use super::settings::DeadLetterSettings;
+use crate::catalogue::Stop;
 
 /// The terms that a client asks for, in seconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -30,45 +34,58 @@ impl Messaging {
         let grace = self
             .limits
             .claim_grace(terms.grace.unwrap_or(self.limits.default_claim_grace))?;
-        let dead_letter = self.dead_letter(queue).await?;
-        let lease = Lease {
-            id: ClaimId(Uuid::now_v7()),
-            ttl,
-            grace,
-            dead_letter,
-        };
-        let mut claim = self.store.claim(queue, &lease, limit).await?;
-        if let Some(claim) = &mut claim {
-            if let Err(unreadable) = self.open_all(&mut claim.messages) {
-                // Nobody will hear of this claim.
-                self.store.release_claim(queue, claim.id).await?;
-                return Err(unreadable);
+        let id = ClaimId(Uuid::now_v7());
+        let known = self.known(queue).await?;
+        let usual = || self.catalogue.usual();
+        let route = known
+            .as_ref()
+            .map_or_else(usual, |queue| Arc::clone(&queue.route));
+        let policy = known
+            .as_ref()
+            .and_then(|queue| queue.settings.dead_letter.as_ref());
+        for stop in route.stops() {
+            let dead_letter = match policy {
+                Some(policy) => Some(self.dead_letter(queue, policy, stop).await?),
+                None => None,
+            };
+            let lease = Lease {
+                id,
+                ttl,
+                grace,
+                dead_letter,
+            };
+            if let Some(mut claim) = stop.claim(queue, &lease, limit).await? {
+                if let Err(unreadable) = self.open_all(&mut claim.messages) {
+                    // Nobody will hear of this claim.
+                    route.release_claim(queue, claim.id).await?;
+                    return Err(unreadable);
+                }
+                self.flow.claimed(claim.messages.len());
+                return Ok(Some(claim));
             }
-            self.flow.claimed(claim.messages.len());
         }
-        Ok(claim)
+        Ok(None)
     }
 
-    /// The dead-letter policy of a queue. Its target is created here, lazily, so that what is moved can be found.
-    async fn dead_letter(&self, queue: &QueueKey) -> Result<Option<DeadLetter>> {
-        let Some(settings) = self.settings(queue).await? else {
-            return Ok(None);
-        };
-        let Some(policy) = &settings.dead_letter else {
-            return Ok(None);
-        };
-        let target = QueueKey::new(queue.project.clone(), QueueName::clone(&policy.queue));
-        self.settings_or_create(&target).await?;
-        Ok(Some(DeadLetter {
-            queue: target,
+    /// The dead-letter policy of a queue, for one of its stores: what is moved stays in that store. Its target is
+    /// created here, lazily, so that what is moved can be found.
+    async fn dead_letter(
+        &self,
+        queue: &QueueKey,
+        policy: &DeadLetterSettings,
+        stop: &Stop,
+    ) -> Result<DeadLetter> {
+        let target = QueueKey::new(queue.project.clone(), policy.queue.clone());
+        Ok(DeadLetter {
+            queue: self.receiver(&target, &stop.segment.home).await?,
             max_claims: policy.max_claims,
             ttl: policy.ttl,
-        }))
+        })
     }
 
     /// Reads a claim and what it still holds.
     pub async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
-        let mut claim = self.store.find_claim(queue, claim).await?;
+        let mut claim = self.route(queue).await?.find_claim(queue, claim).await?;
         self.open_all(&mut claim.messages)?;
         Ok(claim)
     }
@@ -82,21 +99,17 @@ impl Messaging {
         let grace = self
             .limits
             .claim_grace(terms.grace.unwrap_or(self.limits.default_claim_grace))?;
-        self.store
-            .renew_claim(
-                queue,
-                &Lease {
-                    id: claim,
-                    ttl,
-                    grace,
-                    dead_letter: None,
-                },
-            )
-            .await
+        let lease = Lease {
+            id: claim,
+            ttl,
+            grace,
+            dead_letter: None,
+        };
+        self.route(queue).await?.renew_claim(queue, &lease).await
     }
 
     /// Ends a claim; one that does not exist has ended.
     pub async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
-        self.store.release_claim(queue, claim).await
+        self.route(queue).await?.release_claim(queue, claim).await
     }
 }

@@ -1,4 +1,4 @@
-//! What is remembered of queues: what their metadata mean, and which do not exist.
+//! What is remembered of queues: what their metadata mean, the way to their messages, and which do not exist.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,13 +7,23 @@ use isimud_contract::{Change, QueueKey, Result};
 use quick_cache::sync::Cache;
 
 use super::settings::Settings;
+use crate::catalogue::Route;
 
 /// Queues that are remembered, at the most.
 const REMEMBERED: usize = 100_000;
 
-/// The settings of queues, read once and remembered until the queue changes.
+/// A queue as it is remembered.
+#[derive(Debug)]
+pub(super) struct Queue {
+    /// What its metadata mean.
+    pub(super) settings: Arc<Settings>,
+    /// The way to its messages. It holds stores open, and is not for keeping longer than a call takes.
+    pub(super) route: Arc<Route>,
+}
+
+/// Queues, read once and remembered until they change.
 pub(super) struct Known {
-    queues: Cache<QueueKey, Option<Arc<Settings>>>,
+    queues: Cache<QueueKey, Option<Arc<Queue>>>,
     /// Counts how often everything had to be forgotten.
     epoch: AtomicU64,
 }
@@ -32,27 +42,26 @@ impl Known {
     pub(super) async fn get(
         &self,
         queue: &QueueKey,
-        read: impl AsyncFnOnce() -> Result<Option<Arc<Settings>>>,
-    ) -> Result<Option<Arc<Settings>>> {
+        read: impl AsyncFnOnce() -> Result<Option<Arc<Queue>>>,
+    ) -> Result<Option<Arc<Queue>>> {
         let vacancy = match self.queues.get_value_or_guard_async(queue).await {
             Ok(known) => return Ok(known),
             Err(vacancy) => vacancy,
         };
         let epoch = self.epoch.load(Ordering::Acquire);
-        let settings = read().await?;
+        let found = read().await?;
         if self.epoch.load(Ordering::Acquire) == epoch {
             // Refused when the queue was forgotten meanwhile: then what was read may be old, and is not kept.
-            drop(vacancy.insert(settings.clone()));
+            drop(vacancy.insert(found.clone()));
         }
-        Ok(settings)
+        Ok(found)
     }
 
-    /// Forgets what has changed.
+    /// Forgets what has changed. A pool that changed may be on the way to any queue.
     pub(super) fn forget(&self, change: Change<'_>) {
         match change {
             Change::Queue(queue) => drop(self.queues.remove(queue)),
-            Change::Pools => {}
-            Change::All => {
+            Change::Pools | Change::All => {
                 self.epoch.fetch_add(1, Ordering::AcqRel);
                 self.queues.clear();
             }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    ClaimId, ClientId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey, Result,
-    Selection,
+    ClaimId, ClientId, Error, ErrorKind, Guard, Message, MessageId, QueueKey, Result, Selection,
 };
 use uuid::Uuid;
 
 use super::settings::Settings;
 use super::{Messaging, checksum};
+use crate::catalogue::{Listed, Position};
 
 /// What a post must keep to in one queue, known before its body is read.
 #[derive(Debug, Clone)]
@@ -102,14 +102,15 @@ impl Messaging {
             .collect::<Result<Vec<_>>>()?;
         // Only now, after everything was found right (quirk Q-QUE-10), and even if it existed: the body may have taken
         // its time, and the queue been deleted, or begun to encrypt.
-        if self.settings_or_create(queue).await?.encrypt {
+        let known = self.known_or_create(queue, None).await?;
+        if known.settings.encrypt {
             for message in &mut messages {
                 message.body = self.sealer.seal(message.id, &message.body)?;
                 message.sealed = true;
             }
         }
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-        self.store.post(queue, messages).await?;
+        known.route.post(queue, messages).await?;
         self.flow.posted(ids.len());
         Ok(ids)
     }
@@ -145,23 +146,24 @@ impl Messaging {
         queue: &QueueKey,
         client: &ClientId,
         listing: Listing,
-    ) -> Result<Page> {
+    ) -> Result<Listed> {
         let limit = self.limits.message_page(listing.limit)?;
-        let after = match listing.marker.as_deref().map(Marker::parse) {
-            Some(None) => return Ok(Page::default()),
+        let position = match listing.marker.as_deref().map(Position::parse) {
+            Some(None) => return Ok(Listed::default()),
             Some(marker) => marker,
             None => None,
         };
         let selection = Selection {
-            after,
+            after: None,
             limit,
             not_from: (!listing.echo).then(|| client.clone()),
             include_claimed: listing.include_claimed,
             include_delayed: listing.include_delayed.unwrap_or(false),
         };
-        let mut page = self.store.list(queue, selection).await?;
-        self.open_all(&mut page.messages)?;
-        Ok(page)
+        let route = self.route(queue).await?;
+        let mut listed = route.list(queue, position, selection).await?;
+        self.open_all(&mut listed.messages)?;
+        Ok(listed)
     }
 
     /// Whether a queue delays messages. In one that does not, delayed messages are listed without asking (quirk
@@ -175,7 +177,7 @@ impl Messaging {
 
     /// Reads messages by id, in the order asked, without those that do not exist.
     pub async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
-        let mut messages = self.store.get(queue, ids).await?;
+        let mut messages = self.route(queue).await?.get(queue, ids).await?;
         self.open_all(&mut messages)?;
         Ok(messages)
     }
@@ -193,18 +195,21 @@ impl Messaging {
             Deletion::Several(ids) => (ids, Guard::Any),
             Deletion::SeveralHeld(ids, claims) => (ids, Guard::HeldBy(claims)),
         };
-        let deleted = self.store.delete(queue, &ids, guard).await?;
+        let route = self.route(queue).await?;
+        let deleted = route.delete(queue, &ids, guard).await?;
         self.flow.deleted(deleted);
         Ok(())
     }
 
     /// Takes messages off the head of a queue.
     pub async fn pop(&self, queue: &QueueKey, count: i64) -> Result<Vec<Message>> {
-        let popped = self.store.pop(queue, self.limits.pop_count(count)?).await?;
+        let limit = self.limits.pop_count(count)?;
+        let route = self.route(queue).await?;
+        let popped = route.pop(queue, limit).await?;
         let mut messages = popped.clone();
         if let Err(unreadable) = self.open_all(&mut messages) {
             // They would be gone, and nobody would have read them.
-            self.store.post(queue, popped).await?;
+            route.post(queue, popped).await?;
             return Err(unreadable);
         }
         self.flow.deleted(messages.len());

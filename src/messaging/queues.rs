@@ -1,31 +1,21 @@
 //! Queues: creation, metadata, listing, statistics, purge.
 
-use std::sync::Arc;
-
 use isimud_contract::{
-    Change, Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueRecord,
-    QueueSelection, Resource, Result, Stats,
+    Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueRecord, QueueSelection,
+    Resource, Result, Stats,
 };
 use serde_json::Value;
 
 use super::limits::Limits;
 use super::settings::{self, Settings};
-use super::{Messaging, patch};
-
-/// Attempts of an update that finds the queue changed by somebody else.
-const ATTEMPTS: usize = 10;
+use super::{ATTEMPTS, Messaging, patch, places};
 
 impl Messaging {
     /// Creates a queue. Returns `false`, and changes nothing, when it exists (quirk Q-QUE-11).
     pub async fn create_queue(&self, queue: &QueueKey, metadata: Metadata) -> Result<bool> {
         self.check(queue, &metadata)?;
-        let place = Place::default();
-        let created = self
-            .management
-            .create_queue(queue, &metadata, &place)
-            .await?;
-        self.forget(queue);
-        Ok(created)
+        let created = self.create(queue, &metadata, None).await;
+        created.map_err(places::of_the_request)
     }
 
     /// A queue's metadata with the reserved keys filled in. A queue that does not exist has just those (quirk
@@ -39,7 +29,8 @@ impl Messaging {
     }
 
     /// Changes a queue's metadata by a patch document, as a whole or not at all. Two patches at once both take effect,
-    /// one after the other.
+    /// one after the other. Another flavor moves the queue: what is posted from now on goes to a pool of that flavor, and
+    /// what was there before is delivered first.
     pub async fn patch_queue(&self, queue: &QueueKey, document: Value) -> Result<Metadata> {
         let changes = patch::parse(document)?;
         let reserved = settings::reserved(&self.limits);
@@ -47,16 +38,21 @@ impl Messaging {
         for _ in 0..ATTEMPTS {
             let record = self.management.find_queue(queue).await?;
             let record = record.ok_or_else(|| Error::not_found(Resource::Queue))?;
-            let metadata = patch::apply(record.metadata, changes.clone(), is_reserved)?;
+            let metadata = patch::apply(record.metadata.clone(), changes.clone(), is_reserved)?;
             self.check(queue, &metadata)?;
             check_size(&metadata, &self.limits)?;
+            let both = (&record.metadata, &metadata);
+            let place = self.place_with(queue, &record.place, both).await?;
             if self
                 .management
-                .update_queue(queue, &metadata, &record.place, record.version)
+                .update_queue(queue, &metadata, &place, record.version)
                 .await?
                 .is_some()
             {
                 self.forget(queue);
+                if place != record.place {
+                    self.settle_later(queue);
+                }
                 return Ok(settings::with_reserved(metadata, &self.limits));
             }
         }
@@ -75,11 +71,21 @@ impl Messaging {
         Ok(())
     }
 
-    /// Deletes a queue with its messages and claims. It need not exist.
+    /// Deletes a queue with its messages and claims. It need not exist. While a pool cannot answer the queue stays, so
+    /// that trying again finds what is left of it.
     pub async fn delete_queue(&self, queue: &QueueKey) -> Result<()> {
-        self.management.delete_queue(queue).await?;
+        if let Some(record) = self.management.find_queue(queue).await?
+            && record.place != Place::default()
+        {
+            let route = self.catalogue.resolve_registered(&record.place).await?;
+            route.remove(queue).await?;
+        }
+        let record = self.management.delete_queue(queue).await?;
         self.forget(queue);
-        self.store.remove(queue).await
+        // Even where it was done already: something may have been posted meanwhile.
+        let place = record.map(|record| record.place).unwrap_or_default();
+        let route = self.catalogue.resolve_registered(&place).await?;
+        route.remove(queue).await
     }
 
     /// Lists a project's queues by name, metadata with the reserved keys filled in.
@@ -105,34 +111,12 @@ impl Messaging {
 
     /// Counts a queue's messages.
     pub async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
-        self.store.stats(queue).await
+        self.route(queue).await?.stats(queue).await
     }
 
     /// Deletes every message and claim of a queue; its metadata stay.
     pub async fn purge_messages(&self, queue: &QueueKey) -> Result<()> {
-        self.store.purge(queue).await
-    }
-
-    /// What a queue's metadata mean for its messages; `None` when the queue does not exist.
-    pub(super) async fn settings(&self, queue: &QueueKey) -> Result<Option<Arc<Settings>>> {
-        let read = async || {
-            let found = self.management.find_queue(queue).await?;
-            Ok(found.map(|record| Arc::new(Settings::read(&record.metadata))))
-        };
-        self.known.get(queue, read).await
-    }
-
-    /// The settings of a queue that is created now if it does not exist.
-    pub(super) async fn settings_or_create(&self, queue: &QueueKey) -> Result<Arc<Settings>> {
-        if let Some(settings) = self.settings(queue).await? {
-            return Ok(settings);
-        }
-        self.create_queue(queue, Metadata::new()).await?;
-        Ok(self.settings(queue).await?.unwrap_or_default())
-    }
-
-    pub(super) fn forget(&self, queue: &QueueKey) {
-        self.known.forget(Change::Queue(queue));
+        self.route(queue).await?.purge(queue).await
     }
 }
 

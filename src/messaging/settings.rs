@@ -1,5 +1,6 @@
 //! Reserved metadata: the keys of a queue that the service itself reads (spec: queues.md 1).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use isimud_contract::{Error, Metadata, QueueName, Result};
@@ -55,6 +56,16 @@ impl Settings {
             dead_letter,
             encrypt: metadata.get("_enable_encrypt_messages") == Some(&Value::Bool(true)),
         }
+    }
+}
+
+/// The flavor that metadata name. What is no name is one that no flavor has.
+pub(crate) fn flavor(metadata: &Metadata) -> Option<Cow<'_, str>> {
+    match metadata.get("_flavor") {
+        None => None,
+        Some(Value::String(name)) if !name.is_empty() => Some(name.into()),
+        Some(value) if is_falsy(value) => None,
+        Some(value) => Some(value.to_string().into()),
     }
 }
 

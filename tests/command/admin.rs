@@ -130,13 +130,17 @@ fn calls_of_the_store_are_counted_by_outcome() {
     let claim = "/v2/queues/q/claims/c8cbd19a-842e-4794-8e25-3d5e2df00f2b";
     assert_eq!(watched.ask("GET", claim, None).status, 404);
     for (labels, count) in [
-        (r#"operation="post",outcome="ok""#, 1.0),
-        (r#"operation="find_claim",outcome="refused""#, 1.0),
+        (r#"pool="default",operation="post",outcome="ok""#, 1.0),
+        (
+            r#"pool="default",operation="find_claim",outcome="refused""#,
+            1.0,
+        ),
     ] {
         let found = watched.metric(&format!("isimud_store_operations_total{{{labels}}}"));
         assert_eq!(found, Some(count), "{labels}");
     }
-    let latency = r#"isimud_store_operation_duration_seconds_count{operation="post"}"#;
+    let latency =
+        r#"isimud_store_operation_duration_seconds_count{pool="default",operation="post"}"#;
     assert_eq!(watched.metric(latency), Some(1.0));
 }
 
@@ -163,7 +167,8 @@ fn the_page_is_open_metrics() {
     ] {
         assert!(text.contains(family), "{family} is not in\n{text}");
     }
-    assert_eq!(watched.metric("isimud_backend_up"), Some(1.0));
+    let up = r#"isimud_backend_up{pool="default"}"#;
+    assert_eq!(watched.metric(up), Some(1.0));
 }
 
 #[test]

@@ -1,0 +1,364 @@
+//! The catalogue: from a queue to the stores that have its messages.
+//!
+//! ```text
+//! roster   the pools as they are registered, and which of them takes a new queue
+//! open     their stores: opened when needed, shared, closed when nobody uses them    circuit   cut off while dead
+//! route    a queue's way to its messages        position   where a listing goes on
+//! secret   passwords are not shown              check      health, by a real round trip
+//! ```
+//!
+//! A queue's home is chosen once, at its creation, and is written in its record: by flavor and weight among the pools,
+//! or it is the store of the configuration, which needs no registration. Nothing but a change of its flavor, or an
+//! operator, moves a queue.
+//!
+//! Resolve, then call: [`Catalogue::resolve`] gives a [`Route`], which is remembered with the queue's settings, so that
+//! a call costs no more than one to a single store. Whoever remembers routes must forget them after
+//! [`Change::Pools`](isimud_contract::Change): a route holds the stores open that it leads to.
+
+mod circuit;
+mod open;
+mod pending;
+mod position;
+mod roster;
+mod route;
+mod secret;
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use isimud_contract::{
+    Error, ErrorKind, Flavor, FlavorName, Home, ManagementStore, MessageStore, Metadata, Place,
+    Pool, PoolName, ProjectId, Resource, Result, Segment,
+};
+
+pub use self::open::Counted;
+pub(crate) use self::open::Opened;
+pub use self::position::Position;
+pub(crate) use self::roster::Roster;
+pub use self::route::Listed;
+pub(crate) use self::route::{Route, Stop};
+pub use self::secret::shown;
+pub(crate) use self::secret::{is_same_place, restored, restored_options, shown_options};
+
+use self::open::Stores;
+use self::pending::PendingPools as _;
+
+/// The name of the store of the configuration, where stores are named. No pool can have it.
+pub const DEFAULT: &str = "default";
+
+/// Pools that one reading of the management store asks for.
+const AT_ONCE: usize = 200;
+
+/// Segments that a queue may have: one that moves again and again leaves so many places behind it.
+const MOST_SEGMENTS: usize = 8;
+
+/// Draws a number below the one given, each as likely as any other.
+pub type Draw = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
+
+/// Opens the stores of pools.
+pub trait Drivers: fmt::Debug + Send + Sync + 'static {
+    /// Checks a URI and options without opening anything. The sentence of what it refuses is for the client.
+    fn check(&self, uri: &str, options: &Metadata) -> Result<()>;
+
+    /// Opens the store of a pool, and says which driver did.
+    fn open(
+        &self,
+        pool: &str,
+        uri: &str,
+        options: &Metadata,
+    ) -> Result<(&'static str, Arc<dyn MessageStore>)>;
+
+    /// A text that two pools have in common if and only if they would keep their messages in one place.
+    fn identity(&self, uri: &str, options: &Metadata) -> Result<String>;
+}
+
+/// What a [`Catalogue`] is made of.
+pub struct Parts {
+    /// Where pools are registered.
+    pub management: Arc<dyn ManagementStore>,
+    /// The store of the configuration: its URI, its driver's name, and itself.
+    pub default: (String, &'static str, Arc<dyn MessageStore>),
+    /// Whether queues without a flavor go there when no pool without a flavor takes them.
+    pub default_takes_queues: bool,
+    /// What opens pools.
+    pub drivers: Arc<dyn Drivers>,
+    /// Who hears of the calls of a store, by its name.
+    pub counted: Counted,
+    /// Chance.
+    pub draw: Draw,
+}
+
+/// From a queue to the stores that have its messages.
+pub struct Catalogue {
+    management: Arc<dyn ManagementStore>,
+    stores: Stores,
+    default: Opened,
+    default_uri: String,
+    default_takes_queues: bool,
+    /// The way to what is in the default store under the queue's own name.
+    usual: Arc<Route>,
+    draw: Draw,
+    /// Counts the changes of pools that were heard of.
+    changes: AtomicU64,
+    /// The pools as of so many changes.
+    roster: RwLock<Option<(u64, Arc<Roster>)>>,
+    reading: tokio::sync::Mutex<()>,
+}
+
+impl Catalogue {
+    /// Puts the catalogue together; no pool is opened yet.
+    pub fn new(parts: Parts) -> Self {
+        let (uri, driver, store) = parts.default;
+        let default = Opened::default(driver, store, (parts.counted)(DEFAULT));
+        let stop = Stop::new(Segment::default(), Arc::clone(&default.store));
+        Self {
+            usual: Arc::new(Route::to(stop)),
+            stores: Stores::new(parts.drivers, parts.counted),
+            management: parts.management,
+            default,
+            default_uri: uri,
+            default_takes_queues: parts.default_takes_queues,
+            draw: parts.draw,
+            changes: AtomicU64::new(0),
+            roster: RwLock::default(),
+            reading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Forgets the pools, because one has changed. Nothing is read before somebody asks, or
+    /// [`Catalogue::refresh`] does.
+    pub(crate) fn forget(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Lets go of the stores of pools that are gone or have changed.
+    pub(crate) async fn refresh(&self) -> Result<()> {
+        let roster = self.roster().await?;
+        self.stores.keep(&roster).await;
+        Ok(())
+    }
+
+    /// The pools: as remembered, or read now if one has changed since.
+    pub(crate) async fn roster(&self) -> Result<Arc<Roster>> {
+        if let Some(roster) = self.remembered() {
+            return Ok(roster);
+        }
+        let _one_reads = self.reading.lock().await;
+        if let Some(roster) = self.remembered() {
+            return Ok(roster);
+        }
+        let changes = self.changes.load(Ordering::Acquire);
+        let roster = Arc::new(self.read_roster().await?);
+        let mut remembered = self.roster.write().unwrap_or_else(PoisonError::into_inner);
+        *remembered = Some((changes, Arc::clone(&roster)));
+        Ok(roster)
+    }
+
+    fn remembered(&self) -> Option<Arc<Roster>> {
+        let remembered = self.roster.read().unwrap_or_else(PoisonError::into_inner);
+        let (changes, roster) = remembered.as_ref()?;
+        (*changes == self.changes.load(Ordering::Acquire)).then(|| Arc::clone(roster))
+    }
+
+    /// The pools as they are registered now.
+    pub(crate) async fn read_roster(&self) -> Result<Roster> {
+        let mut pools = Vec::new();
+        loop {
+            let after = pools
+                .last()
+                .map(|record: &isimud_contract::PoolRecord| record.pool.name.clone());
+            let after = after.as_ref().map(PoolName::as_str);
+            let page = self.management.list_pools(after, AT_ONCE).await?;
+            let is_last = page.len() < AT_ONCE;
+            pools.extend(page);
+            if is_last {
+                return Ok(Roster::new(pools));
+            }
+        }
+    }
+
+    /// The way to the messages of a queue that does not exist: to where it would be without any pool.
+    pub(crate) fn usual(&self) -> Arc<Route> {
+        Arc::clone(&self.usual)
+    }
+
+    /// The way to the messages of a queue with this place. `Unavailable` when a store of it cannot be opened now.
+    pub(crate) async fn resolve(&self, place: &Place) -> Result<Arc<Route>> {
+        if *place == Place::default() {
+            return Ok(self.usual());
+        }
+        let mut stops = Vec::new();
+        for segment in place.segments() {
+            let opened = self.open(&segment.home).await?;
+            stops.push(Stop::new(segment.clone(), opened.store));
+        }
+        Ok(Route::along(stops).map_or_else(|| self.usual(), Arc::new))
+    }
+
+    /// The same, but without what is in a pool that is not registered: nobody can reach that.
+    pub(crate) async fn resolve_registered(&self, place: &Place) -> Result<Arc<Route>> {
+        let mut segments = Vec::new();
+        for segment in place.segments() {
+            if self.is_there(&segment.home).await? {
+                segments.push(segment.clone());
+            }
+        }
+        match Place::of(segments) {
+            Some(place) => self.resolve(&place).await,
+            None => Ok(self.usual()),
+        }
+    }
+
+    /// The open store of a home.
+    pub(crate) async fn open(&self, home: &Home) -> Result<Opened> {
+        let name = match home {
+            Home::Default => return Ok(self.default.clone()),
+            Home::Pool(name) => name,
+        };
+        let mut roster = self.roster().await?;
+        if roster.find(name).is_none() {
+            // It may be so new that nobody has told of it yet.
+            self.forget();
+            roster = self.roster().await?;
+        }
+        let pool = roster.find(name).ok_or_else(|| {
+            let sentence = "the queue is in a pool that is not registered";
+            Error::new(ErrorKind::Unavailable, sentence).with("pool", name)
+        })?;
+        self.stores
+            .of(pool)
+            .await
+            .map_err(|error| error.with("pool", name))
+    }
+
+    /// Opens a pool's store for whoever asks, whether the pool is registered or not.
+    pub(crate) async fn try_out(&self, pool: &Pool) -> Result<Opened> {
+        self.stores.open(pool, None).await
+    }
+
+    /// What opens pools.
+    pub(crate) fn drivers(&self) -> &dyn Drivers {
+        self.stores.drivers()
+    }
+
+    /// What the store of the configuration has in common with a pool in the same place.
+    pub(crate) fn default_identity(&self) -> Result<String> {
+        self.drivers().identity(&self.default_uri, &Metadata::new())
+    }
+
+    /// The flavor that a project means by a name. `NotFound(Flavor)` when it has none of that name.
+    pub(crate) async fn flavor(&self, project: &ProjectId, name: &str) -> Result<Flavor> {
+        let missing = || {
+            let sentence = format!("Flavor {name} does not exist");
+            Error::new(ErrorKind::NotFound(Resource::Flavor), sentence)
+        };
+        let parsed = FlavorName::parse(name).map_err(|_| missing())?;
+        let found = self.management.find_flavor(&parsed).await?;
+        found
+            .filter(|flavor| flavor.project == *project)
+            .ok_or_else(missing)
+    }
+
+    /// Chooses the home of a new queue. `NotFound(Pool)` when no store takes it.
+    pub(crate) async fn choose(&self, flavor: Option<&Flavor>) -> Result<Home> {
+        let roster = self.roster().await?;
+        let name = flavor.map(|flavor| &flavor.name);
+        if let Some(pool) = roster.draw(name, &self.draw) {
+            return Ok(Home::Pool(pool.name.clone()));
+        }
+        let sentence = match name {
+            None if self.default_takes_queues => return Ok(Home::Default),
+            None => "No pools registered that take queues without a flavor.".to_owned(),
+            Some(name) => format!("Flavor {name} has no pool that takes queues."),
+        };
+        Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence))
+    }
+
+    /// Whether a home that was chosen is there still.
+    pub(crate) async fn is_there(&self, home: &Home) -> Result<bool> {
+        match home {
+            Home::Default => Ok(true),
+            Home::Pool(name) => Ok(self.management.find_pool(name).await?.is_some()),
+        }
+    }
+
+    /// The place of a queue whose flavor is another now: as it is where that fits, else with one segment more, in a
+    /// store of that flavor. `Invalid` while it has moved too often to be found in all its places.
+    pub(crate) async fn moved(&self, place: &Place, flavor: Option<&Flavor>) -> Result<Place> {
+        let fits = self.roster().await?.fits(&place.last().home, flavor);
+        if fits {
+            return Ok(place.clone());
+        }
+        let (home, count) = (self.choose(flavor).await?, place.segments().count());
+        if count >= MOST_SEGMENTS {
+            let sentence = "The queue is still on its way from earlier moves; try again later.";
+            return Err(Error::invalid(sentence));
+        }
+        Ok(with_segment(place, home, count))
+    }
+
+    /// The place of a queue that gets dead letters from a store: with a segment there, which nothing else is posted to.
+    pub(crate) fn receiving(place: &Place, home: &Home) -> Place {
+        with_segment(place, home.clone(), place.segments().count() - 1)
+    }
+
+    /// Proves that the store of the configuration answers.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        self.default.store.ping().await
+    }
+
+    /// Closes every store.
+    pub(crate) async fn close(&self) -> Result<()> {
+        let pools = self.stores.close().await;
+        pools.and(self.default.close().await)
+    }
+}
+
+/// A place with another segment before the one at `at`.
+fn with_segment(place: &Place, home: Home, at: usize) -> Place {
+    let mut segments: Vec<Segment> = place.segments().cloned().collect();
+    let used = |part: &u32| {
+        segments
+            .iter()
+            .any(|segment| segment.home == home && segment.part == *part)
+    };
+    let part = (0..).find(|part| !used(part)).unwrap_or_default();
+    segments.insert(at, Segment { home, part });
+    Place::of(segments).unwrap_or_default()
+}
+
+impl fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalogue")
+            .field("default", &self.default)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(pool: Option<&str>, part: u32) -> Segment {
+        let pool = pool.map(|name| PoolName::parse(name).expect("a name"));
+        Segment {
+            home: pool.map_or(Home::Default, Home::Pool),
+            part,
+        }
+    }
+
+    #[test]
+    fn a_queue_that_comes_back_gets_a_name_of_its_own_there() {
+        let place = Place::of([segment(None, 0), segment(Some("a"), 0)]).expect("segments");
+        let back = with_segment(&place, Home::Default, 2);
+        let segments: Vec<_> = back.segments().cloned().collect();
+        assert_eq!(
+            segments,
+            [segment(None, 0), segment(Some("a"), 0), segment(None, 1)]
+        );
+        let dead = Catalogue::receiving(&Place::default(), &segment(Some("a"), 0).home);
+        let segments: Vec<_> = dead.segments().cloned().collect();
+        assert_eq!(segments, [segment(Some("a"), 0), segment(None, 0)]);
+    }
+}

@@ -1,0 +1,279 @@
+//! Where the messages of a queue are: chosen when it is made, and changed with its flavor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use isimud_contract::{
+    Change, Error, ErrorKind, Flavor, Home, Metadata, Place, QueueKey, Resource, Result, Segment,
+};
+
+use super::known::Queue;
+use super::settings::{self, Settings};
+use super::{ATTEMPTS, Messaging};
+use crate::catalogue::{Catalogue, Route};
+
+/// How long a segment is watched that nothing is posted to any more. Other servers hear of the change within a second,
+/// and what they have begun by then ends before this is over.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Messaging {
+    /// What is known of a queue; `None` when it does not exist.
+    pub(super) async fn known(&self, queue: &QueueKey) -> Result<Option<Arc<Queue>>> {
+        let read = async || {
+            let Some(record) = self.management.find_queue(queue).await? else {
+                return Ok(None);
+            };
+            Ok(Some(Arc::new(Queue {
+                settings: Arc::new(Settings::read(&record.metadata)),
+                route: self.catalogue.resolve(&record.place).await?,
+            })))
+        };
+        self.known.get(queue, read).await
+    }
+
+    /// What is known of a queue that is created now if it does not exist: in `home`, or where the catalogue chooses.
+    pub(super) async fn known_or_create(
+        &self,
+        queue: &QueueKey,
+        home: Option<&Home>,
+    ) -> Result<Arc<Queue>> {
+        for _ in 0..ATTEMPTS {
+            if let Some(known) = self.known(queue).await? {
+                return Ok(known);
+            }
+            self.create(queue, &Metadata::new(), home).await?;
+        }
+        Err(busy("the queue is being deleted again and again"))
+    }
+
+    /// What a queue's metadata mean for its messages; `None` when the queue does not exist.
+    pub(super) async fn settings(&self, queue: &QueueKey) -> Result<Option<Arc<Settings>>> {
+        let known = self.known(queue).await?;
+        Ok(known.map(|queue| Arc::clone(&queue.settings)))
+    }
+
+    /// The way to a queue's messages. One that does not exist has none, wherever they are looked for.
+    pub(super) async fn route(&self, queue: &QueueKey) -> Result<Arc<Route>> {
+        Ok(match self.known(queue).await? {
+            Some(queue) => Arc::clone(&queue.route),
+            None => self.catalogue.usual(),
+        })
+    }
+
+    pub(super) fn forget(&self, queue: &QueueKey) {
+        self.known.forget(Change::Queue(queue));
+    }
+
+    /// Creates a queue in `home`, or where the catalogue chooses, and sees to it that the pool is not removed at the
+    /// same time: whoever removes one looks for queues afterwards, and this looks for the pool.
+    pub(super) async fn create(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+        home: Option<&Home>,
+    ) -> Result<bool> {
+        let chosen = match home {
+            Some(home) => Ok(home.clone()),
+            None => self.choose(queue, metadata).await,
+        };
+        let home = match chosen {
+            Ok(home) => home,
+            // One that exists is left as it is, whatever could be chosen for it now.
+            Err(error) => match self.management.find_queue(queue).await? {
+                Some(_) => return Ok(false),
+                None => return Err(error),
+            },
+        };
+        let place = Place::at(home.clone());
+        let created = self
+            .management
+            .create_queue(queue, metadata, &place)
+            .await?;
+        self.forget(queue);
+        if created && !self.catalogue.is_there(&home).await? {
+            self.catalogue.forget();
+            self.place_again(queue, &home).await?;
+        }
+        Ok(created)
+    }
+
+    async fn choose(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Home> {
+        let flavor = self.flavor(queue, metadata).await?;
+        self.catalogue.choose(flavor.as_ref()).await
+    }
+
+    /// The flavor that metadata name. Where there are no pools, flavors have no meaning.
+    async fn flavor(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Option<Flavor>> {
+        match settings::flavor(metadata) {
+            Some(name) if !self.catalogue.roster().await?.is_empty() => {
+                let flavor = self.catalogue.flavor(&queue.project, &name).await?;
+                Ok(Some(flavor))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Chooses another home for a queue that has just been made in one that is gone.
+    async fn place_again(&self, queue: &QueueKey, gone: &Home) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let record = match self.management.find_queue(queue).await? {
+                Some(record) if record.place.last().home == *gone => record,
+                _ => return Ok(()),
+            };
+            let home = self.choose(queue, &record.metadata).await?;
+            let (place, metadata) = (Place::at(home.clone()), &record.metadata);
+            let update = self
+                .management
+                .update_queue(queue, metadata, &place, record.version);
+            let updated = update.await?.is_some();
+            self.forget(queue);
+            if updated && self.catalogue.is_there(&home).await? {
+                return Ok(());
+            }
+            self.catalogue.forget();
+        }
+        Err(busy("pools are being removed again and again"))
+    }
+
+    /// The place that a queue has with other metadata: another one only if they name another flavor.
+    pub(super) async fn place_with(
+        &self,
+        queue: &QueueKey,
+        place: &Place,
+        (before, after): (&Metadata, &Metadata),
+    ) -> Result<Place> {
+        let roster = self.catalogue.roster().await?;
+        if settings::flavor(before) == settings::flavor(after) || roster.is_empty() {
+            return Ok(place.clone());
+        }
+        let flavor = self.flavor(queue, after).await?;
+        self.catalogue.moved(place, flavor.as_ref()).await
+    }
+
+    /// The queue that gets dead letters in a store, by its name there. It is created there if it does not exist; one
+    /// that is elsewhere gets a segment there, from which its messages are read before its others.
+    pub(super) async fn receiver(&self, target: &QueueKey, home: &Home) -> Result<QueueKey> {
+        for _ in 0..ATTEMPTS {
+            let known = self.known_or_create(target, Some(home)).await?;
+            if let Some(key) = known.route.key_in(home, target) {
+                return Ok(key);
+            }
+            let Some(record) = self.management.find_queue(target).await? else {
+                self.forget(target);
+                continue;
+            };
+            let is_there = |segment: &Segment| segment.home == *home;
+            if !record.place.segments().any(is_there) {
+                let place = Catalogue::receiving(&record.place, home);
+                let metadata = &record.metadata;
+                let update = self
+                    .management
+                    .update_queue(target, metadata, &place, record.version);
+                update.await?;
+            }
+            self.forget(target);
+        }
+        Err(busy("the dead-letter queue is being changed by others"))
+    }
+
+    /// Has the segments of a queue that stay empty leave its place, in a while.
+    pub(super) fn settle_later(&self, queue: &QueueKey) {
+        let settling = Settling {
+            queue: queue.clone(),
+            management: Arc::clone(&self.management),
+            catalogue: Arc::clone(&self.catalogue),
+            known: Arc::clone(&self.known),
+        };
+        tokio::spawn(async move {
+            if let Err(error) = settling.run().await {
+                let queue = &settling.queue;
+                tracing::warn!(%error, %queue, "an empty part of a queue stays where it was");
+            }
+        });
+    }
+}
+
+/// The end of a queue's move, as far as it can be seen from here: old segments that are empty leave.
+struct Settling {
+    queue: QueueKey,
+    management: Arc<dyn isimud_contract::ManagementStore>,
+    catalogue: Arc<Catalogue>,
+    known: Arc<super::known::Known>,
+}
+
+impl Settling {
+    async fn run(&self) -> Result<()> {
+        tokio::time::sleep(GRACE).await;
+        let Some(left) = self.leave().await? else {
+            return Ok(());
+        };
+        // A server that had not heard may have posted to them still.
+        tokio::time::sleep(GRACE).await;
+        let stats = left.stats(&self.queue).await?;
+        if stats.free + stats.claimed == 0 {
+            return Ok(());
+        }
+        let again: Vec<Segment> = left.stops().map(|stop| stop.segment.clone()).collect();
+        self.change(|place| {
+            let missing = again.iter().filter(|one| !place.contains(one));
+            let missing: Vec<Segment> = missing.cloned().collect();
+            missing.into_iter().chain(place).collect()
+        })
+        .await
+        .map(drop)
+    }
+
+    /// Takes the empty ones from the queue's place, and says which they were.
+    async fn leave(&self) -> Result<Option<Route>> {
+        let Some(record) = self.management.find_queue(&self.queue).await? else {
+            return Ok(None);
+        };
+        let route = self.catalogue.resolve(&record.place).await?;
+        let empty = route.left(&self.queue).await?;
+        if empty.is_empty() {
+            return Ok(None);
+        }
+        let stay = |place: Vec<Segment>| {
+            let mut place = place;
+            place.retain(|segment| !empty.contains(segment));
+            place
+        };
+        let changed = self.change(stay).await?;
+        Ok(changed.then(|| route.only(&empty)).flatten())
+    }
+
+    /// Changes the queue's place. False when it is gone, or nothing is left to change.
+    async fn change(&self, change: impl Fn(Vec<Segment>) -> Vec<Segment>) -> Result<bool> {
+        for _ in 0..ATTEMPTS {
+            let Some(record) = self.management.find_queue(&self.queue).await? else {
+                return Ok(false);
+            };
+            let segments = record.place.segments().cloned().collect();
+            let place = match Place::of(change(segments)) {
+                Some(place) if place != record.place => place,
+                _ => return Ok(false),
+            };
+            let update =
+                self.management
+                    .update_queue(&self.queue, &record.metadata, &place, record.version);
+            let updated = update.await?.is_some();
+            self.known.forget(Change::Queue(&self.queue));
+            if updated {
+                return Ok(true);
+            }
+        }
+        Err(busy("the queue's place is being changed by others"))
+    }
+}
+
+/// What does not exist for a client that named it in a new queue is the client's fault.
+pub(super) fn of_the_request(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::NotFound(Resource::Flavor) => Error::invalid(error.sentence().to_owned()),
+        _ => error,
+    }
+}
+
+fn busy(sentence: &'static str) -> Error {
+    Error::new(ErrorKind::Unavailable, sentence)
+}
