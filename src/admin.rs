@@ -1,7 +1,6 @@
 //! The operators' face: metrics, liveness, readiness, the description of the API.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -9,13 +8,9 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
-use crate::catalogue::DEFAULT;
 use crate::http::{App, openapi};
-
-/// How long a store may take to show that it is there.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that the admin listener serves.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -34,13 +29,17 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let up = check(&app).await;
+    let stores = check(&app).await;
+    let up = stores.first().is_some_and(|(_, up)| *up);
     let status = if up {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let document = json!({"ready": up, "stores": {"default": if up { "up" } else { "down" }}});
+    let word = |up: bool| if up { "up" } else { "down" };
+    let stores = stores.into_iter().map(|(name, up)| (name, word(up).into()));
+    let stores: Map<String, Value> = stores.collect();
+    let document = json!({"ready": up, "stores": stores});
     (
         status,
         [(CONTENT_TYPE, "application/json")],
@@ -49,14 +48,12 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         .into_response()
 }
 
-/// Asks the store for a sign of life.
-async fn check(app: &App) -> bool {
-    let up = matches!(
-        tokio::time::timeout(PATIENCE, app.messaging.ping()).await,
-        Ok(Ok(()))
-    );
-    app.metrics.backends_up(&[(DEFAULT.to_owned(), up)]);
-    up
+/// Asks every store for a sign of life. The first is the default one, without which the server is not ready; a pool that
+/// is down is no reason to send its clients elsewhere, as every server finds it so.
+async fn check(app: &App) -> Vec<(String, bool)> {
+    let stores = app.messaging.stores_up().await;
+    app.metrics.backends_up(&stores);
+    stores
 }
 
 async fn description() -> Response {

@@ -15,9 +15,10 @@
 //! a call costs no more than one to a single store. Whoever remembers routes must forget them after
 //! [`Change::Pools`](isimud_contract::Change): a route holds the stores open that it leads to.
 
+mod check;
 mod circuit;
 mod open;
-mod pending;
+pub(crate) mod pending;
 mod position;
 mod roster;
 mod route;
@@ -32,6 +33,7 @@ use isimud_contract::{
     Pool, PoolName, ProjectId, Resource, Result, Segment,
 };
 
+pub use self::check::{Check, Operation};
 pub use self::open::Counted;
 pub(crate) use self::open::Opened;
 pub use self::position::Position;
@@ -69,8 +71,12 @@ pub trait Drivers: fmt::Debug + Send + Sync + 'static {
         options: &Metadata,
     ) -> Result<(&'static str, Arc<dyn MessageStore>)>;
 
-    /// A text that two pools have in common if and only if they would keep their messages in one place.
-    fn identity(&self, uri: &str, options: &Metadata) -> Result<String>;
+    /// A text that two pools have in common if they would keep their messages in one place; `None` for a place that
+    /// nobody else can have.
+    fn identity(&self, uri: &str, options: &Metadata) -> Result<Option<String>>;
+
+    /// Whether a store can be open once only.
+    fn is_exclusive(&self, uri: &str) -> bool;
 }
 
 /// What a [`Catalogue`] is made of.
@@ -243,7 +249,7 @@ impl Catalogue {
     }
 
     /// What the store of the configuration has in common with a pool in the same place.
-    pub(crate) fn default_identity(&self) -> Result<String> {
+    pub(crate) fn default_identity(&self) -> Result<Option<String>> {
         self.drivers().identity(&self.default_uri, &Metadata::new())
     }
 
@@ -303,6 +309,15 @@ impl Catalogue {
         with_segment(place, home.clone(), place.segments().count() - 1)
     }
 
+    /// Has a store do everything that clients ask of it.
+    pub(crate) async fn check(&self, name: &str, home: &Home) -> Check {
+        let checked = match self.open(home).await {
+            Ok(opened) => check::round_trip(name, &*opened.store).await,
+            Err(error) => Err(error),
+        };
+        checked.unwrap_or_else(|error| Check::failed(name, &error))
+    }
+
     /// Proves that the store of the configuration answers.
     pub(crate) async fn ping(&self) -> Result<()> {
         self.default.store.ping().await
@@ -326,6 +341,12 @@ fn with_segment(place: &Place, home: Home, at: usize) -> Place {
     let part = (0..).find(|part| !used(part)).unwrap_or_default();
     segments.insert(at, Segment { home, part });
     Place::of(segments).unwrap_or_default()
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Catalogue {

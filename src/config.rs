@@ -4,6 +4,8 @@
 //! [`Written`] is what serde reads of them; [`Written::resolve`] turns it into [`Config`]: it reads the policy file and
 //! looks up the names of hosts, and opens nothing.
 
+pub mod declared;
+
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
+use self::declared::Declared;
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
 use crate::http::policy::Policy;
@@ -76,6 +79,7 @@ struct Place {
 #[serde(deny_unknown_fields)]
 struct Pooling {
     default_store: bool,
+    file: String,
 }
 
 /// What is logged, and how.
@@ -154,6 +158,8 @@ pub struct Config {
     pub management: Option<String>,
     /// Whether queues without a flavor go to the default pool when no other takes them.
     pub default_store_takes_queues: bool,
+    /// Pools and flavors that a file declares.
+    pub declared: Declared,
     /// What is logged.
     pub log: Log,
     /// Who may do what.
@@ -256,6 +262,10 @@ impl Written {
             management: Some(self.management.uri)
                 .filter(|uri| !uri.is_empty() && *uri != self.store.uri),
             store: self.store.uri,
+            declared: match self.pooling.file.as_str() {
+                "" => Declared::default(),
+                path => Declared::load(Path::new(path))?,
+            },
             default_store_takes_queues: self.pooling.default_store,
             log: self.log,
             policy: Arc::new(policy),

@@ -81,6 +81,8 @@ impl Context {
 /// A driver: the schemes it answers to, and what it does with a URI.
 struct Driver {
     scheme: &'static str,
+    /// The store is a file, which one server has open at a time.
+    is_file: bool,
     /// Options that say which store it is, and not how it is spoken to.
     naming: &'static [&'static str],
     check: fn(&str) -> Result<()>,
@@ -92,6 +94,7 @@ const DRIVERS: &[Driver] = &[
     #[cfg(feature = "sqlite")]
     Driver {
         scheme: "sqlite",
+        is_file: true,
         naming: &[],
         check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
         open: |uri, context| {
@@ -117,6 +120,7 @@ const DRIVERS: &[Driver] = &[
 const fn redis(scheme: &'static str) -> Driver {
     Driver {
         scheme,
+        is_file: false,
         naming: &["dbid", "master", "prefix"],
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
         open: |uri, context| {
@@ -155,6 +159,11 @@ pub fn check(uri: &str) -> Result<()> {
     (driver(uri)?.check)(uri)
 }
 
+/// Checks a pool without opening anything.
+pub fn check_pool(uri: &str, options: &Metadata) -> Result<()> {
+    check(&with_options(uri, options)?)
+}
+
 /// Opens what a URI names.
 pub fn open(uri: &str, context: &Context) -> Result<Backend> {
     (driver(uri)?.open)(uri, context)
@@ -171,7 +180,7 @@ pub struct ForPools {
 
 impl Drivers for ForPools {
     fn check(&self, uri: &str, options: &Metadata) -> Result<()> {
-        check(&with_options(uri, options)?)
+        check_pool(uri, options)
     }
 
     fn open(
@@ -189,8 +198,12 @@ impl Drivers for ForPools {
         Ok((backend.name, backend.messages))
     }
 
-    fn identity(&self, uri: &str, options: &Metadata) -> Result<String> {
+    fn identity(&self, uri: &str, options: &Metadata) -> Result<Option<String>> {
         identity(&with_options(uri, options)?)
+    }
+
+    fn is_exclusive(&self, uri: &str) -> bool {
+        driver(uri).is_ok_and(|driver| driver.is_file)
     }
 }
 
@@ -231,12 +244,16 @@ fn with_options(uri: &str, options: &Metadata) -> Result<String> {
 }
 
 /// What two URIs of one store have in common, however they log in and tune: the place, and the options that name it.
-fn identity(uri: &str) -> Result<String> {
+/// `None` for memory, which is another one each time.
+fn identity(uri: &str) -> Result<Option<String>> {
     let driver = driver(uri)?;
     let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
     let (scheme, place) = address.split_once(':').unwrap_or((address, ""));
-    let place = place.trim_start_matches("//");
+    let place = place.strip_prefix("//").unwrap_or(place);
     let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
+    if place == ":memory:" {
+        return Ok(None);
+    }
     let mut naming: Vec<&str> = query
         .split('&')
         .filter(|option| {
@@ -245,17 +262,14 @@ fn identity(uri: &str) -> Result<String> {
         })
         .collect();
     naming.sort_unstable();
-    let place = match scheme {
-        // A path tells cases apart, a host does not.
-        "sqlite" => place.to_owned(),
-        _ => place.to_ascii_lowercase(),
+    // A path tells cases apart, a host does not.
+    let place = match driver.is_file {
+        true => place.to_owned(),
+        false => place.to_ascii_lowercase(),
     };
     // Encrypted or not, it is the same server.
-    Ok(format!(
-        "{}:{place}?{}",
-        scheme.trim_end_matches('s'),
-        naming.join("&")
-    ))
+    let scheme = scheme.trim_end_matches('s');
+    Ok(Some(format!("{scheme}:{place}?{}", naming.join("&"))))
 }
 
 #[cfg(test)]

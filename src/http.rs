@@ -3,7 +3,7 @@
 //! ```text
 //! trace    the edge: plain paths, preflights; around each handler: request ids, counting, the log line
 //! route    a handler's gate: headers (auth), then the method, then the policy
-//! queues messages claims home   handlers with their documents, a file a resource
+//! queues messages claims pools flavors health home   handlers with their documents, a file a resource
 //! caller body query fields      extractors and parsers
 //! document json time            documents on their way out
 //! problem  errors as documents  openapi  the description of all this
@@ -16,11 +16,14 @@ mod claims;
 pub mod cors;
 mod document;
 mod fields;
+mod flavors;
+mod health;
 mod home;
 mod json;
 mod messages;
 pub mod openapi;
 pub mod policy;
+mod pools;
 mod problem;
 mod query;
 mod queues;
@@ -95,6 +98,19 @@ fn routes() -> Vec<Route> {
             .get("claims:get", claims::show)
             .patch("claims:update", claims::update)
             .delete("claims:delete", claims::delete),
+        Route::new("/v2/pools").get("pools:get_all", pools::list),
+        Route::new("/v2/pools/{pool}")
+            .put("pools:create", pools::create)
+            .get("pools:get", pools::show)
+            .patch("pools:update", pools::update)
+            .delete("pools:delete", pools::delete),
+        Route::new("/v2/flavors").get("flavors:get_all", flavors::list),
+        Route::new("/v2/flavors/{flavor}")
+            .put("flavors:create", flavors::create)
+            .get("flavors:get", flavors::show)
+            .patch("flavors:update", flavors::update)
+            .delete("flavors:delete", flavors::delete),
+        Route::new("/v2/health").get("health:get", health::health),
     ]
 }
 

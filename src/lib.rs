@@ -34,6 +34,7 @@ use tokio::sync::watch;
 
 use crate::catalogue::Catalogue;
 use crate::config::Config;
+use crate::config::declared::Declared;
 use crate::drivers::{Backend, Context, ForPools};
 use crate::http::{Api, App};
 use crate::messaging::{Flow, Messaging, Parts};
@@ -89,6 +90,9 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, 
     Ok((messaging, metrics))
 }
 
+/// How long to wait before declared pools are tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// The store of the configuration, and the management store where that is another one. It is opened first: a broker that
 /// can only lease has its ledger there.
 fn stores(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Backend, Option<Backend>)> {
@@ -111,6 +115,7 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let app = Arc::clone(&api.app);
+    declare(&app, &config.declared).await;
     let patience = Patience {
         header: config.header_timeout,
         shutdown: config.shutdown_grace,
@@ -124,6 +129,32 @@ pub async fn serve(
         drop(admin.await);
     }
     app.messaging.close().await
+}
+
+/// Registers the pools and flavors that a file declares: now, or as soon as the management store answers.
+async fn declare(app: &Arc<App>, declared: &Declared) {
+    if declared.pools.is_empty() && declared.flavors.is_empty() {
+        return;
+    }
+    let attempt = async |app: &App, declared: &Declared| {
+        let declaring = app.messaging.declare(&declared.pools, &declared.flavors);
+        declaring.await.inspect_err(|error| {
+            tracing::warn!(%error, "the declared pools cannot be registered yet");
+        })
+    };
+    if attempt(app, declared).await.is_ok() {
+        return;
+    }
+    let (app, declared) = (Arc::downgrade(app), declared.clone());
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            match app.upgrade() {
+                Some(app) if attempt(&app, &declared).await.is_err() => {}
+                _ => return,
+            }
+        }
+    });
 }
 
 async fn told(mut stop: watch::Receiver<bool>) {

@@ -137,6 +137,11 @@ fn run(serve: Serve) -> Result<(), Failure> {
     for uri in std::iter::once(&config.store).chain(&config.management) {
         drivers::check(uri)?;
     }
+    for (name, pool) in &config.declared.pools {
+        let (uri, options) = (pool.uri.as_deref(), pool.options.clone());
+        drivers::check_pool(uri.unwrap_or_default(), &options.unwrap_or_default())
+            .map_err(|error| format!("pool '{name}': {error}"))?;
+    }
     if check {
         println!("the configuration is right");
         return Ok(());

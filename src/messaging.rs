@@ -9,11 +9,15 @@
 mod adopt;
 mod checksum;
 mod claims;
+mod declare;
+mod flavors;
+mod health;
 mod known;
 pub mod limits;
 mod messages;
 mod patch;
 mod places;
+mod pools;
 mod queues;
 mod seal;
 mod settings;
@@ -24,9 +28,13 @@ use std::sync::{Arc, Weak};
 use isimud_contract::{Change, ManagementStore, Result};
 use tokio::runtime::Handle;
 
+pub use crate::catalogue::{Check, DEFAULT};
 pub use adopt::{Adopted, metadata_fault};
 pub use claims::Terms;
+pub use flavors::FlavorView;
+pub use health::Health;
 pub use messages::{Deletion, Draft, Listing, PostRules};
+pub use pools::PoolDraft;
 
 use self::known::Known;
 use self::limits::Limits;

@@ -85,7 +85,8 @@ impl Circuit {
     }
 
     /// Whether calls are refused.
-    pub(super) fn is_open(&self) -> bool {
+    #[cfg(test)]
+    fn is_open(&self) -> bool {
         self.opens.load(Ordering::Relaxed) != 0
     }
 

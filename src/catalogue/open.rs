@@ -70,7 +70,7 @@ impl Opened {
     }
 
     /// Closes it, whoever uses it.
-    pub(super) async fn close(&self) -> Result<()> {
+    pub(crate) async fn close(&self) -> Result<()> {
         self.leave_open();
         self.store.close().await
     }
@@ -80,12 +80,6 @@ impl Opened {
         if let Some(keeper) = self.keeper.upgrade() {
             keeper.is_closed.store(true, Ordering::Release);
         }
-    }
-
-    /// Whether calls are refused because the store did not answer.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        let keeper = self.keeper.upgrade();
-        keeper.is_some_and(|keeper| keeper.circuit.is_open())
     }
 
     pub(crate) fn capabilities(&self) -> Capabilities {
@@ -286,7 +280,7 @@ impl Stores {
     }
 
     /// Closes all of them.
-    pub(super) async fn close(&self) -> Result<()> {
+    pub(crate) async fn close(&self) -> Result<()> {
         let slots: Vec<Arc<Slot>> = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             slots.drain().map(|(_, slot)| slot).collect()

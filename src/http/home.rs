@@ -73,6 +73,10 @@ type Relation = (
 
 const QUEUE: (&str, &str) = ("queue_name", "param/queue_name");
 const MARKER: (&str, &str) = ("marker", "param/marker");
+const DETAILED: (&str, &str) = ("detailed", "param/detailed");
+const POOL: (&str, &str) = ("pool_name", "param/pool_name");
+const FLAVOR: (&str, &str) = ("flavor_name", "param/flavor_name");
+const ALL: &[&str] = &["GET", "PUT", "PATCH", "DELETE"];
 const MESSAGE: (&str, &str) = ("message_id", "param/message_id");
 const CLAIM: (&str, &str) = ("claim_id", "param/claim_id");
 
@@ -167,6 +171,21 @@ const RELATIONS: &[Relation] = &[
         &["DELETE"],
     ),
     ("rel/ping", "/v2/ping", &[], &["GET"]),
+    (
+        "rel/pools",
+        "/v2/pools{?detailed,limit,marker}",
+        &[DETAILED, ("limit", "param/pool_limit"), MARKER],
+        &["GET"],
+    ),
+    ("rel/pool", "/v2/pools/{pool_name}", &[POOL], ALL),
+    (
+        "rel/flavors",
+        "/v2/flavors{?detailed,limit,marker}",
+        &[DETAILED, ("limit", "param/flavor_limit"), MARKER],
+        &["GET"],
+    ),
+    ("rel/flavor", "/v2/flavors/{flavor_name}", &[FLAVOR], ALL),
+    ("rel/health", "/v2/health", &[], &["GET"]),
 ];
 
 fn document() -> Vec<u8> {
@@ -184,9 +203,14 @@ fn document() -> Vec<u8> {
     out
 }
 
-fn describe((_, template, variables, methods): &Relation) -> Value {
+fn describe((name, template, variables, methods): &Relation) -> Value {
     let mut resource = Map::new();
-    resource.insert("href-template".into(), json!(template));
+    // The only one that is no template, by the specification.
+    let key = match *name {
+        "rel/health" => "href",
+        _ => "href-template",
+    };
+    resource.insert(key.into(), json!(template));
     if !variables.is_empty() {
         let variables: Map<String, Value> = variables
             .iter()

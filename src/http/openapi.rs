@@ -5,7 +5,7 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{Object, RefOr, Required, Type};
 
 use super::problem::ErrorDocument;
-use super::{claims, home, messages, queues};
+use super::{claims, flavors, health, home, messages, pools, queues};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -36,6 +36,17 @@ use super::{claims, home, messages, queues};
         claims::show,
         claims::update,
         claims::delete,
+        pools::list,
+        pools::create,
+        pools::show,
+        pools::update,
+        pools::delete,
+        flavors::list,
+        flavors::create,
+        flavors::show,
+        flavors::update,
+        flavors::delete,
+        health::health,
     ),
     components(schemas(ErrorDocument)),
     tags(
@@ -43,6 +54,8 @@ use super::{claims, home, messages, queues};
         (name = "queues", description = "Queues and their metadata"),
         (name = "messages", description = "Posting, reading and deleting messages"),
         (name = "claims", description = "Taking messages out of circulation"),
+        (name = "pools", description = "Stores that operators register"),
+        (name = "flavors", description = "Sets of pools for the queues of a project"),
     )
 )]
 struct Description;

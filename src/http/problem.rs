@@ -124,6 +124,20 @@ impl Problem {
         )
     }
 
+    /// What is right now, and cannot be done now.
+    fn unavailable(doing: &str) -> Self {
+        let description = format!("{doing} Please try again in a few seconds.");
+        let title = "Service temporarily unavailable";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, title, description)
+            .with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS))
+    }
+
+    /// With what the operator should know of it.
+    pub(crate) fn because(mut self, cause: Error) -> Self {
+        self.0.cause = Some(cause);
+        self
+    }
+
     /// The answer to an error of the service. `doing` says what could not be done, for 503 (spec: http.md 7).
     pub(crate) fn from_error(error: Error, doing: &'static str) -> Self {
         let sentence = || error.sentence().to_owned();
@@ -131,6 +145,10 @@ impl Problem {
             ErrorKind::Invalid => Self::request(sentence()),
             ErrorKind::NotFound(Resource::MetadataKey) => {
                 Self::new(StatusCode::CONFLICT, "Resource conflict", sentence())
+            }
+            // Not for want of a pool that somebody named, but of any that takes a queue.
+            ErrorKind::NotFound(Resource::Pool) => {
+                Self::unavailable(&format!("{doing} {}", sentence()))
             }
             ErrorKind::NotFound(_) => Self::not_found(sentence()),
             ErrorKind::AlreadyExists(_) => {
@@ -142,12 +160,7 @@ impl Problem {
             ErrorKind::Unsupported => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "Not supported", sentence())
             }
-            ErrorKind::Unavailable => {
-                let description = format!("{doing} Please try again in a few seconds.");
-                let title = "Service temporarily unavailable";
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, title, description)
-                    .with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS))
-            }
+            ErrorKind::Unavailable => Self::unavailable(doing),
             ErrorKind::Internal => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Internal server error",
@@ -183,7 +196,9 @@ impl<T> OrProblem<T> for Result<T, Error> {
         description: impl FnOnce() -> String,
     ) -> Result<T, Problem> {
         self.map_err(|error| match error.kind() {
-            ErrorKind::NotFound(Resource::MetadataKey) => Problem::from_error(error, doing),
+            ErrorKind::NotFound(Resource::MetadataKey | Resource::Flavor | Resource::Pool) => {
+                Problem::from_error(error, doing)
+            }
             ErrorKind::NotFound(_) => Problem::not_found(description()),
             _ => Problem::from_error(error, doing),
         })

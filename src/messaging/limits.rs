@@ -22,6 +22,10 @@ pub struct Limits {
     pub default_claim_grace: i64,
     /// Queues in one page of a listing.
     pub max_queues_per_page: usize,
+    /// Pools in one page of a listing.
+    pub max_pools_per_page: usize,
+    /// Flavors in one page of a listing.
+    pub max_flavors_per_page: usize,
     /// Messages in one page of a listing, ids in one call.
     pub max_messages_per_page: usize,
     /// Messages in one claim or pop.
@@ -42,6 +46,9 @@ pub struct Limits {
 
 /// Seconds above which no time in the configuration makes sense: a hundred years.
 const LONGEST: i64 = 100 * 366 * 86_400;
+
+/// What refuses the size of a page of things that are listed by name.
+const LISTED: &str = "Limit must be at least 1 and no greater than";
 
 /// How many things a page holds when the client does not say.
 pub const DEFAULT_PAGE: usize = 10;
@@ -67,6 +74,8 @@ impl Limits {
         }
         let counts = [
             ("max_queues_per_page", self.max_queues_per_page),
+            ("max_pools_per_page", self.max_pools_per_page),
+            ("max_flavors_per_page", self.max_flavors_per_page),
             ("max_messages_per_page", self.max_messages_per_page),
             (
                 "max_messages_per_claim_or_pop",
@@ -123,11 +132,17 @@ impl Limits {
 
     /// How many queues to list.
     pub(crate) fn queue_page(&self, asked: Option<i64>) -> Result<usize> {
-        page(
-            asked,
-            self.max_queues_per_page,
-            "Limit must be at least 1 and no greater than",
-        )
+        page(asked, self.max_queues_per_page, LISTED)
+    }
+
+    /// How many pools to list.
+    pub(crate) fn pool_page(&self, asked: Option<i64>) -> Result<usize> {
+        page(asked, self.max_pools_per_page, LISTED)
+    }
+
+    /// How many flavors to list.
+    pub(crate) fn flavor_page(&self, asked: Option<i64>) -> Result<usize> {
+        page(asked, self.max_flavors_per_page, LISTED)
     }
 
     /// How many messages to list.

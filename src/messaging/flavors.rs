@@ -1,0 +1,190 @@
+//! Flavors: named sets of pools, each of a project (spec: pools-flavors.md 3).
+
+use isimud_contract::{
+    Capabilities, Error, ErrorKind, Flavor, FlavorName, Home, Members, PoolName, ProjectId,
+    Resource, Result,
+};
+
+use super::Messaging;
+use super::pools::agree;
+use crate::catalogue::Roster;
+use crate::catalogue::pending::PendingPools as _;
+
+/// A flavor as it is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlavorView {
+    /// Its name.
+    pub name: FlavorName,
+    /// Its pools, by name.
+    pub pools: Vec<PoolName>,
+    /// What its pools can do.
+    pub capabilities: Vec<&'static str>,
+}
+
+impl Messaging {
+    /// Lists a project's flavors by name. Their capabilities are looked up only if `detailed`.
+    pub async fn list_flavors(
+        &self,
+        project: &ProjectId,
+        after: Option<&str>,
+        limit: Option<i64>,
+        detailed: bool,
+    ) -> Result<Vec<FlavorView>> {
+        let limit = self.limits.flavor_page(limit)?;
+        let found = self.management.list_flavors(project, after, limit).await?;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let roster = self.catalogue.read_roster().await?;
+        let mut views = Vec::new();
+        for flavor in found {
+            views.push(self.view(flavor.name, &roster, detailed).await);
+        }
+        Ok(views)
+    }
+
+    /// A flavor of a project; `None` when it has none of that name.
+    pub async fn find_flavor(&self, project: &ProjectId, name: &str) -> Result<Option<FlavorView>> {
+        let Some(flavor) = self.own_flavor(project, name).await? else {
+            return Ok(None);
+        };
+        let roster = self.catalogue.read_roster().await?;
+        Ok(Some(self.view(flavor.name, &roster, true).await))
+    }
+
+    async fn own_flavor(&self, project: &ProjectId, name: &str) -> Result<Option<Flavor>> {
+        let Ok(name) = FlavorName::parse(name) else {
+            return Ok(None);
+        };
+        let found = self.management.find_flavor(&name).await?;
+        Ok(found.filter(|flavor| flavor.project == *project))
+    }
+
+    async fn view(&self, name: FlavorName, roster: &Roster, detailed: bool) -> FlavorView {
+        let pools: Vec<PoolName> = roster
+            .members(Some(&name))
+            .map(|pool| pool.name.clone())
+            .collect();
+        let mut capabilities = Vec::new();
+        if detailed {
+            // They agree, so the first that answers speaks for all.
+            for pool in &pools {
+                if let Ok(own) = self.reach(&Home::Pool(pool.clone())).await {
+                    capabilities = own.names();
+                    break;
+                }
+            }
+        }
+        FlavorView {
+            name,
+            pools,
+            capabilities,
+        }
+    }
+
+    /// Makes a flavor, or adds pools to the one of that name, from whatever flavor they had.
+    ///
+    /// `NotFound(Pool)` for the first pool that does not exist, `Unsupported` when the pools cannot do the same,
+    /// `AlreadyExists(Flavor)` when another project has that name.
+    pub async fn put_flavor(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        pools: &[String],
+    ) -> Result<()> {
+        let name = FlavorName::parse(name).map_err(|_| {
+            Error::invalid(
+                "A flavor's name has 1 to 64 characters, none of them a control character.",
+            )
+        })?;
+        self.save_flavor(project, name, pools, Members::Add).await
+    }
+
+    /// Makes these pools, and no others, the members of a flavor. `None` when the project has none of that name; refuses
+    /// what [`Messaging::put_flavor`] refuses.
+    pub async fn patch_flavor(
+        &self,
+        project: &ProjectId,
+        name: &str,
+        pools: &[String],
+    ) -> Result<Option<FlavorView>> {
+        let Some(flavor) = self.own_flavor(project, name).await? else {
+            return Ok(None);
+        };
+        self.save_flavor(project, flavor.name, pools, Members::Replace)
+            .await?;
+        self.find_flavor(project, name).await
+    }
+
+    async fn save_flavor(
+        &self,
+        project: &ProjectId,
+        name: FlavorName,
+        pools: &[String],
+        members: Members,
+    ) -> Result<()> {
+        let roster = self.catalogue.read_roster().await?;
+        let named = pools.iter().map(|pool| {
+            let name = PoolName::parse(pool).ok();
+            name.filter(|name| roster.find(name).is_some())
+                .ok_or_else(|| no_such_pool(pool))
+        });
+        let named = named.collect::<Result<Vec<PoolName>>>()?;
+        let mut all = named.clone();
+        if members == Members::Add {
+            all.extend(roster.members(Some(&name)).map(|pool| pool.name.clone()));
+        }
+        self.check_flavor(&all).await?;
+        let flavor = Flavor {
+            name,
+            project: project.clone(),
+        };
+        let saved = self.management.save_flavor(&flavor, &named, members).await;
+        saved.map_err(|error| match error.kind() {
+            ErrorKind::NotFound(Resource::Pool) => {
+                no_such_pool(error.about("pool").unwrap_or("of that name"))
+            }
+            ErrorKind::AlreadyExists(Resource::Flavor) => {
+                let sentence = format!("Flavor {} belongs to another project.", flavor.name);
+                Error::new(error.kind(), sentence)
+            }
+            _ => error,
+        })?;
+        self.pools_changed().await;
+        Ok(())
+    }
+
+    /// Refuses pools of which one can do what another cannot. Those that do not answer now have no say.
+    async fn check_flavor(&self, pools: &[PoolName]) -> Result<()> {
+        let mut first: Option<(&PoolName, Capabilities)> = None;
+        for pool in pools {
+            let Ok(own) = self.reach(&Home::Pool(pool.clone())).await else {
+                continue;
+            };
+            match &first {
+                None => first = Some((pool, own)),
+                Some((other, theirs)) if !agree(&own, theirs) => {
+                    let sentence = format!("Pools {other} and {pool} differ in capabilities");
+                    return Err(Error::new(ErrorKind::Unsupported, sentence));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes a flavor; its pools have none then, and queues stay where they are. One that does not exist is deleted
+    /// already.
+    pub async fn delete_flavor(&self, project: &ProjectId, name: &str) -> Result<()> {
+        if let Ok(name) = FlavorName::parse(name) {
+            self.management.delete_flavor(project, &name).await?;
+            self.pools_changed().await;
+        }
+        Ok(())
+    }
+}
+
+fn no_such_pool(name: &str) -> Error {
+    let sentence = format!("Pool {name} does not exist");
+    Error::new(ErrorKind::NotFound(Resource::Pool), sentence)
+}

@@ -1,0 +1,78 @@
+//! Health: do the stores answer, and do they what they should?
+
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt};
+use isimud_contract::{Home, Pool, Result};
+
+use super::Messaging;
+use crate::catalogue::{Check, DEFAULT, Opened, Roster};
+
+/// Stores that are looked at at the same time.
+const AT_ONCE: usize = 16;
+
+/// How long a store may take to show that it is there.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What a look at every store found.
+#[derive(Debug)]
+pub struct Health {
+    /// Whether the management store told of its pools.
+    pub catalogue: bool,
+    /// The store of the configuration.
+    pub default: Check,
+    /// The pools by name.
+    pub pools: Vec<(String, Check)>,
+}
+
+impl Messaging {
+    /// Has every store do what clients ask of it, several at a time.
+    pub async fn health(&self) -> Health {
+        // Asked anew: whether the management store answers is a part of it.
+        let asked = tokio::time::timeout(PATIENCE, self.catalogue.read_roster()).await;
+        let names = asked.ok().and_then(Result::ok).map(|roster| homes(&roster));
+        let catalogue = names.is_some();
+        let default = std::iter::once((DEFAULT.to_owned(), Home::Default));
+        let all = default.chain(names.unwrap_or_default());
+        let mut checks: Vec<(String, Check)> = stream::iter(all)
+            .map(|(name, home)| async move {
+                let check = self.catalogue.check(&name, &home).await;
+                (name, check)
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        let (_, default) = checks.remove(0);
+        Health {
+            catalogue,
+            default,
+            pools: checks,
+        }
+    }
+
+    /// Which stores answer now, by name: the default one first.
+    pub async fn stores_up(&self) -> Vec<(String, bool)> {
+        let default = std::iter::once((DEFAULT.to_owned(), Home::Default));
+        let roster = tokio::time::timeout(PATIENCE, self.catalogue.roster()).await;
+        let pools = roster.ok().and_then(Result::ok);
+        let pools = pools.map(|roster| homes(&roster));
+        stream::iter(default.chain(pools.unwrap_or_default()))
+            .map(|(name, home)| async move {
+                let up = tokio::time::timeout(PATIENCE, self.is_up(&home)).await;
+                (name, matches!(up, Ok(Ok(()))))
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await
+    }
+
+    async fn is_up(&self, home: &Home) -> Result<()> {
+        let opened: Opened = self.catalogue.open(home).await?;
+        opened.store.ping().await
+    }
+}
+
+fn homes(roster: &Roster) -> Vec<(String, Home)> {
+    let home = |pool: &Pool| (pool.name.to_string(), Home::Pool(pool.name.clone()));
+    roster.pools().map(home).collect()
+}

@@ -1,0 +1,313 @@
+//! Pools: what operators register, and what a pool must be before it takes queues (spec: pools-flavors.md 2).
+
+use std::time::Duration;
+
+use isimud_contract::{
+    Capabilities, Error, ErrorKind, FlavorName, Home, Metadata, Pool, PoolName, PoolRecord,
+    Resource, Result,
+};
+
+use super::{ATTEMPTS, Messaging};
+use crate::catalogue::pending::PendingPools as _;
+use crate::catalogue::{self, Opened};
+
+/// How long a pool may take to show that it can be reached.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a client says of a pool; what it leaves out stays as it is.
+#[derive(Debug, Clone, Default)]
+pub struct PoolDraft {
+    /// Where it is.
+    pub uri: Option<String>,
+    /// Its share of new queues.
+    pub weight: Option<u32>,
+    /// The flavor that it joins; an empty one has it leave its flavor.
+    pub flavor: Option<String>,
+    /// Options of the driver, in place of the old.
+    pub options: Option<Metadata>,
+}
+
+impl Messaging {
+    /// Lists pools by name, as they may be shown: with masks for passwords.
+    pub async fn list_pools(&self, after: Option<&str>, limit: Option<i64>) -> Result<Vec<Pool>> {
+        let limit = self.limits.pool_page(limit)?;
+        let found = self.management.list_pools(after, limit).await?;
+        Ok(found.into_iter().map(|record| shown(record.pool)).collect())
+    }
+
+    /// A pool, as it may be shown.
+    pub async fn find_pool(&self, name: &str) -> Result<Option<Pool>> {
+        let Ok(name) = PoolName::parse(name) else {
+            return Ok(None);
+        };
+        let found = self.management.find_pool(&name).await?;
+        Ok(found.map(|record| shown(record.pool)))
+    }
+
+    /// Registers a pool, or updates the one of that name: then options that are not named are unset.
+    ///
+    /// What is wrong with it is `Invalid`; `AlreadyExists(Pool)` when another pool has its messages in the same place,
+    /// and `Unsupported` when the pools of its flavor can do other things.
+    pub async fn put_pool(&self, name: &str, mut draft: PoolDraft) -> Result<()> {
+        let name = PoolName::parse(name).map_err(|_| {
+            Error::invalid(
+                "A pool's name has 1 to 64 characters, none of them a control character.",
+            )
+        })?;
+        if name.as_str() == catalogue::DEFAULT {
+            let sentence = "The name `default` is that of the store of the configuration.";
+            return Err(Error::invalid(sentence));
+        }
+        draft.options.get_or_insert_default();
+        for _ in 0..ATTEMPTS {
+            let old = self.management.find_pool(&name).await?;
+            if self.save_pool(&name, &draft, old).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(busy())
+    }
+
+    /// Changes a pool. `None` when there is none of that name; refuses what [`Messaging::put_pool`] refuses.
+    pub async fn patch_pool(&self, name: &str, draft: PoolDraft) -> Result<Option<Pool>> {
+        let Ok(name) = PoolName::parse(name) else {
+            return Ok(None);
+        };
+        for _ in 0..ATTEMPTS {
+            let Some(old) = self.management.find_pool(&name).await? else {
+                return Ok(None);
+            };
+            if let Some(pool) = self.save_pool(&name, &draft, Some(old)).await? {
+                return Ok(Some(shown(pool)));
+            }
+        }
+        Err(busy())
+    }
+
+    /// Stores what becomes of a pool by a draft. `None` when somebody else has changed it meanwhile.
+    async fn save_pool(
+        &self,
+        name: &PoolName,
+        draft: &PoolDraft,
+        old: Option<PoolRecord>,
+    ) -> Result<Option<Pool>> {
+        let (old, version) = old.map(|old| (old.pool, old.version)).unzip();
+        let pool = drafted(name, draft, old.as_ref())?;
+        self.check_pool(&pool, old.as_ref()).await?;
+        let saved = self.management.save_pool(&pool, version).await?;
+        self.pools_changed().await;
+        Ok(saved.map(|_| pool))
+    }
+
+    /// Whether a pool can be what it says: its driver knows it, nobody else has its place, it answers, and it can do what
+    /// the others of its flavor can.
+    async fn check_pool(&self, pool: &Pool, old: Option<&Pool>) -> Result<()> {
+        let drivers = self.catalogue.drivers();
+        drivers.check(&pool.uri, &pool.options)?;
+        let is_placed = |old: &&Pool| old.uri == pool.uri && old.options == pool.options;
+        let mut capabilities = None;
+        if old.filter(is_placed).is_none() {
+            let identity = drivers.identity(&pool.uri, &pool.options)?;
+            self.check_identity(pool, identity.as_deref()).await?;
+            let is_same_store = match old {
+                Some(old) => identity == drivers.identity(&old.uri, &old.options)?,
+                None => false,
+            };
+            let reached = match is_same_store && drivers.is_exclusive(&pool.uri) {
+                // It cannot be opened twice.
+                true => self.reach(&Home::Pool(pool.name.clone())).await,
+                false => self.try_out(pool).await,
+            };
+            capabilities = Some(reached.map_err(|error| {
+                let sentence = format!("cannot connect to {}", catalogue::shown(&pool.uri));
+                Error::invalid(sentence).caused_by(error)
+            })?);
+        }
+        match &pool.flavor {
+            Some(flavor)
+                if capabilities.is_some() || old.is_none_or(|old| old.flavor != pool.flavor) =>
+            {
+                let own = match capabilities {
+                    Some(capabilities) => Some(capabilities),
+                    None => self.reach(&Home::Pool(pool.name.clone())).await.ok(),
+                };
+                self.check_agreement(pool, own, flavor).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a second name for one place: a queue that moved from one to the other would move into itself.
+    pub(super) async fn check_identity(&self, pool: &Pool, identity: Option<&str>) -> Result<()> {
+        let Some(identity) = identity else {
+            return Ok(());
+        };
+        let conflict = |sentence| Error::new(ErrorKind::AlreadyExists(Resource::Pool), sentence);
+        if self.catalogue.default_identity()?.as_deref() == Some(identity) {
+            return Err(conflict("The database URI is that of the default store."));
+        }
+        let drivers = self.catalogue.drivers();
+        let roster = self.catalogue.read_roster().await?;
+        for other in roster.pools().filter(|other| other.name != pool.name) {
+            // A pool of a driver that this server does not have is no obstacle.
+            let theirs = drivers.identity(&other.uri, &other.options);
+            if theirs.is_ok_and(|theirs| theirs.as_deref() == Some(identity)) {
+                return Err(conflict("The database URI is in use by another pool."));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a pool whose capabilities are not those of the pools already in its flavor. Those that do not answer now
+    /// have no say.
+    async fn check_agreement(
+        &self,
+        pool: &Pool,
+        own: Option<Capabilities>,
+        flavor: &FlavorName,
+    ) -> Result<()> {
+        let Some(own) = own else {
+            return Ok(());
+        };
+        let roster = self.catalogue.read_roster().await?;
+        for member in roster
+            .members(Some(flavor))
+            .filter(|one| one.name != pool.name)
+        {
+            let theirs = self.reach(&Home::Pool(member.name.clone())).await;
+            if theirs.is_ok_and(|theirs| !agree(&own, &theirs)) {
+                let sentence =
+                    "The pool being added does not support the minimum set of capabilities";
+                return Err(
+                    Error::new(ErrorKind::Unsupported, sentence).with("other", &member.name)
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// What the store of a registered pool can do, once it has answered: some find out when they connect.
+    pub(super) async fn reach(&self, home: &Home) -> Result<Capabilities> {
+        let opened = self.catalogue.open(home).await?;
+        answering(&opened).await
+    }
+
+    /// Opens a pool's store for a moment.
+    async fn try_out(&self, pool: &Pool) -> Result<Capabilities> {
+        let opened = self.catalogue.try_out(pool).await?;
+        let capabilities = answering(&opened).await;
+        if let Err(error) = opened.close().await {
+            tracing::debug!(%error, "a store that was tried out could not be closed");
+        }
+        capabilities
+    }
+
+    /// Removes a pool; one that does not exist is removed already. `InUse(Queue)` while queues are in it, or
+    /// `InUse(Flavor)` when it is the last one of a flavor: nothing is lost by a removal (quirk Q-POOL-5).
+    pub async fn delete_pool(&self, name: &str) -> Result<()> {
+        let Ok(name) = PoolName::parse(name) else {
+            return Ok(());
+        };
+        let Some(record) = self.management.find_pool(&name).await? else {
+            return Ok(());
+        };
+        let home = Home::Pool(name.clone());
+        self.check_empty(&home).await?;
+        let deleted = self.management.delete_pool(&name).await;
+        deleted.map_err(|error| match (error.kind(), &record.pool.flavor) {
+            (ErrorKind::InUse(Resource::Flavor), Some(flavor)) => Error::new(
+                error.kind(),
+                format!("This pool is used by flavors {flavor}; It cannot be deleted."),
+            ),
+            _ => error,
+        })?;
+        // Whoever has made a queue there meanwhile looks for the pool afterwards, and this looks for the queue.
+        let result = self.check_empty(&home).await;
+        if result.is_err() {
+            self.management.save_pool(&record.pool, None).await?;
+        }
+        self.pools_changed().await;
+        result
+    }
+
+    async fn check_empty(&self, home: &Home) -> Result<()> {
+        let queues = self.management.queues_in(home, None, 1).await?;
+        let Some(queue) = queues.first() else {
+            return Ok(());
+        };
+        let sentence = "This pool has queues; It cannot be deleted. Move them to another pool, or delete them, first.";
+        Err(Error::new(ErrorKind::InUse(Resource::Queue), sentence).with("queue", queue))
+    }
+
+    /// Has this server go by the pools as they are now; others are told by the management store.
+    pub(super) async fn pools_changed(&self) {
+        self.catalogue.forget();
+        self.known.forget(isimud_contract::Change::Pools);
+        if let Err(error) = self.catalogue.refresh().await {
+            tracing::debug!(%error, "the pools cannot be read now");
+        }
+    }
+}
+
+/// What becomes of a pool, or of nothing, by a draft.
+pub(super) fn drafted(name: &PoolName, draft: &PoolDraft, old: Option<&Pool>) -> Result<Pool> {
+    let missing = |key: &str| Error::invalid(format!("`{key}` is required."));
+    let uri = match (&draft.uri, old) {
+        (Some(uri), old) => catalogue::restored(uri, old.map(|old| old.uri.as_str()))?,
+        (None, Some(old)) => old.uri.clone(),
+        (None, None) => return Err(missing("uri")),
+    };
+    let options = match &draft.options {
+        Some(options) => {
+            let moved = old.is_none_or(|old| !catalogue::is_same_place(&old.uri, &uri));
+            catalogue::restored_options(options.clone(), old.map(|old| &old.options), moved)?
+        }
+        None => old.map(|old| old.options.clone()).unwrap_or_default(),
+    };
+    let flavor = match draft.flavor.as_deref() {
+        None => old.and_then(|old| old.flavor.clone()),
+        Some("") => None,
+        Some(flavor) => Some(FlavorName::parse(flavor).map_err(|_| {
+            Error::invalid(
+                "A flavor's name has 1 to 64 characters, none of them a control character.",
+            )
+        })?),
+    };
+    let weight = draft.weight.or(old.map(|old| old.weight));
+    Ok(Pool {
+        name: name.clone(),
+        uri,
+        weight: weight.ok_or_else(|| missing("weight"))?,
+        flavor,
+        options,
+    })
+}
+
+/// A pool as it may be shown.
+fn shown(pool: Pool) -> Pool {
+    Pool {
+        uri: catalogue::shown(&pool.uri),
+        options: catalogue::shown_options(&pool.options),
+        ..pool
+    }
+}
+
+/// Whether queues find the same promises in both.
+pub(super) fn agree(one: &Capabilities, other: &Capabilities) -> bool {
+    one.names() == other.names() && one.browse == other.browse
+}
+
+/// What a store can do, once it has answered.
+async fn answering(opened: &Opened) -> Result<Capabilities> {
+    let answer = tokio::time::timeout(PATIENCE, opened.store.ping()).await;
+    answer
+        .map_err(|_| Error::new(ErrorKind::Unavailable, "the store does not answer in time"))??;
+    Ok(opened.capabilities())
+}
+
+pub(super) fn busy() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the pool is being changed by others",
+    )
+}
