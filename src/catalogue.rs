@@ -18,7 +18,6 @@
 mod check;
 mod circuit;
 mod open;
-pub(crate) mod pending;
 mod position;
 mod roster;
 mod route;
@@ -44,7 +43,6 @@ pub use self::secret::shown;
 pub(crate) use self::secret::{is_same_place, restored, restored_options, shown_options};
 
 use self::open::Stores;
-use self::pending::PendingPools as _;
 
 /// The name of the store of the configuration, where stores are named. No pool can have it.
 pub const DEFAULT: &str = "default";
@@ -59,7 +57,7 @@ const MOST_SEGMENTS: usize = 8;
 pub type Draw = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
 /// Opens the stores of pools.
-pub trait Drivers: fmt::Debug + Send + Sync + 'static {
+pub trait Opener: fmt::Debug + Send + Sync + 'static {
     /// Checks a URI and options without opening anything. The sentence of what it refuses is for the client.
     fn check(&self, uri: &str, options: &Metadata) -> Result<()>;
 
@@ -88,7 +86,7 @@ pub struct Parts {
     /// Whether queues without a flavor go there when no pool without a flavor takes them.
     pub default_takes_queues: bool,
     /// What opens pools.
-    pub drivers: Arc<dyn Drivers>,
+    pub opener: Arc<dyn Opener>,
     /// Who hears of the calls of a store, by its name.
     pub counted: Counted,
     /// Chance.
@@ -120,7 +118,7 @@ impl Catalogue {
         let stop = Stop::new(Segment::default(), Arc::clone(&default.store));
         Self {
             usual: Arc::new(Route::to(stop)),
-            stores: Stores::new(parts.drivers, parts.counted),
+            stores: Stores::new(parts.opener, parts.counted),
             management: parts.management,
             default,
             default_uri: uri,
@@ -244,13 +242,13 @@ impl Catalogue {
     }
 
     /// What opens pools.
-    pub(crate) fn drivers(&self) -> &dyn Drivers {
-        self.stores.drivers()
+    pub(crate) fn opener(&self) -> &dyn Opener {
+        self.stores.opener()
     }
 
     /// What the store of the configuration has in common with a pool in the same place.
     pub(crate) fn default_identity(&self) -> Result<Option<String>> {
-        self.drivers().identity(&self.default_uri, &Metadata::new())
+        self.opener().identity(&self.default_uri, &Metadata::new())
     }
 
     /// The flavor that a project means by a name. `NotFound(Flavor)` when it has none of that name.

@@ -10,7 +10,7 @@ use isimud_contract::{Clock, Error, Ledger, ManagementStore, MessageStore, Metad
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::catalogue::{self, Drivers};
+use crate::catalogue::{self, Opener};
 
 pub use crate::catalogue::shown;
 
@@ -178,7 +178,7 @@ pub struct ForPools {
     pub ledgers: Option<Ledgers>,
 }
 
-impl Drivers for ForPools {
+impl Opener for ForPools {
     fn check(&self, uri: &str, options: &Metadata) -> Result<()> {
         check_pool(uri, options)
     }

@@ -74,7 +74,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, 
         management: Arc::clone(&management),
         default: (config.store.clone(), store.name, store.messages),
         default_takes_queues: config.default_store_takes_queues,
-        drivers: Arc::new(ForPools { clock, ledgers }),
+        opener: Arc::new(ForPools { clock, ledgers }),
         counted: Arc::new(move |pool| Arc::new(counting.pool(pool))),
         draw: Arc::new(|below| fastrand::u64(..below)),
     });

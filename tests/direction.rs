@@ -147,11 +147,15 @@ fn source_faults(place: &str, source: &Source, drivers: &BTreeSet<String>) -> Ve
         if is_in("http") && of_stores.contains(&word) {
             refuse(word.to_owned());
         }
-        if is_in("messaging") && ["axum", "hyper", "drivers"].contains(&word) {
+        let decides = is_in("messaging") || is_in("catalogue");
+        if decides && ["axum", "hyper", "drivers"].contains(&word) {
+            refuse(word.to_owned());
+        }
+        if is_in("catalogue") && word == "messaging" {
             refuse(word.to_owned());
         }
     }
-    if is_in("messaging") {
+    if is_in("messaging") || is_in("catalogue") {
         for path in source.paths().iter().filter(|path| leads_to_http(path)) {
             refuse(path.join("::"));
         }

@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::circuit::Circuit;
-use super::{Drivers, Roster};
+use super::{Opener, Roster};
 
 /// How long a new store waits for the old one of its pool to be closed, and how long it may take to open.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -142,7 +142,7 @@ impl Drop for Keeper {
 
 /// The stores of all pools.
 pub(super) struct Stores {
-    drivers: Arc<dyn Drivers>,
+    opener: Arc<dyn Opener>,
     counted: Counted,
     slots: Mutex<HashMap<PoolName, Arc<Slot>>>,
 }
@@ -184,16 +184,16 @@ impl Placed {
 }
 
 impl Stores {
-    pub(super) fn new(drivers: Arc<dyn Drivers>, counted: Counted) -> Self {
+    pub(super) fn new(opener: Arc<dyn Opener>, counted: Counted) -> Self {
         Self {
-            drivers,
+            opener,
             counted,
             slots: Mutex::default(),
         }
     }
 
-    pub(super) fn drivers(&self) -> &dyn Drivers {
-        &*self.drivers
+    pub(super) fn opener(&self) -> &dyn Opener {
+        &*self.opener
     }
 
     fn slot(&self, name: &PoolName) -> Arc<Slot> {
@@ -240,10 +240,10 @@ impl Stores {
         pool: &Pool,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Result<Opened> {
-        let (drivers, wanted) = (Arc::clone(&self.drivers), pool.clone());
+        let (opener, wanted) = (Arc::clone(&self.opener), pool.clone());
         // Opening a file waits for the disk.
         let opening = tokio::task::spawn_blocking(move || {
-            drivers.open(wanted.name.as_str(), &wanted.uri, &wanted.options)
+            opener.open(wanted.name.as_str(), &wanted.uri, &wanted.options)
         });
         let opened = tokio::time::timeout(PATIENCE, opening).await;
         let opened = opened.map_err(|_| late("the store could not be opened in time"))?;

@@ -6,7 +6,6 @@ use isimud_contract::{Error, ErrorKind, Flavor, FlavorName, Members, PoolName, P
 
 use super::pools::{busy, drafted};
 use super::{ATTEMPTS, Messaging, PoolDraft};
-use crate::catalogue::pending::PendingPools as _;
 
 impl Messaging {
     /// Registers pools and flavors, or updates them. What cannot be registered is logged and left out. `Unavailable`
@@ -38,9 +37,9 @@ impl Messaging {
             if old.as_ref() == Some(&pool) {
                 return Ok(());
             }
-            let drivers = self.catalogue.drivers();
-            drivers.check(&pool.uri, &pool.options)?;
-            let identity = drivers.identity(&pool.uri, &pool.options)?;
+            let opener = self.catalogue.opener();
+            opener.check(&pool.uri, &pool.options)?;
+            let identity = opener.identity(&pool.uri, &pool.options)?;
             self.check_identity(&pool, identity.as_deref()).await?;
             if self.management.save_pool(&pool, version).await?.is_some() {
                 tracing::info!(pool = %name, new = old.is_none(), "a pool was registered as declared");

@@ -8,7 +8,6 @@ use isimud_contract::{
 use super::Messaging;
 use super::pools::agree;
 use crate::catalogue::Roster;
-use crate::catalogue::pending::PendingPools as _;
 
 /// A flavor as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,7 +8,6 @@ use isimud_contract::{
 };
 
 use super::{ATTEMPTS, Messaging};
-use crate::catalogue::pending::PendingPools as _;
 use crate::catalogue::{self, Opened};
 
 /// How long a pool may take to show that it can be reached.
@@ -102,18 +101,18 @@ impl Messaging {
     /// Whether a pool can be what it says: its driver knows it, nobody else has its place, it answers, and it can do what
     /// the others of its flavor can.
     async fn check_pool(&self, pool: &Pool, old: Option<&Pool>) -> Result<()> {
-        let drivers = self.catalogue.drivers();
-        drivers.check(&pool.uri, &pool.options)?;
+        let opener = self.catalogue.opener();
+        opener.check(&pool.uri, &pool.options)?;
         let is_placed = |old: &&Pool| old.uri == pool.uri && old.options == pool.options;
         let mut capabilities = None;
         if old.filter(is_placed).is_none() {
-            let identity = drivers.identity(&pool.uri, &pool.options)?;
+            let identity = opener.identity(&pool.uri, &pool.options)?;
             self.check_identity(pool, identity.as_deref()).await?;
             let is_same_store = match old {
-                Some(old) => identity == drivers.identity(&old.uri, &old.options)?,
+                Some(old) => identity == opener.identity(&old.uri, &old.options)?,
                 None => false,
             };
-            let reached = match is_same_store && drivers.is_exclusive(&pool.uri) {
+            let reached = match is_same_store && opener.is_exclusive(&pool.uri) {
                 // It cannot be opened twice.
                 true => self.reach(&Home::Pool(pool.name.clone())).await,
                 false => self.try_out(pool).await,
@@ -146,11 +145,11 @@ impl Messaging {
         if self.catalogue.default_identity()?.as_deref() == Some(identity) {
             return Err(conflict("The database URI is that of the default store."));
         }
-        let drivers = self.catalogue.drivers();
+        let opener = self.catalogue.opener();
         let roster = self.catalogue.read_roster().await?;
         for other in roster.pools().filter(|other| other.name != pool.name) {
             // A pool of a driver that this server does not have is no obstacle.
-            let theirs = drivers.identity(&other.uri, &other.options);
+            let theirs = opener.identity(&other.uri, &other.options);
             if theirs.is_ok_and(|theirs| theirs.as_deref() == Some(identity)) {
                 return Err(conflict("The database URI is in use by another pool."));
             }
