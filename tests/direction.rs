@@ -1,7 +1,7 @@
 //! Who may import whom:
 //!
 //! ```text
-//! contract <- lease <- drivers that need it      http -> messaging -> contract
+//! contract <- lease <- drivers that need it      http -> messaging -> catalogue -> contract
 //! contract <- the other drivers                  drivers.rs -> driver crates
 //! contract <- conformance (for tests only)     contract <- estates <- import -> messaging
 //! ```
