@@ -6,9 +6,12 @@
 mod claims;
 mod dead_letters;
 mod encryption;
+mod flavors;
+mod health;
 mod http;
 mod messages;
 mod policies;
+mod pools;
 mod queues;
 mod store;
 mod support;

@@ -46,7 +46,40 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("claims:update", "PATCH", "/v2/queues/q/claims/ID"),
     ("ping:get", "GET", "/v2/ping"),
     ("ping:get", "HEAD", "/v2/ping"),
+    ("flavors:get_all", "GET", "/v2/flavors"),
+    ("flavors:get", "GET", "/v2/flavors/f"),
 ];
+
+/// Those that need the role of an administrator.
+const FOR_ADMINS: &[(&str, &str, &str)] = &[
+    ("pools:get_all", "GET", "/v2/pools"),
+    ("pools:create", "PUT", "/v2/pools/p"),
+    ("pools:get", "GET", "/v2/pools/p"),
+    ("pools:update", "PATCH", "/v2/pools/p"),
+    ("pools:delete", "DELETE", "/v2/pools/p"),
+    ("flavors:create", "PUT", "/v2/flavors/f"),
+    ("flavors:update", "PATCH", "/v2/flavors/f"),
+    ("flavors:delete", "DELETE", "/v2/flavors/f"),
+    ("health:get", "GET", "/v2/health"),
+];
+
+#[tokio::test]
+async fn what_operators_do_needs_their_role() {
+    let app = App::new();
+    for (rule, method, path) in FOR_ADMINS {
+        for asking in [&app, &app.header("X-Roles", "member, administrator")] {
+            let answer = asking.send(method, path, ()).await;
+            assert_eq!(answer.status, 403, "{rule} {method} {path}");
+        }
+        for role in ["admin", "member, ADMIN"] {
+            let answer = app.header("X-Roles", role).send(method, path, ()).await;
+            assert_ne!(answer.status, 403, "{rule} {method} {path}");
+        }
+        let (denying, _folder) = app_with(&format!("\"{rule}\": \"!\""));
+        let answer = denying.admin().send(method, path, ()).await;
+        assert_eq!(answer.status, 403, "{rule} {method} {path}");
+    }
+}
 
 /// Does an operation with a body that is right for it, and returns its status.
 async fn status(app: &App, method: &str, path: &str) -> u16 {

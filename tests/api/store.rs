@@ -85,3 +85,22 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         })
         .collect()
 }
+
+/// A Redis server of the test's own, with these lines in its configuration; `None` where there is none and none is
+/// required.
+pub(crate) fn redis_with(options: &[&str]) -> Option<Servers> {
+    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+    match Servers::one(options) {
+        Ok(redis) => Some(redis),
+        Err(why) if required => panic!("Redis is required: {why}"),
+        Err(why) => {
+            eprintln!("left out: {why}");
+            None
+        }
+    }
+}
+
+/// The same, as it comes.
+pub(crate) fn redis() -> Option<Servers> {
+    redis_with(&[])
+}

@@ -97,6 +97,48 @@ impl App {
         app
     }
 
+    /// The same service as an operator sees it.
+    pub(crate) fn admin(&self) -> Self {
+        self.header("X-Roles", "admin")
+    }
+
+    /// Registers a pool without a flavor, empty and the only one of its place. Returns its URI.
+    pub(crate) async fn pool(&self, name: &str, weight: u32) -> String {
+        let uri = store::fresh();
+        let body = serde_json::json!({"uri": uri, "weight": weight});
+        let path = format!("/v2/pools/{name}");
+        self.admin().put(&path, body).await.assert_status(201);
+        uri
+    }
+
+    /// Makes a flavor of pools, or adds them to it.
+    pub(crate) async fn flavor(&self, name: &str, pools: &[&str]) {
+        let (path, body) = (
+            format!("/v2/flavors/{name}"),
+            serde_json::json!({"pool_list": pools}),
+        );
+        self.admin().put(&path, body).await.assert_status(201);
+    }
+
+    /// Posts a message and tells the store that it went to from others: by what a position there looks like.
+    pub(crate) async fn home_of(&self, queue: &str) -> String {
+        let id = self.post_bodies(queue, [Value::from("where?")]).await;
+        let all = "echo=true&include_claimed=true&include_delayed=true&limit=20";
+        let mut path = format!("/v2/queues/{queue}/messages?{all}");
+        let mut home = None;
+        while let Some(next) = self.get(&path).await.next() {
+            home = next.split("marker=").nth(1).map(|marker| {
+                let marker = marker.split('&').next().unwrap_or_default();
+                let tag = marker.split_once('.').map(|(_, tag)| tag);
+                tag.unwrap_or("default").to_owned()
+            });
+            path = next;
+        }
+        let path = format!("/v2/queues/{queue}/messages/{}", id[0]);
+        self.delete(&path).await.assert_status(204);
+        home.expect("the message is listed")
+    }
+
     /// The same service as another client of the project sees it.
     pub(crate) fn client(&self, id: &str) -> Self {
         self.header("Client-ID", id)

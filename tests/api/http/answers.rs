@@ -187,9 +187,13 @@ type Relation = (
 const QUEUE: (&str, &str) = ("queue_name", "param/queue_name");
 const MESSAGE: (&str, &str) = ("message_id", "param/message_id");
 const CLAIM: (&str, &str) = ("claim_id", "param/claim_id");
+const DETAILED: (&str, &str) = ("detailed", "param/detailed");
+const POOL: (&str, &str) = ("pool_name", "param/pool_name");
+const FLAVOR: (&str, &str) = ("flavor_name", "param/flavor_name");
+const ALL: &[&str] = &["GET", "PUT", "PATCH", "DELETE"];
 const MARKER: (&str, &str) = ("marker", "param/marker");
 
-/// The relations of queues, messages, claims and ping.
+/// The relations of queues, messages, claims and ping, then those for operators.
 const RELATIONS: &[Relation] = &[
     (
         "rel/queues",
@@ -293,6 +297,29 @@ const RELATIONS: &[Relation] = &[
         false,
     ),
     ("rel/ping", "/v2/ping", &[], &["GET"], false),
+    (
+        "rel/pools",
+        "/v2/pools{?detailed,limit,marker}",
+        &[DETAILED, ("limit", "param/pool_limit"), MARKER],
+        &["GET"],
+        false,
+    ),
+    ("rel/pool", "/v2/pools/{pool_name}", &[POOL], ALL, false),
+    (
+        "rel/flavors",
+        "/v2/flavors{?detailed,limit,marker}",
+        &[DETAILED, ("limit", "param/flavor_limit"), MARKER],
+        &["GET"],
+        false,
+    ),
+    (
+        "rel/flavor",
+        "/v2/flavors/{flavor_name}",
+        &[FLAVOR],
+        ALL,
+        false,
+    ),
+    ("rel/health", "/v2/health", &[], &["GET"], false),
 ];
 
 async fn home(app: &App) -> Value {
@@ -309,7 +336,12 @@ async fn the_home_document_describes_every_resource() {
         if *posts {
             hints["accept-post"] = json!(["application/json"]);
         }
-        let mut relation = json!({"href-template": template});
+        // Of all paths without variables, health's alone is no template.
+        let key = match *name {
+            "rel/health" => "href",
+            _ => "href-template",
+        };
+        let mut relation = json!({key: template});
         if !variables.is_empty() {
             let pairs = variables.iter();
             relation["href-vars"] = pairs.map(|(name, value)| (*name, *value)).collect();

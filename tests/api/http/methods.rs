@@ -27,6 +27,11 @@ const PATHS: &[(&str, &str)] = &[
     ("/v2/queues/q/messages/1", "DELETE, GET, OPTIONS"),
     ("/v2/queues/q/claims", "POST, OPTIONS"),
     ("/v2/queues/q/claims/1", "DELETE, GET, PATCH, OPTIONS"),
+    ("/v2/pools", "GET, OPTIONS"),
+    ("/v2/pools/p", "DELETE, GET, PATCH, PUT, OPTIONS"),
+    ("/v2/flavors", "GET, OPTIONS"),
+    ("/v2/flavors/f", "DELETE, GET, PATCH, PUT, OPTIONS"),
+    ("/v2/health", "GET, OPTIONS"),
 ];
 
 #[tokio::test]
