@@ -11,8 +11,12 @@ mod book;
 mod changes;
 #[path = "servers/crashes.rs"]
 mod crashes;
+#[path = "servers/dead_pool.rs"]
+mod dead_pool;
 #[path = "servers/once.rs"]
 mod once;
+#[path = "servers/pools.rs"]
+mod pools;
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod redis;
 #[path = "support/server.rs"]

@@ -86,11 +86,10 @@ fn files(folder: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// A Redis server of the test's own, with these lines in its configuration; `None` where there is none and none is
-/// required.
-pub(crate) fn redis_with(options: &[&str]) -> Option<Servers> {
+/// A Redis server of the test's own; `None` where there is none and none is required.
+pub(crate) fn redis() -> Option<Servers> {
     let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    match Servers::one(options) {
+    match Servers::plain() {
         Ok(redis) => Some(redis),
         Err(why) if required => panic!("Redis is required: {why}"),
         Err(why) => {
@@ -98,9 +97,4 @@ pub(crate) fn redis_with(options: &[&str]) -> Option<Servers> {
             None
         }
     }
-}
-
-/// The same, as it comes.
-pub(crate) fn redis() -> Option<Servers> {
-    redis_with(&[])
 }

@@ -272,6 +272,7 @@ fn read_line(from: &mut impl BufRead) -> io::Result<String> {
 pub(crate) struct Client {
     address: SocketAddr,
     project: String,
+    is_admin: bool,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -280,7 +281,16 @@ impl Client {
         Self {
             address,
             project: project.to_owned(),
+            is_admin: false,
             connection: None,
+        }
+    }
+
+    /// The same with the role of an administrator.
+    pub(crate) fn admin(self) -> Self {
+        Self {
+            is_admin: true,
+            ..self
         }
     }
 
@@ -299,6 +309,9 @@ impl Client {
         );
         if method == "PATCH" && !path.contains("/claims/") {
             head.push_str("Content-Type: application/openstack-messaging-v2.0-json-patch\r\n");
+        }
+        if self.is_admin {
+            head.push_str("X-Roles: admin\r\n");
         }
         if let Some(body) = &body {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));

@@ -7,9 +7,11 @@ use crate::support::App;
 
 #[tokio::test]
 async fn a_password_is_masked_and_kept() {
-    let Some(redis) = store::redis_with(&["requirepass geheim"]) else {
+    let Some(redis) = store::redis() else {
         return;
     };
+    let set = redis.get(0).command("CONFIG SET requirepass geheim");
+    set.expect("a password");
     let open = redis.uri("secret:");
     let uri = open.replace("redis://", "redis://:geheim@");
     let masked = open.replace("redis://", "redis://:***@");

@@ -1,0 +1,235 @@
+//! What is done to pools through one server holds for the other within a second, and no request fails meanwhile.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::Service;
+use crate::redis::Servers;
+use crate::server::{Answer, Client};
+
+/// How long the other server may go on as before.
+const LAG: Duration = Duration::from_secs(1);
+/// Clients of each server that post, claim and delete all the time.
+const WORKERS: usize = 3;
+
+#[test]
+fn pools_come_change_and_go_while_both_servers_work() {
+    let Some(service) = Service::start(Servers::single) else {
+        return;
+    };
+    let far = Servers::plain().expect("another Redis server");
+    let mut operators = service.clients().map(Client::admin);
+    let traffic = Traffic::default();
+    thread::scope(|scope| {
+        for worker in 0..2 * WORKERS {
+            let (traffic, client) = (&traffic, service.client(worker));
+            scope.spawn(move || traffic.run(client, worker));
+        }
+        let _over = Over(&traffic.over);
+        for round in 0..3 {
+            operators.swap(0, 1);
+            let [one, other] = &mut operators;
+            let took = [
+                added(one, other, &far, round),
+                changed(one, other, &far),
+                drained(one, other, round),
+                removed(one, other, &far, round),
+            ];
+            println!("added, changed, drained, removed: {took:?}");
+        }
+    });
+    let failures = traffic.failures.into_inner().expect("failures");
+    assert!(failures.is_empty(), "{failures:#?}");
+    let calls = traffic.calls.load(Ordering::Relaxed);
+    println!("{calls} requests meanwhile, none failed");
+    assert!(calls > 200, "{calls}");
+}
+
+fn uri(far: &Servers, prefix: &str) -> String {
+    far.uri(prefix)
+}
+
+/// A pool that is registered by one server takes the new queues of the other.
+fn added(one: &mut Client, other: &mut Client, far: &Servers, round: usize) -> Duration {
+    let body = json!({"uri": uri(far, "one:"), "weight": 1});
+    expect(201, one, "PUT", "/v2/pools/far", Some(&body));
+    let mut at = 0;
+    until("queues of the new pool", || {
+        at += 1;
+        is_in_default(other, &format!("added-{round}-{at}")) == Some(false)
+    })
+}
+
+/// Another URI: the queue's messages are elsewhere, and then here again. Other options: the store is opened anew.
+fn changed(one: &mut Client, other: &mut Client, far: &Servers) -> Duration {
+    let message = json!({"messages": [{"body": 1}]});
+    expect(
+        201,
+        one,
+        "POST",
+        "/v2/queues/quiet/messages",
+        Some(&message),
+    );
+    let mut slowest = Duration::ZERO;
+    for (prefix, total) in [("two:", 0), ("one:", 1)] {
+        let body = json!({"uri": uri(far, prefix), "options": {"timeout_ms": 4000 + total}});
+        expect(200, one, "PATCH", "/v2/pools/far", Some(&body));
+        let took = until("the other place", || {
+            let stats = expect(200, other, "GET", "/v2/queues/quiet/stats", None).json();
+            stats["messages"]["total"] == total
+        });
+        slowest = slowest.max(took);
+    }
+    slowest
+}
+
+/// A weight of 0: new queues are in the default store again.
+fn drained(one: &mut Client, other: &mut Client, round: usize) -> Duration {
+    let body = json!({"weight": 0});
+    expect(200, one, "PATCH", "/v2/pools/far", Some(&body));
+    let mut at = 0;
+    until("queues of the default store", || {
+        at += 1;
+        is_in_default(other, &format!("drained-{round}-{at}")) == Some(true)
+    })
+}
+
+/// A removal, once the pool has no queues: both servers hang up.
+fn removed(one: &mut Client, other: &mut Client, far: &Servers, round: usize) -> Duration {
+    let begun = Instant::now();
+    while expect_any(&[204, 403], one, "DELETE", "/v2/pools/far").status == 403 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(30),
+            "it has queues still"
+        );
+        let page = expect(200, one, "GET", "/v2/queues?limit=20", None).json();
+        for queue in page["queues"].as_array().expect("queues") {
+            let name = queue["name"].as_str().expect("a name");
+            if is_in_default(one, name) == Some(false) || name == "quiet" {
+                expect(204, one, "DELETE", &format!("/v2/queues/{name}"), None);
+            }
+        }
+    }
+    expect(404, other, "GET", "/v2/pools/far", None);
+    let took = until("hanging up", || {
+        let clients = far.get(0).command("CLIENT LIST").expect("a list");
+        // The one who asks is one of them.
+        clients.matches("addr=").count() / 2 <= 1
+    });
+    // What is left in the pool's Redis is of queues that were deleted while their other place was in use.
+    far.get(0).command("FLUSHALL").expect("an empty server");
+    assert!(round < 3);
+    took
+}
+
+/// Whether a queue is in the default store, by what a position there looks like; `None` when it has no messages.
+fn is_in_default(client: &mut Client, queue: &str) -> Option<bool> {
+    let path = format!("/v2/queues/{queue}/messages");
+    let message = json!({"messages": [{"body": 1}]});
+    expect(201, client, "POST", &path, Some(&message));
+    let path = format!("{path}?echo=true&include_claimed=true");
+    let page = expect(200, client, "GET", &path, None).json();
+    let next = page["links"][0]["href"].as_str()?;
+    let marker = next.split("marker=").nth(1)?.split('&').next()?;
+    Some(!marker.contains('.'))
+}
+
+/// Requests that go on all the time, on queues that are in the default store and on new ones.
+#[derive(Default)]
+struct Traffic {
+    over: AtomicBool,
+    calls: AtomicUsize,
+    failures: Mutex<Vec<String>>,
+}
+
+impl Traffic {
+    fn run(&self, mut client: Client, worker: usize) {
+        let mut round = 0;
+        while !self.over.load(Ordering::Relaxed) {
+            round += 1;
+            // A queue of its own each time: made, used and deleted, wherever it is.
+            let queue = format!("/v2/queues/busy-{worker}-{round}");
+            let message = json!({"messages": [{"body": round}, {"body": 0}]});
+            self.call(
+                &mut client,
+                "POST",
+                &format!("{queue}/messages"),
+                Some(&message),
+            );
+            for _ in 0..5 {
+                let claims = format!("{queue}/claims");
+                self.call(
+                    &mut client,
+                    "POST",
+                    &claims,
+                    Some(&json!({"ttl": 60, "grace": 60})),
+                );
+                self.call(
+                    &mut client,
+                    "POST",
+                    &format!("{queue}/messages"),
+                    Some(&message),
+                );
+            }
+            self.call(&mut client, "DELETE", &queue, None);
+        }
+    }
+
+    fn call(&self, client: &mut Client, method: &str, path: &str, body: Option<&Value>) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let failure = match client.send(method, path, body) {
+            Ok(answer) if answer.status < 300 => return,
+            Ok(answer) => format!("{method} {path}: {answer}"),
+            Err(error) => format!("{method} {path}: {error}"),
+        };
+        self.failures.lock().expect("failures").push(failure);
+    }
+}
+
+/// Ends the work when it is dropped.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Asks again and again, for as long as a change may need, and says how long it needed.
+fn until(what: &str, mut ask: impl FnMut() -> bool) -> Duration {
+    let begun = Instant::now();
+    loop {
+        let there = ask();
+        let took = begun.elapsed();
+        assert!(took < LAG, "{what} after {took:?}: {there}");
+        if there {
+            return took;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn expect(
+    status: u16,
+    client: &mut Client,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+) -> Answer {
+    let answer = client.send(method, path, body).expect("an answer");
+    assert_eq!(answer.status, status, "{method} {path}: {answer}");
+    answer
+}
+
+fn expect_any(statuses: &[u16], client: &mut Client, method: &str, path: &str) -> Answer {
+    let answer = client.send(method, path, None).expect("an answer");
+    assert!(
+        statuses.contains(&answer.status),
+        "{method} {path}: {answer}"
+    );
+    answer
+}
