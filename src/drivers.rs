@@ -29,7 +29,9 @@ pub struct Backend {
 
 /// Opens the ledger of a scope: what one pool's broker does not know.
 #[derive(Clone)]
-pub struct Ledgers(Arc<dyn Fn(&str) -> Result<Arc<dyn Ledger>> + Send + Sync>);
+pub struct Ledgers(Arc<OpenLedger>);
+
+type OpenLedger = dyn Fn(&str) -> Result<Arc<dyn Ledger>> + Send + Sync;
 
 impl Ledgers {
     /// From what opens a scope's ledger.

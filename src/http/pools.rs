@@ -174,9 +174,8 @@ pub(crate) async fn update(
 ) -> Result<Response, Problem> {
     const NOTHING: &str = "One of `uri`, `weight`, `flavor`, or `options` needs to be specified";
     let most = app.messaging.limits().max_queue_metadata;
-    let fields = match document(payload, most).await? {
-        Value::Object(fields) => fields,
-        _ => return Err(Problem::body(NOTHING)),
+    let Value::Object(fields) = document(payload, most).await? else {
+        return Err(Problem::body(NOTHING));
     };
     let known = ["uri", "weight", "flavor", "options"];
     if !known.iter().any(|key| fields.contains_key(*key)) {
