@@ -30,11 +30,19 @@ pub struct Delivery {
 /// What becomes of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// It joins the claim, or is popped; the message as it is now.
-    Granted(Message),
+    /// It joins the claim, or is popped.
+    Granted {
+        /// The message as it is now.
+        message: Message,
+        /// It lives longer than the broker was told, so far as the ledger knows. A broker that ends lives by itself
+        /// needs a copy.
+        longer: bool,
+    },
     /// It has been claimed as often as the dead-letter policy allows: it is to be sent to the dead-letter queue,
     /// buried here, and settled. Until then it is held as if by a claim of the lease's ttl, which nobody can name.
     Spent(Message),
+    /// It is free, and more than was asked for: the broker should have it back.
+    Free,
     /// Somebody has it, or it is not due: nobody is told of it, and the broker should not deliver it for that long.
     Held(Duration),
     /// It was deleted, purged or has expired: the broker should forget it, and nobody is told of it.
@@ -50,15 +58,40 @@ pub enum Purpose<'a> {
     Pop,
 }
 
+/// Names the time between two purges of a queue. No two eras of a ledger have the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Era(pub u64);
+
+/// What a delete does about an id that has no row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rowless {
+    /// It names nothing, and is skipped: right where every message has a row.
+    Skip,
+    /// It may name a message that was never delivered: the call is refused as `Unsupported`, and nothing is deleted.
+    Refuse,
+}
+
+/// What a renewed claim holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Renewed {
+    /// The receipts that there are for its messages.
+    pub receipts: Vec<Receipt>,
+    /// Those of its messages that live longer than the broker was told, each with its receipt.
+    pub longer: Vec<(Message, Option<Receipt>)>,
+}
+
 /// Decides who holds a message of a broker that can only lease. The broker delivers; the ledger decides.
 ///
 /// One row a message id, and only for what the broker cannot know; no row means free. What holds for every method:
 ///
 /// * It is one atomic step, and calls may overlap freely. The time is the ledger's.
 /// * A ledger is opened for a *scope* (a pool): queues of one name in two scopes have nothing in common.
-/// * A row ends by itself when its message does. A deleted message keeps its row, without the body, until then, so that
-///   a copy that the broker delivers once more is known to be gone.
-/// * Ids that have no row are never given one by anything but [`Ledger::note`] and [`Ledger::grant`].
+/// * A row ends by itself when its message does, and not before every copy has ended by its own envelope. A deleted
+///   message keeps its row, without the body, until then, so that a copy that the broker delivers once more is known
+///   to be gone. That is what the server's `now` is for in [`note`](Ledger::note), [`grant`](Ledger::grant) and
+///   [`renew`](Ledger::renew): an envelope made at that moment, by that clock, is outlived by the row. So it does not
+///   matter for what was deleted how far the clocks differ.
+/// * Ids that have no row are never given one by anything but [`note`](Ledger::note) and [`grant`](Ledger::grant).
 ///
 /// A row is first written by `note` (the journal, where the pool has one) or by the first `grant` that meets the
 /// message; it gets the next number of arrival then. A purge is one number: rows from before it are gone.
@@ -67,31 +100,51 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// Proves that the ledger answers now, by a round trip.
     async fn ping(&self) -> Result<()>;
 
-    /// Writes rows for messages that the broker has accepted, in order; ids that have a row are left as they are.
-    async fn note(&self, queue: &QueueKey, posted: &[Message]) -> Result<()>;
+    /// Writes rows for messages that the broker has accepted in envelopes of `now`, in order, and returns the present
+    /// era.
+    ///
+    /// * With an `era` that is over it writes nothing: the queue was purged since, and the messages may be gone with
+    ///   what was purged, or not. Whoever sends them again and notes them in the present era is right in both cases.
+    /// * With the present `era` every message gets a row. An id whose message ended, or was purged, starts anew; any
+    ///   other that has a row keeps it, one that was deleted too, and the row learns that the broker was told of the
+    ///   message's `left`.
+    /// * Without an era only the last half holds: no row is written. With no messages this tells the era, and from then
+    ///   on the queue has one.
+    async fn note(
+        &self,
+        queue: &QueueKey,
+        era: Option<Era>,
+        now: Timestamp,
+        posted: &[Message],
+    ) -> Result<Era>;
 
     /// Judges deliveries, one verdict each, in their order. For each, the first that fits:
     ///
-    /// 1. its row is of a deleted message or from before a purge, or the message has expired (by the row where there is
-    ///    one, else by `posted` and its ttl): `Gone`;
+    /// 1. its row is of a deleted message, or of one that has ended or was purged, or there is no row and the message
+    ///    has ended by its envelope: `Gone`. (But an envelope that outlives the row of an ended or purged message is
+    ///    a new post of its id, and is judged as if there were no row.)
     /// 2. a live claim holds it, also one granted a moment ago in this call: `Held` until that claim ends;
     /// 3. it is not due: `Held` until it is, and it gets a row;
-    /// 4. it has been claimed as often as the policy allows: `Spent`;
-    /// 5. else `Granted`: it has a row and is held (or, popped, is deleted).
+    /// 4. `limit` deliveries of this call are granted already: `Free`;
+    /// 5. it has been claimed as often as the policy allows: `Spent`. A queue that is its own dead-letter queue counts
+    ///    anew instead, and the message is granted;
+    /// 6. else `Granted`: it has a row and is held (or, popped, is deleted).
     ///
-    /// The newest receipt of a live message is kept in its row, whatever the verdict. A claim that is granted nothing
-    /// is not made. `lease.id` may name a claim that runs already: what is granted joins it, and its time stays as it
-    /// is, so that one claim can be filled by several calls.
+    /// Where there is a row the message is the row's, whatever the copy says. The newest receipt of a live message is
+    /// kept in its row, whatever the verdict but `Free`. A claim that is granted nothing is not made. `lease.id` may
+    /// name a claim that runs already: what is granted joins it, and its time stays as it is, so that one claim can be
+    /// filled by several calls.
     async fn grant(
         &self,
         queue: &QueueKey,
         purpose: Purpose<'_>,
+        limit: usize,
+        now: Timestamp,
         got: &[Delivery],
     ) -> Result<Vec<Verdict>>;
 
-    /// Starts a live claim's time again, on new terms, and gives back the receipts of what it holds.
-    /// `NotFound(Claim)` for any other.
-    async fn renew(&self, queue: &QueueKey, lease: &Lease) -> Result<Vec<Receipt>>;
+    /// Starts a live claim's time again, on new terms. `NotFound(Claim)` for any other.
+    async fn renew(&self, queue: &QueueKey, lease: &Lease, now: Timestamp) -> Result<Renewed>;
 
     /// Ends a claim and gives back the receipts of what it held; none when there is no such claim.
     async fn release(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>>;
@@ -103,6 +156,7 @@ pub trait Ledger: Debug + Send + Sync + 'static {
         queue: &QueueKey,
         ids: &[MessageId],
         guard: Guard,
+        rowless: Rowless,
     ) -> Result<(usize, Vec<Receipt>)>;
 
     /// Reads a live claim and what it holds. `NotFound(Claim)` for any other.
@@ -117,6 +171,7 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// Counts the live messages that have a row.
     async fn stats(&self, queue: &QueueKey) -> Result<Stats>;
 
-    /// Deletes every message that has a row, and every claim. Positions from before stand before everything.
+    /// Deletes every message that has a row, and every claim, and begins a new era. Positions from before stand before
+    /// everything.
     async fn purge(&self, queue: &QueueKey) -> Result<()>;
 }

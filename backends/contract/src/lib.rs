@@ -55,7 +55,7 @@ pub use ids::{
     QueueName, SubscriptionId,
 };
 pub use instrumented::{Instrumented, Observer};
-pub use ledger::{Delivery, Ledger, Purpose, Receipt, Verdict};
+pub use ledger::{Delivery, Era, Ledger, Purpose, Receipt, Renewed, Rowless, Verdict};
 pub use management::{Change, ManagementStore, Pools, Queues, Subscriptions, Watcher};
 pub use message::{Checksum, Guard, Marker, Message, Page, Selection};
 pub use place::{Home, Place, Segment};

@@ -19,7 +19,7 @@ pub struct Envelope {
 /// How many messages the broker says it has. Approximate where the broker's own count is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Depth {
-    /// Ready to be delivered.
+    /// Ready to be delivered, now or after a delay that the broker keeps by itself.
     pub ready: u64,
     /// Delivered and not settled yet.
     pub held: u64,
@@ -45,7 +45,8 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     /// Proves that the broker answers now, by a round trip.
     async fn ping(&self) -> Result<()>;
 
-    /// Sends messages in order. They are as durable as the queue when it returns. An error leaves open which of them
+    /// Sends messages in order. A broker that can delay does so for `message.delay`; one that cannot leaves it to the
+    /// ledger, at the price of a delivery in vain each time. They are as durable as the queue when it returns. An error leaves open which of them
     /// were accepted; sending them again is safe, as they carry their ids.
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()>;
 
@@ -68,7 +69,7 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     /// Counts.
     async fn depth(&self, queue: &QueueKey) -> Result<Depth>;
 
-    /// Forgets what is ready now, and nothing that is sent after this was called. What is held elsewhere may stay: the
+    /// Forgets what is ready now, and nothing that is sent after this has returned. What is held elsewhere may stay: the
     /// ledger knows it.
     async fn purge(&self, queue: &QueueKey) -> Result<()>;
 

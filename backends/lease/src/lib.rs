@@ -4,5 +4,9 @@
 #![warn(missing_docs)]
 
 mod broker;
+mod hints;
+mod leased;
+mod rounds;
 
 pub use broker::{Depth, Envelope, LeaseBroker};
+pub use leased::{Journal, Leased};

@@ -1,0 +1,359 @@
+//! A broker and a ledger as one store.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isimud_contract::{
+    Capabilities, Claim, ClaimId, Clock, Era, Error, ErrorKind, ForeignClaim, Guard, Lease, Ledger,
+    Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Result, Rowless, Selection,
+    Stats, Timestamp,
+};
+
+use crate::broker::{Envelope, LeaseBroker};
+use crate::hints::Hints;
+
+/// Whether the ledger gets a row for every message when it is posted, and not only when it is first delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Journal {
+    /// It does: messages can be listed, read and deleted by id, and counted exactly.
+    On,
+    /// It does not, and a post costs the broker alone.
+    Off,
+}
+
+/// Queues whose era is remembered, at the most. Beyond it all are forgotten, and asked for again.
+const REMEMBERED: usize = 100_000;
+
+/// How often a post is sent again because its queue was purged meanwhile.
+const PURGES: usize = 5;
+
+/// How long a pop has the broker hold a message: time to bury and to settle it.
+const POP: Duration = Duration::from_secs(30);
+
+/// A whole store, made of a broker that can only lease and a ledger that decides. See the crate's docs.
+#[derive(Debug)]
+pub struct Leased<B> {
+    pub(crate) broker: Arc<B>,
+    pub(crate) ledger: Arc<dyn Ledger>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) hints: Hints,
+    journal: Journal,
+    eras: Mutex<HashMap<QueueKey, Era>>,
+    closed: AtomicBool,
+}
+
+impl<B: LeaseBroker> Leased<B> {
+    /// Completes a broker. The ledger is that of the pool, and stays open when this store is closed; the clock is this
+    /// server's, and dates what it posts.
+    pub fn new(
+        broker: B,
+        ledger: Arc<dyn Ledger>,
+        clock: Arc<dyn Clock>,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            broker: Arc::new(broker),
+            ledger,
+            clock,
+            hints: Hints::default(),
+            journal,
+            eras: Mutex::default(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            let sentence = "the store is closed";
+            return Err(Error::new(ErrorKind::Unavailable, sentence));
+        }
+        Ok(())
+    }
+
+    /// Refuses what needs a row for every message.
+    fn journaled(&self, what: &str) -> Result<()> {
+        self.open()?;
+        match self.journal {
+            Journal::On => Ok(()),
+            Journal::Off => {
+                let sentence = format!(
+                    "this pool cannot {what}: its option 'journal' is off, and so it does not know the messages that nobody has claimed"
+                );
+                Err(Error::new(ErrorKind::Unsupported, sentence))
+            }
+        }
+    }
+
+    fn holds_so_long(&self, lease: &Lease) -> Result<()> {
+        self.open()?;
+        let longest = self.broker.capabilities().longest_claim;
+        within(lease.ttl, longest, "hold a claim for so long")
+    }
+
+    /// Sends messages and, with the journal, has them noted. The order is this one because a message that is noted and
+    /// was never sent would be listed until it ends. A failure of either leaves open what was posted, and the whole
+    /// may be repeated: by their ids the copies are one message.
+    pub(crate) async fn dispatch(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+        if self.journal == Journal::Off {
+            let now = self.clock.now();
+            return self.broker.send(queue, envelopes(now, messages)).await;
+        }
+        for _ in 0..PURGES {
+            let era = self.era(queue).await?;
+            let now = self.clock.now();
+            self.broker
+                .send(queue, envelopes(now, messages.clone()))
+                .await?;
+            let present = self.ledger.note(queue, Some(era), now, &messages).await?;
+            if present == era {
+                return Ok(());
+            }
+            self.remember(queue, present);
+        }
+        let sentence = "the queue was purged again and again while messages were posted";
+        Err(Error::new(ErrorKind::Unavailable, sentence))
+    }
+
+    /// The era of a queue, as this server last heard of it.
+    async fn era(&self, queue: &QueueKey) -> Result<Era> {
+        if let Some(era) = self.eras().get(queue) {
+            return Ok(*era);
+        }
+        let era = self.ledger.note(queue, None, self.clock.now(), &[]).await?;
+        self.remember(queue, era);
+        Ok(era)
+    }
+
+    fn remember(&self, queue: &QueueKey, era: Era) {
+        let mut eras = self.eras();
+        if eras.len() >= REMEMBERED {
+            eras.clear();
+        }
+        eras.insert(queue.clone(), era);
+    }
+
+    fn eras(&self) -> std::sync::MutexGuard<'_, HashMap<QueueKey, Era>> {
+        self.eras.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends copies of messages that live longer now than a broker was told that ends lives by itself. The old ones,
+    /// which the caller settles, would take the messages with them.
+    pub(crate) async fn copy(
+        &self,
+        queue: &QueueKey,
+        now: Timestamp,
+        longer: Vec<Message>,
+    ) -> Result<()> {
+        if longer.is_empty() {
+            return Ok(());
+        }
+        self.broker
+            .send(queue, envelopes(now, longer.clone()))
+            .await?;
+        self.ledger.note(queue, None, now, &longer).await?;
+        Ok(())
+    }
+
+    /// Has the broker forget deliveries.
+    async fn ack(&self, queue: &QueueKey, receipts: Vec<Receipt>) {
+        if receipts.is_empty() {
+            return;
+        }
+        let (broker, on) = (Arc::clone(&self.broker), queue.clone());
+        let work = async move { broker.ack(&on, &receipts).await };
+        self.hints.hint(queue, work).await;
+    }
+
+    /// Ends a claim, and has the broker deliver again what it held.
+    pub(crate) async fn end_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        let receipts = self.ledger.release(queue, claim).await?;
+        if !receipts.is_empty() {
+            let (broker, on) = (Arc::clone(&self.broker), queue.clone());
+            let work = async move { broker.release(&on, &receipts).await };
+            self.hints.hint(queue, work).await;
+        }
+        Ok(())
+    }
+
+    /// Purges the ledger, then the broker, then what was posted in between: a message that lost its place in the
+    /// broker must not stay listed, and where the second step fails the first has taken all that had a row.
+    async fn clear(&self, queue: &QueueKey, whole: bool) -> Result<()> {
+        self.open()?;
+        self.ledger.purge(queue).await?;
+        if whole {
+            self.broker.remove(queue).await?;
+        } else {
+            self.broker.purge(queue).await?;
+        }
+        if self.journal == Journal::On {
+            self.ledger.purge(queue).await?;
+            self.eras().remove(queue);
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what is beyond the broker.
+fn within<T: PartialOrd>(wanted: T, limit: Option<T>, what: &str) -> Result<()> {
+    if limit.is_some_and(|limit| wanted > limit) {
+        let sentence = format!("the broker of this pool cannot {what}");
+        return Err(Error::new(ErrorKind::Unsupported, sentence));
+    }
+    Ok(())
+}
+
+fn envelopes(posted: Timestamp, messages: Vec<Message>) -> Vec<Envelope> {
+    let envelope = |message| Envelope { message, posted };
+    messages.into_iter().map(envelope).collect()
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<B: LeaseBroker> MessageStore for Leased<B> {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            claims: true,
+            at_least_once: true,
+            browse: self.journal == Journal::On,
+            ..self.broker.capabilities()
+        }
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.open()?;
+        tokio::try_join!(self.broker.ping(), self.ledger.ping())?;
+        Ok(())
+    }
+
+    async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+        self.open()?;
+        let limits = self.broker.capabilities();
+        for message in &mut messages {
+            let size = message.body.len() as u64;
+            within(size, limits.largest_body, "keep so large a body")?;
+            let delay = message.delay;
+            within(delay, limits.longest_delay, "delay a message for so long")?;
+            message.claim = None;
+        }
+        if messages.is_empty() {
+            return Ok(());
+        }
+        self.dispatch(queue, messages).await
+    }
+
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        self.journaled("list messages")?;
+        self.ledger.list(queue, selection).await
+    }
+
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        self.journaled("read messages by id")?;
+        self.ledger.get(queue, ids).await
+    }
+
+    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+        self.open()?;
+        // What a claim holds, or held, has a row.
+        let rowless = match (self.journal, &guard) {
+            (Journal::On, _) | (_, Guard::HeldBy(_)) => Rowless::Skip,
+            (Journal::Off, Guard::Any | Guard::Free) => Rowless::Refuse,
+        };
+        let buried = self.ledger.bury(queue, ids, guard, rowless).await;
+        let (count, receipts) = match buried {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                self.journaled("delete messages that were never claimed")?;
+                return Err(error);
+            }
+            buried => buried?,
+        };
+        self.ack(queue, receipts).await;
+        Ok(count)
+    }
+
+    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        self.open()?;
+        self.take(queue, Purpose::Pop, limit, POP).await
+    }
+
+    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
+        self.holds_so_long(lease)?;
+        let purpose = Purpose::Claim(lease);
+        let messages = self.take(queue, purpose, limit, lease.ttl).await?;
+        let claim = Claim {
+            id: lease.id,
+            ttl: lease.ttl,
+            age: Duration::ZERO,
+            messages,
+        };
+        Ok((!claim.messages.is_empty()).then_some(claim))
+    }
+
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        self.open()?;
+        self.ledger.find_claim(queue, claim).await
+    }
+
+    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        self.holds_so_long(lease)?;
+        let now = self.clock.now();
+        let mut renewed = self.ledger.renew(queue, lease, now).await?;
+        let mut settled = Vec::new();
+        if self.broker.ends_lives() {
+            let (longer, old): (Vec<_>, Vec<_>) = renewed.longer.into_iter().unzip();
+            settled.extend(old.into_iter().flatten());
+            renewed.receipts.retain(|kept| !settled.contains(kept));
+            self.copy(queue, now, longer).await?;
+        }
+        let (broker, on, ttl) = (Arc::clone(&self.broker), queue.clone(), lease.ttl);
+        let work = async move {
+            if !settled.is_empty() {
+                broker.ack(&on, &settled).await?;
+            }
+            broker.extend(&on, &renewed.receipts, ttl).await
+        };
+        self.hints.hint(queue, work).await;
+        Ok(())
+    }
+
+    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        self.open()?;
+        self.end_claim(queue, claim).await
+    }
+
+    async fn hold(&self, _: &QueueKey, _: ForeignClaim, _: &[MessageId]) -> Result<usize> {
+        self.open()?;
+        let sentence = "a pool on a broker that can only lease takes over messages, but not the claims on them";
+        Err(Error::new(ErrorKind::Unsupported, sentence))
+    }
+
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        self.open()?;
+        if self.journal == Journal::On {
+            return self.ledger.stats(queue).await;
+        }
+        let (depth, known) = tokio::try_join!(self.broker.depth(queue), self.ledger.stats(queue))?;
+        Ok(Stats {
+            free: depth.ready + depth.held.saturating_sub(known.claimed),
+            claimed: known.claimed,
+            oldest: None,
+            newest: None,
+        })
+    }
+
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        self.clear(queue, false).await
+    }
+
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        self.clear(queue, true).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        self.hints.settle().await;
+        self.broker.close().await
+    }
+}

@@ -1,0 +1,240 @@
+//! Claims and pops: rounds of one delivery and one judgement each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use isimud_contract::{
+    DeadLetter, Delivery, Error, Guard, Message, Purpose, QueueKey, Receipt, Result, Rowless,
+    Timestamp, Verdict,
+};
+
+use crate::broker::LeaseBroker;
+use crate::hints::failed;
+use crate::leased::Leased;
+
+/// Rounds of one call, at the most.
+const ROUNDS: usize = 8;
+
+/// Messages that a round asks for when the one before met some that nobody may have.
+const WIDE: usize = 256;
+
+/// Messages that a round asks for, at the most.
+const WIDEST: usize = 1000;
+
+/// What a round came to.
+#[derive(Default)]
+struct Round {
+    granted: Vec<Message>,
+    /// What the broker delivered.
+    received: usize,
+}
+
+/// Why there was no round.
+enum Stop {
+    /// A call failed.
+    Round(Error),
+    /// A call failed, and the whole claim was ended for it.
+    Claim(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Round(error)
+    }
+}
+
+/// What the broker is to be told after a round.
+#[derive(Default)]
+struct Tidings {
+    settled: Vec<Receipt>,
+    free: Vec<Receipt>,
+    held: BTreeMap<Duration, Vec<Receipt>>,
+}
+
+impl<B: LeaseBroker> Leased<B> {
+    /// Takes up to `limit` messages.
+    ///
+    /// As a rule that is one delivery and one judgement. Where messages come that nobody may have (deleted before
+    /// anybody saw them, delayed, held by a claim whose server died) more rounds follow, wider ones, so that a wall of
+    /// them is passed once and then gone; a call gives up after some thousand of them, and the next one goes on there.
+    pub(crate) async fn take(
+        &self,
+        queue: &QueueKey,
+        purpose: Purpose<'_>,
+        limit: usize,
+        hold: Duration,
+    ) -> Result<Vec<Message>> {
+        let mut taken = Vec::new();
+        let mut ask = limit.min(WIDEST);
+        for _ in 0..ROUNDS {
+            let wanted = limit - taken.len();
+            if wanted == 0 {
+                break;
+            }
+            let round = match self.round(queue, purpose, wanted, ask, hold).await {
+                Ok(round) => round,
+                Err(Stop::Claim(error)) => return Err(error),
+                Err(Stop::Round(error)) if taken.is_empty() => return Err(error),
+                Err(Stop::Round(error)) => {
+                    // What was granted before is the answer: fewer than asked for is right.
+                    failed(queue, &error);
+                    break;
+                }
+            };
+            let (met, granted) = (round.received, round.granted.len());
+            taken.extend(round.granted);
+            if met == 0 || (met < ask && granted > 0) {
+                break;
+            }
+            let wall = granted < met;
+            let wide = if wall { (4 * ask).min(WIDE) } else { 0 };
+            ask = (limit - taken.len()).max(wide).min(WIDEST);
+        }
+        Ok(taken)
+    }
+
+    async fn round(
+        &self,
+        queue: &QueueKey,
+        purpose: Purpose<'_>,
+        wanted: usize,
+        ask: usize,
+        hold: Duration,
+    ) -> Result<Round, Stop> {
+        let got = self.broker.receive(queue, ask, hold).await?;
+        if got.is_empty() {
+            return Ok(Round::default());
+        }
+        let now = self.clock.now();
+        let judged = self.ledger.grant(queue, purpose, wanted, now, &got).await;
+        let mut tidings = Tidings::default();
+        let verdicts = match judged {
+            Ok(verdicts) => verdicts,
+            Err(error) => {
+                // Never delivered without a grant. It may have been granted all the same; then it is held.
+                tidings.free = got.into_iter().map(|delivery| delivery.receipt).collect();
+                self.tell(queue, tidings).await;
+                return Err(error.into());
+            }
+        };
+        let received = got.len();
+        let outcome = self.act(queue, purpose, now, got, verdicts, &mut tidings);
+        let granted = outcome.await;
+        self.tell(queue, tidings).await;
+        Ok(Round {
+            granted: granted?,
+            received,
+        })
+    }
+
+    /// Does what the verdicts demand, but for what the broker is only told.
+    async fn act(
+        &self,
+        queue: &QueueKey,
+        purpose: Purpose<'_>,
+        now: Timestamp,
+        got: Vec<Delivery>,
+        verdicts: Vec<Verdict>,
+        tidings: &mut Tidings,
+    ) -> Result<Vec<Message>, Stop> {
+        let (mut granted, mut spent) = (Vec::with_capacity(got.len()), Vec::new());
+        let (mut copies, mut copied) = (Vec::new(), Vec::new());
+        for (Delivery { receipt, .. }, verdict) in got.into_iter().zip(verdicts) {
+            match verdict {
+                Verdict::Granted { message, longer } => {
+                    if matches!(purpose, Purpose::Pop) {
+                        tidings.settled.push(receipt);
+                    } else if longer && self.broker.ends_lives() {
+                        copies.push(message.clone());
+                        copied.push(receipt);
+                    }
+                    granted.push(message);
+                }
+                Verdict::Spent(message) => spent.push((message, receipt)),
+                Verdict::Free => tidings.free.push(receipt),
+                Verdict::Held(span) => tidings.held.entry(span).or_default().push(receipt),
+                Verdict::Gone => tidings.settled.push(receipt),
+            }
+        }
+        let Purpose::Claim(lease) = purpose else {
+            return Ok(granted);
+        };
+        if let Err(error) = self.copy(queue, now, copies).await {
+            // The old life would end inside the claim: better no claim. Should this fail too, it ends by itself.
+            if let Err(error) = self.end_claim(queue, lease.id).await {
+                failed(queue, &error);
+            }
+            return Err(Stop::Claim(error));
+        }
+        tidings.settled.append(&mut copied);
+        let Some(policy) = &lease.dead_letter else {
+            return Ok(granted);
+        };
+        match self.dead_letter(queue, policy, spent).await {
+            Ok(mut receipts) => tidings.settled.append(&mut receipts),
+            Err(error) if granted.is_empty() => return Err(error.into()),
+            // They are held until this lease would end, and then spent again.
+            Err(error) => failed(queue, &error),
+        }
+        Ok(granted)
+    }
+
+    /// Moves messages to the end of the dead-letter queue and returns the receipts to settle. Safe to be cut off
+    /// anywhere: what was sent and not buried is spent again later, and the two copies are one message by their id.
+    async fn dead_letter(
+        &self,
+        queue: &QueueKey,
+        policy: &DeadLetter,
+        spent: Vec<(Message, Receipt)>,
+    ) -> Result<Vec<Receipt>> {
+        if spent.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (mut messages, mut receipts): (Vec<_>, Vec<_>) = spent.into_iter().unzip();
+        let ids: Vec<_> = messages
+            .iter()
+            .map(|message: &Message| message.id)
+            .collect();
+        for message in &mut messages {
+            message.claim = None;
+            message.claim_count = 0;
+            if let Some(ttl) = policy.ttl {
+                (message.ttl, message.left) = (ttl, ttl);
+            }
+        }
+        self.dispatch(&policy.queue, messages).await?;
+        let (_, newer) = self
+            .ledger
+            .bury(queue, &ids, Guard::Any, Rowless::Skip)
+            .await?;
+        receipts.extend(newer);
+        receipts.dedup();
+        Ok(receipts)
+    }
+
+    async fn tell(&self, queue: &QueueKey, tidings: Tidings) {
+        let Tidings {
+            settled,
+            free,
+            held,
+        } = tidings;
+        if settled.is_empty() && free.is_empty() && held.is_empty() {
+            return;
+        }
+        let (broker, on) = (Arc::clone(&self.broker), queue.clone());
+        let work = async move {
+            if !free.is_empty() {
+                broker.release(&on, &free).await?;
+            }
+            if !settled.is_empty() {
+                broker.ack(&on, &settled).await?;
+            }
+            for (span, receipts) in held {
+                broker.extend(&on, &receipts, span).await?;
+            }
+            Ok(())
+        };
+        self.hints.hint(queue, work).await;
+    }
+}
