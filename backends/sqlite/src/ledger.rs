@@ -1,0 +1,167 @@
+//! The ledger: who holds a message of a broker that can only lease. Tables of its own, on the same threads.
+//!
+//! ```text
+//! queue   a queue's number, counters and era; purge; statistics
+//! row     a message's row: found, inserted, buried       judge   notes and grants
+//! hold    claims and deletes                             read    reading and listing
+//! sweep   what ends by itself
+//! ```
+
+mod hold;
+mod judge;
+mod queue;
+mod read;
+mod row;
+mod sweep;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use isimud_contract::{
+    Claim, ClaimId, Delivery, Era, Guard, Lease, Ledger, Message, MessageId, MessageStore, Page,
+    Purpose, QueueKey, Receipt, Renewed, Result, Rowless, Selection, Stats, Timestamp, Verdict,
+};
+
+use crate::SqliteStore;
+pub(crate) use sweep::{next_end, sweep};
+
+/// A queue of a scope.
+#[derive(Debug, Clone)]
+pub(crate) struct Key {
+    scope: Arc<str>,
+    queue: QueueKey,
+}
+
+/// What a grant is for, on its way to the writer's thread.
+#[derive(Debug, Clone)]
+enum Wanted {
+    Claim(Lease),
+    Pop,
+}
+
+/// The ledger of one scope. It lives as long as the store, and closes with it.
+#[derive(Debug)]
+struct SqliteLedger {
+    store: Arc<SqliteStore>,
+    scope: Arc<str>,
+}
+
+impl SqliteStore {
+    /// The ledger of a pool whose broker can only lease, kept in this store. All ledgers of one scope are one.
+    pub fn ledger(self: &Arc<Self>, scope: &str) -> Arc<dyn Ledger> {
+        Arc::new(SqliteLedger {
+            store: Arc::clone(self),
+            scope: scope.into(),
+        })
+    }
+}
+
+impl SqliteLedger {
+    fn key(&self, queue: &QueueKey) -> Key {
+        Key {
+            scope: Arc::clone(&self.scope),
+            queue: queue.clone(),
+        }
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Ledger for SqliteLedger {
+    async fn ping(&self) -> Result<()> {
+        self.store.ping().await
+    }
+
+    async fn note(
+        &self,
+        queue: &QueueKey,
+        era: Option<Era>,
+        now: Timestamp,
+        posted: &[Message],
+    ) -> Result<Era> {
+        let (key, posted) = (self.key(queue), posted.to_vec());
+        self.store
+            .write(move |session| judge::note(session, &key, era, now, &posted))
+            .await
+    }
+
+    async fn grant(
+        &self,
+        queue: &QueueKey,
+        purpose: Purpose<'_>,
+        limit: usize,
+        now: Timestamp,
+        got: &[Delivery],
+    ) -> Result<Vec<Verdict>> {
+        let (key, got) = (self.key(queue), got.to_vec());
+        let wanted = match purpose {
+            Purpose::Claim(lease) => Wanted::Claim(lease.clone()),
+            Purpose::Pop => Wanted::Pop,
+        };
+        self.store
+            .write(move |session| judge::grant(session, &key, &wanted, limit, now, &got))
+            .await
+    }
+
+    async fn renew(&self, queue: &QueueKey, lease: &Lease, now: Timestamp) -> Result<Renewed> {
+        let (key, lease) = (self.key(queue), lease.clone());
+        self.store
+            .write(move |session| hold::renew(session, &key, &lease, now))
+            .await
+    }
+
+    async fn release(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
+        let key = self.key(queue);
+        self.store
+            .write(move |session| hold::release(session, &key, claim))
+            .await
+    }
+
+    async fn bury(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        guard: Guard,
+        rowless: Rowless,
+    ) -> Result<(usize, Vec<Receipt>)> {
+        let (key, ids) = (self.key(queue), ids.to_vec());
+        self.store
+            .write(move |session| hold::bury(session, &key, &ids, &guard, rowless))
+            .await
+    }
+
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        let key = self.key(queue);
+        self.store
+            .read(move |session| hold::find(session, &key, claim))
+            .await
+    }
+
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        let (key, ids) = (self.key(queue), ids.to_vec());
+        self.store
+            .read(move |session| read::get(session, &key, &ids))
+            .await
+    }
+
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        let key = self.key(queue);
+        self.store
+            .read(move |session| read::list(session, &key, &selection))
+            .await
+    }
+
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        let key = self.key(queue);
+        self.store
+            .read(move |session| queue::stats(session, &key))
+            .await
+    }
+
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        let key = self.key(queue);
+        self.store
+            .write(move |session| queue::purge(session, &key))
+            .await
+    }
+}

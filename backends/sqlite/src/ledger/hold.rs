@@ -1,0 +1,320 @@
+//! Claims of the ledger, and deletes.
+
+use std::time::Duration;
+
+use isimud_contract::{
+    Claim, ClaimId, Error, ErrorKind, Guard, Lease, MessageId, Receipt, Renewed, Resource, Rowless,
+    Timestamp,
+};
+use rusqlite::{OptionalExtension, Row, params};
+use uuid::Uuid;
+
+use crate::claim::millis;
+use crate::lane::Outcome;
+use crate::ledger::Key;
+use crate::ledger::queue::Record;
+use crate::ledger::row::{self, State};
+use crate::row::{NEXT_COLUMN, columns, read};
+use crate::session::Session;
+
+/// A claim's row, while it is live.
+struct LiveClaim {
+    no: i64,
+    ttl: Duration,
+    renewed: Timestamp,
+    expires: i64,
+}
+
+fn find_live(
+    session: &Session,
+    record: &Record,
+    claim: ClaimId,
+    now: Timestamp,
+) -> rusqlite::Result<Option<LiveClaim>> {
+    session
+        .statement(
+            "SELECT no, ttl, renewed, expires FROM ledger_claim
+             WHERE queue = ? AND id = ? AND era = ? AND expires > ?",
+        )?
+        .query_row(
+            params![record.no, claim.0.as_bytes(), record.era, now.0],
+            |row| {
+                Ok(LiveClaim {
+                    no: row.get(0)?,
+                    ttl: Duration::from_millis(row.get::<_, i64>(1)?.unsigned_abs()),
+                    renewed: Timestamp(row.get(2)?),
+                    expires: row.get(3)?,
+                })
+            },
+        )
+        .optional()
+}
+
+/// The number and the end of the claim that a lease names: one that runs already, or a new one.
+pub(crate) fn joined_claim(
+    session: &mut Session,
+    record: &mut Record,
+    lease: &Lease,
+    now: Timestamp,
+) -> rusqlite::Result<(i64, i64)> {
+    if let Some(live) = find_live(session, record, lease.id, now)? {
+        return Ok((live.no, live.expires));
+    }
+    let ended: Option<(i64, i64)> = session
+        .statement("SELECT no, era FROM ledger_claim WHERE queue = ? AND id = ?")?
+        .query_row(params![record.no, lease.id.0.as_bytes()], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .optional()?;
+    if let Some((no, era)) = ended {
+        let freed = free_all(session, no)?;
+        record.held -= if era == record.era { freed } else { 0 };
+    }
+    begin_claim(session, record, Some(lease.id), lease.ttl, now)
+}
+
+pub(crate) fn begin_claim(
+    session: &mut Session,
+    record: &Record,
+    id: Option<ClaimId>,
+    ttl: Duration,
+    now: Timestamp,
+) -> rusqlite::Result<(i64, i64)> {
+    let ends = now.after(ttl).0;
+    session
+        .statement(
+            "INSERT INTO ledger_claim (id, queue, era, ttl, renewed, expires) VALUES (?, ?, ?, ?, ?, ?)",
+        )?
+        .execute(params![
+            id.map(|id| id.0.into_bytes()),
+            record.no,
+            record.era,
+            millis(ttl),
+            now.0,
+            ends
+        ])?;
+    session.ledger_end = session.ledger_end.min(ends);
+    Ok((session.last_number(), ends))
+}
+
+/// Frees what a claim still holds and ends it. Returns how many rows that were.
+pub(crate) fn free_all(session: &Session, no: i64) -> rusqlite::Result<i64> {
+    let freed = session
+        .statement("UPDATE ledger_row SET hold = 0 WHERE hold = ?")?
+        .execute([no])?;
+    session
+        .statement("DELETE FROM ledger_claim WHERE no = ?")?
+        .execute([no])?;
+    Ok(i64::try_from(freed).unwrap_or(0))
+}
+
+fn no_claim<T>() -> Outcome<T> {
+    Ok(Err(Error::not_found(Resource::Claim)))
+}
+
+const HELD: &str = concat!(
+    "SELECT ",
+    columns!("?3"),
+    ", m.receipt, m.expires > m.kept FROM ledger_row m INDEXED BY ledger_by_hold
+     WHERE m.hold = ?1 AND m.expires > ?2 ORDER BY m.at"
+);
+
+pub(crate) fn find(session: &mut Session, key: &Key, id: ClaimId) -> Outcome<Claim> {
+    let now = session.now();
+    let Some(record) = Record::find(session, key)? else {
+        return no_claim();
+    };
+    let Some(claim) = find_live(session, &record, id, now)? else {
+        return no_claim();
+    };
+    let messages = session
+        .statement(HELD)?
+        .query_map(params![claim.no, now.0, id.0.as_bytes()], |row| {
+            read(row, now)
+        })?
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(Ok(Claim {
+        id,
+        ttl: claim.ttl,
+        age: now.since(claim.renewed),
+        messages,
+    }))
+}
+
+pub(crate) fn renew(
+    session: &mut Session,
+    key: &Key,
+    lease: &Lease,
+    sent: Timestamp,
+) -> Outcome<Renewed> {
+    let now = session.now();
+    let Some(record) = Record::find(session, key)? else {
+        return no_claim();
+    };
+    let Some(claim) = find_live(session, &record, lease.id, now)? else {
+        return no_claim();
+    };
+    let ends = now.after(lease.ttl).0;
+    session
+        .statement("UPDATE ledger_claim SET ttl = ?, renewed = ?, expires = ? WHERE no = ?")?
+        .execute(params![millis(lease.ttl), now.0, ends, claim.no])?;
+    session.ledger_end = session.ledger_end.min(ends);
+    let life = lease.ttl + lease.grace;
+    session
+        .statement(
+            "UPDATE ledger_row SET ttl = ?1, expires = ?2 WHERE hold = ?3 AND expires > ?4 AND expires <= ?5",
+        )?
+        .execute(params![millis(life), now.after(life).0, claim.no, now.0, ends])?;
+    // Whatever the broker is to be told again is told at `sent`, by another clock.
+    let ahead = sent.0.saturating_sub(now.0).max(0);
+    session
+        .statement(
+            "UPDATE ledger_row SET ends = max(ends, expires + ?1) WHERE hold = ?2 AND expires > ?3 AND expires > kept",
+        )?
+        .execute([ahead, claim.no, now.0])?;
+    let mut renewed = Renewed::default();
+    let mut statement = session.statement(HELD)?;
+    let mut rows = statement.query(params![claim.no, now.0, lease.id.0.as_bytes()])?;
+    while let Some(row) = rows.next()? {
+        let receipt = receipt(row, NEXT_COLUMN + 2)?;
+        renewed.receipts.extend(receipt.clone());
+        if row.get(NEXT_COLUMN + 3)? {
+            renewed.longer.push((read(row, now)?, receipt));
+        }
+    }
+    Ok(Ok(renewed))
+}
+
+fn receipt(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Receipt>> {
+    let bytes: Option<Vec<u8>> = row.get(column)?;
+    Ok(bytes.map(|bytes| Receipt(bytes.into())))
+}
+
+pub(crate) fn release(session: &mut Session, key: &Key, id: ClaimId) -> Outcome<Vec<Receipt>> {
+    let now = session.now();
+    let Some(mut record) = Record::find(session, key)? else {
+        return Ok(Ok(Vec::new()));
+    };
+    let Some(claim) = find_live(session, &record, id, now)? else {
+        return Ok(Ok(Vec::new()));
+    };
+    let receipts = session
+        .statement("SELECT receipt FROM ledger_row WHERE hold = ? AND receipt IS NOT NULL ORDER BY at")?
+        .query_map([claim.no], |row| receipt(row, 0))?
+        .filter_map(Result::transpose)
+        .collect::<rusqlite::Result<_>>()?;
+    record.held -= free_all(session, claim.no)?;
+    record.keep(session)?;
+    Ok(Ok(receipts))
+}
+
+/// A row that is to be buried.
+struct Target {
+    at: i64,
+    hold: i64,
+    state: State,
+    receipt: Option<Receipt>,
+    /// A live claim holds it, perhaps one without an id.
+    held: bool,
+    claim: Option<ClaimId>,
+}
+
+fn find_target(
+    session: &Session,
+    record: &Record,
+    id: MessageId,
+    now: Timestamp,
+) -> rusqlite::Result<Option<Target>> {
+    session
+        .statement(
+            "SELECT m.at, m.hold, m.expires, m.receipt, c.no, c.id FROM ledger_row m
+             LEFT JOIN ledger_claim c ON c.no = m.hold AND c.expires > ?3 WHERE m.id = ?1 AND m.at >> 40 = ?2",
+        )?
+        .query_row(params![id.0.as_bytes(), record.no, now.0], |row| {
+            let (at, hold) = (row.get(0)?, row.get(1)?);
+            let claim: Option<[u8; 16]> = row.get(5)?;
+            Ok(Target {
+                at,
+                hold,
+                state: row::state(record, at, hold, row.get(2)?, now),
+                receipt: receipt(row, 3)?,
+                held: row.get::<_, Option<i64>>(4)?.is_some(),
+                claim: claim.map(|id| ClaimId(Uuid::from_bytes(id))),
+            })
+        })
+        .optional()
+}
+
+pub(crate) fn bury(
+    session: &mut Session,
+    key: &Key,
+    ids: &[MessageId],
+    guard: &Guard,
+    rowless: Rowless,
+) -> Outcome<(usize, Vec<Receipt>)> {
+    let now = session.now();
+    let record = Record::find(session, key)?;
+    let mut targets = Vec::with_capacity(ids.len());
+    for id in ids {
+        let target = match &record {
+            Some(record) => find_target(session, record, *id, now)?,
+            None => None,
+        };
+        match (target, rowless) {
+            (Some(target), _) => targets.push(target),
+            (None, Rowless::Skip) => {}
+            (None, Rowless::Refuse) => {
+                let sentence = "the message may exist, but is not known by its id";
+                return Ok(Err(Error::new(ErrorKind::Unsupported, sentence)));
+            }
+        }
+    }
+    let Some(mut record) = record else {
+        return Ok(Ok((0, Vec::new())));
+    };
+    targets.retain(|target| target.state == State::Live);
+    for target in &targets {
+        if let Err(refusal) = allowed(session, &record, target, guard, now)? {
+            return Ok(Err(refusal));
+        }
+    }
+    let (mut count, mut receipts) = (0, Vec::new());
+    for target in targets {
+        if row::bury(session, &mut record, target.at, target.hold)? {
+            count += 1;
+            receipts.extend(target.receipt);
+        }
+    }
+    record.keep(session)?;
+    Ok(Ok((count, receipts)))
+}
+
+/// The rules of [`Guard`].
+fn allowed(
+    session: &Session,
+    record: &Record,
+    target: &Target,
+    guard: &Guard,
+    now: Timestamp,
+) -> Outcome<()> {
+    let refused = |kind, sentence: &'static str| Ok(Err(Error::new(kind, sentence)));
+    match guard {
+        Guard::Any => Ok(Ok(())),
+        Guard::Free if target.held => refused(ErrorKind::Claimed, "the message is claimed"),
+        Guard::Free => Ok(Ok(())),
+        Guard::HeldBy(_) if !target.held => {
+            refused(ErrorKind::NotClaimed, "the message is not claimed")
+        }
+        Guard::HeldBy(claims) if target.claim.is_some_and(|holder| claims.contains(&holder)) => {
+            Ok(Ok(()))
+        }
+        Guard::HeldBy(claims) => {
+            for claim in claims {
+                if find_live(session, record, *claim, now)?.is_some() {
+                    return refused(ErrorKind::Claimed, "another claim holds the message");
+                }
+            }
+            no_claim()
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Notes and grants: where rows come from, and what becomes of deliveries.
+
+use std::time::Duration;
+
+use isimud_contract::{
+    Delivery, Era, Lease, Message, Receipt, Timestamp, Verdict,
+};
+use rusqlite::params;
+
+use crate::claim::millis;
+use crate::lane::Outcome;
+use crate::ledger::hold::{begin_claim, joined_claim};
+use crate::ledger::queue::Record;
+use crate::ledger::row::{self, DELAYED, DELETED, FREE, Found, New, State};
+use crate::ledger::{Key, Wanted};
+use crate::session::Session;
+use crate::stream;
+
+pub(crate) fn note(
+    session: &mut Session,
+    key: &Key,
+    era: Option<Era>,
+    sent: Timestamp,
+    posted: &[Message],
+) -> Outcome<Era> {
+    let now = session.now();
+    let mut record = Record::open(session, key)?;
+    let over = era.is_some_and(|era| era != record.era());
+    if over || posted.is_empty() {
+        return Ok(Ok(record.era()));
+    }
+    if !record.has_room(posted.len()) {
+        return Ok(Err(stream::full()));
+    }
+    for message in posted {
+        let (lives, copy) = (now.after(message.left).0, sent.after(message.left).0);
+        let delayed = !message.delay.is_zero();
+        let new = New {
+            message,
+            hold: if delayed { DELAYED } else { FREE },
+            posted: now.before(message.age).0,
+            due: if delayed { now.after(message.delay).0 } else { 0 },
+            expires: lives,
+            ends: lives.max(copy),
+            kept: lives,
+            receipt: None,
+        };
+        if era.is_some() && new.insert(session, &mut record)? {
+            continue;
+        }
+        match Found::find(session, &record, message.id, now)? {
+            Some(old) if old.state == State::Over && era.is_some() => {
+                row::remove(session, &mut record, &old)?;
+                let ends = new.ends.max(old.ends);
+                New { ends, ..new }.insert(session, &mut record)?;
+            }
+            Some(old) => learn(session, &old, lives, copy)?,
+            None => {}
+        }
+    }
+    record.keep(session)?;
+    Ok(Ok(record.era()))
+}
+
+/// The broker was told of a life: the row remembers that, and outlives it.
+fn learn(session: &Session, row: &Found, lives: i64, copy: i64) -> rusqlite::Result<()> {
+    let ends = row.ends.max(copy);
+    let expires = if row.hold >= DELAYED { row.expires } else { ends };
+    session
+        .statement("UPDATE ledger_row SET kept = ?, ends = ?, expires = ? WHERE at = ?")?
+        .execute([row.kept.max(lives), ends, expires, row.at])?;
+    Ok(())
+}
+
+/// One call's judgement.
+struct Court<'a> {
+    session: &'a mut Session,
+    record: Record,
+    now: Timestamp,
+    /// The server's clock.
+    sent: Timestamp,
+    wanted: &'a Wanted,
+    /// Grants that are left.
+    left: usize,
+    /// The queue is its own dead-letter queue.
+    itself: bool,
+    /// The number and the end of the claim that grants join, once there is one.
+    claim: Option<(i64, i64)>,
+    /// The same of the claim that holds what is spent.
+    nameless: Option<(i64, i64)>,
+}
+
+pub(crate) fn grant(
+    session: &mut Session,
+    key: &Key,
+    wanted: &Wanted,
+    limit: usize,
+    sent: Timestamp,
+    got: &[Delivery],
+) -> Outcome<Vec<Verdict>> {
+    if got.is_empty() {
+        return Ok(Ok(Vec::new()));
+    }
+    let now = session.now();
+    let record = Record::open(session, key)?;
+    if !record.has_room(got.len()) {
+        return Ok(Err(stream::full()));
+    }
+    let itself = match wanted {
+        Wanted::Claim(lease) => {
+            let target = lease.dead_letter.as_ref().map(|policy| &policy.queue);
+            target == Some(&key.queue)
+        }
+        Wanted::Pop => false,
+    };
+    let mut court = Court {
+        session,
+        record,
+        now,
+        sent,
+        wanted,
+        left: limit,
+        itself,
+        claim: None,
+        nameless: None,
+    };
+    let verdicts = got
+        .iter()
+        .map(|delivery| court.judge(delivery))
+        .collect::<rusqlite::Result<_>>()?;
+    court.record.keep(court.session)?;
+    Ok(Ok(verdicts))
+}
+
+impl Court<'_> {
+    fn judge(&mut self, delivery: &Delivery) -> rusqlite::Result<Verdict> {
+        let posted = &delivery.message;
+        let copy = delivery.posted.after(posted.left).0;
+        let row = Found::find(self.session, &self.record, posted.id, self.now)?;
+        let Some(row) = row else {
+            return self.meet(delivery, copy, copy);
+        };
+        match row.state {
+            State::Over if copy > row.ends => {
+                row::remove(self.session, &mut self.record, &row)?;
+                return self.meet(delivery, copy, row.ends);
+            }
+            State::Over | State::Deleted => return Ok(Verdict::Gone),
+            State::Live => {}
+        }
+        if let Some(end) = row.held_until {
+            self.keep_receipt(&row, &delivery.receipt)?;
+            return Ok(Verdict::Held(Timestamp(end).since(self.now)));
+        }
+        if !row.message.delay.is_zero() {
+            self.keep_receipt(&row, &delivery.receipt)?;
+            return Ok(Verdict::Held(row.message.delay));
+        }
+        if self.left == 0 {
+            return Ok(Verdict::Free);
+        }
+        if self.is_spent(row.message.claim_count) {
+            let hold = self.nameless()?;
+            self.hold(&row, hold, &row.message, &delivery.receipt)?;
+            return Ok(Verdict::Spent(row.message));
+        }
+        self.left -= 1;
+        match self.wanted {
+            Wanted::Pop => {
+                row::bury(self.session, &mut self.record, row.at, row.hold)?;
+                let message = row.message;
+                Ok(Verdict::Granted { message, longer: false })
+            }
+            Wanted::Claim(lease) => {
+                let hold = self.claim(lease)?;
+                let mut message = row.message.clone();
+                self.lease(&mut message, lease);
+                let longer = self.now.after(message.left).0 > row.kept;
+                self.hold(&row, hold, &message, &delivery.receipt)?;
+                Ok(Verdict::Granted { message, longer })
+            }
+        }
+    }
+
+    /// Judges a message that has no row: by its envelope, and it gets one.
+    fn meet(&mut self, delivery: &Delivery, copy: i64, ends: i64) -> rusqlite::Result<Verdict> {
+        let Delivery { message, posted, receipt } = delivery;
+        let due = posted.after(message.delay);
+        let mut message = Message {
+            age: self.now.since(posted.before(message.age)),
+            left: Timestamp(copy).since(self.now),
+            delay: due.since(self.now),
+            claim: None,
+            ..message.clone()
+        };
+        if message.left.is_zero() {
+            return Ok(Verdict::Gone);
+        }
+        let mut new = New {
+            message: &delivery.message,
+            hold: DELAYED,
+            posted: posted.before(delivery.message.age).0,
+            due: if delivery.message.delay.is_zero() { 0 } else { due.0 },
+            expires: copy,
+            ends: copy.max(ends),
+            kept: copy,
+            receipt: Some(receipt),
+        };
+        if !message.delay.is_zero() {
+            new.insert(self.session, &mut self.record)?;
+            return Ok(Verdict::Held(message.delay));
+        }
+        if self.left == 0 {
+            return Ok(Verdict::Free);
+        }
+        if self.is_spent(message.claim_count) {
+            new.hold = self.nameless()?;
+            new.insert(self.session, &mut self.record)?;
+            return Ok(Verdict::Spent(message));
+        }
+        self.left -= 1;
+        let mut longer = false;
+        if let Wanted::Claim(lease) = self.wanted {
+            new.hold = self.claim(lease)?;
+            self.lease(&mut message, lease);
+            new.expires = self.now.after(message.left).0;
+            longer = new.expires > new.kept;
+        } else {
+            new.hold = DELETED;
+        }
+        new.ends = new.ends.max(new.expires).max(self.sent.after(message.left).0);
+        if new.hold == DELETED {
+            new.expires = new.ends;
+        }
+        New { message: &message, ..new }.insert(self.session, &mut self.record)?;
+        Ok(Verdict::Granted { message, longer })
+    }
+
+    fn is_spent(&self, claims: u32) -> bool {
+        match self.wanted {
+            Wanted::Claim(lease) if !self.itself => {
+                let policy = lease.dead_letter.as_ref();
+                policy.is_some_and(|policy| claims >= policy.max_claims)
+            }
+            _ => false,
+        }
+    }
+
+    /// Applies a claim's terms to a message.
+    fn lease(&self, message: &mut Message, lease: &Lease) {
+        message.claim = Some(lease.id);
+        if let Some(policy) = &lease.dead_letter {
+            if self.itself && message.claim_count >= policy.max_claims {
+                message.claim_count = 0;
+            }
+            message.claim_count = message.claim_count.saturating_add(1);
+        }
+        if message.left <= lease.ttl {
+            message.ttl = lease.ttl + lease.grace;
+            message.left = message.ttl;
+        }
+    }
+
+    fn claim(&mut self, lease: &Lease) -> rusqlite::Result<i64> {
+        let claim = match self.claim {
+            Some(claim) => claim,
+            None => {
+                let (session, record) = (&mut *self.session, &mut self.record);
+                *self.claim.insert(joined_claim(session, record, lease, self.now)?)
+            }
+        };
+        Ok(claim.0)
+    }
+
+    fn nameless(&mut self) -> rusqlite::Result<i64> {
+        let ttl = match self.wanted {
+            Wanted::Claim(lease) => lease.ttl,
+            Wanted::Pop => Duration::ZERO,
+        };
+        let claim = match self.nameless {
+            Some(claim) => claim,
+            None => {
+                let claim = begin_claim(self.session, &self.record, None, ttl, self.now)?;
+                *self.nameless.insert(claim)
+            }
+        };
+        Ok(claim.0)
+    }
+
+    /// Puts a free row under a claim.
+    fn hold(
+        &mut self,
+        row: &Found,
+        claim: i64,
+        message: &Message,
+        receipt: &Receipt,
+    ) -> rusqlite::Result<()> {
+        let expires = if message.left == row.message.left {
+            row.expires
+        } else {
+            self.now.after(message.left).0
+        };
+        let ends = row.ends.max(expires).max(self.sent.after(message.left).0);
+        self.session
+            .statement(
+                "UPDATE ledger_row SET hold = ?, ttl = ?, expires = ?, ends = ?, claims = ?, receipt = ? WHERE at = ?",
+            )?
+            .execute(params![
+                claim,
+                millis(message.ttl),
+                expires,
+                ends,
+                message.claim_count,
+                &*receipt.0,
+                row.at
+            ])?;
+        self.record.held += i64::from(row.hold <= FREE);
+        Ok(())
+    }
+
+    fn keep_receipt(&self, row: &Found, receipt: &Receipt) -> rusqlite::Result<()> {
+        self.session
+            .statement("UPDATE ledger_row SET receipt = ? WHERE at = ?")?
+            .execute(params![&*receipt.0, row.at])?;
+        Ok(())
+    }
+}
