@@ -4,6 +4,8 @@
 #![warn(missing_docs)]
 
 mod broker;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod hints;
 mod leased;
 mod rounds;

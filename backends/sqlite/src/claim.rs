@@ -338,6 +338,6 @@ pub(crate) fn free_all(session: &Session, no: i64) -> rusqlite::Result<(i64, i64
     Ok((i64::try_from(freed).unwrap_or(0), first.unwrap_or(i64::MAX)))
 }
 
-fn millis(span: Duration) -> i64 {
+pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }

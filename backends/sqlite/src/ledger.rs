@@ -23,7 +23,7 @@ use isimud_contract::{
 };
 
 use crate::SqliteStore;
-pub(crate) use sweep::{next_end, sweep};
+pub(crate) use sweep::sweep;
 
 /// A queue of a scope.
 #[derive(Debug, Clone)]

@@ -6,6 +6,7 @@
 //! session    a connection with its counters, and the horizon: when something next ends by itself
 //! stream     a queue's number, where its rows stand, its counters; purge; statistics
 //! message    posting, reading, deleting    claim   claims and dead letters
+//! ledger     the same for brokers that can only lease: who holds what
 //! sweep      what ends by itself
 //! queue      queue records      pool   pools and flavors      subscription
 //! schema     opening, locking, migrations  config  error
@@ -60,6 +61,7 @@ mod claim;
 mod config;
 mod error;
 mod lane;
+mod ledger;
 mod management;
 mod message;
 mod pool;

@@ -15,6 +15,7 @@ use crate::error::from_sqlite;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_management.sql"),
+    include_str!("../migrations/0003_ledger.sql"),
 ];
 
 /// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.

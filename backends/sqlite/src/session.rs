@@ -93,6 +93,8 @@ pub(crate) struct Session {
     horizon: Arc<Horizon>,
     /// This session's copy of the horizon.
     pub(crate) ends: Ends,
+    /// When something next ends in the ledger; too early perhaps, never too late. Only the writing session uses it.
+    pub(crate) ledger_end: i64,
     /// It writes: it keeps counters, and the horizon.
     writes: bool,
     numbers: HashMap<QueueKey, i64>,
@@ -112,6 +114,7 @@ impl Session {
             clock,
             horizon,
             ends: Ends::UNKNOWN,
+            ledger_end: i64::MIN,
             writes,
             numbers: HashMap::new(),
             streams: HashMap::new(),
@@ -241,6 +244,7 @@ impl Session {
     pub(crate) fn roll_back(&mut self) {
         self.forget_all();
         self.ends = Ends::UNKNOWN;
+        self.ledger_end = i64::MIN;
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
         {

@@ -14,10 +14,10 @@ use crate::lane::Outcome;
 use crate::session::Session;
 
 /// Bits of a row number that count arrivals: 2^40 messages a queue between two purges.
-const ARRIVAL_BITS: u32 = 40;
+pub(crate) const ARRIVAL_BITS: u32 = 40;
 
 /// The largest stream number: row numbers have 63 bits.
-const LAST_NUMBER: i64 = (1 << (63 - ARRIVAL_BITS)) - 1;
+pub(crate) const LAST_NUMBER: i64 = (1 << (63 - ARRIVAL_BITS)) - 1;
 
 /// A stream's number and counters.
 #[derive(Debug, Clone, Copy)]
@@ -193,11 +193,11 @@ pub(crate) fn stats(session: &mut Session, queue: &QueueKey) -> Outcome<Stats> {
     }))
 }
 
-fn count(number: i64) -> u64 {
+pub(crate) fn count(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-fn read_edge(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Edge> {
+pub(crate) fn read_edge(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Edge> {
     let id: [u8; 16] = row.get(0)?;
     let posted = Timestamp(row.get(1)?);
     Ok(Edge {

@@ -23,7 +23,8 @@ impl Session {
     pub(crate) fn something_ended(&self) -> bool {
         let now = self.now().0;
         let next = self.ends.release.min(self.ends.expiry);
-        next.min(self.ends.subscription) <= now || self.ends.doomed
+        let next = next.min(self.ends.subscription).min(self.ledger_end);
+        next <= now || self.ends.doomed
     }
 
     /// Sweeps for a moment at the most: calls wait meanwhile.
@@ -35,6 +36,7 @@ impl Session {
             expire(self, now)?;
             unsubscribe(self, now)?;
             bury_doomed(self)?;
+            crate::ledger::sweep(self, now)?;
         }
         Ok(())
     }

@@ -199,7 +199,9 @@ pub(crate) fn release(session: &mut Session, key: &Key, id: ClaimId) -> Outcome<
         return Ok(Ok(Vec::new()));
     };
     let receipts = session
-        .statement("SELECT receipt FROM ledger_row WHERE hold = ? AND receipt IS NOT NULL ORDER BY at")?
+        .statement(
+            "SELECT receipt FROM ledger_row WHERE hold = ? AND receipt IS NOT NULL ORDER BY at",
+        )?
         .query_map([claim.no], |row| receipt(row, 0))?
         .filter_map(Result::transpose)
         .collect::<rusqlite::Result<_>>()?;

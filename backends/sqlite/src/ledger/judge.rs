@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use isimud_contract::{
-    Delivery, Era, Lease, Message, Receipt, Timestamp, Verdict,
-};
+use isimud_contract::{Delivery, Era, Lease, Message, Receipt, Timestamp, Verdict};
 use rusqlite::params;
 
 use crate::claim::millis;
@@ -39,7 +37,11 @@ pub(crate) fn note(
             message,
             hold: if delayed { DELAYED } else { FREE },
             posted: now.before(message.age).0,
-            due: if delayed { now.after(message.delay).0 } else { 0 },
+            due: if delayed {
+                now.after(message.delay).0
+            } else {
+                0
+            },
             expires: lives,
             ends: lives.max(copy),
             kept: lives,
@@ -65,7 +67,11 @@ pub(crate) fn note(
 /// The broker was told of a life: the row remembers that, and outlives it.
 fn learn(session: &Session, row: &Found, lives: i64, copy: i64) -> rusqlite::Result<()> {
     let ends = row.ends.max(copy);
-    let expires = if row.hold >= DELAYED { row.expires } else { ends };
+    let expires = if row.hold >= DELAYED {
+        row.expires
+    } else {
+        ends
+    };
     session
         .statement("UPDATE ledger_row SET kept = ?, ends = ?, expires = ? WHERE at = ?")?
         .execute([row.kept.max(lives), ends, expires, row.at])?;
@@ -169,7 +175,10 @@ impl Court<'_> {
             Wanted::Pop => {
                 row::bury(self.session, &mut self.record, row.at, row.hold)?;
                 let message = row.message;
-                Ok(Verdict::Granted { message, longer: false })
+                Ok(Verdict::Granted {
+                    message,
+                    longer: false,
+                })
             }
             Wanted::Claim(lease) => {
                 let hold = self.claim(lease)?;
@@ -184,7 +193,11 @@ impl Court<'_> {
 
     /// Judges a message that has no row: by its envelope, and it gets one.
     fn meet(&mut self, delivery: &Delivery, copy: i64, ends: i64) -> rusqlite::Result<Verdict> {
-        let Delivery { message, posted, receipt } = delivery;
+        let Delivery {
+            message,
+            posted,
+            receipt,
+        } = delivery;
         let due = posted.after(message.delay);
         let mut message = Message {
             age: self.now.since(posted.before(message.age)),
@@ -200,7 +213,11 @@ impl Court<'_> {
             message: &delivery.message,
             hold: DELAYED,
             posted: posted.before(delivery.message.age).0,
-            due: if delivery.message.delay.is_zero() { 0 } else { due.0 },
+            due: if delivery.message.delay.is_zero() {
+                0
+            } else {
+                due.0
+            },
             expires: copy,
             ends: copy.max(ends),
             kept: copy,
@@ -228,11 +245,18 @@ impl Court<'_> {
         } else {
             new.hold = DELETED;
         }
-        new.ends = new.ends.max(new.expires).max(self.sent.after(message.left).0);
+        new.ends = new
+            .ends
+            .max(new.expires)
+            .max(self.sent.after(message.left).0);
         if new.hold == DELETED {
             new.expires = new.ends;
         }
-        New { message: &message, ..new }.insert(self.session, &mut self.record)?;
+        New {
+            message: &message,
+            ..new
+        }
+        .insert(self.session, &mut self.record)?;
         Ok(Verdict::Granted { message, longer })
     }
 
@@ -266,7 +290,9 @@ impl Court<'_> {
             Some(claim) => claim,
             None => {
                 let (session, record) = (&mut *self.session, &mut self.record);
-                *self.claim.insert(joined_claim(session, record, lease, self.now)?)
+                *self
+                    .claim
+                    .insert(joined_claim(session, record, lease, self.now)?)
             }
         };
         Ok(claim.0)

@@ -54,9 +54,7 @@ impl Record {
 
     pub(crate) fn by_number(session: &Session, no: i64) -> rusqlite::Result<Option<Self>> {
         session
-            .statement(
-                "SELECT no, next, total, held, purged, era FROM ledger_queue WHERE no = ?",
-            )?
+            .statement("SELECT no, next, total, held, purged, era FROM ledger_queue WHERE no = ?")?
             .query_row([no], Self::read)
             .optional()
     }

@@ -30,7 +30,7 @@ pub(crate) fn sweep(session: &mut Session, now: Timestamp) -> rusqlite::Result<(
 }
 
 /// When something next ends.
-pub(crate) fn next_end(session: &Session) -> rusqlite::Result<i64> {
+fn next_end(session: &Session) -> rusqlite::Result<i64> {
     session
         .statement(
             "SELECT min(coalesce((SELECT min(expires) FROM ledger_claim), ?1),
