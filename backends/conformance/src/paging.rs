@@ -2,7 +2,7 @@
 
 use isimud_contract::{Guard, Marker, MessageId, Page, Selection};
 
-use crate::bench::{Bench, MINUTE, minutes};
+use crate::bench::{Bench, MINUTE, minutes, needs};
 use crate::outcome::{Outcome, Word};
 use crate::promise::promises;
 use crate::words::{after, everything, first, ids};
@@ -128,6 +128,7 @@ async fn paging_while_deleting_misses_nothing(bench: Bench) -> Outcome {
 
 /// Every message that is there all the time is seen once, whatever happens to the others.
 async fn paging_while_others_post_and_delete_misses_nothing(bench: Bench) -> Outcome {
+    needs(bench.capabilities().browse, "listings")?;
     bench.ordered()?;
     let (mut staying, mut going) = (Vec::new(), Vec::new());
     for (at, id) in bench.post(400).await?.into_iter().enumerate() {

@@ -122,6 +122,7 @@ async fn a_repeated_post_adds_only_what_is_missing(bench: Bench) -> Outcome {
 }
 
 async fn a_repeated_post_leaves_claims_alone(bench: Bench) -> Outcome {
+    bench.exact()?;
     let messages = bench.messages(2);
     bench.post_all(messages.clone()).await?;
     let claim = bench.take(2).await?;
@@ -132,6 +133,7 @@ async fn a_repeated_post_leaves_claims_alone(bench: Bench) -> Outcome {
 }
 
 async fn posts_repeated_at_the_same_time_are_one_post(bench: Bench) -> Outcome {
+    bench.exact()?;
     let messages = bench.messages(20);
     together((0..8).map(|_| {
         let (bench, messages) = (bench.clone(), messages.clone());

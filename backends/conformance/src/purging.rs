@@ -34,10 +34,14 @@ async fn fill(bench: &Bench) -> Word<()> {
 }
 
 async fn assert_empty(bench: &Bench) -> Word<()> {
-    assert_eq!(bench.stats().await?, Stats::default());
+    if bench.exact().is_ok() {
+        assert_eq!(bench.stats().await?, Stats::default());
+    }
     assert!(bench.claim(10).await?.is_none());
     assert!(bench.pop(10).await?.is_empty());
-    assert!(bench.all().await?.is_empty());
+    if bench.capabilities().browse {
+        assert!(bench.all().await?.is_empty());
+    }
     Ok(())
 }
 
@@ -76,6 +80,7 @@ async fn removed_claims_do_not_exist(bench: Bench) -> Outcome {
     bench.post(1).await?;
     refused(bench.find(lease.id).await, NO_CLAIM)?;
     refused(bench.renew(&lease).await, NO_CLAIM)?;
+    bench.exact()?;
     assert_eq!(bench.counts().await?, (1, 0));
     Ok(())
 }
@@ -98,7 +103,9 @@ async fn a_purged_message_is_in_no_later_claim(bench: Bench) -> Outcome {
         let claim = bench.take(5).await?;
         let found = bench.find(claim.id).await?;
         assert_eq!(sorted(ids(&found.messages)), posted);
-        assert_eq!(bench.counts().await?, (0, 2));
+        if bench.exact().is_ok() {
+            assert_eq!(bench.counts().await?, (0, 2));
+        }
     }
     Ok(())
 }
@@ -159,6 +166,7 @@ async fn a_purged_id_may_be_posted_again(bench: Bench) -> Outcome {
     bench.take(1).await?;
     bench.purge().await?;
     bench.post_one(message.clone()).await?;
+    bench.exact()?;
     assert_eq!(bench.counts().await?, (1, 0));
     assert_eq!(bench.listed().await?, [message.id]);
     Ok(())

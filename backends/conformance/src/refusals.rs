@@ -1,16 +1,17 @@
 //! What a store does not promise it refuses as `Unsupported`. Where it promises the thing, the trial is ignored.
 
-use isimud_contract::{ErrorKind, Lease, Message};
+use isimud_contract::{ErrorKind, Guard, Lease, Message};
 
 use crate::bench::{Bench, MILLISECOND, needs};
 use crate::outcome::{Outcome, Why, refused};
 use crate::promise::promises;
-use crate::words::first;
+use crate::words::{first, ids, sorted};
 
 promises! {
     claims_are_refused_by_a_store_without_them,
     listings_are_refused_by_a_store_without_them,
     reading_by_id_is_refused_by_a_store_without_it,
+    deleting_by_id_is_refused_by_a_store_without_listings,
     a_body_up_to_the_stores_limit_is_kept,
     a_body_over_the_stores_limit_is_refused,
     a_delay_over_the_stores_limit_is_refused,
@@ -48,6 +49,28 @@ async fn reading_by_id_is_refused_by_a_store_without_it(bench: Bench) -> Outcome
     let posted = bench.post(1).await?;
     let found = bench.store().get(&bench.queue, &posted).await;
     refused(found, UNSUPPORTED)?;
+    Ok(())
+}
+
+/// But for what a claim holds, and what is named with its claim.
+async fn deleting_by_id_is_refused_by_a_store_without_listings(bench: Bench) -> Outcome {
+    needs(!bench.capabilities().browse, "to lack listings")?;
+    let posted = bench.post(3).await?;
+    let claim = bench.take(1).await?;
+    let (store, queue) = (bench.store(), &bench.queue);
+    for guard in [Guard::Free, Guard::Any] {
+        let deleted = store.delete(queue, &posted, guard).await;
+        refused(deleted, UNSUPPORTED)?;
+    }
+    let held = ids(&claim.messages);
+    let free = sorted(posted).into_iter().find(|id| !held.contains(id));
+    let free = free.ok_or(Why::Beyond("to claim one message alone"))?;
+    let settled = bench.settle(&[held[0], free], claim.id).await;
+    refused(settled, ErrorKind::NotClaimed)?;
+    assert_eq!(bench.counts().await?, (2, 1));
+    assert_eq!(bench.delete(&held, Guard::Any).await?, 1);
+    assert_eq!(bench.delete(&held, Guard::Any).await?, 0);
+    assert_eq!(bench.counts().await?, (2, 0));
     Ok(())
 }
 

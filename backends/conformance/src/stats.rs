@@ -3,7 +3,7 @@
 use isimud_contract::{Edge, Guard, MessageId, Stats};
 
 use crate::bench::{Bench, MINUTE, minutes};
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Word};
 use crate::promise::promises;
 
 promises! {
@@ -22,8 +22,11 @@ promises! {
     an_edge_says_when_it_was_posted,
 }
 
-fn edge_ids(stats: &Stats) -> [Option<MessageId>; 2] {
-    [&stats.oldest, &stats.newest].map(|edge| edge.as_ref().map(|edge| edge.id))
+/// The first and the last message.
+async fn edges(bench: &Bench) -> Word<[Option<MessageId>; 2]> {
+    bench.exact()?;
+    let Stats { oldest, newest, .. } = bench.stats().await?;
+    Ok([oldest, newest].map(|edge| edge.map(|edge| edge.id)))
 }
 
 async fn an_empty_queue_counts_nothing(bench: Bench) -> Outcome {
@@ -98,11 +101,9 @@ async fn deletes_and_pops_are_counted(bench: Bench) -> Outcome {
 async fn the_edges_are_the_first_and_the_last_message(bench: Bench) -> Outcome {
     bench.ordered()?;
     let [first, second, third, fourth] = bench.posted().await?;
-    let edges = edge_ids(&bench.stats().await?);
-    assert_eq!(edges, [Some(first), Some(fourth)]);
+    assert_eq!(edges(&bench).await?, [Some(first), Some(fourth)]);
     bench.delete(&[first, fourth], Guard::Any).await?;
-    let edges = edge_ids(&bench.stats().await?);
-    assert_eq!(edges, [Some(second), Some(third)]);
+    assert_eq!(edges(&bench).await?, [Some(second), Some(third)]);
     Ok(())
 }
 
@@ -110,15 +111,14 @@ async fn held_messages_are_edges_too(bench: Bench) -> Outcome {
     bench.ordered()?;
     let [first, _, third] = bench.posted().await?;
     bench.take(3).await?;
-    let edges = edge_ids(&bench.stats().await?);
-    assert_eq!(edges, [Some(first), Some(third)]);
+    assert_eq!(edges(&bench).await?, [Some(first), Some(third)]);
     Ok(())
 }
 
 async fn one_message_is_both_edges(bench: Bench) -> Outcome {
     let [only] = bench.posted().await?;
+    assert_eq!(edges(&bench).await?, [Some(only), Some(only)]);
     let stats = bench.stats().await?;
-    assert_eq!(edge_ids(&stats), [Some(only), Some(only)]);
     assert_eq!(stats.oldest, stats.newest);
     Ok(())
 }
@@ -130,13 +130,13 @@ async fn expired_messages_are_no_edges(bench: Bench) -> Outcome {
     let [first, last] = bench.posted().await?;
     bench.post_one(bench.living(MINUTE)).await?;
     bench.advance(MINUTE).await;
-    let edges = edge_ids(&bench.stats().await?);
-    assert_eq!(edges, [Some(first), Some(last)]);
+    assert_eq!(edges(&bench).await?, [Some(first), Some(last)]);
     Ok(())
 }
 
 async fn an_edge_says_when_it_was_posted(bench: Bench) -> Outcome {
     bench.to_the_millisecond()?;
+    bench.exact()?;
     let start = bench.now();
     let [first] = bench.posted().await?;
     bench.advance(minutes(3)).await;

@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, ClientId, DeadLetter, Guard, Lease, Marker, Message, MessageId, Page,
-    Selection, Stats,
+    Claim, ClaimId, ClientId, DeadLetter, ErrorKind, Guard, Lease, Marker, Message, MessageId,
+    Page, Selection, Stats,
 };
 use uuid::Uuid;
 
@@ -141,7 +141,13 @@ impl Bench {
     }
 
     pub(crate) async fn delete(&self, ids: &[MessageId], guard: Guard) -> Word<usize> {
-        Ok(self.store().delete(&self.queue, ids, guard).await?)
+        let browse = self.capabilities().browse;
+        match self.store().delete(&self.queue, ids, guard).await {
+            Err(error) if error.kind() == ErrorKind::Unsupported && !browse => {
+                Err(Why::Beyond("to delete by id what nobody has claimed"))
+            }
+            answer => Ok(answer?),
+        }
     }
 
     /// Deletes messages that one claim holds.
@@ -254,6 +260,11 @@ impl Bench {
 impl Bench {
     pub(crate) async fn stats(&self) -> Word<Stats> {
         Ok(self.store().stats(&self.queue).await?)
+    }
+
+    /// Goes on only where the statistics are exact, and name the first and the last message.
+    pub(crate) fn exact(&self) -> Word<()> {
+        needs(self.capabilities().browse, "exact statistics")
     }
 
     /// How many messages are free, and how many are held.

@@ -19,7 +19,8 @@ pub struct Capabilities {
     pub at_least_once: bool,
     /// Made for a high rate of messages.
     pub high_throughput: bool,
-    /// Messages can be listed and got by id. Without it both are `Unsupported`.
+    /// Messages can be listed, got and deleted by id before anybody has claimed them. Without it all that is
+    /// `Unsupported`, and statistics are approximate and name no first and last message.
     pub browse: bool,
     /// The largest body in bytes, where the store has a limit of its own.
     pub largest_body: Option<u64>,

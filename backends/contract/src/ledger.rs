@@ -67,7 +67,8 @@ pub struct Era(pub u64);
 pub enum Rowless {
     /// It names nothing, and is skipped: right where every message has a row.
     Skip,
-    /// It may name a message that was never delivered: the call is refused as `Unsupported`, and nothing is deleted.
+    /// It may name a message that was never delivered, and no claim holds that: `NotClaimed` where the guard demands a
+    /// claim, else `Unsupported`, and nothing is deleted.
     Refuse,
 }
 

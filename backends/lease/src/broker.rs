@@ -21,8 +21,8 @@ pub struct Envelope {
 pub struct Depth {
     /// Ready to be delivered, now or after a delay that the broker keeps by itself.
     pub ready: u64,
-    /// Delivered and not settled yet.
-    pub held: u64,
+    /// Delivered, to whatever server, and not settled yet; `None` where the broker does not tell.
+    pub held: Option<u64>,
 }
 
 /// A broker that delivers messages for a while and takes back what nobody settled.

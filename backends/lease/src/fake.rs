@@ -19,8 +19,8 @@ pub struct Nature {
     pub ends_lives: bool,
     /// It keeps a delay by itself.
     pub delays: bool,
-    /// Deliveries belong to the connection that took them: they come back when it closes, and only it can settle them.
-    /// Otherwise anybody with the last receipt can, and they come back in time alone.
+    /// Deliveries belong to the connection that took them, and come back when it closes. (Only it can settle them; what
+    /// another is told about them it passes on.) Otherwise they come back in time alone.
     pub binds: bool,
     /// It does nothing when it is given a hint.
     pub deaf: bool,
@@ -271,9 +271,8 @@ impl FakeBroker {
             let Ok(number) = receipt.0.as_ref().try_into().map(u64::from_be_bytes) else {
                 continue;
             };
-            let held = state.queues.get(queue).and_then(|q| q.held.get(&number));
-            let binds = state.nature.binds;
-            if held.is_some_and(|held| !binds || held.connection == self.number) {
+            let held = state.queues.get(queue).map(|queue| &queue.held);
+            if held.is_some_and(|held| held.contains_key(&number)) {
                 act(&mut state, number, now);
             }
         }
@@ -397,9 +396,12 @@ impl LeaseBroker for FakeBroker {
         }
         let depth = state.queues.get(queue).map(|queue| Depth {
             ready: (queue.ready.len() + queue.delayed.len()) as u64,
-            held: queue.held.len() as u64,
+            held: Some(queue.held.len() as u64),
         });
-        Ok(depth.unwrap_or_default())
+        Ok(depth.unwrap_or(Depth {
+            held: Some(0),
+            ready: 0,
+        }))
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

@@ -28,7 +28,7 @@ pub enum Journal {
 const REMEMBERED: usize = 100_000;
 
 /// How often a post is sent again because its queue was purged meanwhile.
-const PURGES: usize = 5;
+const PURGES: usize = 100;
 
 /// How long a pop has the broker hold a message: time to bury and to settle it.
 const POP: Duration = Duration::from_secs(30);
@@ -257,9 +257,9 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
     async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
         self.open()?;
         // What a claim holds, or held, has a row.
-        let rowless = match (self.journal, &guard) {
-            (Journal::On, _) | (_, Guard::HeldBy(_)) => Rowless::Skip,
-            (Journal::Off, Guard::Any | Guard::Free) => Rowless::Refuse,
+        let rowless = match self.journal {
+            Journal::On => Rowless::Skip,
+            Journal::Off => Rowless::Refuse,
         };
         let buried = self.ledger.bury(queue, ids, guard, rowless).await;
         let (count, receipts) = match buried {
@@ -336,7 +336,10 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         }
         let (depth, known) = tokio::try_join!(self.broker.depth(queue), self.ledger.stats(queue))?;
         Ok(Stats {
-            free: depth.ready + depth.held.saturating_sub(known.claimed),
+            free: match depth.held {
+                Some(held) => (depth.ready + held).saturating_sub(known.claimed),
+                None => depth.ready,
+            },
             claimed: known.claimed,
             oldest: None,
             newest: None,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isimud_contract::{
     DeadLetter, Delivery, Error, Guard, Message, Purpose, QueueKey, Receipt, Result, Rowless,
@@ -14,10 +14,10 @@ use crate::hints::failed;
 use crate::leased::Leased;
 
 /// Rounds of one call, at the most.
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 24;
 
-/// Messages that a round asks for when the one before met some that nobody may have.
-const WIDE: usize = 256;
+/// How long a call may go on with rounds.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Messages that a round asks for, at the most.
 const WIDEST: usize = 1000;
@@ -57,7 +57,8 @@ impl<B: LeaseBroker> Leased<B> {
     ///
     /// As a rule that is one delivery and one judgement. Where messages come that nobody may have (deleted before
     /// anybody saw them, delayed, held by a claim whose server died) more rounds follow, wider ones, so that a wall of
-    /// them is passed once and then gone; a call gives up after some thousand of them, and the next one goes on there.
+    /// them is passed once and then gone; a call gives up after a second, or some ten thousand of them, and the next one
+    /// goes on there.
     pub(crate) async fn take(
         &self,
         queue: &QueueKey,
@@ -67,9 +68,10 @@ impl<B: LeaseBroker> Leased<B> {
     ) -> Result<Vec<Message>> {
         let mut taken = Vec::new();
         let mut ask = limit.min(WIDEST);
+        let begun = Instant::now();
         for _ in 0..ROUNDS {
             let wanted = limit - taken.len();
-            if wanted == 0 {
+            if wanted == 0 || begun.elapsed() > PATIENCE {
                 break;
             }
             let round = match self.round(queue, purpose, wanted, ask, hold).await {
@@ -88,7 +90,7 @@ impl<B: LeaseBroker> Leased<B> {
                 break;
             }
             let wall = granted < met;
-            let wide = if wall { (4 * ask).min(WIDE) } else { 0 };
+            let wide = if wall { 4 * ask } else { 0 };
             ask = (limit - taken.len()).max(wide).min(WIDEST);
         }
         Ok(taken)

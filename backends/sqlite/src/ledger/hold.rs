@@ -266,8 +266,11 @@ pub(crate) fn bury(
             (Some(target), _) => targets.push(target),
             (None, Rowless::Skip) => {}
             (None, Rowless::Refuse) => {
-                let sentence = "the message may exist, but is not known by its id";
-                return Ok(Err(Error::new(ErrorKind::Unsupported, sentence)));
+                let (kind, sentence) = match guard {
+                    Guard::HeldBy(_) => (ErrorKind::NotClaimed, "the message is not claimed"),
+                    _ => (ErrorKind::Unsupported, "the message may exist unclaimed"),
+                };
+                return Ok(Err(Error::new(kind, sentence)));
             }
         }
     }
