@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Claim, ClaimId, Guard, Lease, Message, MessageId, Page, QueueKey, Result, Selection, Stats,
-    Timestamp,
+    Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page, QueueKey, Result,
+    Selection, Stats, Timestamp,
 };
 
 /// What a broker wants to see again before it extends, settles or releases a delivery. Only the broker reads it.
@@ -159,6 +159,11 @@ pub trait Ledger: Debug + Send + Sync + 'static {
         guard: Guard,
         rowless: Rowless,
     ) -> Result<(usize, Vec<Receipt>)>;
+
+    /// Puts free messages that have a row under a claim that was made elsewhere, as
+    /// [`MessageStore::hold`](crate::MessageStore::hold) does, and returns how many of those named it holds then.
+    async fn hold(&self, queue: &QueueKey, claim: ForeignClaim, ids: &[MessageId])
+    -> Result<usize>;
 
     /// Reads a live claim and what it holds. `NotFound(Claim)` for any other.
     async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim>;

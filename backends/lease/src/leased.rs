@@ -323,10 +323,15 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.end_claim(queue, claim).await
     }
 
-    async fn hold(&self, _: &QueueKey, _: ForeignClaim, _: &[MessageId]) -> Result<usize> {
-        self.open()?;
-        let sentence = "a pool on a broker that can only lease takes over messages, but not the claims on them";
-        Err(Error::new(ErrorKind::Unsupported, sentence))
+    async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        // The broker is not told: it delivers them, and the ledger holds them back.
+        self.journaled("take over claims")?;
+        self.ledger.hold(queue, claim, ids).await
     }
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {

@@ -18,8 +18,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Claim, ClaimId, Delivery, Era, Guard, Lease, Ledger, Message, MessageId, MessageStore, Page,
-    Purpose, QueueKey, Receipt, Renewed, Result, Rowless, Selection, Stats, Timestamp, Verdict,
+    Claim, ClaimId, Delivery, Era, ForeignClaim, Guard, Lease, Ledger, Message, MessageId,
+    MessageStore, Page, Purpose, QueueKey, Receipt, Renewed, Result, Rowless, Selection, Stats,
+    Timestamp, Verdict,
 };
 
 use crate::SqliteStore;
@@ -127,6 +128,18 @@ impl Ledger for SqliteLedger {
         let (key, ids) = (self.key(queue), ids.to_vec());
         self.store
             .write(move |session| hold::bury(session, &key, &ids, &guard, rowless))
+            .await
+    }
+
+    async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        let (key, ids) = (self.key(queue), ids.to_vec());
+        self.store
+            .write(move |session| hold::hold(session, &key, claim, &ids))
             .await
     }
 

@@ -1,10 +1,11 @@
 //! Claims of the ledger, and deletes.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, Error, ErrorKind, Guard, Lease, MessageId, Receipt, Renewed, Resource, Rowless,
-    Timestamp,
+    Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, MessageId, Receipt, Renewed,
+    Resource, Rowless, Timestamp,
 };
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::claim::millis;
 use crate::lane::Outcome;
 use crate::ledger::Key;
 use crate::ledger::queue::Record;
-use crate::ledger::row::{self, State};
+use crate::ledger::row::{self, DELAYED, FREE, State};
 use crate::row::{NEXT_COLUMN, columns, read};
 use crate::session::Session;
 
@@ -60,9 +61,15 @@ pub(crate) fn joined_claim(
     if let Some(live) = find_live(session, record, lease.id, now)? {
         return Ok((live.no, live.expires));
     }
+    clear_name(session, record, lease.id)?;
+    begin_claim(session, record, Some(lease.id), lease.ttl, now)
+}
+
+/// Ends a claim of this name that is over, or from before a purge, and waits for its sweep.
+fn clear_name(session: &Session, record: &mut Record, id: ClaimId) -> rusqlite::Result<()> {
     let ended: Option<(i64, i64)> = session
         .statement("SELECT no, era FROM ledger_claim WHERE queue = ? AND id = ?")?
-        .query_row(params![record.no, lease.id.0.as_bytes()], |row| {
+        .query_row(params![record.no, id.0.as_bytes()], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
         .optional()?;
@@ -70,7 +77,7 @@ pub(crate) fn joined_claim(
         let freed = free_all(session, no)?;
         record.held -= if era == record.era { freed } else { 0 };
     }
-    begin_claim(session, record, Some(lease.id), lease.ttl, now)
+    Ok(())
 }
 
 pub(crate) fn begin_claim(
@@ -210,15 +217,66 @@ pub(crate) fn release(session: &mut Session, key: &Key, id: ClaimId) -> Outcome<
     Ok(Ok(receipts))
 }
 
-/// A row that is to be buried.
+/// Puts free messages under a claim that was made elsewhere.
+pub(crate) fn hold(
+    session: &mut Session,
+    key: &Key,
+    claim: ForeignClaim,
+    ids: &[MessageId],
+) -> Outcome<usize> {
+    let now = session.now();
+    let Some(mut record) = Record::find(session, key)? else {
+        return Ok(Ok(0));
+    };
+    let mut no = find_live(session, &record, claim.id, now)?.map(|live| live.no);
+    if no.is_none() && claim.age >= claim.ttl {
+        return Ok(Ok(0));
+    }
+    let mut held = BTreeSet::new();
+    for id in ids {
+        let target = find_target(session, &record, *id, now)?;
+        let Some(target) = target.filter(|target| target.state == State::Live) else {
+            continue;
+        };
+        if target.is_free(now) {
+            let no = match no {
+                Some(no) => no,
+                None => {
+                    clear_name(session, &mut record, claim.id)?;
+                    let renewed = now.before(claim.age);
+                    let begun = begin_claim(session, &record, Some(claim.id), claim.ttl, renewed)?;
+                    *no.insert(begun.0)
+                }
+            };
+            session
+                .statement("UPDATE ledger_row SET hold = ? WHERE at = ?")?
+                .execute([no, target.at])?;
+            record.held += i64::from(target.hold <= FREE);
+        } else if Some(target.hold) != no {
+            continue;
+        }
+        held.insert(target.at);
+    }
+    record.keep(session)?;
+    Ok(Ok(held.len()))
+}
+
+/// A row that is to be buried, or held.
 struct Target {
     at: i64,
     hold: i64,
     state: State,
+    due: i64,
     receipt: Option<Receipt>,
     /// A live claim holds it, perhaps one without an id.
     held: bool,
     claim: Option<ClaimId>,
+}
+
+impl Target {
+    fn is_free(&self, now: Timestamp) -> bool {
+        !self.held && (self.hold != DELAYED || self.due <= now.0)
+    }
 }
 
 fn find_target(
@@ -229,7 +287,7 @@ fn find_target(
 ) -> rusqlite::Result<Option<Target>> {
     session
         .statement(
-            "SELECT m.at, m.hold, m.expires, m.receipt, c.no, c.id FROM ledger_row m
+            "SELECT m.at, m.hold, m.expires, m.receipt, c.no, c.id, m.due FROM ledger_row m
              LEFT JOIN ledger_claim c ON c.no = m.hold AND c.expires > ?3 WHERE m.id = ?1 AND m.at >> 40 = ?2",
         )?
         .query_row(params![id.0.as_bytes(), record.no, now.0], |row| {
@@ -240,6 +298,7 @@ fn find_target(
                 hold,
                 state: row::state(record, at, hold, row.get(2)?, now),
                 receipt: receipt(row, 3)?,
+                due: row.get(6)?,
                 held: row.get::<_, Option<i64>>(4)?.is_some(),
                 claim: claim.map(|id| ClaimId(Uuid::from_bytes(id))),
             })
