@@ -54,6 +54,9 @@ pub enum Verdict {
 pub enum Purpose<'a> {
     /// A claim. Its lease's dead-letter policy decides on [`Verdict::Spent`], and counts where there is one.
     Claim(&'a Lease),
+    /// More for a claim that was granted something before. When it has ended meanwhile nothing is granted, and what
+    /// would be is `Free`: otherwise it would begin anew, without what it held.
+    More(&'a Lease),
     /// A pop: what is granted is buried in the same step.
     Pop,
 }
@@ -132,9 +135,8 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// 6. else `Granted`: it has a row and is held (or, popped, is deleted).
     ///
     /// Where there is a row the message is the row's, whatever the copy says. The newest receipt of a live message is
-    /// kept in its row, whatever the verdict but `Free`. A claim that is granted nothing is not made. `lease.id` may
-    /// name a claim that runs already: what is granted joins it, and its time stays as it is, so that one claim can be
-    /// filled by several calls.
+    /// kept in its row, whatever the verdict but `Free`. A claim that is granted nothing is not made. A claim can be
+    /// filled by several calls, and its time runs from the first one that granted something.
     async fn grant(
         &self,
         queue: &QueueKey,

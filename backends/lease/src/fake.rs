@@ -65,13 +65,20 @@ struct State {
 #[derive(Debug, Default)]
 struct Queue {
     /// By their places.
-    ready: BTreeMap<u64, Envelope>,
+    ready: BTreeMap<u64, Kept>,
     /// By the time at which they are due, and their places.
-    delayed: BTreeMap<(Timestamp, u64), Envelope>,
+    delayed: BTreeMap<(Timestamp, u64), Kept>,
     /// By their deliveries' numbers.
     held: HashMap<u64, Held>,
     /// When deliveries come back, and their numbers. An entry may outlive its delivery, or be too early.
     ends: BTreeMap<(Timestamp, u64), ()>,
+}
+
+#[derive(Debug, Clone)]
+struct Kept {
+    envelope: Envelope,
+    /// When its life ends, by the broker's clock.
+    ends: Timestamp,
 }
 
 #[derive(Debug)]
@@ -79,7 +86,7 @@ struct Held {
     place: u64,
     until: Timestamp,
     connection: u64,
-    envelope: Envelope,
+    kept: Kept,
 }
 
 impl FakeServer {
@@ -153,8 +160,8 @@ impl State {
             if entry.key().0 > now {
                 break;
             }
-            let ((_, place), envelope) = entry.remove_entry();
-            queue.ready.insert(place, envelope);
+            let ((_, place), kept) = entry.remove_entry();
+            queue.ready.insert(place, kept);
         }
         let mut back = Vec::new();
         while let Some(entry) = queue.ends.first_entry() {
@@ -172,8 +179,8 @@ impl State {
         }
         if self.nature.ends_lives {
             let queue = self.queues.entry(name.clone()).or_default();
-            queue.ready.retain(|_, envelope| !is_over(envelope, now));
-            queue.delayed.retain(|_, envelope| !is_over(envelope, now));
+            queue.ready.retain(|_, kept| kept.ends > now);
+            queue.delayed.retain(|_, kept| kept.ends > now);
         }
     }
 
@@ -186,7 +193,7 @@ impl State {
             while queue.ready.contains_key(&place) {
                 place += 1;
             }
-            queue.ready.insert(place, held.envelope);
+            queue.ready.insert(place, held.kept);
         }
     }
 
@@ -194,17 +201,15 @@ impl State {
         let place = self.next();
         let delay = envelope.message.delay;
         let waits = self.nature.delays && !delay.is_zero();
+        let ends = now.after(envelope.message.left);
+        let kept = Kept { envelope, ends };
         let queue = self.queues.entry(name.clone()).or_default();
         if waits {
-            queue.delayed.insert((now.after(delay), place), envelope);
+            queue.delayed.insert((now.after(delay), place), kept);
         } else {
-            queue.ready.insert(place, envelope);
+            queue.ready.insert(place, kept);
         }
     }
-}
-
-fn is_over(envelope: &Envelope, now: Timestamp) -> bool {
-    envelope.posted.after(envelope.message.left) <= now
 }
 
 /// A connection to a [`FakeServer`]. Dropping it is the death of a server: nothing is said to the broker, which finds
@@ -336,12 +341,12 @@ impl LeaseBroker for FakeBroker {
             let Some(queue) = state.queues.get_mut(queue) else {
                 break;
             };
-            let Some((place, envelope)) = queue.ready.pop_first() else {
+            let Some((place, kept)) = queue.ready.pop_first() else {
                 break;
             };
             got.push(Delivery {
-                message: envelope.message.clone(),
-                posted: envelope.posted,
+                message: kept.envelope.message.clone(),
+                posted: kept.envelope.posted,
                 receipt: Receipt(number.to_be_bytes().to_vec().into()),
             });
             queue.ends.insert((until, number), ());
@@ -350,7 +355,7 @@ impl LeaseBroker for FakeBroker {
                 place,
                 until,
                 connection,
-                envelope,
+                kept,
             };
             queue.held.insert(number, held);
         }

@@ -28,6 +28,8 @@ struct Round {
     granted: Vec<Message>,
     /// What the broker delivered.
     received: usize,
+    /// There was more than could be granted.
+    spare: bool,
 }
 
 /// Why there was no round.
@@ -74,6 +76,10 @@ impl<B: LeaseBroker> Leased<B> {
             if wanted == 0 || begun.elapsed() > PATIENCE {
                 break;
             }
+            let purpose = match purpose {
+                Purpose::Claim(lease) if !taken.is_empty() => Purpose::More(lease),
+                purpose => purpose,
+            };
             let round = match self.round(queue, purpose, wanted, ask, hold).await {
                 Ok(round) => round,
                 Err(Stop::Claim(error)) => return Err(error),
@@ -86,7 +92,7 @@ impl<B: LeaseBroker> Leased<B> {
             };
             let (met, granted) = (round.received, round.granted.len());
             taken.extend(round.granted);
-            if met == 0 || (met < ask && granted > 0) {
+            if met == 0 || round.spare || (met < ask && granted > 0) {
                 break;
             }
             let wall = granted < met;
@@ -123,10 +129,12 @@ impl<B: LeaseBroker> Leased<B> {
         let received = got.len();
         let outcome = self.act(queue, purpose, now, got, verdicts, &mut tidings);
         let granted = outcome.await;
+        let spare = !tidings.free.is_empty();
         self.tell(queue, tidings).await;
         Ok(Round {
             granted: granted?,
             received,
+            spare,
         })
     }
 
@@ -159,7 +167,7 @@ impl<B: LeaseBroker> Leased<B> {
                 Verdict::Gone => tidings.settled.push(receipt),
             }
         }
-        let Purpose::Claim(lease) = purpose else {
+        let (Purpose::Claim(lease) | Purpose::More(lease)) = purpose else {
             return Ok(granted);
         };
         if let Err(error) = self.copy(queue, now, copies).await {

@@ -37,7 +37,18 @@ pub(crate) struct Key {
 #[derive(Debug, Clone)]
 enum Wanted {
     Claim(Lease),
+    More(Lease),
     Pop,
+}
+
+impl Wanted {
+    /// The claim's terms, if it is for one.
+    fn lease(&self) -> Option<&Lease> {
+        match self {
+            Self::Claim(lease) | Self::More(lease) => Some(lease),
+            Self::Pop => None,
+        }
+    }
 }
 
 /// The ledger of one scope. It lives as long as the store, and closes with it.
@@ -97,6 +108,7 @@ impl Ledger for SqliteLedger {
         let (key, got) = (self.key(queue), got.to_vec());
         let wanted = match purpose {
             Purpose::Claim(lease) => Wanted::Claim(lease.clone()),
+            Purpose::More(lease) => Wanted::More(lease.clone()),
             Purpose::Pop => Wanted::Pop,
         };
         self.store

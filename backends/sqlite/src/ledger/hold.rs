@@ -51,6 +51,15 @@ fn find_live(
         .optional()
 }
 
+pub(crate) fn is_live(
+    session: &Session,
+    record: &Record,
+    claim: ClaimId,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    Ok(find_live(session, record, claim, now)?.is_some())
+}
+
 /// The number and the end of the claim that a lease names: one that runs already, or a new one.
 pub(crate) fn joined_claim(
     session: &mut Session,

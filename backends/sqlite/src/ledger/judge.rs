@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use crate::claim::millis;
 use crate::lane::Outcome;
-use crate::ledger::hold::{begin_claim, joined_claim};
+use crate::ledger::hold::{begin_claim, is_live, joined_claim};
 use crate::ledger::queue::Record;
 use crate::ledger::row::{self, DELAYED, DELETED, FREE, Found, New, State};
 use crate::ledger::{Key, Wanted};
@@ -112,12 +112,11 @@ pub(crate) fn grant(
     if !record.has_room(got.len()) {
         return Ok(Err(stream::full()));
     }
-    let itself = match wanted {
-        Wanted::Claim(lease) => {
-            let target = lease.dead_letter.as_ref().map(|policy| &policy.queue);
-            target == Some(&key.queue)
-        }
-        Wanted::Pop => false,
+    let policy = wanted.lease().and_then(|lease| lease.dead_letter.as_ref());
+    let itself = policy.is_some_and(|policy| policy.queue == key.queue);
+    let ended = match wanted {
+        Wanted::More(lease) => !is_live(session, &record, lease.id, now)?,
+        _ => false,
     };
     let mut court = Court {
         session,
@@ -125,7 +124,7 @@ pub(crate) fn grant(
         now,
         sent,
         wanted,
-        left: limit,
+        left: if ended { 0 } else { limit },
         itself,
         claim: None,
         nameless: None,
@@ -171,24 +170,19 @@ impl Court<'_> {
             return Ok(Verdict::Spent(row.message));
         }
         self.left -= 1;
-        match self.wanted {
-            Wanted::Pop => {
-                row::bury(self.session, &mut self.record, row.at, row.hold)?;
-                let message = row.message;
-                Ok(Verdict::Granted {
-                    message,
-                    longer: false,
-                })
-            }
-            Wanted::Claim(lease) => {
-                let hold = self.claim(lease)?;
-                let mut message = row.message.clone();
-                self.lease(&mut message, lease);
-                let longer = self.now.after(message.left).0 > row.kept;
-                self.hold(&row, hold, &message, &delivery.receipt)?;
-                Ok(Verdict::Granted { message, longer })
-            }
-        }
+        let Some(lease) = self.wanted.lease() else {
+            row::bury(self.session, &mut self.record, row.at, row.hold)?;
+            return Ok(Verdict::Granted {
+                message: row.message,
+                longer: false,
+            });
+        };
+        let hold = self.claim(lease)?;
+        let mut message = row.message.clone();
+        self.lease(&mut message, lease);
+        let longer = self.now.after(message.left).0 > row.kept;
+        self.hold(&row, hold, &message, &delivery.receipt)?;
+        Ok(Verdict::Granted { message, longer })
     }
 
     /// Judges a message that has no row: by its envelope, and it gets one.
@@ -237,7 +231,7 @@ impl Court<'_> {
         }
         self.left -= 1;
         let mut longer = false;
-        if let Wanted::Claim(lease) = self.wanted {
+        if let Some(lease) = self.wanted.lease() {
             new.hold = self.claim(lease)?;
             self.lease(&mut message, lease);
             new.expires = self.now.after(message.left).0;
@@ -261,13 +255,11 @@ impl Court<'_> {
     }
 
     fn is_spent(&self, claims: u32) -> bool {
-        match self.wanted {
-            Wanted::Claim(lease) if !self.itself => {
-                let policy = lease.dead_letter.as_ref();
-                policy.is_some_and(|policy| claims >= policy.max_claims)
-            }
-            _ => false,
-        }
+        let policy = self
+            .wanted
+            .lease()
+            .and_then(|lease| lease.dead_letter.as_ref());
+        !self.itself && policy.is_some_and(|policy| claims >= policy.max_claims)
     }
 
     /// Applies a claim's terms to a message.
@@ -299,10 +291,10 @@ impl Court<'_> {
     }
 
     fn nameless(&mut self) -> rusqlite::Result<i64> {
-        let ttl = match self.wanted {
-            Wanted::Claim(lease) => lease.ttl,
-            Wanted::Pop => Duration::ZERO,
-        };
+        let ttl = self
+            .wanted
+            .lease()
+            .map_or(Duration::ZERO, |lease| lease.ttl);
         let claim = match self.nameless {
             Some(claim) => claim,
             None => {
