@@ -161,7 +161,7 @@ impl State {
                 break;
             }
             let ((_, place), kept) = entry.remove_entry();
-            queue.ready.insert(place, kept);
+            make_ready(queue, place, kept);
         }
         let mut back = Vec::new();
         while let Some(entry) = queue.ends.first_entry() {
@@ -189,11 +189,7 @@ impl State {
         let scrambled = self.nature.scrambles.then(|| self.random.u64(..=self.last));
         let queue = self.queues.entry(name.clone()).or_default();
         if let Some(held) = queue.held.remove(&number) {
-            let mut place = scrambled.unwrap_or(held.place);
-            while queue.ready.contains_key(&place) {
-                place += 1;
-            }
-            queue.ready.insert(place, held.kept);
+            make_ready(queue, scrambled.unwrap_or(held.place), held.kept);
         }
     }
 
@@ -210,6 +206,14 @@ impl State {
             queue.ready.insert(place, kept);
         }
     }
+}
+
+/// Puts a message at a place, or behind what is there.
+fn make_ready(queue: &mut Queue, mut place: u64, kept: Kept) {
+    while queue.ready.contains_key(&place) {
+        place += 1;
+    }
+    queue.ready.insert(place, kept);
 }
 
 /// A connection to a [`FakeServer`]. Dropping it is the death of a server: nothing is said to the broker, which finds

@@ -418,22 +418,17 @@ impl World {
             model.may_end_all(&queue);
             model.confirmed(&queue)
         };
+        let _during = Purging(self, queue.clone());
         // A purge that failed half way is repeated, as its caller is told to.
         for _ in 0..6 {
             if store.purge(&queue).await.is_ok() {
                 let mut model = self.model();
+                model.may_end_all(&queue);
+                model.serve("purge");
                 if self.journal == Journal::On {
                     model.is_gone(&queue, &before);
                 }
-                model.may_end_all(&queue);
-                let during: Vec<_> = model
-                    .messages
-                    .iter()
-                    .filter(|(_, m)| m.queue == queue && m.doubts == 0)
-                    .map(|(id, _)| *id)
-                    .collect();
-                model.doubt(&during);
-                return model.serve("purge");
+                break;
             }
             self.model().failed += 1;
         }
@@ -493,6 +488,19 @@ impl World {
         assert_eq!(gone, ids.len());
         self.model().is_gone(queue, &ids);
         true
+    }
+}
+
+/// A purge under way. However it ends, what was posted meanwhile may be gone.
+struct Purging<'a>(&'a World, QueueKey);
+
+impl Drop for Purging<'_> {
+    fn drop(&mut self) {
+        if let Ok(mut model) = self.0.model.lock() {
+            for message in model.messages.values_mut() {
+                message.doubts += usize::from(message.queue == self.1);
+            }
+        }
     }
 }
 

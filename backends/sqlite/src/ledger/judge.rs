@@ -150,8 +150,11 @@ impl Court<'_> {
                 row::remove(self.session, &mut self.record, &row)?;
                 return self.meet(delivery, copy, row.ends);
             }
-            State::Over | State::Deleted => return Ok(Verdict::Gone),
-            State::Live => {}
+            State::Over | State::Deleted => {
+                self.outlive(&row, copy)?;
+                return Ok(Verdict::Gone);
+            }
+            State::Live => self.outlive(&row, copy)?,
         }
         if let Some(end) = row.held_until {
             self.keep_receipt(&row, &delivery.receipt)?;
@@ -318,10 +321,10 @@ impl Court<'_> {
         } else {
             self.now.after(message.left).0
         };
-        let ends = row.ends.max(expires).max(self.sent.after(message.left).0);
+        let ends = expires.max(self.sent.after(message.left).0);
         self.session
             .statement(
-                "UPDATE ledger_row SET hold = ?, ttl = ?, expires = ?, ends = ?, claims = ?, receipt = ? WHERE at = ?",
+                "UPDATE ledger_row SET hold = ?, ttl = ?, expires = ?, ends = max(ends, ?), claims = ?, receipt = ? WHERE at = ?",
             )?
             .execute(params![
                 claim,
@@ -333,6 +336,14 @@ impl Court<'_> {
                 row.at
             ])?;
         self.record.held += i64::from(row.hold <= FREE);
+        Ok(())
+    }
+
+    /// Keeps a row, and be it bare, for as long as a copy lives.
+    fn outlive(&self, row: &Found, copy: i64) -> rusqlite::Result<()> {
+        if copy > row.ends {
+            learn(self.session, row, row.kept, copy)?;
+        }
         Ok(())
     }
 

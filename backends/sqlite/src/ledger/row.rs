@@ -75,11 +75,9 @@ impl Found {
 }
 
 pub(crate) fn state(record: &Record, at: i64, hold: i64, expires: i64, now: Timestamp) -> State {
-    if at <= record.purged || hold == OVER {
-        State::Over
-    } else if hold == DELETED {
+    if hold == DELETED {
         State::Deleted
-    } else if expires <= now.0 {
+    } else if at <= record.purged || hold == OVER || expires <= now.0 {
         State::Over
     } else {
         State::Live
