@@ -203,7 +203,7 @@ impl State {
         if waits {
             queue.delayed.insert((now.after(delay), place), kept);
         } else {
-            queue.ready.insert(place, kept);
+            make_ready(queue, place, kept);
         }
     }
 }
