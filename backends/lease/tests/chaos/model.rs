@@ -75,7 +75,8 @@ impl Model {
         }
     }
 
-    /// Messages are gone from a queue, for every call that begins after this.
+    /// Messages are gone from a queue, for every call that begins after this. (But one whose post is not confirmed may
+    /// be posted again by it, as a new message if its life is over by then.)
     pub(crate) fn is_gone<'a>(
         &mut self,
         queue: &QueueKey,
@@ -83,6 +84,10 @@ impl Model {
     ) {
         let tick = self.tick();
         for id in ids {
+            let posted = self.messages.get(id);
+            if posted.is_some_and(|posted| !posted.lasting && posted.confirmed.is_none()) {
+                continue;
+            }
             self.gone.entry((queue.clone(), *id)).or_insert(tick);
         }
     }

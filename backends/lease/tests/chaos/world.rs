@@ -1,5 +1,6 @@
 //! One run: two servers, clients, accidents, and at the end a count of what is left.
 
+use std::any::Any;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -18,6 +19,8 @@ use crate::model::Model;
 use crate::shaky::{Fate, Sabotage, ShakyBroker, ShakyLedger, Skewed};
 
 const STEPS: usize = 220;
+/// What everybody says once a check has failed.
+const ENDED: &str = "a check has failed";
 const DAYS: Duration = Duration::from_secs(14 * 24 * 3600);
 /// How far a server's clock is from the ledger's, at the most.
 const SKEW_SECS: i64 = 600;
@@ -79,7 +82,9 @@ pub(crate) async fn run(plan: Plan, seed: u64) -> World {
         match world.fate.roll(|random| random.u8(..40)) {
             0 => {
                 // It dies in the middle of everything.
-                server.calls.drain(..).for_each(|call| call.abort());
+                let unfinished = server.calls.extract_if(.., |call| !call.is_finished());
+                unfinished.for_each(|call| call.abort());
+                world.settle(std::slice::from_mut(server)).await;
                 world.fate.pause().await;
                 *server = world.start();
             }
@@ -132,19 +137,25 @@ impl World {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
-    /// Waits for every call.
+    /// Waits for every call. Of the panics it passes on the first that is not about another one.
     async fn settle(&self, servers: &mut [Server]) {
+        let mut panics = Vec::new();
         for call in servers.iter_mut().flat_map(|server| server.calls.drain(..)) {
-            if let Err(stop) = call.await
-                && let Ok(panic) = stop.try_into_panic()
-            {
-                std::panic::resume_unwind(panic);
-            }
+            let panic = call.await.err().and_then(|stop| stop.try_into_panic().ok());
+            panics.extend(panic);
+        }
+        let about_another = |panic: &Box<dyn Any + Send>| {
+            let text = panic.downcast_ref::<String>();
+            text.is_some_and(|text| text.starts_with(ENDED))
+        };
+        panics.sort_by_key(about_another);
+        if let Some(panic) = panics.into_iter().next() {
+            std::panic::resume_unwind(panic);
         }
     }
 
     fn model(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().expect("a check that fails ends the run")
+        self.model.lock().expect(ENDED)
     }
 
     fn now(&self) -> Timestamp {
