@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use isimud_contract::{ManagementStore, MessageStore, Result, Timestamp};
+use isimud_contract::{Ledger, ManagementStore, MessageStore, Result, Timestamp};
 
 /// One way of setting a backend up: a file, a single server, a cluster.
 #[async_trait]
@@ -42,6 +42,12 @@ pub trait Fixture: Debug + Send + Sync + 'static {
     /// Opens one more store on the place's data while the first is open, as another server would; `None` where a place
     /// has room for one alone, and then the trials about two are ignored.
     async fn open_beside(&self) -> Result<Option<Stores>> {
+        Ok(None)
+    }
+
+    /// Opens the ledger of a scope on the place's data; `None` where the backend keeps none, and then its trials are
+    /// ignored. Called several times, and all ledgers of one scope are one.
+    async fn ledger(&self, _scope: &str) -> Result<Option<Arc<dyn Ledger>>> {
         Ok(None)
     }
 

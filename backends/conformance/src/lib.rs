@@ -74,6 +74,7 @@
 //! holding     (of imported claims)    sharing     (of data by two stores)
 //! management  catalogue   places      (of queues)
 //! pools       (and flavors)           subscriptions
+//! ledger      (of what a lease broker does not know: judging, noting, claims, deleting, purging, scopes)
 //! ```
 //!
 //! No trial sleeps: time passes when a trial says so. A wrong answer panics in an assertion of the trial, and a call
@@ -100,6 +101,7 @@ mod expiry;
 mod holding;
 mod isolation;
 mod leases;
+mod ledger;
 mod lifetimes;
 mod listing;
 mod management;
@@ -160,6 +162,12 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         subscriptions::PROMISES,
         catalogue::PROMISES,
         sharing::PROMISES,
+        ledger::judging::PROMISES,
+        ledger::noting::PROMISES,
+        ledger::claims::PROMISES,
+        ledger::deleting::PROMISES,
+        ledger::purging::PROMISES,
+        ledger::scopes::PROMISES,
         refusals::PROMISES,
     ]
     .into_iter()

@@ -7,7 +7,6 @@ use futures_util::future::BoxFuture;
 use isimud_contract::Result;
 use libtest_mimic::{Completion, Failed, Trial};
 
-use crate::bench::Bench;
 use crate::harness::{Fixture, Harness, Start};
 use crate::outcome::{Outcome, Why};
 
@@ -19,17 +18,23 @@ const PATIENCE: Duration = Duration::from_secs(300);
 pub(crate) struct Promise {
     pub(crate) module: &'static str,
     pub(crate) name: &'static str,
-    pub(crate) check: fn(Bench) -> BoxFuture<'static, Outcome>,
+    pub(crate) check: fn(Arc<dyn Fixture>) -> BoxFuture<'static, Outcome>,
 }
 
 /// Lists the trials of a file as its `PROMISES`. A trial that is left out is dead code, which the compiler reports.
+/// They are tried on a `Bench`, or on whatever `on` names.
 macro_rules! promises {
     ($($name:ident,)+) => {
+        $crate::promise::promises! { on $crate::bench::Bench; $($name,)+ }
+    };
+    (on $bench:ty; $($name:ident,)+) => {
         pub(crate) const PROMISES: &[$crate::promise::Promise] = &[$(
             $crate::promise::Promise {
                 module: module_path!(),
                 name: stringify!($name),
-                check: |bench| Box::pin($name(bench)),
+                check: |fixture| {
+                    Box::pin(async move { $name(<$bench>::open(fixture).await?).await })
+                },
             },
         )+];
     };
@@ -41,7 +46,7 @@ impl Promise {
     pub(crate) fn trial(self, harness: &Arc<dyn Harness>, must_be_up: bool) -> Trial {
         let family = self
             .module
-            .rsplit_once("::")
+            .split_once("::")
             .map_or(self.module, |(_, family)| family);
         let name = format!("{family}::{}", self.name);
         let kind = harness.name().to_owned();
@@ -68,8 +73,7 @@ impl Promise {
     }
 
     async fn try_on(self, fixture: Arc<dyn Fixture>) -> Result<Completion, Failed> {
-        let bench = Bench::open(fixture).await?;
-        match tokio::time::timeout(PATIENCE, (self.check)(bench)).await {
+        match tokio::time::timeout(PATIENCE, (self.check)(fixture)).await {
             Ok(Ok(())) => Ok(Completion::Completed),
             Ok(Err(stop)) if matches!(stop.why, Why::Beyond(_)) => {
                 Ok(Completion::ignored_with(stop.why))

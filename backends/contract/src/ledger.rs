@@ -61,7 +61,8 @@ pub enum Purpose<'a> {
     Pop,
 }
 
-/// Names the time between two purges of a queue. No two eras of a ledger have the same name.
+/// Names the time between two purges of a queue. No two eras of a ledger have the same name. A ledger may begin another
+/// one by itself when a purged queue has no row left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Era(pub u64);
 

@@ -309,10 +309,14 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         }
         let (broker, on, ttl) = (Arc::clone(&self.broker), queue.clone(), lease.ttl);
         let work = async move {
+            let mut told = Ok(());
             if !settled.is_empty() {
-                broker.ack(&on, &settled).await?;
+                told = broker.ack(&on, &settled).await;
             }
-            broker.extend(&on, &renewed.receipts, ttl).await
+            if !renewed.receipts.is_empty() {
+                told = told.and(broker.extend(&on, &renewed.receipts, ttl).await);
+            }
+            told
         };
         self.hints.hint(queue, work).await;
         Ok(())

@@ -234,16 +234,18 @@ impl<B: LeaseBroker> Leased<B> {
         }
         let (broker, on) = (Arc::clone(&self.broker), queue.clone());
         let work = async move {
+            // Each is told, whatever becomes of the others.
+            let mut told = Ok(());
             if !free.is_empty() {
-                broker.release(&on, &free).await?;
+                told = told.and(broker.release(&on, &free).await);
             }
             if !settled.is_empty() {
-                broker.ack(&on, &settled).await?;
+                told = told.and(broker.ack(&on, &settled).await);
             }
             for (span, receipts) in held {
-                broker.extend(&on, &receipts, span).await?;
+                told = told.and(broker.extend(&on, &receipts, span).await);
             }
-            Ok(())
+            told
         };
         self.hints.hint(queue, work).await;
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_conformance::{Fixture, Harness, Start, Stores};
-use isimud_contract::{Clock, Error, ErrorKind, ManualClock, Result, Timestamp};
+use isimud_contract::{Clock, Error, ErrorKind, Ledger, ManualClock, Result, Timestamp};
 use isimud_sqlite::{Config, SqliteStore};
 use tempfile::TempDir;
+use tokio::sync::OnceCell;
 
 fn main() -> ExitCode {
     isimud_conformance::run(vec![Arc::new(SetUp::Memory), Arc::new(SetUp::File)])
@@ -37,6 +38,7 @@ impl Harness for SetUp {
         Ok(Start::Ready(Box::new(Place {
             folder,
             clock: Arc::default(),
+            ledgers: OnceCell::new(),
         })))
     }
 }
@@ -50,21 +52,33 @@ fn no_folder(cause: std::io::Error) -> Error {
 struct Place {
     folder: Option<TempDir>,
     clock: Arc<ManualClock>,
+    /// The store that keeps the ledgers, where a trial asks for them.
+    ledgers: OnceCell<Arc<SqliteStore>>,
+}
+
+impl Place {
+    fn store(&self) -> Result<Arc<SqliteStore>> {
+        let config = match &self.folder {
+            Some(folder) => Config::file(folder.path().join("isimud.db")),
+            None => Config::memory(),
+        };
+        SqliteStore::open(config, Arc::clone(&self.clock) as _)
+    }
 }
 
 #[async_trait]
 impl Fixture for Place {
     async fn open(&self) -> Result<Stores> {
-        let config = match &self.folder {
-            Some(folder) => Config::file(folder.path().join("isimud.db")),
-            None => Config::memory(),
-        };
-        let clock = Arc::clone(&self.clock);
-        let store = SqliteStore::open(config, clock)?;
+        let store = self.store()?;
         Ok(Stores {
             messages: Arc::clone(&store) as _,
             management: Some(store),
         })
+    }
+
+    async fn ledger(&self, scope: &str) -> Result<Option<Arc<dyn Ledger>>> {
+        let store = self.ledgers.get_or_try_init(async || self.store()).await?;
+        Ok(Some(store.ledger(scope)))
     }
 
     fn keeps(&self) -> bool {

@@ -75,7 +75,7 @@ impl Found {
 }
 
 pub(crate) fn state(record: &Record, at: i64, hold: i64, expires: i64, now: Timestamp) -> State {
-    if hold == DELETED {
+    if hold == DELETED && expires > now.0 {
         State::Deleted
     } else if at <= record.purged || hold == OVER || expires <= now.0 {
         State::Over

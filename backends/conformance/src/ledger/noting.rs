@@ -1,0 +1,136 @@
+//! A note gives messages rows, in order and once, in the era that it was made for.
+
+use isimud_contract::{Guard, Verdict};
+
+use super::{Book, granted};
+use crate::bench::{MINUTE, minutes};
+use crate::outcome::{Outcome, together};
+use crate::promise::promises;
+use crate::words::ids;
+
+promises! {
+    on Book;
+    noted_messages_are_listed_in_order,
+    a_repeated_note_is_one_note,
+    a_note_leaves_claims_alone,
+    a_note_of_a_deleted_message_does_not_bring_it_back,
+    a_note_of_an_ended_message_starts_anew,
+    an_era_lasts_until_a_purge,
+    every_queue_has_eras_of_its_own,
+    a_note_for_another_era_writes_nothing,
+    a_note_without_an_era_writes_nothing,
+    notes_at_the_same_time_are_whole,
+}
+
+async fn noted_messages_are_listed_in_order(book: Book) -> Outcome {
+    let mut messages = book.messages(6);
+    messages.reverse();
+    book.note(&messages[..4]).await?;
+    book.note(&messages[4..]).await?;
+    assert_eq!(book.rows().await?, ids(&messages));
+    assert_eq!(book.counts().await?, (6, 0));
+    Ok(())
+}
+
+async fn a_repeated_note_is_one_note(book: Book) -> Outcome {
+    let messages = book.messages(3);
+    book.note(&messages[..2]).await?;
+    book.note(&messages).await?;
+    book.note(&[messages[0].clone(), messages[0].clone()])
+        .await?;
+    assert_eq!(book.rows().await?, ids(&messages));
+    assert_eq!(book.counts().await?, (3, 0));
+    Ok(())
+}
+
+/// A message may be delivered before it is noted.
+async fn a_note_leaves_claims_alone(book: Book) -> Outcome {
+    let message = book.message();
+    let lease = book.take(&[book.delivery(&message)]).await?;
+    book.note(&[message.clone()]).await?;
+    assert_eq!(ids(&book.find(lease.id).await?.messages), [message.id]);
+    assert_eq!(book.counts().await?, (0, 1));
+    Ok(())
+}
+
+async fn a_note_of_a_deleted_message_does_not_bring_it_back(book: Book) -> Outcome {
+    let message = book.message();
+    let lease = book.take(&[book.delivery(&message)]).await?;
+    book.bury(&[message.id], Guard::HeldBy(vec![lease.id]))
+        .await?;
+    book.note(&[message.clone()]).await?;
+    assert!(book.rows().await?.is_empty());
+    assert_eq!(book.counts().await?, (0, 0));
+    assert_eq!(book.verdict(&book.delivery(&message)).await?, Verdict::Gone);
+    Ok(())
+}
+
+async fn a_note_of_an_ended_message_starts_anew(book: Book) -> Outcome {
+    let [message, other] = [book.living(MINUTE), book.message()];
+    book.note(&[message.clone(), other.clone()]).await?;
+    book.advance(MINUTE).await;
+    book.note(&[message.clone()]).await?;
+    assert_eq!(book.rows().await?, [other.id, message.id]);
+    assert_eq!(book.counts().await?, (2, 0));
+    let taken = granted(book.verdict(&book.delivery(&message)).await?)?;
+    book.assert_span(taken.age, minutes(0));
+    Ok(())
+}
+
+async fn an_era_lasts_until_a_purge(book: Book) -> Outcome {
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let era = book.era().await?;
+        assert!(!seen.contains(&era), "{era:?} was over");
+        book.note(&book.messages(2)).await?;
+        book.take(&[book.delivery(&book.message())]).await?;
+        assert_eq!(book.era().await?, era);
+        seen.push(era);
+        book.ledger.purge(&book.queue).await?;
+    }
+    Ok(())
+}
+
+async fn every_queue_has_eras_of_its_own(book: Book) -> Outcome {
+    let other = book.on("other");
+    let (here, there) = (book.era().await?, other.era().await?);
+    assert_ne!(here, there);
+    book.ledger.purge(&book.queue).await?;
+    assert_eq!(other.era().await?, there);
+    Ok(())
+}
+
+/// What was sent before a purge, and is noted after it, may be gone: it must not be listed.
+async fn a_note_for_another_era_writes_nothing(book: Book) -> Outcome {
+    let messages = book.messages(2);
+    book.note(&book.messages(1)).await?;
+    let before = book.era().await?;
+    book.ledger.purge(&book.queue).await?;
+    let present = book.note_in(Some(before), book.now(), &messages).await?;
+    assert_ne!(present, before);
+    assert!(book.rows().await?.is_empty());
+    let again = book.note_in(Some(present), book.now(), &messages).await?;
+    assert_eq!(again, present);
+    assert_eq!(book.rows().await?, ids(&messages));
+    Ok(())
+}
+
+async fn a_note_without_an_era_writes_nothing(book: Book) -> Outcome {
+    let messages = book.messages(2);
+    book.note_in(None, book.now(), &messages).await?;
+    assert!(book.rows().await?.is_empty());
+    assert_eq!(book.counts().await?, (0, 0));
+    Ok(())
+}
+
+async fn notes_at_the_same_time_are_whole(book: Book) -> Outcome {
+    let messages = book.messages(20);
+    together((0..8).map(|_| {
+        let (book, messages) = (book.clone(), messages.clone());
+        async move { book.note(&messages).await }
+    }))
+    .await?;
+    assert_eq!(book.rows().await?, ids(&messages));
+    assert_eq!(book.counts().await?, (20, 0));
+    Ok(())
+}
