@@ -1,6 +1,81 @@
 //! Completes a broker that can only lease messages into a whole [`MessageStore`](isimud_contract::MessageStore).
 //!
-//! **The ledger decides, the broker delivers.**
+//! **The ledger decides, the broker delivers.** A broker such as RabbitMQ or SQS hands a message out for a while, and
+//! takes it back when nobody settles it. It cannot list, look up, or delete by id; its holds have limits of their own;
+//! it delivers twice now and then. A [`Ledger`](isimud_contract::Ledger) keeps one row a message for what the broker
+//! cannot know: who holds it, until when, whether it is gone. Every delivery is judged by its row before anybody sees it.
+//!
+//! ```text
+//! broker    LeaseBroker: what a driver implements      leased   Leased: both as one store
+//! rounds    claims and pops: deliver, judge, act       hints    what a broker is told after the decision
+//! fake      a broker in memory, for tests (feature `fake`)
+//! ```
+//!
+//! # Three rules
+//!
+//! 1. **The ledger first, the broker after.** Only sending and receiving come before a write of the ledger.
+//! 2. **After the ledger's write the request has succeeded.** What the broker is told then is a *hint*. One that fails
+//!    is logged and never returned: the message comes again, and its row is still right. A broker that is deaf to every
+//!    hint loses nothing; it only delivers in vain.
+//! 3. **A broker's hold ends by itself.** A server that dies holding messages needs no successor to free them.
+//!
+//! From these follows what a crash can do, whatever it cuts off: deliver again what the ledger then holds back, send a
+//! copy that its id makes one with the first, or leave a claim that nobody was told of, which ends in time.
+//!
+//! # What a call does
+//!
+//! | call | in this order |
+//! |---|---|
+//! | post | `send`; with the journal, `note` |
+//! | claim, pop | `receive`, `grant`; copies and dead letters, if any; hints |
+//! | delete | `bury`; hint `ack` |
+//! | renew | `renew`; copies, if any; hint `extend` |
+//! | release | `release`; hint `release` |
+//! | purge | `purge` of the ledger, of the broker, and of the ledger again (below) |
+//! | list, get, find_claim, hold | the ledger alone |
+//!
+//! The **journal** writes a message's row when it is posted, and not when it is first delivered. It costs a write a post
+//! and buys everything that needs to know of messages that nobody has claimed: listing, reading and deleting by id,
+//! exact statistics, taking over claims. Without it those calls are refused, in a sentence that names the option.
+//!
+//! A message is noted after it was sent: one that is noted first, and then not sent, would be listed until it ends. A
+//! purge in between would leave the same phantom, so a note is made for an [`Era`](isimud_contract::Era); when that is
+//! over, the message is sent again. For the same reason a purge comes to the ledger twice: before the broker's, so that
+//! a failure in the middle leaves no message half purged, and after it, for what was noted meanwhile. No clocks are
+//! compared: a row is from before a purge by its number of arrival.
+//!
+//! **Copies.** A claim may lengthen a life (grace). A broker that ends lives by itself is sent a copy that lives longer,
+//! before the claim is answered; when that fails, the claim is ended and refused. **Dead letters** are sent to their
+//! queue under the same id, then buried here, then settled: cut off anywhere, they are sent once more, and are one.
+//!
+//! **Hints are waited for**, up to 100 ms, by tasks of their own: so what was released is free when the caller has its
+//! answer, hints about one message keep their order, and a caller that goes away takes none with it. The price is the
+//! latency of one round trip to the broker for a delete; not waiting would free callers earlier, and let a late
+//! `extend` hide what a release has just freed. A broker that hangs costs a caller those 100 ms; 4096 hints may be under
+//! way, and more are left out. A close waits for them for five seconds.
+//!
+//! **Walls.** Deleted, delayed or held messages may stand in front at the broker. A call passes them in rounds that grow
+//! to a thousand messages, for one second at most; each is settled or put off then, and met no more.
+//!
+//! # What is approximate
+//!
+//! * Without the journal: statistics are the broker's count less what the ledger knows, and count copies and what was
+//!   purged while it was held. A purge misses what a server was just receiving, or held when it died before a grant. An
+//!   id without a row counts as never claimed, also when its message has ended.
+//! * The age and the end of a message that has no row are those of its envelope, by the clock of the server that took
+//!   it. That a deleted message stays deleted does not depend on clocks: rows outlive every copy they were told of.
+//! * A copy goes to the end of the broker's queue; so does what a broker does not put back in its old place.
+//! * A server that dies between a grant that lengthens a life and the copy leaves the broker the old life.
+//! * A message whose `note` failed is refused to its poster and yet delivered. Posting it again makes it one.
+//!
+//! # Roads not taken
+//!
+//! * *Noting before sending* saves nothing, and lists what was never sent. *Dating a purge* makes a message's fate depend
+//!   on whose clock dated it. *Receipts that decide* (settle, then delete the row) lose the claim with the connection.
+//! * *Asking the broker for no more than is wanted* met walls one message at a time: a claim of one message behind a
+//!   thousand deleted ones came back empty a thousand times. So a round may take too many, and gives back the rest.
+//! * *Rounds that renew the claim* (each grant beginning it anew): a claim that ended between two rounds would have been
+//!   answered with messages that were free again. The second grant joins the claim or gets nothing.
 #![warn(missing_docs)]
 
 mod broker;

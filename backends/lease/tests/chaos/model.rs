@@ -23,6 +23,8 @@ pub(crate) struct Model {
     /// How many of each kind of call were answered well, to see that a run tries them all.
     pub(crate) served: HashMap<&'static str, usize>,
     pub(crate) failed: usize,
+    /// A purge failed half way, or was cut off, and was not repeated.
+    pub(crate) half_purged: bool,
 }
 
 #[derive(Debug)]

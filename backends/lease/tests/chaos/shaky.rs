@@ -159,19 +159,24 @@ impl Ledger for ShakyLedger {
     ) -> Result<Vec<Verdict>> {
         let judged = async {
             let mut verdicts = self.inner.grant(queue, purpose, limit, now, got).await?;
+            let mut left = limit;
             for (delivery, verdict) in got.iter().zip(&mut verdicts) {
+                let granted = matches!(verdict, Verdict::Granted { .. });
+                left -= usize::from(granted);
                 if let (Purpose::Pop, Verdict::Granted { message, .. }) = (purpose, &verdict) {
                     let mut popped = self.fate.popped.lock().expect("no panic while it is held");
                     popped.push((queue.clone(), message.id));
                 }
-                if self.is(Sabotage::GrantTwice) && matches!(verdict, Verdict::Held(_)) {
+                let held = matches!(verdict, Verdict::Held(_));
+                if self.is(Sabotage::GrantTwice) && held && left > 0 {
+                    left -= 1;
                     let message = delivery.message.clone();
                     *verdict = Verdict::Granted {
                         message,
                         longer: false,
                     };
                 }
-                if self.is(Sabotage::SettleHeld) && matches!(verdict, Verdict::Held(_)) {
+                if self.is(Sabotage::SettleHeld) && held {
                     *verdict = Verdict::Gone;
                 }
             }
