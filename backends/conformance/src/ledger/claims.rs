@@ -1,5 +1,7 @@
 //! A claim holds what it was granted until it ends, and knows the newest receipts of it.
 
+use std::slice::from_ref;
+
 use isimud_contract::{ErrorKind, ForeignClaim, Lease, Purpose, Resource, Verdict};
 
 use super::{Book, granted, held};
@@ -43,7 +45,7 @@ async fn a_claim_is_read_with_what_it_holds(book: Book) -> Outcome {
 
 async fn a_claim_that_is_granted_nothing_is_not_made(book: Book) -> Outcome {
     let copy = book.delivery(&book.message());
-    book.take(&[copy.clone()]).await?;
+    book.take(from_ref(&copy)).await?;
     let lease = book.lease();
     held(book.claim(&lease, &[copy]).await?.remove(0))?;
     refused(book.find(lease.id).await, NO_CLAIM)?;
@@ -103,7 +105,7 @@ async fn the_newest_receipt_is_kept_whatever_the_verdict(book: Book) -> Outcome 
     held(book.verdict(&newer).await?)?;
     assert_eq!(book.release(lease.id).await?, [newer.receipt]);
     let newest = book.delivery(&message);
-    book.take(&[newest.clone()]).await?;
+    book.take(from_ref(&newest)).await?;
     let (_, receipts) = book
         .bury(&[message.id], isimud_contract::Guard::Any)
         .await?;
@@ -113,7 +115,7 @@ async fn the_newest_receipt_is_kept_whatever_the_verdict(book: Book) -> Outcome 
 
 async fn a_free_verdict_keeps_no_receipt(book: Book) -> Outcome {
     let message = book.message();
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     let spare = book.delivery(&message);
     book.judge(Purpose::Pop, 0, &[spare]).await?;
     let (count, receipts) = book
@@ -125,14 +127,14 @@ async fn a_free_verdict_keeps_no_receipt(book: Book) -> Outcome {
 
 async fn a_renewal_starts_the_time_again(book: Book) -> Outcome {
     let copy = book.delivery(&book.message());
-    let lease = book.take(&[copy.clone()]).await?;
+    let lease = book.take(from_ref(&copy)).await?;
     book.advance(minutes(4)).await;
     let terms = Lease {
         ttl: minutes(20),
         ..lease.clone()
     };
     let renewed = book.ledger.renew(&book.queue, &terms, book.now()).await?;
-    assert_eq!(renewed.receipts, [copy.receipt.clone()]);
+    assert_eq!(renewed.receipts, from_ref(&copy.receipt));
     assert!(renewed.longer.is_empty());
     let found = book.find(lease.id).await?;
     assert_eq!(found.ttl, minutes(20));

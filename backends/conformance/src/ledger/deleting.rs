@@ -1,5 +1,7 @@
 //! What is buried is gone, for every copy of it, and as far as the guard allows.
 
+use std::slice::from_ref;
+
 use isimud_contract::{ErrorKind, Guard, Lease, Resource, Rowless, Verdict};
 
 use super::{Book, granted};
@@ -27,7 +29,7 @@ promises! {
 
 async fn a_buried_message_is_gone_whenever_it_is_delivered(book: Book) -> Outcome {
     let [noted, seen] = [book.message(), book.message()];
-    book.note(&[noted.clone()]).await?;
+    book.note(from_ref(&noted)).await?;
     let copies = book.deliveries(&[noted.clone(), seen.clone()]);
     book.take(&copies[1..]).await?;
     book.bury(&[noted.id, seen.id], Guard::Any).await?;
@@ -45,7 +47,7 @@ async fn a_buried_message_is_gone_whenever_it_is_delivered(book: Book) -> Outcom
 async fn a_buried_message_stays_gone_until_it_would_have_ended(book: Book) -> Outcome {
     let message = book.living(minutes(2));
     let copy = book.delivery(&message);
-    let lease = book.take(&[copy.clone()]).await?;
+    let lease = book.take(from_ref(&copy)).await?;
     // The claim made its life longer.
     book.bury(&[message.id], Guard::HeldBy(vec![lease.id]))
         .await?;
@@ -61,7 +63,7 @@ async fn a_copy_from_a_clock_ahead_stays_gone_too(book: Book) -> Outcome {
     let message = book.living(minutes(5));
     let ahead = book.now().after(minutes(20));
     let era = book.era().await?;
-    book.note_in(Some(era), ahead, &[message.clone()]).await?;
+    book.note_in(Some(era), ahead, from_ref(&message)).await?;
     let copy = book.delivery_of(&message, ahead);
     book.bury(&[message.id], Guard::Free).await?;
     for _ in 0..30 {

@@ -1,5 +1,7 @@
 //! Every delivery gets the first verdict that fits it.
 
+use std::slice::from_ref;
+
 use isimud_contract::{ErrorKind, Guard, Lease, Message, Purpose, Resource, Rowless, Verdict};
 
 use super::{Book, granted, held, is_longer, spent};
@@ -53,7 +55,7 @@ async fn a_message_without_a_row_is_granted_and_gets_one(book: Book) -> Outcome 
 
 async fn a_noted_message_is_granted(book: Book) -> Outcome {
     let message = book.message();
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     assert_eq!(book.counts().await?, (1, 0));
     book.advance(minutes(10)).await;
     let lease = book.lease();
@@ -69,7 +71,7 @@ async fn a_noted_message_is_granted(book: Book) -> Outcome {
 async fn verdicts_come_in_the_order_of_their_deliveries(book: Book) -> Outcome {
     let [held, gone, free] = [book.message(), book.message(), book.message()];
     book.take(&[book.delivery(&held)]).await?;
-    book.note(&[gone.clone()]).await?;
+    book.note(from_ref(&gone)).await?;
     book.bury(&[gone.id], Guard::Free).await?;
     let late = Message {
         delay: MINUTE,
@@ -105,7 +107,7 @@ async fn a_message_twice_in_one_call_is_granted_once(book: Book) -> Outcome {
     for noted in [false, true] {
         let message = book.message();
         if noted {
-            book.note(&[message.clone()]).await?;
+            book.note(from_ref(&message)).await?;
         }
         let lease = book.lease();
         let got = [book.delivery(&message), book.delivery(&message)];
@@ -153,7 +155,7 @@ async fn a_noted_message_that_is_not_due_is_held(book: Book) -> Outcome {
         delay: minutes(3),
         ..book.message()
     };
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     let copy = book.delivery(&message);
     book.assert_span(held(book.verdict(&copy).await?)?, minutes(3));
     book.advance(minutes(3)).await;
@@ -174,7 +176,7 @@ async fn an_ended_message_is_gone_and_gets_no_row(book: Book) -> Outcome {
 
 async fn an_ended_noted_message_is_gone(book: Book) -> Outcome {
     let message = book.living(MINUTE);
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     let copy = book.delivery(&message);
     book.advance(MINUTE).await;
     assert_eq!(book.counts().await?, (0, 0));
@@ -218,7 +220,7 @@ async fn a_popped_message_is_gone(book: Book) -> Outcome {
     for noted in [false, true] {
         let message = book.message();
         if noted {
-            book.note(&[message.clone()]).await?;
+            book.note(from_ref(&message)).await?;
         }
         let copy = book.delivery(&message);
         let verdicts = book
@@ -254,7 +256,7 @@ async fn claims_count_where_there_is_a_policy(book: Book) -> Outcome {
         (book.lease(), 1),
         (book.strict_lease(9), 2),
     ] {
-        let taken = granted(book.claim(&lease, &[copy.clone()]).await?.remove(0))?;
+        let taken = granted(book.claim(&lease, from_ref(&copy)).await?.remove(0))?;
         assert_eq!(taken.claim_count, count);
         book.release(lease.id).await?;
     }
@@ -287,7 +289,7 @@ async fn a_spent_message_is_spent_again_until_it_is_buried(book: Book) -> Outcom
     let copy = book.delivery(&book.message());
     for _ in 0..3 {
         let lease = book.strict_lease(0);
-        spent(book.claim(&lease, &[copy.clone()]).await?.remove(0))?;
+        spent(book.claim(&lease, from_ref(&copy)).await?.remove(0))?;
         let missing = book.find(lease.id).await;
         refused(missing, ErrorKind::NotFound(Resource::Claim))?;
         book.advance(lease.ttl).await;
@@ -302,7 +304,7 @@ async fn a_queue_that_is_its_own_target_counts_anew(book: Book) -> Outcome {
     let dead = book.on("dead");
     for count in [1, 2, 1, 2] {
         let lease = dead.strict_lease(2);
-        let taken = granted(dead.claim(&lease, &[copy.clone()]).await?.remove(0))?;
+        let taken = granted(dead.claim(&lease, from_ref(&copy)).await?.remove(0))?;
         assert_eq!(taken.claim_count, count);
         dead.release(lease.id).await?;
     }
@@ -323,7 +325,7 @@ async fn what_the_envelope_says_was_counted_counts(book: Book) -> Outcome {
 
 async fn the_row_knows_better_than_the_copy(book: Book) -> Outcome {
     let message = book.message();
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     let copy = Message {
         body: "\"changed\"".into(),
         client: client(2),
@@ -358,13 +360,13 @@ async fn a_message_lives_longer_than_its_claim(book: Book) -> Outcome {
 async fn a_longer_life_is_told_until_it_is_noted(book: Book) -> Outcome {
     let copy = book.delivery(&book.living(minutes(2)));
     let first = book.lease();
-    let taken = granted(book.claim(&first, &[copy.clone()]).await?.remove(0))?;
+    let taken = granted(book.claim(&first, from_ref(&copy)).await?.remove(0))?;
     book.release(first.id).await?;
     let brief = Lease {
         ttl: MINUTE,
         ..book.lease()
     };
-    assert!(is_longer(&book.claim(&brief, &[copy.clone()]).await?[0]));
+    assert!(is_longer(&book.claim(&brief, from_ref(&copy)).await?[0]));
     book.release(brief.id).await?;
     book.note_in(None, book.now(), &[taken]).await?;
     let brief = Lease {
@@ -378,7 +380,7 @@ async fn a_longer_life_is_told_until_it_is_noted(book: Book) -> Outcome {
 async fn an_id_may_be_posted_again_when_its_message_has_ended(book: Book) -> Outcome {
     for deleted in [false, true] {
         let message = book.living(MINUTE);
-        book.note(&[message.clone()]).await?;
+        book.note(from_ref(&message)).await?;
         let old = book.delivery(&message);
         if deleted {
             book.bury(&[message.id], Guard::Free).await?;

@@ -1,5 +1,7 @@
 //! A note gives messages rows, in order and once, in the era that it was made for.
 
+use std::slice::from_ref;
+
 use isimud_contract::{Guard, Verdict};
 
 use super::{Book, granted};
@@ -47,7 +49,7 @@ async fn a_repeated_note_is_one_note(book: Book) -> Outcome {
 async fn a_note_leaves_claims_alone(book: Book) -> Outcome {
     let message = book.message();
     let lease = book.take(&[book.delivery(&message)]).await?;
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     assert_eq!(ids(&book.find(lease.id).await?.messages), [message.id]);
     assert_eq!(book.counts().await?, (0, 1));
     Ok(())
@@ -58,7 +60,7 @@ async fn a_note_of_a_deleted_message_does_not_bring_it_back(book: Book) -> Outco
     let lease = book.take(&[book.delivery(&message)]).await?;
     book.bury(&[message.id], Guard::HeldBy(vec![lease.id]))
         .await?;
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     assert!(book.rows().await?.is_empty());
     assert_eq!(book.counts().await?, (0, 0));
     assert_eq!(book.verdict(&book.delivery(&message)).await?, Verdict::Gone);
@@ -69,7 +71,7 @@ async fn a_note_of_an_ended_message_starts_anew(book: Book) -> Outcome {
     let [message, other] = [book.living(MINUTE), book.message()];
     book.note(&[message.clone(), other.clone()]).await?;
     book.advance(MINUTE).await;
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     assert_eq!(book.rows().await?, [other.id, message.id]);
     assert_eq!(book.counts().await?, (2, 0));
     let taken = granted(book.verdict(&book.delivery(&message)).await?)?;

@@ -1,5 +1,7 @@
 //! A purge takes every row from before it, and nothing from after it, whatever the clocks say.
 
+use std::slice::from_ref;
+
 use isimud_contract::{ErrorKind, Guard, Message, Resource, Stats, Verdict};
 
 use super::{Book, granted};
@@ -67,7 +69,7 @@ async fn a_deleted_message_stays_deleted_through_a_purge(book: Book) -> Outcome 
     book.take(&[book.delivery(&message)]).await?;
     book.bury(&[message.id], Guard::Any).await?;
     book.ledger.purge(&book.queue).await?;
-    book.note(&[message.clone()]).await?;
+    book.note(from_ref(&message)).await?;
     book.advance(MINUTE).await;
     // A copy that was sent a little later than the one that was deleted.
     assert_eq!(book.verdict(&book.delivery(&message)).await?, Verdict::Gone);
@@ -78,7 +80,7 @@ async fn what_is_met_after_a_purge_is_there(book: Book) -> Outcome {
     fill(&book).await?;
     book.ledger.purge(&book.queue).await?;
     let [noted, met] = [book.message(), book.message()];
-    book.note(&[noted.clone()]).await?;
+    book.note(from_ref(&noted)).await?;
     // By another clock it was posted long before the purge.
     let copy = book.delivery_of(&met, book.now().before(minutes(10)));
     granted(book.verdict(&copy).await?)?;

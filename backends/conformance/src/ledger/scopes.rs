@@ -1,5 +1,7 @@
 //! A ledger knows its own scope and queue alone, and all ledgers of one scope are one.
 
+use std::slice::from_ref;
+
 use isimud_contract::{ErrorKind, Guard, Resource};
 
 use super::{Book, granted, held};
@@ -24,15 +26,15 @@ async fn a_ledger_answers_a_ping(book: Book) -> Outcome {
 async fn assert_apart(one: &Book, other: &Book) -> Word<()> {
     let message = one.message();
     let copy = one.delivery(&message);
-    let lease = one.take(&[copy.clone()]).await?;
+    let lease = one.take(from_ref(&copy)).await?;
     assert!(other.rows().await?.is_empty());
     assert_eq!(other.counts().await?, (0, 0));
     let missing = other.find(lease.id).await;
     refused(missing, ErrorKind::NotFound(Resource::Claim))?;
     assert!(other.release(lease.id).await?.is_empty());
     assert_eq!(other.bury(&[message.id], Guard::Any).await?.0, 0);
-    other.note(&[message.clone()]).await?;
-    granted(other.claim(&lease, &[copy.clone()]).await?.remove(0))?;
+    other.note(from_ref(&message)).await?;
+    granted(other.claim(&lease, from_ref(&copy)).await?.remove(0))?;
     other.ledger.purge(&other.queue).await?;
     held(one.verdict(&copy).await?)?;
     assert_eq!(ids(&one.find(lease.id).await?.messages), [message.id]);
@@ -65,7 +67,7 @@ async fn a_ledger_that_is_opened_twice_is_one(book: Book) -> Outcome {
     let again = book.scope("pool").await?;
     let message = book.message();
     let copy = book.delivery(&message);
-    let lease = book.take(&[copy.clone()]).await?;
+    let lease = book.take(from_ref(&copy)).await?;
     held(again.verdict(&copy).await?)?;
     assert_eq!(ids(&again.find(lease.id).await?.messages), [message.id]);
     again

@@ -137,6 +137,16 @@ impl Model {
         self.claims.insert(claim.id, held);
     }
 
+    /// A delete of these was answered: so many were there. Of those that were not, a message from another queue may
+    /// arrive yet, as a dead letter.
+    pub(crate) fn deleted(&mut self, queue: &QueueKey, ids: &[MessageId], count: usize) {
+        let messages = &self.messages;
+        let of_it = |id: &&MessageId| messages.get(id).is_some_and(|m| m.queue == *queue);
+        let all = count == ids.len();
+        let gone: Vec<_> = ids.iter().filter(|id| all || of_it(id)).copied().collect();
+        self.is_gone(queue, &gone);
+    }
+
     /// Something begins that may end a claim.
     pub(crate) fn may_end(&mut self, claim: ClaimId) {
         if let Some(held) = self.claims.get_mut(&claim) {

@@ -159,10 +159,11 @@ impl Ledger for ShakyLedger {
     ) -> Result<Vec<Verdict>> {
         let judged = async {
             let mut verdicts = self.inner.grant(queue, purpose, limit, now, got).await?;
-            let mut left = limit;
+            let granted = verdicts
+                .iter()
+                .filter(|verdict| matches!(verdict, Verdict::Granted { .. }));
+            let mut left = limit - granted.count();
             for (delivery, verdict) in got.iter().zip(&mut verdicts) {
-                let granted = matches!(verdict, Verdict::Granted { .. });
-                left -= usize::from(granted);
                 if let (Purpose::Pop, Verdict::Granted { message, .. }) = (purpose, &verdict) {
                     let mut popped = self.fate.popped.lock().expect("no panic while it is held");
                     popped.push((queue.clone(), message.id));

@@ -283,8 +283,8 @@ impl World {
         let runs = self.model().runs(claim, self.now());
         let mut model = self.model();
         match deleted {
-            Ok(_) => {
-                model.is_gone(&queue, &ids);
+            Ok(count) => {
+                model.deleted(&queue, &ids, count);
                 model.serve("delete");
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => model.failed += 1,
@@ -313,8 +313,8 @@ impl World {
         let deleted = store.delete(&queue, &id, guard).await;
         let mut model = self.model();
         match deleted {
-            Ok(_) => {
-                model.is_gone(&queue, &id);
+            Ok(count) => {
+                model.deleted(&queue, &id, count);
                 model.serve("delete by id");
             }
             Err(error) if error.kind() == ErrorKind::Unavailable => model.failed += 1,
