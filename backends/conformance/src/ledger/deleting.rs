@@ -1,12 +1,13 @@
 //! What is buried is gone, for every copy of it, and as far as the guard allows.
 
 use std::slice::from_ref;
+use std::time::Duration;
 
-use isimud_contract::{ErrorKind, Guard, Lease, Resource, Rowless, Verdict};
+use isimud_contract::{Delivery, ErrorKind, Guard, Lease, Resource, Rowless, Verdict};
 
 use super::{Book, granted};
 use crate::bench::{MINUTE, minutes};
-use crate::outcome::{Outcome, refused, together};
+use crate::outcome::{Outcome, Word, refused, together};
 use crate::promise::promises;
 use crate::words::ids;
 
@@ -58,6 +59,16 @@ async fn a_buried_message_stays_gone_until_it_would_have_ended(book: Book) -> Ou
     Ok(())
 }
 
+/// Lets the message end here, of which the ledger hears nothing, and only then delivers the copy until that ends too.
+async fn assert_gone_from(book: &Book, end: Duration, copy: &Delivery) -> Word<()> {
+    book.advance(end).await;
+    for _ in 0..30 {
+        assert_eq!(book.verdict(copy).await?, Verdict::Gone);
+        book.advance(MINUTE).await;
+    }
+    Ok(())
+}
+
 /// By its envelope the copy lives on when the message has ended here: that must not be enough.
 async fn a_copy_from_a_clock_ahead_stays_gone_too(book: Book) -> Outcome {
     let message = book.living(minutes(5));
@@ -66,10 +77,7 @@ async fn a_copy_from_a_clock_ahead_stays_gone_too(book: Book) -> Outcome {
     book.note_in(Some(era), ahead, from_ref(&message)).await?;
     let copy = book.delivery_of(&message, ahead);
     book.bury(&[message.id], Guard::Free).await?;
-    for _ in 0..30 {
-        assert_eq!(book.verdict(&copy).await?, Verdict::Gone);
-        book.advance(MINUTE).await;
-    }
+    assert_gone_from(&book, minutes(10), &copy).await?;
     Ok(())
 }
 
@@ -85,10 +93,7 @@ async fn a_longer_copy_from_a_clock_ahead_stays_gone_too(book: Book) -> Outcome 
     let longer = granted(verdicts[0].clone())?;
     let copy = book.delivery_of(&longer, ahead);
     book.bury(&[message.id], Guard::Any).await?;
-    for _ in 0..30 {
-        assert_eq!(book.verdict(&copy).await?, Verdict::Gone);
-        book.advance(MINUTE).await;
-    }
+    assert_gone_from(&book, minutes(10), &copy).await?;
     Ok(())
 }
 
@@ -104,10 +109,7 @@ async fn a_renewed_copy_from_a_clock_ahead_stays_gone_too(book: Book) -> Outcome
     let (longer, _) = renewed.longer.remove(0);
     let copy = book.delivery_of(&longer, ahead);
     book.bury(&[message.id], Guard::Any).await?;
-    for _ in 0..40 {
-        assert_eq!(book.verdict(&copy).await?, Verdict::Gone);
-        book.advance(MINUTE).await;
-    }
+    assert_gone_from(&book, minutes(15), &copy).await?;
     Ok(())
 }
 
