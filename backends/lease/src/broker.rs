@@ -45,9 +45,11 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     /// Proves that the broker answers now, by a round trip.
     async fn ping(&self) -> Result<()>;
 
-    /// Sends messages in order. A broker that can delay does so for `message.delay`; one that cannot leaves it to the
-    /// ledger, at the price of a delivery in vain each time. They are as durable as the queue when it returns. An error leaves open which of them
+    /// Sends messages in order. They are as durable as the queue when it returns. An error leaves open which of them
     /// were accepted; sending them again is safe, as they carry their ids.
+    ///
+    /// A broker that can delay does so for `message.delay`; one that cannot leaves it to the ledger, at the price of
+    /// deliveries in vain.
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()>;
 
     /// Takes up to `max` messages, the oldest first, without waiting for more than there are. The broker delivers them
