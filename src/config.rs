@@ -61,16 +61,10 @@ pub struct Written {
     cors: CorsWritten,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignedUrl {
-    secret_key: String,
-}
-
-impl std::fmt::Debug for SignedUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SignedUrl").finish_non_exhaustive()
-    }
+    secret_key: notify::Password,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -191,7 +185,7 @@ pub struct Config {
     /// How notifications are sent.
     pub notifications: notify::Settings,
     /// What pre-signed access is signed with; empty for none.
-    pub signing_key: String,
+    pub signing_key: notify::Password,
     /// Which pages of other origins may call.
     pub cors: Option<Cors>,
 }

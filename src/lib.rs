@@ -125,7 +125,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
     let outbox = settings
         .enabled
         .then(|| outbox(&store, other.as_ref(), &metrics));
-    let signer = Signer::new(&config.signing_key, Arc::clone(&clock));
+    let signer = Signer::new(&config.signing_key.0, Arc::clone(&clock));
     let addresses = AddressPolicy::new(&settings.allowed_networks)
         .map_err(|text| Error::invalid(format!("'{text}' is no network")))?;
     let counting = Arc::clone(&metrics);
@@ -162,13 +162,11 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
     })
 }
 
-/// Where notifications wait: in the store of the configuration, if it can list them and takes what is a little larger
-/// than a message; otherwise beside the queues.
+/// Where notifications wait: in the store of the configuration, if that is one that could keep queues as well; beside
+/// the queues, if it is a broker.
 fn outbox(store: &Backend, management: Option<&Backend>, metrics: &Metrics) -> Arc<Outbox> {
-    let able = store.messages.capabilities();
-    let fits = able.browse && able.largest_body.is_none();
     let keeper = match management {
-        Some(management) if !fits => management,
+        Some(management) if store.management.is_none() => management,
         _ => store,
     };
     let observer: Arc<dyn Observer> = Arc::new(metrics.pool(catalogue::DEFAULT));

@@ -19,7 +19,7 @@
 //! **Order.** A subscription's notifications are sent one after the other, in the order of the posts, the next when the
 //! one before was answered. One that fails is retried at once, as often as its policy says, before anything behind it.
 //! When its back-off begins it is set aside, and those behind it go on; so order is lost for what is in back-off, and for
-//! nothing else. At most [`line::MOST_ASIDE`] are set aside: then the line waits for them, so that a dead receiver costs
+//! nothing else. At most 32 are set aside: then the line waits for them, so that a dead receiver costs
 //! little and keeps its order nearly whole.
 //!
 //! The road not taken: claims on the outbox and on every line. They cost a write for every delivery, and two servers that
@@ -53,7 +53,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use self::address::AddressPolicy;
-pub use self::mail::MailSettings;
+pub use self::mail::{MailSettings, Password};
 pub use self::outbox::Outbox;
 pub(crate) use self::secret::{Secret, WEBHOOK_SECRET};
 
