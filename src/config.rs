@@ -21,7 +21,7 @@ use crate::http::cors::Cors;
 use crate::http::policy::Policy;
 use crate::messaging::check_keys;
 use crate::messaging::limits::Limits;
-use crate::telemetry;
+use crate::{notify, telemetry};
 
 /// The reference of all keys, and their defaults.
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -56,7 +56,15 @@ pub struct Written {
     access: Access,
     messages: Messages,
     limits: Limits,
+    notifications: notify::Settings,
+    signed_url: SignedUrl,
     cors: CorsWritten,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SignedUrl {
+    secret_key: notify::Password,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -174,6 +182,10 @@ pub struct Config {
     pub encryption_keys: Vec<String>,
     /// What clients may ask for.
     pub limits: Limits,
+    /// How notifications are sent.
+    pub notifications: notify::Settings,
+    /// What pre-signed access is signed with; empty for none.
+    pub signing_key: notify::Password,
     /// Which pages of other origins may call.
     pub cors: Option<Cors>,
 }
@@ -235,6 +247,7 @@ impl Written {
         self.limits
             .check()
             .map_err(|error| ConfigError(error.to_string()))?;
+        self.notifications.check().map_err(ConfigError)?;
         let server = &self.server;
         for (key, secs) in [
             ("shutdown_grace_secs", server.shutdown_grace_secs),
@@ -279,6 +292,8 @@ impl Written {
             delete_with_claim_ids: self.messages.delete_with_claim_ids,
             encryption_keys: self.messages.encryption_keys,
             limits: self.limits,
+            notifications: self.notifications,
+            signing_key: self.signed_url.secret_key,
             cors: (!cors.allowed_origins.is_empty()).then(|| Cors {
                 allowed_origins: cors.allowed_origins,
                 allow_credentials: cors.allow_credentials,

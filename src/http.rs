@@ -3,9 +3,10 @@
 //! ```text
 //! trace    the edge: plain paths, preflights; around each handler: request ids, counting, the log line
 //! route    a handler's gate: headers (auth), then the method, then the policy
-//! queues messages claims pools flavors health home   handlers with their documents, a file a resource
+//! queues topics messages claims subscriptions share pools flavors health home   handlers with their documents,
+//!          a file a resource
 //! caller body query fields      extractors and parsers
-//! document json time            documents on their way out
+//! document json                 documents on their way out
 //! problem  errors as documents  openapi  the description of all this
 //! ```
 
@@ -28,7 +29,9 @@ mod problem;
 mod query;
 mod queues;
 mod route;
-mod time;
+mod share;
+mod subscriptions;
+mod topics;
 mod trace;
 
 use std::sync::Arc;
@@ -42,17 +45,20 @@ use self::policy::Policy;
 use self::route::Route;
 pub use self::trace::Api;
 use crate::messaging::Messaging;
+use crate::signature::Signer;
 use crate::telemetry::{Metrics, RouteMetrics};
 
 /// What handlers and middleware share.
 #[derive(Debug)]
 pub struct App {
     /// The service.
-    pub messaging: Messaging,
+    pub messaging: Arc<Messaging>,
     /// Who may do what.
     pub policy: Arc<Policy>,
     /// What a client id may be.
     pub client_ids: ClientIds,
+    /// Makes signatures that stand for a token, and checks them.
+    pub signer: Signer,
     /// Calls from pages of other origins, if any may call.
     pub cors: Option<Cors>,
     /// Deletes of several messages must name their claims.
@@ -86,6 +92,7 @@ fn routes() -> Vec<Route> {
             .delete("queues:delete", queues::delete),
         Route::new("/v2/queues/{queue}/stats").get("queues:stats", queues::stats),
         Route::new("/v2/queues/{queue}/purge").post("queues:purge", queues::purge),
+        Route::new("/v2/queues/{queue}/share").post("queues:share", share::share),
         Route::new("/v2/queues/{queue}/messages")
             .post("messages:create", messages::post)
             .get("messages:get_all", messages::list)
@@ -111,6 +118,39 @@ fn routes() -> Vec<Route> {
             .patch("flavors:update", flavors::update)
             .delete("flavors:delete", flavors::delete),
         Route::new("/v2/health").get("health:get", health::health),
+        Route::new("/v2/queues/{queue}/subscriptions")
+            .post("subscription:create", subscriptions::create)
+            .get("subscription:get_all", subscriptions::list),
+        Route::new("/v2/queues/{queue}/subscriptions/{subscription}")
+            .get("subscription:get", subscriptions::show)
+            .patch("subscription:update", subscriptions::update)
+            .delete("subscription:delete", subscriptions::delete),
+        Route::new("/v2/queues/{queue}/subscriptions/{subscription}/confirm")
+            .put("subscription:confirm", subscriptions::confirm),
+        Route::new("/v2/topics").get("topics:get_all", topics::list),
+        Route::new("/v2/topics/{topic}")
+            .put("topics:create", queues::create)
+            .get("topics:get", queues::show)
+            .patch("topics:update", queues::update)
+            .delete("topics:delete", queues::delete),
+        Route::new("/v2/topics/{topic}/stats").get("topics:stats", queues::stats),
+        Route::new("/v2/topics/{topic}/purge").post("topics:purge", queues::purge),
+        Route::new("/v2/topics/{topic}/messages")
+            .post("messages:create", messages::post)
+            .get("messages:get_all", messages::list)
+            .delete("messages:delete_all", messages::delete_several),
+        Route::new("/v2/topics/{topic}/messages/{message}")
+            .get("messages:get", messages::get)
+            .delete("messages:delete", messages::delete),
+        Route::new("/v2/topics/{topic}/subscriptions")
+            .post("subscription:create", subscriptions::create)
+            .get("subscription:get_all", subscriptions::list),
+        Route::new("/v2/topics/{topic}/subscriptions/{subscription}")
+            .get("subscription:get", subscriptions::show)
+            .patch("subscription:update", subscriptions::update)
+            .delete("subscription:delete", subscriptions::delete),
+        Route::new("/v2/topics/{topic}/subscriptions/{subscription}/confirm")
+            .put("subscription:confirm", subscriptions::confirm),
     ]
 }
 

@@ -96,7 +96,7 @@ async fn open(shared: &Shared, config: &Config) -> Result<Target> {
         return Ok(Target::nowhere());
     }
     let opened = crate::open_messaging(config, Arc::new(SystemClock));
-    let (messaging, _) = opened.map_err(|error| {
+    let crate::Rules { messaging, .. } = opened.map_err(|error| {
         let embedded = config.store.starts_with("sqlite:");
         if embedded && error.sentence().contains("in use") {
             let sentence = "the embedded store belongs to one process at a time: stop the server that uses it, import, \

@@ -7,9 +7,11 @@
 //!
 //! a request:  server -> http -> messaging -> catalogue -> a store (backends/…)
 //!             sockets   translates  decides    finds      keeps
+//! a post also:                      messaging -> notify   tells subscribers, in its own time
 //!
 //! moving      carries queues from store to store
 //! import      takes over what another service left (read by backends/estates), with the help of messaging
+//! signature   pre-signed access    dates   how the API writes and reads them
 //! admin       metrics, liveness, readiness    telemetry   what is counted and logged
 //! ```
 //!
@@ -18,19 +20,24 @@
 mod admin;
 pub mod catalogue;
 pub mod config;
+mod dates;
 pub mod drivers;
 pub mod http;
 #[cfg(feature = "import")]
 pub mod import;
 pub mod messaging;
 mod moving;
+pub mod notify;
 mod server;
+pub mod signature;
 pub mod telemetry;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use isimud_contract::{Clock, Error, Result};
+use isimud_contract::{
+    Clock, Error, Instrumented, ManagementStore, MessageStore, Observer, Result,
+};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -39,15 +46,48 @@ use crate::config::Config;
 use crate::config::declared::Declared;
 use crate::drivers::{Backend, Context, ForPools};
 use crate::http::{Api, App};
-use crate::messaging::{Flow, Messaging, Parts};
+use crate::messaging::{Flow, Messaging, Parts, Subscribers};
+use crate::notify::{AddressPolicy, Deliveries, House, Outbox, Tally};
 use crate::server::{Patience, listen};
+use crate::signature::Signer;
 use crate::telemetry::Metrics;
 
-/// Opens the stores and puts the API on top of them.
-pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
-    let (messaging, metrics) = open_messaging(config, clock)?;
-    Ok(http::api(App {
+/// The service, ready to run.
+#[derive(Debug)]
+pub struct Service {
+    /// Answers requests.
+    pub api: Api,
+    /// Sends notifications; none where they are off.
+    pub deliveries: Option<Arc<Deliveries>>,
+}
+
+/// Opens the stores and puts the service on top of them.
+pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
+    let Rules {
         messaging,
+        metrics,
+        management,
+        outbox,
+        signer,
+    } = open_messaging(config, Arc::clone(&clock))?;
+    let messaging = Arc::new(messaging);
+    let house: Arc<dyn House> = Arc::clone(&messaging) as _;
+    let tally: Arc<dyn Tally> = Arc::clone(&metrics) as _;
+    let deliveries = outbox.map(|outbox| {
+        let parts = notify::Parts {
+            outbox,
+            management,
+            settings: config.notifications.clone(),
+            signer: signer.clone(),
+            clock,
+            tally,
+        };
+        Deliveries::new(parts, house).map(Arc::new)
+    });
+    let deliveries = deliveries.transpose()?;
+    let api = http::api(App {
+        messaging,
+        signer,
         policy: Arc::clone(&config.policy),
         client_ids: config.client_ids.clone(),
         cors: config.cors.clone(),
@@ -56,13 +96,23 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Api> {
         slow: Duration::from_millis(config.log.slow_ms),
         unmatched: metrics.route("unmatched", None),
         metrics,
-    }))
+    });
+    Ok(Service { api, deliveries })
+}
+
+/// What stands on top of the stores, and what it shares with what runs beside it.
+struct Rules {
+    messaging: Messaging,
+    metrics: Arc<Metrics>,
+    management: Arc<dyn ManagementStore>,
+    outbox: Option<Arc<Outbox>>,
+    signer: Signer,
 }
 
 /// Opens the stores and puts the rules on top of them.
-fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, Arc<Metrics>)> {
-    let (store, management) = stores(config, &clock)?;
-    let keeper = management.as_ref().unwrap_or(&store);
+fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
+    let (store, other) = stores(config, &clock)?;
+    let keeper = other.as_ref().unwrap_or(&store);
     let ledgers = keeper.ledgers.clone();
     let management = keeper.management.clone().ok_or_else(|| {
         let uri = drivers::shown(config.management.as_ref().unwrap_or(&config.store));
@@ -71,6 +121,13 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, 
         ))
     })?;
     let metrics = Arc::new(Metrics::default());
+    let settings = &config.notifications;
+    let outbox = settings
+        .enabled
+        .then(|| outbox(&store, other.as_ref(), &metrics));
+    let signer = Signer::new(&config.signing_key.0, Arc::clone(&clock));
+    let addresses = AddressPolicy::new(&settings.allowed_networks)
+        .map_err(|text| Error::invalid(format!("'{text}' is no network")))?;
     let counting = Arc::clone(&metrics);
     let catalogue = Catalogue::new(catalogue::Parts {
         management: Arc::clone(&management),
@@ -83,13 +140,42 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<(Messaging, 
     let flow: Arc<dyn Flow> = Arc::clone(&metrics) as _;
     let messaging = Messaging::new(Parts {
         catalogue,
-        management,
+        management: Arc::clone(&management),
         limits: config.limits.clone(),
         checksums: config.checksums,
         encryption_keys: config.encryption_keys.clone(),
         flow,
+        outbox: outbox.clone(),
+        subscribers: Subscribers {
+            types: settings.subscriber_types.clone(),
+            addresses,
+            require_confirmation: settings.require_confirmation,
+        },
+        signer: signer.clone(),
     })?;
-    Ok((messaging, metrics))
+    Ok(Rules {
+        messaging,
+        metrics,
+        management,
+        outbox,
+        signer,
+    })
+}
+
+/// Where notifications wait: in the store of the configuration, if that is one that could keep queues as well; beside
+/// the queues, if it is a broker.
+fn outbox(store: &Backend, management: Option<&Backend>, metrics: &Metrics) -> Arc<Outbox> {
+    let keeper = match management {
+        Some(management) if store.management.is_none() => management,
+        _ => store,
+    };
+    let observer: Arc<dyn Observer> = Arc::new(metrics.pool(catalogue::DEFAULT));
+    let messages: Arc<dyn MessageStore> = Arc::new(Instrumented::new(
+        keeper.name,
+        Arc::clone(&keeper.messages),
+        observer,
+    ));
+    Arc::new(Outbox::new(messages))
 }
 
 /// How long to wait before declared pools are tried again.
@@ -107,11 +193,11 @@ fn stores(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Backend, Option<Ba
     Ok((drivers::open(&config.store, &context)?, Some(management)))
 }
 
-/// Serves the API, and the admin page where there is a listener for it, until `stop` says so; then finishes what runs,
-/// and closes the stores.
+/// Serves the API, and the admin page where there is a listener for it, and sends notifications, until `stop` says so;
+/// then finishes what runs, and closes the stores.
 pub async fn serve(
     config: &Config,
-    api: Api,
+    Service { api, deliveries }: Service,
     listener: TcpListener,
     admin: Option<TcpListener>,
     stop: watch::Receiver<bool>,
@@ -128,8 +214,14 @@ pub async fn serve(
     });
     let working = api.clone();
     let worker = tokio::spawn(async move { working.work().await });
+    let (end_deliveries, ended) = watch::channel(false);
+    let deliveries = deliveries.map(|deliveries| tokio::spawn(deliveries.run(ended)));
     listen(listener, api, patience, told(stop)).await;
     worker.abort();
+    end_deliveries.send_replace(true);
+    if let Some(deliveries) = deliveries {
+        drop(deliveries.await);
+    }
     if let Some(admin) = admin {
         drop(admin.await);
     }

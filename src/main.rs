@@ -174,7 +174,7 @@ async fn serve_until_told(config: &Config) -> Result<(), Failure> {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let api = isimud::open(config, Arc::new(SystemClock))?;
+    let service = isimud::open(config, Arc::new(SystemClock))?;
     let (say_stop, stop) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -194,7 +194,7 @@ async fn serve_until_told(config: &Config) -> Result<(), Failure> {
         }
     });
     tracing::info!(address = %listener.local_addr()?, store = drivers::shown(&config.store), "serving");
-    isimud::serve(config, api, listener, admin, stop).await?;
+    isimud::serve(config, service, listener, admin, stop).await?;
     tracing::info!("stopped");
     Ok(())
 }

@@ -16,12 +16,14 @@ mod known;
 pub mod limits;
 mod messages;
 mod moves;
+mod notify;
 mod patch;
 mod places;
 mod pools;
 mod queues;
 mod seal;
 mod settings;
+mod subscriptions;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -37,6 +39,8 @@ pub use health::Health;
 pub use messages::{Deletion, Draft, Listing, PostRules};
 pub use moves::Left;
 pub use pools::PoolDraft;
+pub(crate) use settings::is_falsy;
+pub use subscriptions::{Asked, Subscribed, Subscribers};
 
 use self::known::Known;
 use self::limits::Limits;
@@ -46,6 +50,8 @@ use crate::moving::Mover;
 
 /// Attempts of an update that finds a queue changed by somebody else.
 const ATTEMPTS: usize = 10;
+use crate::notify::Outbox;
+use crate::signature::Signer;
 
 /// The pass phrase that the configuration comes with, as the reference's does.
 const PUBLIC_KEY: &str = "AES256";
@@ -80,6 +86,12 @@ pub struct Parts {
     pub encryption_keys: Vec<String>,
     /// Hears what went through.
     pub flow: Arc<dyn Flow>,
+    /// Takes what is to be notified; none where notifications are off.
+    pub outbox: Option<Arc<Outbox>>,
+    /// What subscribers may be.
+    pub subscribers: Subscribers,
+    /// Signs questions to receivers, and tells the time.
+    pub signer: Signer,
 }
 
 /// The service, apart from its transport.
@@ -94,6 +106,9 @@ pub struct Messaging {
     flow: Arc<dyn Flow>,
     known: Arc<Known>,
     mover: Arc<Mover>,
+    outbox: Option<Arc<Outbox>>,
+    subscribers: Subscribers,
+    signer: Signer,
 }
 
 impl fmt::Debug for Messaging {
@@ -132,6 +147,9 @@ impl Messaging {
             sealer: Sealer::new(&parts.encryption_keys)?,
             flow: parts.flow,
             known,
+            outbox: parts.outbox,
+            subscribers: parts.subscribers,
+            signer: parts.signer,
         })
     }
 

@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, Log, LogFormat};
 use crate::messaging::Flow;
+use crate::notify::Tally;
 
 /// Upper bounds of the latency histograms, in seconds.
 const BUCKETS: [f64; 12] = [
@@ -54,6 +55,11 @@ struct OperationLabel {
     operation: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
+}
+
 /// Everything that is counted, for the Prometheus page of the admin listener.
 #[derive(Debug)]
 pub struct Metrics {
@@ -65,6 +71,8 @@ pub struct Metrics {
     posted: Counter,
     claimed: Counter,
     deleted: Counter,
+    notifications: Family<OutcomeLabel, Counter>,
+    retries: Counter,
     up: Family<PoolLabel, Gauge<i64, AtomicI64>>,
 }
 
@@ -118,6 +126,11 @@ impl Default for Metrics {
             "Messages deleted or popped",
             deleted.clone(),
         );
+        let (notifications, retries) = (Family::default(), Counter::default());
+        let help = "Notifications that are finished, by how";
+        registry.register("notifications", help, notifications.clone());
+        let help = "Attempts to notify that failed and are made again";
+        registry.register("notification_retries", help, retries.clone());
         let up = Family::default();
         registry.register(
             "backend_up",
@@ -133,6 +146,8 @@ impl Default for Metrics {
             posted,
             claimed,
             deleted,
+            notifications,
+            retries,
             up,
         }
     }
@@ -275,6 +290,18 @@ impl Flow for Metrics {
 
     fn deleted(&self, count: usize) {
         self.deleted.inc_by(count as u64);
+    }
+}
+
+impl Tally for Metrics {
+    fn finished(&self, outcome: &'static str) {
+        self.notifications
+            .get_or_create(&OutcomeLabel { outcome })
+            .inc();
+    }
+
+    fn retried(&self) {
+        self.retries.inc();
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who may import whom:
 //!
 //! ```text
-//! contract <- lease <- drivers that need it      http -> messaging -> catalogue -> contract
+//! contract <- lease <- drivers that need it      http -> messaging -> catalogue, notify -> contract
 //! contract <- the other drivers                  drivers.rs -> driver crates
 //! contract <- conformance (for tests only)     contract <- estates <- import -> messaging
 //! ```
@@ -151,11 +151,14 @@ fn source_faults(place: &str, source: &Source, drivers: &BTreeSet<String>) -> Ve
         if decides && ["axum", "hyper", "drivers"].contains(&word) {
             refuse(word.to_owned());
         }
+        if is_in("notify") && ["axum", "drivers", "messaging", "catalogue"].contains(&word) {
+            refuse(word.to_owned());
+        }
         if is_in("catalogue") && word == "messaging" {
             refuse(word.to_owned());
         }
     }
-    if is_in("messaging") || is_in("catalogue") {
+    if is_in("messaging") || is_in("catalogue") || is_in("notify") {
         for path in source.paths().iter().filter(|path| leads_to_http(path)) {
             refuse(path.join("::"));
         }

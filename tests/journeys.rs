@@ -199,6 +199,8 @@ impl Server {
         }
         let child = command
             .args(["--listen", &address.to_string(), "--store", &store.uri])
+            .env("ISIMUD__SIGNED_URL__SECRET_KEY", "journey")
+            .env("ISIMUD__NOTIFICATIONS__ALLOWED_NETWORKS", "[\"127.0.0.1\"]")
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stderr(log.try_clone()?)

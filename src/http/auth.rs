@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use isimud_contract::{ClientId, ProjectId, QueueKey, QueueName};
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::caller::Scope;
 use super::policy::{Credentials, Policy, RuleId};
 use super::problem::Problem;
+use crate::signature::{Fit, Presented, Signer};
 
 /// What a client id may be.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub(crate) struct Said<'a> {
     /// `X-Roles`, then its other name.
     roles: [Option<&'a HeaderValue>; 2],
     user: Option<&'a HeaderValue>,
+    /// `URL-Signature` and what it signs: paths, methods, expiry.
+    signed: [Option<&'a HeaderValue>; 4],
     /// One that says who asks stands twice: the client's and a proxy's, perhaps, and nobody can tell which is which.
     repeated: bool,
 }
@@ -52,6 +55,10 @@ impl<'a> Said<'a> {
                 "x-roles" => &mut said.roles[0],
                 "x-role" => &mut said.roles[1],
                 "x-user-id" => &mut said.user,
+                "url-signature" => &mut said.signed[0],
+                "url-paths" => &mut said.signed[1],
+                "url-methods" => &mut said.signed[2],
+                "url-expires" => &mut said.signed[3],
                 "content-length" => {
                     said.has_length = true;
                     continue;
@@ -64,6 +71,39 @@ impl<'a> Said<'a> {
             place.get_or_insert(value);
         }
         said
+    }
+
+    /// Whether, and how, the request stands on a signature rather than on who asks; refuses one whose signature does not allow
+    /// it. Any signature, also an empty one, is one to check (quirk Q-SEC-2).
+    pub(crate) fn check_signature(
+        &mut self,
+        signer: &Signer,
+        method: &Method,
+        path: &str,
+    ) -> Result<Option<Fit>, Problem> {
+        let [Some(signature), paths, methods, expires] = self.signed else {
+            return Ok(None);
+        };
+        let project = self.project.into_iter().flatten().next().map(latin1);
+        let header = |value: Option<&'a HeaderValue>| value.map(latin1).unwrap_or_default();
+        let presented = Presented {
+            signature: &latin1(signature),
+            paths: &header(paths),
+            methods: &header(methods),
+            expires: &header(expires),
+            project: project.as_deref(),
+        };
+        let fit = signer
+            .judge(presented, method.as_str(), path)
+            .filter(|_| !self.repeated)
+            .ok_or_else(Problem::no_such_path)?;
+        self.disown();
+        Ok(Some(fit))
+    }
+
+    /// Forgets who asks, apart from the project: a signature vouches for nothing else.
+    pub(crate) fn disown(&mut self) {
+        (self.roles, self.user) = ([None; 2], None);
     }
 
     /// Refuses forms, and answers that are not JSON.
@@ -106,12 +146,17 @@ impl<'a> Said<'a> {
             project,
             queue: None,
             id: String::new(),
+            signed: None,
         };
         for (variable, text) in template.split('/').zip(path.split('/')) {
             if variable == "{queue}" {
                 let name = QueueName::parse(text).map_err(|_| invalid_queue())?;
                 let project = scope.project.clone().ok_or_else(invalid_queue)?;
                 scope.queue = Some(QueueKey::new(project, name));
+            } else if variable == "{topic}" {
+                let name = QueueName::parse(text).map_err(|_| invalid_topic())?;
+                let project = scope.project.clone().ok_or_else(invalid_topic)?;
+                scope.queue = Some(QueueKey::new(project, QueueName::of_topic(&name)));
             } else if variable.starts_with('{') {
                 scope.id = percent_decode_str(text).decode_utf8_lossy().into_owned();
             }
@@ -144,6 +189,11 @@ fn bad_request(title: &'static str, description: &'static str) -> Problem {
 fn invalid_queue() -> Problem {
     let description = "The format of the submitted queue name or project id is not valid.";
     bad_request("Invalid queue identification", description)
+}
+
+fn invalid_topic() -> Problem {
+    let description = "The format of the submitted topic name or project id is not valid.";
+    bad_request("Invalid topic identification", description)
 }
 
 /// Whether an `Accept` header allows JSON: the most specific range that matches must not have quality 0.

@@ -4,9 +4,10 @@ use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use isimud_contract::{ClientId, ProjectId, QueueKey};
+use isimud_contract::{ClientId, ProjectId, QueueKey, QueueName};
 
 use super::problem::Problem;
+use crate::signature::Fit;
 
 /// What the gate read from a request's head and path.
 #[derive(Debug, Clone)]
@@ -14,9 +15,12 @@ pub(crate) struct Scope {
     pub(crate) client: ClientId,
     /// None for an id that is too long to be one: it has nothing (spec: http.md 1).
     pub(crate) project: Option<ProjectId>,
+    /// The queue or the topic that the path names.
     pub(crate) queue: Option<QueueKey>,
     /// The last variable of the path, where it is not the queue.
     pub(crate) id: String,
+    /// How the request stands to what was signed, where a signature stands for a token.
+    pub(crate) signed: Option<Fit>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Scope {
@@ -27,13 +31,15 @@ impl<S: Sync> FromRequestParts<S> for Scope {
     }
 }
 
-/// A request about a queue.
+/// A request about a queue, or about a topic: a queue that no client can name as one.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) client: ClientId,
     pub(crate) queue: QueueKey,
-    /// The message or claim that the path names; empty where it names none.
+    /// The message, claim or subscription that the path names; empty where it names none.
     pub(crate) id: String,
+    /// As in [`Scope`].
+    pub(crate) signed: Option<Fit>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Target {
@@ -41,13 +47,45 @@ impl<S: Sync> FromRequestParts<S> for Target {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Scope {
-            client, queue, id, ..
+            client,
+            queue,
+            id,
+            signed,
+            ..
         } = Scope::from_request_parts(parts, state).await?;
         Ok(Self {
             client,
             queue: queue.ok_or_else(Problem::no_such_path)?,
             id,
+            signed,
         })
+    }
+}
+
+/// The path of a queue or a topic.
+pub(crate) fn path_of(name: &QueueName) -> String {
+    format!("{}{}", collection_of(name), name.shown())
+}
+
+/// What the paths of queues, or those of topics, begin with.
+pub(crate) fn collection_of(name: &QueueName) -> &'static str {
+    if name.is_topic() {
+        "/v2/topics/"
+    } else {
+        "/v2/queues/"
+    }
+}
+
+/// The words for a queue, or those for a topic.
+pub(crate) fn by_kind(
+    queue: &QueueKey,
+    of_queue: &'static str,
+    of_topic: &'static str,
+) -> &'static str {
+    if queue.name.is_topic() {
+        of_topic
+    } else {
+        of_queue
     }
 }
 

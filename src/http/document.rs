@@ -9,6 +9,8 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::caller::collection_of;
+
 /// A message.
 #[derive(Debug, Serialize, ToSchema)]
 #[cfg_attr(test, derive(serde::Deserialize), serde(deny_unknown_fields))]
@@ -136,8 +138,9 @@ impl Text {
 
     fn message(&mut self, queue: &QueueName, message: &Message) {
         self.add("{\"id\": \"").id(message.id.0);
-        self.add("\", \"href\": \"/v2/queues/")
-            .add(queue.as_str())
+        self.add("\", \"href\": \"")
+            .add(collection_of(queue))
+            .add(queue.shown())
             .add("/messages/")
             .id(message.id.0);
         if let Some(claim) = message.claim {

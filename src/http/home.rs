@@ -79,6 +79,8 @@ const FLAVOR: (&str, &str) = ("flavor_name", "param/flavor_name");
 const ALL: &[&str] = &["GET", "PUT", "PATCH", "DELETE"];
 const MESSAGE: (&str, &str) = ("message_id", "param/message_id");
 const CLAIM: (&str, &str) = ("claim_id", "param/claim_id");
+const SUBSCRIPTION: (&str, &str) = ("subscriptions_id", "param/subscriptions_id");
+const SUBSCRIPTION_LIMIT: (&str, &str) = ("limit", "param/subscription_limit");
 
 /// Every relation, in the order of the specification.
 const RELATIONS: &[Relation] = &[
@@ -103,6 +105,12 @@ const RELATIONS: &[Relation] = &[
         "/v2/queues/{queue_name}/stats",
         &[QUEUE],
         &["GET"],
+    ),
+    (
+        "rel/queue_share",
+        "/v2/queues/{queue_name}/share",
+        &[QUEUE],
+        &["POST"],
     ),
     (
         "rel/queue_purge",
@@ -169,6 +177,30 @@ const RELATIONS: &[Relation] = &[
         "/v2/queues/{queue_name}/claims/{claim_id}",
         &[QUEUE, CLAIM],
         &["DELETE"],
+    ),
+    (
+        "rel/subscriptions_get",
+        "/v2/queues/{queue_name}/subscriptions{?marker,limit}",
+        &[QUEUE, MARKER, SUBSCRIPTION_LIMIT],
+        &["GET"],
+    ),
+    (
+        "rel/subscriptions_post",
+        "/v2/queues/{queue_name}/subscriptions",
+        &[QUEUE, SUBSCRIPTION_LIMIT],
+        &["POST"],
+    ),
+    (
+        "rel/subscription",
+        "/v2/queues/{queue_name}/subscriptions/{subscriptions_id}",
+        &[QUEUE, SUBSCRIPTION],
+        &["GET", "DELETE"],
+    ),
+    (
+        "rel/subscription_patch",
+        "/v2/queues/{queue_name}/subscriptions/{subscriptions_id}",
+        &[QUEUE, SUBSCRIPTION],
+        &["PATCH"],
     ),
     ("rel/ping", "/v2/ping", &[], &["GET"]),
     (

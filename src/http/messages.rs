@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::body::Payload;
-use super::caller::{RawQuery, Target};
+use super::caller::{RawQuery, Target, by_kind, path_of};
 use super::document::{self, MessageListPage, PoppedList};
 use super::fields::{Fields, Object, present_integer};
 use super::problem::{OrProblem, Problem};
@@ -96,7 +96,7 @@ fn too_large(service: usize, queue: Option<usize>) -> String {
 }
 
 fn posted(queue: &QueueKey, ids: &[MessageId]) -> Response {
-    let collection = format!("/v2/queues/{}/messages", queue.name);
+    let collection = format!("{}/messages", path_of(&queue.name));
     let mut location = String::with_capacity(collection.len() + 5 + 37 * ids.len().min(LOCATED));
     location.push_str(&collection);
     location.push_str("?ids=");
@@ -203,12 +203,9 @@ pub(crate) async fn list(
         .list(&target.queue, &target.client, listing)
         .await
         .or_problem(DOING)?;
-    let next = page.next.map(|marker| {
-        link.href(
-            &format!("/v2/queues/{}/messages", target.queue.name),
-            marker,
-        )
-    });
+    let next = page
+        .next
+        .map(|marker| link.href(&format!("{}/messages", path_of(&target.queue.name)), marker));
     Ok(json::text(
         StatusCode::OK,
         document::page(&target.queue, &page.messages, next.as_deref()),
@@ -234,9 +231,10 @@ async fn get_several(
     if messages.is_empty() {
         let quoted: Vec<String> = asked.iter().map(|id| python_text(id)).collect();
         return Err(Problem::not_found(format!(
-            "No messages with IDs: [{}] found in the queue {} for project {}.",
+            "No messages with IDs: [{}] found in the {} {} for project {}.",
             quoted.join(", "),
-            queue.name,
+            by_kind(queue, "queue", "topic"),
+            queue.name.shown(),
             queue.project
         )));
     }
@@ -288,8 +286,10 @@ pub(crate) async fn get(State(app): State<AppState>, target: Target) -> Result<R
     Err(Problem::not_found(
         if app.messaging.queue_exists(&queue).await.or_problem(DOING)? {
             format!(
-                "Message {id} does not exist in queue {} for project {}",
-                queue.name, queue.project
+                "Message {id} does not exist in {} {} for project {}",
+                by_kind(&queue, "queue", "topic"),
+                queue.name.shown(),
+                queue.project
             )
         } else {
             no_such_queue(&queue)

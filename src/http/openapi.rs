@@ -5,7 +5,7 @@ use utoipa::openapi::path::{Parameter, ParameterBuilder, ParameterIn};
 use utoipa::openapi::{Object, RefOr, Required, Type};
 
 use super::problem::ErrorDocument;
-use super::{claims, flavors, health, home, messages, pools, queues};
+use super::{claims, flavors, health, home, messages, pools, queues, share, subscriptions, topics};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -27,6 +27,8 @@ use super::{claims, flavors, health, home, messages, pools, queues};
         queues::delete,
         queues::stats,
         queues::purge,
+        share::share,
+        topics::list,
         messages::post,
         messages::list,
         messages::delete_several,
@@ -47,6 +49,12 @@ use super::{claims, flavors, health, home, messages, pools, queues};
         flavors::update,
         flavors::delete,
         health::health,
+        subscriptions::create,
+        subscriptions::list,
+        subscriptions::show,
+        subscriptions::update,
+        subscriptions::delete,
+        subscriptions::confirm,
     ),
     components(schemas(ErrorDocument)),
     tags(
@@ -56,6 +64,8 @@ use super::{claims, flavors, health, home, messages, pools, queues};
         (name = "claims", description = "Taking messages out of circulation"),
         (name = "pools", description = "Stores that operators register"),
         (name = "flavors", description = "Sets of pools for the queues of a project"),
+        (name = "subscriptions", description = "Who is told of what is posted"),
+        (name = "topics", description = "Queues without claims, in a name space of their own"),
     )
 )]
 struct Description;
@@ -63,6 +73,7 @@ struct Description;
 /// The OpenAPI 3.1 document of everything that is served.
 pub fn document() -> utoipa::openapi::OpenApi {
     let mut document = Description::openapi();
+    describe_topics(&mut document);
     for (path, item) in &mut document.paths.paths {
         let parameters = parameters(path);
         let operations = [
@@ -86,6 +97,34 @@ pub fn document() -> utoipa::openapi::OpenApi {
         }
     }
     document
+}
+
+/// A topic has what a queue has, apart from claims and pre-signed access, under a path of its own.
+fn describe_topics(document: &mut utoipa::openapi::OpenApi) {
+    const QUEUE: &str = "/v2/queues/{queue}";
+    let paths = &mut document.paths.paths;
+    let is_shared = |rest: &str| !rest.starts_with("/claims") && rest != "/share";
+    let shared: Vec<_> = paths
+        .iter()
+        .filter_map(|(path, item)| Some((path.strip_prefix(QUEUE)?, item)))
+        .filter(|(rest, _)| is_shared(rest))
+        .map(|(rest, item)| (format!("/v2/topics/{{topic}}{rest}"), item.clone()))
+        .collect();
+    for (path, mut item) in shared {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            operation.tags = Some(vec!["topics".to_owned()]);
+            let name = operation.operation_id.take();
+            operation.operation_id = name.map(|name| format!("topic_{name}"));
+        }
+        paths.insert(path, item);
+    }
 }
 
 /// What every operation of a path asks for: its variables, and who asks.

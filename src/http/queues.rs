@@ -7,18 +7,19 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use isimud_contract::{
-    Edge, ErrorKind, Filter, FilterValue, Kind, Metadata, QueueKey, QueueRecord, QueueSelection,
-    Resource, Stats,
+    Edge, ErrorKind, Filter, FilterValue, Kind, Metadata, ProjectId, QueueKey, QueueRecord,
+    QueueSelection, Resource, Stats,
 };
 use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::body::Payload;
-use super::caller::{RawQuery, Scope, Target};
+use super::caller::{RawQuery, Scope, Target, by_kind, path_of};
 use super::problem::{OrProblem, Problem};
 use super::query::{Link, Query, python_integer};
-use super::{AppState, json, time};
+use super::{AppState, json};
+use crate::dates;
 
 /// The media type of a metadata patch.
 pub(crate) const PATCH_MEDIA_TYPE: &str = "application/openstack-messaging-v2.0-json-patch";
@@ -67,8 +68,10 @@ pub(crate) struct StatsDocument {
 /// The live messages of a queue, counted.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct MessageStats {
-    claimed: u64,
-    free: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    claimed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    free: Option<u64>,
     total: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest: Option<EdgeDocument>,
@@ -90,8 +93,8 @@ impl EdgeDocument {
     fn new(queue: &QueueKey, edge: &Edge) -> Self {
         Self {
             age: edge.age.as_secs(),
-            created: time::iso8601(edge.posted),
-            href: format!("/v2/queues/{}/messages/{}", queue.name, edge.id),
+            created: dates::iso8601(edge.posted),
+            href: format!("{}/messages/{}", path_of(&queue.name), edge.id),
         }
     }
 }
@@ -109,33 +112,62 @@ pub(crate) async fn list(
     scope: Scope,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    const DOING: &str = "Queues could not be listed.";
     let query = query.read();
+    let Some(page) = page(&app, scope.project.as_ref(), &query, Kind::Queue).await? else {
+        return Ok(json::answer(StatusCode::OK, &QueueList::default()));
+    };
+    let document = QueueList {
+        queues: page.entries,
+        links: page.links,
+        count: page.count,
+    };
+    Ok(json::answer(StatusCode::OK, &document))
+}
+
+/// A page of queues, or of topics.
+pub(crate) struct Page {
+    pub(crate) entries: Vec<QueueEntry>,
+    pub(crate) links: Vec<LinkDocument>,
+    /// How many there are, where that was asked for and it is not none.
+    count: Option<u64>,
+}
+
+/// Reads the page that a query asks for; `None` for a project that can have nothing.
+pub(crate) async fn page(
+    app: &AppState,
+    project: Option<&ProjectId>,
+    query: &Query<'_>,
+    kind: Kind,
+) -> Result<Option<Page>, Problem> {
+    let (doing, path) = match kind {
+        Kind::Queue => ("Queues could not be listed.", "/v2/queues"),
+        Kind::Topic => ("Topics could not be listed.", "/v2/topics"),
+    };
     let (limit, detailed) = (query.integer("limit")?, query.boolean("detailed")?);
-    let (name, with_count) = (
-        query.text("name").map(Cow::into_owned),
-        query.boolean("with_count")?,
-    );
+    let name = query.text("name").map(Cow::into_owned);
+    let with_count = match kind {
+        Kind::Queue => query.boolean("with_count")?,
+        Kind::Topic => None,
+    };
     let marker = query.text("marker").map(Cow::into_owned);
-    let filters = filters(&query)?;
     let selection = QueueSelection {
-        kind: Kind::Queue,
+        kind,
         after: marker.clone(),
         limit: 0,
         name_contains: name.clone(),
-        filters,
+        filters: filters(query, kind)?,
     };
-    let Some(project) = scope.project else {
-        return Ok(json::answer(StatusCode::OK, &QueueList::default()));
+    let Some(project) = project else {
+        return Ok(None);
     };
-    let found = app.messaging.list_queues(&project, limit, selection);
-    let found = found.await.or_problem(DOING)?;
+    let found = app.messaging.list_queues(project, limit, selection);
+    let found = found.await.or_problem(doing)?;
     let count = match with_count {
         Some(true) => app
             .messaging
-            .count_queues(&project)
+            .count_queues(project)
             .await
-            .or_problem(DOING)?,
+            .or_problem(doing)?,
         _ => 0,
     };
     let link = Link::new(marker.is_some())
@@ -145,30 +177,30 @@ pub(crate) async fn list(
         .with("with_count", with_count);
     let links = found
         .last()
-        .map(|last| LinkDocument::next(link.href("/v2/queues", &last.name)));
+        .map(|last| LinkDocument::next(link.href(path, last.name.shown())));
     let entry = |record: QueueRecord| QueueEntry {
-        href: format!("/v2/queues/{}", record.name),
-        name: record.name.to_string(),
+        href: path_of(&record.name),
+        name: record.name.shown().to_owned(),
         metadata: (detailed == Some(true)).then_some(record.metadata),
     };
-    let queues = found.into_iter().map(entry).collect();
-    let document = QueueList {
-        queues,
+    Ok(Some(Page {
+        entries: found.into_iter().map(entry).collect(),
         links: links.unwrap_or_default(),
         count: (count > 0).then_some(count),
-    };
-    Ok(json::answer(StatusCode::OK, &document))
+    }))
 }
 
 /// Metadata filters in one listing.
 const MOST_FILTERS: usize = 50;
 
 /// The parameters of a listing that are no options of it.
-fn filters(query: &Query<'_>) -> Result<Vec<Filter>, Problem> {
-    let others = query.others(
-        &["marker", "limit", "detailed", "name", "with_count"],
-        MOST_FILTERS,
-    );
+fn filters(query: &Query<'_>, kind: Kind) -> Result<Vec<Filter>, Problem> {
+    let options = ["marker", "limit", "detailed", "name", "with_count"];
+    let options = match kind {
+        Kind::Queue => &options[..],
+        Kind::Topic => &options[..4],
+    };
+    let others = query.others(options, MOST_FILTERS);
     let value =
         |text: String| python_integer(&text).map_or(FilterValue::Text(text), FilterValue::Integer);
     if others.len() > MOST_FILTERS {
@@ -207,8 +239,12 @@ pub(crate) async fn create(
         .messaging
         .create_queue(&target.queue, metadata)
         .await
-        .or_problem("Queue could not be created.")?;
-    let location = [(LOCATION, format!("/v2/queues/{}", target.queue.name))];
+        .or_problem(by_kind(
+            &target.queue,
+            "Queue could not be created.",
+            "Topic could not be created.",
+        ))?;
+    let location = [(LOCATION, path_of(&target.queue.name))];
     Ok(if created {
         (
             StatusCode::CREATED,
@@ -232,7 +268,11 @@ pub(crate) async fn show(State(app): State<AppState>, target: Target) -> Result<
         .messaging
         .show_queue(&target.queue)
         .await
-        .or_problem("Queue metadata could not be retrieved.")?;
+        .or_problem(by_kind(
+            &target.queue,
+            "Queue metadata could not be retrieved.",
+            "Topic metadata could not be retrieved.",
+        ))?;
     Ok(json::answer(StatusCode::OK, &metadata))
 }
 
@@ -246,7 +286,11 @@ pub(crate) async fn update(
     headers: HeaderMap,
     payload: Payload,
 ) -> Result<Response, Problem> {
-    const DOING: &str = "Queue could not be updated.";
+    let doing = by_kind(
+        &target.queue,
+        "Queue could not be updated.",
+        "Topic could not be updated.",
+    );
     let most = app.messaging.limits().max_queue_metadata;
     let too_large = || Problem::body(too_large(most));
     payload.refuse_above(most, too_large)?;
@@ -268,17 +312,19 @@ pub(crate) async fn update(
             return Err(Problem::body(error.sentence().to_owned()));
         }
         Err(error) if error.kind() == ErrorKind::NotFound(Resource::MetadataKey) => {
-            return Err(Problem::from_error(error, DOING));
+            return Err(Problem::from_error(error, doing));
         }
-        result => result.or_missing(DOING, || no_such_queue(&target.queue))?,
+        result => result.or_missing(doing, || no_such_queue(&target.queue))?,
     };
     Ok(json::answer(StatusCode::OK, &metadata))
 }
 
 pub(crate) fn no_such_queue(queue: &QueueKey) -> String {
     format!(
-        "Queue {} does not exist for project {}",
-        queue.name, queue.project
+        "{} {} does not exist for project {}",
+        by_kind(queue, "Queue", "Topic"),
+        queue.name.shown(),
+        queue.project
     )
 }
 
@@ -307,7 +353,11 @@ pub(crate) async fn delete(
     app.messaging
         .delete_queue(&target.queue)
         .await
-        .or_problem("Queue could not be deleted.")?;
+        .or_problem(by_kind(
+            &target.queue,
+            "Queue could not be deleted.",
+            "Topic could not be deleted.",
+        ))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -326,12 +376,19 @@ pub(crate) async fn stats(
         .messaging
         .stats(&target.queue)
         .await
-        .or_problem("Queue stats could not be read.")?;
+        .or_problem(by_kind(
+            &target.queue,
+            "Queue stats could not be read.",
+            "Topic stats could not be read.",
+        ))?;
     let edge = |edge: Option<Edge>| edge.map(|edge| EdgeDocument::new(&target.queue, &edge));
+    // A topic has no claims to count, but an empty one says so all the same (spec: topics.md).
+    let total = free + claimed;
+    let counts = !target.queue.name.is_topic() || total == 0;
     let messages = MessageStats {
-        claimed,
-        free,
-        total: free + claimed,
+        claimed: counts.then_some(claimed),
+        free: counts.then_some(free),
+        total,
         oldest: edge(oldest),
         newest: edge(newest),
     };
@@ -351,18 +408,29 @@ pub(crate) async fn purge(
         .read(most, super::body::too_large)
         .await?
         .filter(|body| !body.is_empty());
-    let messages = match body {
-        None => true,
-        Some(body) => resource_types(&json::parse(&body)?)?.contains(&"messages".to_owned()),
+    let types = match body {
+        None => vec![MESSAGES.to_owned(), SUBSCRIPTIONS.to_owned()],
+        Some(body) => resource_types(&json::parse(&body)?)?,
     };
-    if messages {
-        app.messaging
-            .purge_messages(&target.queue)
-            .await
-            .or_problem("Queue could not be purged.")?;
+    let is_asked = |name: &str| types.iter().any(|asked| asked == name);
+    let doing = by_kind(
+        &target.queue,
+        "Queue could not be purged.",
+        "Topic could not be purged.",
+    );
+    if is_asked(MESSAGES) {
+        let purged = app.messaging.purge_messages(&target.queue);
+        purged.await.or_problem(doing)?;
+    }
+    if is_asked(SUBSCRIPTIONS) {
+        let purged = app.messaging.purge_subscriptions(&target.queue);
+        purged.await.or_problem(doing)?;
     }
     Ok(StatusCode::NO_CONTENT)
 }
+
+const MESSAGES: &str = "messages";
+const SUBSCRIPTIONS: &str = "subscriptions";
 
 /// The `resource_types` of a purge.
 fn resource_types(document: &Value) -> Result<Vec<String>, Problem> {
@@ -372,7 +440,7 @@ fn resource_types(document: &Value) -> Result<Vec<String>, Problem> {
     let known = |value: &Value| {
         value
             .as_str()
-            .filter(|name| ["messages", "subscriptions"].contains(name))
+            .filter(|name| [MESSAGES, SUBSCRIPTIONS].contains(name))
             .map(str::to_owned)
     };
     types

@@ -224,7 +224,8 @@ enum Passed {
 impl GateState {
     /// Lets a request through, or has the answer: headers first, then the method, then the policy.
     fn check(&self, app: &AppState, request: &mut Request) -> Result<Passed, Problem> {
-        let said = Said::read(request.headers());
+        let mut said = Said::read(request.headers());
+        let signed = said.check_signature(&app.signer, request.method(), request.uri().path())?;
         said.check_media()?;
         if *request.method() == Method::OPTIONS && !self.open && said.is_anonymous() {
             return Ok(Passed::AnonymousOptions);
@@ -245,7 +246,8 @@ impl GateState {
         {
             return Err(Problem::not_authorized());
         }
-        if let Some(scope) = scope {
+        if let Some(mut scope) = scope {
+            scope.signed = signed;
             request.extensions_mut().insert(scope);
         }
         Ok(Passed::ToHandler)

@@ -28,6 +28,10 @@ pub struct Limits {
     pub max_flavors_per_page: usize,
     /// Messages in one page of a listing, ids in one call.
     pub max_messages_per_page: usize,
+    /// The life of a subscription that names none.
+    pub default_subscription_ttl: i64,
+    /// Subscriptions in one page of a listing.
+    pub max_subscriptions_per_page: usize,
     /// Messages in one claim or pop.
     pub max_messages_per_claim_or_pop: usize,
     /// Bytes of a queue's metadata document.
@@ -61,6 +65,11 @@ impl Limits {
             ("default_message_delay", self.default_message_delay, 0),
             ("default_claim_ttl", self.default_claim_ttl, 1),
             ("default_claim_grace", self.default_claim_grace, 1),
+            (
+                "default_subscription_ttl",
+                self.default_subscription_ttl,
+                SHORTEST_TTL,
+            ),
             ("max_message_ttl", self.max_message_ttl, SHORTEST_TTL),
             ("max_message_delay", self.max_message_delay, 0),
             ("max_claim_ttl", self.max_claim_ttl, SHORTEST_TTL),
@@ -77,6 +86,10 @@ impl Limits {
             ("max_pools_per_page", self.max_pools_per_page),
             ("max_flavors_per_page", self.max_flavors_per_page),
             ("max_messages_per_page", self.max_messages_per_page),
+            (
+                "max_subscriptions_per_page",
+                self.max_subscriptions_per_page,
+            ),
             (
                 "max_messages_per_claim_or_pop",
                 self.max_messages_per_claim_or_pop,
@@ -150,6 +163,15 @@ impl Limits {
         page(
             asked,
             self.max_messages_per_page,
+            "Limit must be at least 1 and may not be greater than",
+        )
+    }
+
+    /// How many subscriptions to list.
+    pub(crate) fn subscription_page(&self, asked: Option<i64>) -> Result<usize> {
+        page(
+            asked,
+            self.max_subscriptions_per_page,
             "Limit must be at least 1 and may not be greater than",
         )
     }

@@ -110,7 +110,7 @@ impl Messaging {
             }
         }
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-        known.route.post(queue, messages).await?;
+        self.store_and_notify(queue, &known, messages).await?;
         self.flow.posted(ids.len());
         Ok(ids)
     }

@@ -15,11 +15,17 @@ impl Messaging {
     /// What is known of a queue; `None` when it does not exist.
     pub(super) async fn known(&self, queue: &QueueKey) -> Result<Option<Arc<Queue>>> {
         let read = async || {
-            let Some(record) = self.management.find_queue(queue).await? else {
+            let finding = self.management.find_queue(queue);
+            let (record, heard_until) = tokio::try_join!(finding, self.heard_until(queue))?;
+            let Some(record) = record else {
                 return Ok(None);
             };
+            let settings = Settings {
+                heard_until,
+                ..Settings::read(&record.metadata)
+            };
             Ok(Some(Arc::new(Queue {
-                settings: Arc::new(Settings::read(&record.metadata)),
+                settings: Arc::new(settings),
                 route: self.catalogue.resolve(&record.place).await?,
             })))
         };

@@ -25,6 +25,7 @@ impl Messaging {
         Ok(settings::with_reserved(
             found.map(|record| record.metadata).unwrap_or_default(),
             &self.limits,
+            kind_of(queue),
         ))
     }
 
@@ -33,7 +34,7 @@ impl Messaging {
     /// what was there before is delivered first.
     pub async fn patch_queue(&self, queue: &QueueKey, document: Value) -> Result<Metadata> {
         let changes = patch::parse(document)?;
-        let reserved = settings::reserved(&self.limits);
+        let reserved = settings::reserved(&self.limits, kind_of(queue));
         let is_reserved = |key: &str| reserved.iter().any(|(name, _)| *name == key);
         for _ in 0..ATTEMPTS {
             let record = self.management.find_queue(queue).await?;
@@ -57,7 +58,11 @@ impl Messaging {
                 if moves {
                     self.mover.carry(queue, None).await?;
                 }
-                return Ok(settings::with_reserved(metadata, &self.limits));
+                return Ok(settings::with_reserved(
+                    metadata,
+                    &self.limits,
+                    kind_of(queue),
+                ));
             }
         }
         Err(Error::new(
@@ -102,8 +107,11 @@ impl Messaging {
         selection.limit = self.limits.queue_page(limit)?;
         let mut found = self.management.list_queues(project, &selection).await?;
         for record in &mut found {
-            record.metadata =
-                settings::with_reserved(std::mem::take(&mut record.metadata), &self.limits);
+            record.metadata = settings::with_reserved(
+                std::mem::take(&mut record.metadata),
+                &self.limits,
+                selection.kind,
+            );
         }
         Ok(found)
     }
@@ -133,4 +141,13 @@ pub(super) fn check_size(metadata: &Metadata, limits: &Limits) -> Result<()> {
     }
     let sentence = format!("Queue metadata is too large. Max size: {most}");
     Err(Error::invalid(sentence))
+}
+
+/// Whether it is a queue or a topic.
+fn kind_of(queue: &QueueKey) -> Kind {
+    if queue.name.is_topic() {
+        Kind::Topic
+    } else {
+        Kind::Queue
+    }
 }

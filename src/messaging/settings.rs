@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use isimud_contract::{Error, Metadata, QueueName, Result};
+use isimud_contract::{Error, Kind, Metadata, QueueName, Result, Timestamp};
 use serde_json::{Value, json};
 
 use super::limits::{Limits, SHORTEST_TTL};
@@ -21,6 +21,10 @@ pub(crate) struct Settings {
     pub(crate) dead_letter: Option<DeadLetterSettings>,
     /// Bodies are encrypted at rest.
     pub(crate) encrypt: bool,
+    /// When the notifications of subscriptions are retried that do not say.
+    pub(crate) retry_policy: Option<Value>,
+    /// Until when somebody may listen to the queue; what [`Settings::read`] cannot know.
+    pub(crate) heard_until: Option<Timestamp>,
 }
 
 /// The dead-letter policy as the metadata state it.
@@ -55,6 +59,8 @@ impl Settings {
                 .and_then(|size| usize::try_from(size).ok()),
             dead_letter,
             encrypt: metadata.get("_enable_encrypt_messages") == Some(&Value::Bool(true)),
+            retry_policy: metadata.get("_retry_policy").cloned(),
+            heard_until: None,
         }
     }
 }
@@ -69,9 +75,9 @@ pub(crate) fn flavor(metadata: &Metadata) -> Option<Cow<'_, str>> {
     }
 }
 
-/// The keys that every queue is shown to have, and what is shown when they are unset.
-pub(crate) fn reserved(limits: &Limits) -> [(&'static str, Value); 7] {
-    [
+/// The keys that every queue is shown to have, and what is shown when they are unset. A topic has the first three.
+pub(crate) fn reserved(limits: &Limits, kind: Kind) -> Vec<(&'static str, Value)> {
+    let mut reserved = vec![
         (
             "_max_messages_post_size",
             json!(limits.max_messages_post_size),
@@ -85,12 +91,16 @@ pub(crate) fn reserved(limits: &Limits) -> [(&'static str, Value); 7] {
         ("_dead_letter_queue_messages_ttl", Value::Null),
         ("_max_claim_count", Value::Null),
         ("_enable_encrypt_messages", json!(false)),
-    ]
+    ];
+    if kind == Kind::Topic {
+        reserved.truncate(3);
+    }
+    reserved
 }
 
 /// Fills in the reserved keys that are unset, after those that are there.
-pub(crate) fn with_reserved(mut metadata: Metadata, limits: &Limits) -> Metadata {
-    for (key, default) in reserved(limits) {
+pub(crate) fn with_reserved(mut metadata: Metadata, limits: &Limits, kind: Kind) -> Metadata {
+    for (key, default) in reserved(limits, kind) {
         match metadata.get_mut(key) {
             Some(value) if is_falsy(value) => *value = default,
             Some(_) => {}
@@ -103,7 +113,7 @@ pub(crate) fn with_reserved(mut metadata: Metadata, limits: &Limits) -> Metadata
 }
 
 /// What Python takes for false.
-fn is_falsy(value: &Value) -> bool {
+pub(crate) fn is_falsy(value: &Value) -> bool {
     match value {
         Value::Null => true,
         Value::Bool(truth) => !truth,

@@ -12,7 +12,10 @@ fn app_with(policies: &str) -> (App, TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("policy.yaml");
     std::fs::write(&path, policies).expect("a policy file");
-    let app = App::with(&format!("[access]\npolicy_file = '{}'", path.display()));
+    let app = App::with(&format!(
+        "[access]\npolicy_file = '{}'\n[signed_url]\nsecret_key = 'k'",
+        path.display()
+    ));
     (app, folder)
 }
 
@@ -44,6 +47,59 @@ const OPERATIONS: &[(&str, &str, &str)] = &[
     ("claims:get", "GET", "/v2/queues/q/claims/ID"),
     ("claims:delete", "DELETE", "/v2/queues/q/claims/ID"),
     ("claims:update", "PATCH", "/v2/queues/q/claims/ID"),
+    ("queues:share", "POST", "/v2/queues/q/share"),
+    ("subscription:get_all", "GET", "/v2/queues/q/subscriptions"),
+    ("subscription:create", "POST", "/v2/queues/q/subscriptions"),
+    ("subscription:get", "GET", "/v2/queues/q/subscriptions/ID"),
+    (
+        "subscription:update",
+        "PATCH",
+        "/v2/queues/q/subscriptions/ID",
+    ),
+    (
+        "subscription:delete",
+        "DELETE",
+        "/v2/queues/q/subscriptions/ID",
+    ),
+    (
+        "subscription:confirm",
+        "PUT",
+        "/v2/queues/q/subscriptions/ID/confirm",
+    ),
+    ("topics:get_all", "GET", "/v2/topics"),
+    ("topics:create", "PUT", "/v2/topics/t"),
+    ("topics:get", "GET", "/v2/topics/t"),
+    ("topics:delete", "DELETE", "/v2/topics/other"),
+    ("topics:update", "PATCH", "/v2/topics/t"),
+    ("topics:stats", "GET", "/v2/topics/t/stats"),
+    ("topics:purge", "POST", "/v2/topics/t/purge"),
+    ("messages:get_all", "GET", "/v2/topics/t/messages"),
+    ("messages:create", "POST", "/v2/topics/t/messages"),
+    ("messages:get", "GET", "/v2/topics/t/messages/ID"),
+    ("messages:delete", "DELETE", "/v2/topics/t/messages/ID"),
+    (
+        "messages:delete_all",
+        "DELETE",
+        "/v2/topics/t/messages?pop=1",
+    ),
+    ("subscription:get_all", "GET", "/v2/topics/t/subscriptions"),
+    ("subscription:create", "POST", "/v2/topics/t/subscriptions"),
+    ("subscription:get", "GET", "/v2/topics/t/subscriptions/ID"),
+    (
+        "subscription:update",
+        "PATCH",
+        "/v2/topics/t/subscriptions/ID",
+    ),
+    (
+        "subscription:delete",
+        "DELETE",
+        "/v2/topics/t/subscriptions/ID",
+    ),
+    (
+        "subscription:confirm",
+        "PUT",
+        "/v2/topics/t/subscriptions/ID/confirm",
+    ),
     ("ping:get", "GET", "/v2/ping"),
     ("ping:get", "HEAD", "/v2/ping"),
     ("flavors:get_all", "GET", "/v2/flavors"),
@@ -85,9 +141,17 @@ async fn what_operators_do_needs_their_role() {
 async fn status(app: &App, method: &str, path: &str) -> u16 {
     let path = path.replace("ID", ID);
     let answer = match (method, path.as_str()) {
-        ("PATCH", "/v2/queues/q") => app.patch(&path, "[]").await,
+        ("PATCH", "/v2/queues/q" | "/v2/topics/t") => app.patch(&path, "[]").await,
+        ("POST", "/v2/queues/q/share") => app.post(&path, "{}").await,
+        ("POST", path) if path.ends_with("/subscriptions") => {
+            let subscription = json!({"subscriber": "http://receiver.example/"});
+            app.post(path, subscription).await
+        }
+        ("PUT", path) if path.ends_with("/confirm") => {
+            app.put(path, json!({"confirmed": true})).await
+        }
         ("PATCH", _) => app.patch(&path, json!({"ttl": 60})).await,
-        ("POST", "/v2/queues/q/messages") => {
+        ("POST", "/v2/queues/q/messages" | "/v2/topics/t/messages") => {
             app.post(&path, json!({"messages": [{"body": 1}]})).await
         }
         _ => app.send(method, &path, ()).await,
@@ -97,8 +161,9 @@ async fn status(app: &App, method: &str, path: &str) -> u16 {
 
 #[tokio::test]
 async fn without_a_file_nothing_needs_a_role() {
-    let app = App::new();
+    let app = App::with("[signed_url]\nsecret_key = 'k'");
     app.put("/v2/queues/q", ()).await.assert_status(201);
+    app.put("/v2/topics/t", ()).await.assert_status(201);
     for (rule, method, path) in OPERATIONS {
         let status = status(&app, method, path).await;
         assert!(
@@ -116,6 +181,7 @@ async fn each_operation_has_its_own_rule() {
     for denied in rules {
         let (app, _folder) = app_with(&format!("\"{denied}\": \"!\""));
         app.put("/v2/queues/q", ()).await;
+        app.put("/v2/topics/t", ()).await;
         for (rule, method, path) in OPERATIONS {
             let status = status(&app, method, path).await;
             assert_eq!(

@@ -66,9 +66,9 @@ impl App {
         };
         let config = Config::load(&flags).expect("a right configuration");
         let clock = Arc::new(ManualClock::default());
-        let api = isimud::open(&config, Arc::clone(&clock) as _).expect("the service opens");
+        let service = isimud::open(&config, Arc::clone(&clock) as _).expect("the service opens");
         let app = Self {
-            api,
+            api: service.api,
             clock,
             headers: HeaderMap::new(),
         };
@@ -175,9 +175,10 @@ impl App {
         self.send("POST", path, body).await
     }
 
-    /// Changes a claim, or a queue: then with the media type that it takes, unless another one is set.
+    /// Changes a claim, a subscription, or a queue: then with the media type that it takes, unless another one is set.
     pub(crate) async fn patch(&self, path: &str, body: impl Into<Payload>) -> Answer {
-        if path.contains("/claims") || self.headers.contains_key("content-type") {
+        let is_plain = path.contains("/claims") || path.contains("/subscriptions");
+        if is_plain || self.headers.contains_key("content-type") {
             return self.send("PATCH", path, body).await;
         }
         let app = self.header("Content-Type", PATCH_MEDIA);

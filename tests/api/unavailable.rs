@@ -26,10 +26,11 @@ async fn closed() -> Api {
     };
     let config = Config::load(&flags).expect("a right configuration");
     let clock = Arc::new(ManualClock::default());
-    let api = isimud::open(&config, clock).expect("the service opens");
+    let service = isimud::open(&config, clock).expect("the service opens");
+    let api = service.api.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (_, stop) = watch::channel(true);
-    isimud::serve(&config, api.clone(), listener, None, stop)
+    isimud::serve(&config, service, listener, None, stop)
         .await
         .expect("the service stops");
     api

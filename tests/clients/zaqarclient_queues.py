@@ -53,6 +53,7 @@ def service(url, project):
         ("rel/queues", "/v2/queues{?marker,limit,detailed}", ["GET"]),
         ("rel/queue", base, ["DELETE", "GET", "PATCH", "PUT"]),
         ("rel/queue_stats", f"{base}/stats", ["GET"]),
+        ("rel/queue_share", f"{base}/share", ["POST"]),
         ("rel/queue_purge", f"{base}/purge", ["POST"]),
         ("rel/messages", f"{base}/messages{{?marker,limit,echo,include_claimed}}", ["GET"]),
         ("rel/post_messages", f"{base}/messages", ["POST"]),
@@ -63,6 +64,10 @@ def service(url, project):
         ("rel/post_claim", f"{base}/claims{{?limit}}", ["POST"]),
         ("rel/patch_claim", f"{base}/claims/{{claim_id}}", ["PATCH"]),
         ("rel/delete_claim", f"{base}/claims/{{claim_id}}", ["DELETE"]),
+        ("rel/subscriptions_get", f"{base}/subscriptions{{?marker,limit}}", ["GET"]),
+        ("rel/subscriptions_post", f"{base}/subscriptions", ["POST"]),
+        ("rel/subscription", f"{base}/subscriptions/{{subscriptions_id}}", ["DELETE", "GET"]),
+        ("rel/subscription_patch", f"{base}/subscriptions/{{subscriptions_id}}", ["PATCH"]),
         ("rel/ping", "/v2/ping", ["GET"]),
     ):
         check(f"home document has {name}", relations.get(name), (template, allow))

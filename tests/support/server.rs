@@ -27,7 +27,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts the binary over a store and waits until it answers. Logs are added to `server.log` in the folder.
+    /// Starts the binary over a store and waits until it answers. Logs are added to `server.log` in the folder, and a file
+    /// `isimud.toml` there is its configuration.
     pub(crate) fn start(store: &str, folder: &Path) -> Self {
         Self::start_with(store, folder, &[])
     }
@@ -63,6 +64,10 @@ impl Server {
             if name.to_string_lossy().starts_with("ISIMUD") {
                 command.env_remove(name);
             }
+        }
+        let config = folder.join("isimud.toml");
+        if config.exists() {
+            command.arg("--config").arg(config);
         }
         let process = command
             .args(["--listen", &address.to_string(), "--store", store])

@@ -193,7 +193,10 @@ const FLAVOR: (&str, &str) = ("flavor_name", "param/flavor_name");
 const ALL: &[&str] = &["GET", "PUT", "PATCH", "DELETE"];
 const MARKER: (&str, &str) = ("marker", "param/marker");
 
-/// The relations of queues, messages, claims and ping, then those for operators.
+const SUBSCRIPTION: (&str, &str) = ("subscriptions_id", "param/subscriptions_id");
+const SUBSCRIPTION_LIMIT: (&str, &str) = ("limit", "param/subscription_limit");
+
+/// The relations of queues, messages, claims, subscriptions and ping, then those for operators.
 const RELATIONS: &[Relation] = &[
     (
         "rel/queues",
@@ -219,6 +222,13 @@ const RELATIONS: &[Relation] = &[
         &[QUEUE],
         &["GET"],
         false,
+    ),
+    (
+        "rel/queue_share",
+        "/v2/queues/{queue_name}/share",
+        &[QUEUE],
+        &["POST"],
+        true,
     ),
     (
         "rel/queue_purge",
@@ -295,6 +305,34 @@ const RELATIONS: &[Relation] = &[
         &[QUEUE, CLAIM],
         &["DELETE"],
         false,
+    ),
+    (
+        "rel/subscriptions_get",
+        "/v2/queues/{queue_name}/subscriptions{?marker,limit}",
+        &[QUEUE, MARKER, SUBSCRIPTION_LIMIT],
+        &["GET"],
+        false,
+    ),
+    (
+        "rel/subscriptions_post",
+        "/v2/queues/{queue_name}/subscriptions",
+        &[QUEUE, SUBSCRIPTION_LIMIT],
+        &["POST"],
+        true,
+    ),
+    (
+        "rel/subscription",
+        "/v2/queues/{queue_name}/subscriptions/{subscriptions_id}",
+        &[QUEUE, SUBSCRIPTION],
+        &["GET", "DELETE"],
+        false,
+    ),
+    (
+        "rel/subscription_patch",
+        "/v2/queues/{queue_name}/subscriptions/{subscriptions_id}",
+        &[QUEUE, SUBSCRIPTION],
+        &["PATCH"],
+        true,
     ),
     ("rel/ping", "/v2/ping", &[], &["GET"], false),
     (

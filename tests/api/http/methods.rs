@@ -32,6 +32,25 @@ const PATHS: &[(&str, &str)] = &[
     ("/v2/flavors", "GET, OPTIONS"),
     ("/v2/flavors/f", "DELETE, GET, PATCH, PUT, OPTIONS"),
     ("/v2/health", "GET, OPTIONS"),
+    ("/v2/queues/q/share", "POST, OPTIONS"),
+    ("/v2/queues/q/subscriptions", "GET, POST, OPTIONS"),
+    (
+        "/v2/queues/q/subscriptions/1",
+        "DELETE, GET, PATCH, OPTIONS",
+    ),
+    ("/v2/queues/q/subscriptions/1/confirm", "PUT, OPTIONS"),
+    ("/v2/topics", "GET, OPTIONS"),
+    ("/v2/topics/t", "DELETE, GET, PATCH, PUT, OPTIONS"),
+    ("/v2/topics/t/stats", "GET, OPTIONS"),
+    ("/v2/topics/t/purge", "POST, OPTIONS"),
+    ("/v2/topics/t/messages", "DELETE, GET, POST, OPTIONS"),
+    ("/v2/topics/t/messages/1", "DELETE, GET, OPTIONS"),
+    ("/v2/topics/t/subscriptions", "GET, POST, OPTIONS"),
+    (
+        "/v2/topics/t/subscriptions/1",
+        "DELETE, GET, PATCH, OPTIONS",
+    ),
+    ("/v2/topics/t/subscriptions/1/confirm", "PUT, OPTIONS"),
 ];
 
 #[tokio::test]

@@ -1,0 +1,284 @@
+//! Subscriptions: who may be told of a queue's messages, for how long, and with whose consent.
+
+use std::time::Duration;
+
+use isimud_contract::{
+    Error, Metadata, QueueKey, QueueName, Resource, Result, Subscription, SubscriptionChange,
+    SubscriptionId, Timestamp,
+};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::Messaging;
+use super::settings::retry_policy;
+use crate::notify::{AddressPolicy, DEAD_LETTER_QUEUE, Secret, WEBHOOK_SECRET, bare_host_of};
+
+/// Seconds below which no subscription lives (fixed by the API).
+const SHORTEST_TTL: i64 = 60;
+/// The end of the year 9999.
+const LAST_MOMENT: Timestamp = Timestamp(253_402_300_799_999);
+
+/// What subscribers may be.
+#[derive(Debug, Clone)]
+pub struct Subscribers {
+    /// Schemes of their addresses, in the order in which they are named to clients.
+    pub types: Vec<String>,
+    /// Which addresses notifications may be sent to.
+    pub addresses: AddressPolicy,
+    /// A receiver has to agree before it is sent anything else.
+    pub require_confirmation: bool,
+}
+
+/// What a client asks of a subscription; values may be of any type still.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Asked {
+    /// Where notifications go.
+    pub subscriber: Option<Value>,
+    /// Seconds to live.
+    pub ttl: Option<Value>,
+    /// All of its options.
+    pub options: Option<Metadata>,
+}
+
+/// What became of a new subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subscribed {
+    /// It is there, and its receiver has not agreed (yet). It may have been there before: then it is as it was.
+    Waiting(SubscriptionId),
+    /// There was one like it, and its receiver has agreed.
+    Already,
+}
+
+impl Messaging {
+    /// Subscribes a receiver to a queue or a topic, which is created when it does not exist. Where receivers have to
+    /// agree it is asked, also when it was asked before.
+    pub async fn subscribe(&self, source: &QueueKey, asked: Asked) -> Result<Subscribed> {
+        let default_ttl = self.limits.default_subscription_ttl;
+        let change = self.check_subscription(asked)?;
+        let subscription = Subscription {
+            id: SubscriptionId(Uuid::new_v4()),
+            source: source.clone(),
+            subscriber: change.subscriber.unwrap_or_default(),
+            ttl: change
+                .ttl
+                .unwrap_or(Duration::from_secs(default_ttl.unsigned_abs())),
+            age: Duration::ZERO,
+            options: change.options.unwrap_or_default(),
+            confirmed: false,
+        };
+        self.known_or_create(source, None).await?;
+        let found = self.management.create_subscription(&subscription).await?;
+        self.forget(source);
+        let id = match found {
+            Some(found) if found.confirmed => return Ok(Subscribed::Already),
+            Some(found) => found.id,
+            None => subscription.id,
+        };
+        self.ask(source, id, false, subscription.ttl).await?;
+        Ok(Subscribed::Waiting(id))
+    }
+
+    /// Whether receivers are asked for their consent. Without a key to sign with they cannot be.
+    pub fn asks_receivers(&self) -> bool {
+        self.subscribers.require_confirmation && self.signer.can_sign()
+    }
+
+    /// Has a receiver asked for its consent, or told that it gets nothing any more.
+    async fn ask(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        leaving: bool,
+        life: Duration,
+    ) -> Result<()> {
+        if !self.subscribers.require_confirmation {
+            return Ok(());
+        }
+        let Some(outbox) = self.outbox.as_ref().filter(|_| self.signer.can_sign()) else {
+            let reason = "signed_url.secret_key is not set, or notifications are off";
+            tracing::error!(%source, subscription = %id, reason, "a receiver cannot be asked for its consent");
+            return Ok(());
+        };
+        outbox
+            .ask(source, id, leaving, self.signer.now().after(life))
+            .await
+    }
+
+    /// Lists a queue's subscriptions by id.
+    pub async fn list_subscriptions(
+        &self,
+        source: &QueueKey,
+        limit: Option<i64>,
+        marker: Option<&str>,
+    ) -> Result<Vec<Subscription>> {
+        let limit = self.limits.subscription_page(limit)?;
+        let after = match marker.map(SubscriptionId::parse) {
+            Some(None) => return Ok(Vec::new()),
+            Some(marker) => marker,
+            None => None,
+        };
+        self.management
+            .list_subscriptions(source, after, limit)
+            .await
+    }
+
+    /// Reads a subscription; `None` when the queue has none of that id.
+    pub async fn find_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+    ) -> Result<Option<Subscription>> {
+        self.management.find_subscription(source, id).await
+    }
+
+    /// Changes a subscription. With another address it is another receiver, who has to agree for itself (quirk
+    /// Q-SUB-6). `NotFound`, also for the id that no subscription can have; `AlreadyExists`.
+    pub async fn update_subscription(
+        &self,
+        source: &QueueKey,
+        id: Option<SubscriptionId>,
+        asked: Asked,
+    ) -> Result<()> {
+        let change = self.check_subscription(asked)?;
+        let id = id.ok_or_else(|| Error::not_found(Resource::Subscription))?;
+        self.management
+            .update_subscription(source, id, &change)
+            .await?;
+        self.forget(source);
+        if change.subscriber.is_none() || !self.subscribers.require_confirmation {
+            return Ok(());
+        }
+        match self.management.find_subscription(source, id).await? {
+            Some(found) if !found.confirmed => self.ask(source, id, false, found.ttl).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes a subscription. It need not exist.
+    pub async fn delete_subscription(&self, source: &QueueKey, id: SubscriptionId) -> Result<()> {
+        self.management.delete_subscription(source, id).await?;
+        self.forget(source);
+        Ok(())
+    }
+
+    /// Notes whether a receiver agrees. `NotFound`, also for the id that no subscription can have.
+    pub async fn confirm_subscription(
+        &self,
+        source: &QueueKey,
+        id: Option<SubscriptionId>,
+        confirmed: bool,
+    ) -> Result<()> {
+        let id = id.ok_or_else(|| Error::not_found(Resource::Subscription))?;
+        self.management
+            .confirm_subscription(source, id, confirmed)
+            .await?;
+        self.forget(source);
+        if confirmed {
+            return Ok(());
+        }
+        let secs = self.limits.default_subscription_ttl.unsigned_abs();
+        self.ask(source, id, true, Duration::from_secs(secs)).await
+    }
+
+    /// Deletes every subscription of a queue.
+    pub async fn purge_subscriptions(&self, source: &QueueKey) -> Result<()> {
+        self.management.remove_subscriptions(source).await?;
+        self.forget(source);
+        Ok(())
+    }
+
+    /// Checks what is asked, in the order of the reference: address, options, life.
+    fn check_subscription(&self, asked: Asked) -> Result<SubscriptionChange> {
+        let subscriber = asked
+            .subscriber
+            .map(|value| self.check_subscriber(&value))
+            .transpose()?;
+        if let Some(options) = &asked.options {
+            check_options(options)?;
+        }
+        let ttl = asked.ttl.map(|value| self.check_life(&value)).transpose()?;
+        Ok(SubscriptionChange {
+            subscriber,
+            ttl,
+            options: asked.options,
+        })
+    }
+
+    fn check_subscriber(&self, value: &Value) -> Result<String> {
+        let types = &self.subscribers.types;
+        let subscriber = value.as_str().unwrap_or("");
+        let scheme = subscriber
+            .split_once(':')
+            .map_or("", |(scheme, _)| scheme)
+            .to_ascii_lowercase();
+        if !types.contains(&scheme) {
+            let named: Vec<String> = types.iter().map(|name| format!("'{name}'")).collect();
+            return Err(Error::invalid(format!(
+                "The subscriber type of subscription must be supported in the list [{}].",
+                named.join(", ")
+            )));
+        }
+        if scheme.starts_with("trust+") {
+            return Err(Error::invalid(format!(
+                "A subscriber of type {scheme} needs a trust of Keystone, and authentication is off."
+            )));
+        }
+        if bare_host_of(subscriber)
+            .is_some_and(|host| self.subscribers.addresses.refuses_host(host))
+        {
+            return Err(Error::invalid(
+                "The address of the subscriber is not one that notifications may be sent to.",
+            ));
+        }
+        Ok(subscriber.to_owned())
+    }
+
+    fn check_life(&self, value: &Value) -> Result<Duration> {
+        // A boolean is an integer to the reference, and below any bound.
+        let secs = match value {
+            Value::Bool(truth) => Some(i64::from(*truth)),
+            value => value.as_i64(),
+        };
+        let secs = secs.ok_or_else(|| Error::invalid("TTL must be an integer."))?;
+        if secs < SHORTEST_TTL {
+            return Err(Error::invalid(format!(
+                "The TTL for a subscription must be at least {SHORTEST_TTL} seconds long."
+            )));
+        }
+        let life = Duration::from_secs(secs.unsigned_abs());
+        if self.signer.now().after(life) > LAST_MOMENT {
+            return Err(Error::invalid(
+                "The TTL seconds for a subscription plus current time must be less than 9999-12-31 23:59:59.999999.",
+            ));
+        }
+        Ok(life)
+    }
+}
+
+/// Checks the options that the service itself reads.
+fn check_options(options: &Metadata) -> Result<()> {
+    retry_policy(options.get("_retry_policy"))?;
+    let is_queue = |value: &Value| {
+        value
+            .as_str()
+            .is_some_and(|name| QueueName::parse(name).is_ok())
+    };
+    if options
+        .get(DEAD_LETTER_QUEUE)
+        .is_some_and(|value| !value.is_null() && !is_queue(value))
+    {
+        return Err(Error::invalid(format!(
+            "{DEAD_LETTER_QUEUE} must be the name of a queue."
+        )));
+    }
+    let is_secret = |value: &Value| value.as_str().and_then(Secret::parse).is_some();
+    if options
+        .get(WEBHOOK_SECRET)
+        .is_some_and(|value| !value.is_null() && !is_secret(value))
+    {
+        return Err(Error::invalid(format!(
+            "{WEBHOOK_SECRET} must be 'whsec_' and 24 to 64 bytes in base64."
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,130 @@
+//! Connections to receivers: a name is resolved once, and only an address that is allowed is connected to.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::http::Uri;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpStream, lookup_host};
+use tower::Service;
+
+use super::address::{AddressPolicy, literal};
+
+/// Opens connections, with TLS where the scheme asks for it.
+pub(crate) type Connector = HttpsConnector<Guarded>;
+
+/// The address policy forbids every address of a host.
+#[derive(Debug)]
+pub(crate) struct Forbidden;
+
+impl std::fmt::Display for Forbidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("notifications may not be sent to this address")
+    }
+}
+
+impl std::error::Error for Forbidden {}
+
+/// Opens TCP connections to addresses that are allowed.
+#[derive(Debug, Clone)]
+pub(crate) struct Guarded {
+    addresses: Arc<AddressPolicy>,
+    timeout: Duration,
+}
+
+/// Makes a connector that trusts the machine's certificate authorities, and those in a file, if there is one.
+pub(crate) fn connector(
+    addresses: AddressPolicy,
+    timeout: Duration,
+    ca_file: &str,
+) -> Result<Connector, String> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::debug!(%error, "a certificate authority of the machine cannot be read");
+    }
+    roots.add_parsable_certificates(found.certs);
+    if !ca_file.is_empty() {
+        let unusable =
+            |error: &dyn std::fmt::Display| format!("cannot use the file {ca_file}: {error}");
+        let certificates =
+            CertificateDer::pem_file_iter(ca_file).map_err(|error| unusable(&error))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| unusable(&error))?;
+            roots.add(certificate).map_err(|error| unusable(&error))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let guarded = Guarded {
+        addresses: Arc::new(addresses),
+        timeout,
+    };
+    let builder = HttpsConnectorBuilder::new().with_tls_config(config);
+    Ok(builder
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(guarded))
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+impl Service<Uri> for Guarded {
+    type Response = TokioIo<TcpStream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let guarded = self.clone();
+        Box::pin(async move {
+            let connecting = tokio::time::timeout(guarded.timeout, guarded.connect(&uri));
+            match connecting.await {
+                Ok(connected) => connected.map(TokioIo::new),
+                Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+            }
+        })
+    }
+}
+
+impl Guarded {
+    async fn connect(&self, uri: &Uri) -> Result<TcpStream, BoxError> {
+        let host = uri.host().unwrap_or("");
+        let is_secure = uri.scheme_str() == Some("https");
+        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+        let found: Vec<SocketAddr> = match literal(host) {
+            Some(address) => vec![SocketAddr::new(address, port)],
+            None => lookup_host((host, port)).await?.collect(),
+        };
+        let mut failed: BoxError = Forbidden.into();
+        for address in found {
+            if !self.addresses.allows(address.ip()) {
+                continue;
+            }
+            match TcpStream::connect(address).await {
+                Ok(stream) => {
+                    stream.set_nodelay(true)?;
+                    return Ok(stream);
+                }
+                Err(error) => failed = error.into(),
+            }
+        }
+        Err(failed)
+    }
+}

@@ -1,0 +1,316 @@
+//! Notifications by mail (spec: subscriptions.md 7.3): through an SMTP server, or through a command.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use isimud_contract::MessageId;
+use lettre::message::header::ContentType;
+use lettre::message::{Mailbox, Mailboxes, MessageBuilder};
+use lettre::transport::smtp::authentication::Credentials;
+use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::Outcome;
+
+/// How mail leaves the service, and what its own mails say.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MailSettings {
+    /// Which of the two ways.
+    pub transport: MailTransport,
+    /// A command that takes a mail on its standard input, split at spaces.
+    pub command: String,
+    /// The SMTP server.
+    pub smtp_host: String,
+    /// Its port.
+    pub smtp_port: u16,
+    /// How the connection to it is protected.
+    pub smtp_security: SmtpSecurity,
+    /// Who logs in; nobody where this is empty.
+    pub smtp_user: String,
+    /// With which password.
+    pub smtp_password: Password,
+    /// A file of certificate authorities for the SMTP server; empty for those of the machine.
+    pub smtp_ca_file: String,
+    /// From whom mails are whose subscription does not say.
+    pub sender: String,
+    /// The mail that asks a receiver for its consent.
+    pub confirmation: Template,
+    /// The mail that tells a receiver that it gets no more.
+    pub unsubscription: Template,
+}
+
+/// The ways of mail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MailTransport {
+    /// A command such as sendmail.
+    Command,
+    /// An SMTP server.
+    Smtp,
+}
+
+/// How a connection to an SMTP server is protected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpSecurity {
+    /// Not at all.
+    None,
+    /// With TLS after a greeting in clear, or not used.
+    Starttls,
+    /// With TLS from the start.
+    Tls,
+}
+
+/// A text that no log shows.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Password(pub String);
+
+impl std::fmt::Debug for Password {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// A mail of the service itself. In its body `{0}` is the queue, `{1}` the project and `{2}` the link.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Template {
+    /// The subject.
+    pub subject: String,
+    /// The text.
+    pub body: String,
+}
+
+impl Template {
+    /// The text with everything filled in; what is filled in is not looked at again.
+    pub(crate) fn fill(&self, queue: &str, project: &str, link: &str) -> String {
+        let mut text = String::new();
+        let mut rest = self.body.as_str();
+        while let Some(at) = rest.find('{') {
+            let (before, from) = rest.split_at(at);
+            text.push_str(before);
+            let value = match from.get(..3) {
+                Some("{0}") => queue,
+                Some("{1}") => project,
+                Some("{2}") => link,
+                _ => {
+                    text.push('{');
+                    rest = &from[1..];
+                    continue;
+                }
+            };
+            text.push_str(value);
+            rest = &from[3..];
+        }
+        text.push_str(rest);
+        text
+    }
+}
+
+/// Sends mails.
+#[derive(Debug)]
+pub(crate) struct Mailer {
+    way: Way,
+    timeout: Duration,
+    sender: String,
+}
+
+#[derive(Debug)]
+enum Way {
+    Command(Vec<String>),
+    Smtp(AsyncSmtpTransport<Tokio1Executor>),
+    /// No SMTP server is configured.
+    Nowhere,
+}
+
+/// A mail to one subscriber.
+#[derive(Debug)]
+pub(crate) struct Mail<'a> {
+    /// The subscriber, with `mailto:` in front.
+    pub(crate) to: &'a str,
+    pub(crate) from: Option<&'a str>,
+    /// Gives way to a subject in the address.
+    pub(crate) subject: Option<&'a str>,
+    pub(crate) id: MessageId,
+    pub(crate) text: String,
+}
+
+impl Mailer {
+    /// A mailer by the settings; or says what is wrong with them.
+    pub(crate) fn new(settings: &MailSettings, timeout: Duration) -> Result<Self, String> {
+        let way = match settings.transport {
+            MailTransport::Command => {
+                let words: Vec<String> = settings
+                    .command
+                    .split(' ')
+                    .filter(|word| !word.is_empty())
+                    .map(str::to_owned)
+                    .collect();
+                if words.is_empty() {
+                    return Err("the command is empty".into());
+                }
+                Way::Command(words)
+            }
+            MailTransport::Smtp if settings.smtp_host.is_empty() => Way::Nowhere,
+            MailTransport::Smtp => Way::Smtp(smtp(settings, timeout)?),
+        };
+        Ok(Self {
+            way,
+            timeout,
+            sender: settings.sender.clone(),
+        })
+    }
+
+    /// Sends a mail once and says what became of it.
+    pub(crate) async fn send(&self, mail: Mail<'_>) -> Outcome {
+        let message = match self.compose(mail) {
+            Ok(message) => message,
+            Err(why) => return Outcome::Refused(why),
+        };
+        let sending = async {
+            match &self.way {
+                Way::Command(words) => run(words, &message.formatted()).await,
+                Way::Smtp(server) => match server.send(message).await {
+                    Ok(_) => Outcome::Delivered,
+                    Err(error) if error.is_permanent() => Outcome::Refused(error.to_string()),
+                    Err(error) => failed(error.to_string()),
+                },
+                Way::Nowhere => Outcome::Refused("no SMTP server is configured".into()),
+            }
+        };
+        let timed = tokio::time::timeout(self.timeout, sending).await;
+        timed.unwrap_or_else(|_| failed("the mail did not leave in time".into()))
+    }
+
+    fn compose(&self, mail: Mail<'_>) -> Result<Message, String> {
+        let (to, own_subject) = address(mail.to);
+        let to: Mailboxes = to
+            .parse()
+            .map_err(|error| format!("the subscriber is no mail address: {error}"))?;
+        let from: Mailbox = mail
+            .from
+            .unwrap_or(&self.sender)
+            .parse()
+            .map_err(|error| format!("the sender is no mail address: {error}"))?;
+        let mut builder: MessageBuilder = Message::builder()
+            .from(from)
+            .subject(own_subject.as_deref().or(mail.subject).unwrap_or(""))
+            .message_id(Some(format!("<{}@isimud>", mail.id)))
+            .header(ContentType::TEXT_PLAIN);
+        for mailbox in to {
+            builder = builder.to(mailbox);
+        }
+        builder.body(mail.text).map_err(|error| error.to_string())
+    }
+}
+
+fn failed(why: String) -> Outcome {
+    Outcome::Failed { why, after: None }
+}
+
+/// The addresses of a `mailto:` URI and its subject, decoded.
+fn address(uri: &str) -> (String, Option<String>) {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let (to, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let subject = query.split('&').find_map(|pair| {
+        let (name, value) = pair.split_once('=')?;
+        name.eq_ignore_ascii_case("subject").then(|| decode(value))
+    });
+    (decode(to), subject)
+}
+
+fn smtp(
+    settings: &MailSettings,
+    timeout: Duration,
+) -> Result<AsyncSmtpTransport<Tokio1Executor>, String> {
+    let tls = match settings.smtp_security {
+        SmtpSecurity::None => Tls::None,
+        SmtpSecurity::Starttls => Tls::Required(tls(settings)?),
+        SmtpSecurity::Tls => Tls::Wrapper(tls(settings)?),
+    };
+    let mut builder = AsyncSmtpTransport::<Tokio1Executor>::builder_dangerous(&settings.smtp_host)
+        .port(settings.smtp_port)
+        .tls(tls)
+        .timeout(Some(timeout));
+    if !settings.smtp_user.is_empty() {
+        let password = settings.smtp_password.0.clone();
+        builder = builder.credentials(Credentials::new(settings.smtp_user.clone(), password));
+    }
+    Ok(builder.build())
+}
+
+fn tls(settings: &MailSettings) -> Result<TlsParameters, String> {
+    let mut builder = TlsParameters::builder(settings.smtp_host.clone());
+    if !settings.smtp_ca_file.is_empty() {
+        let file = &settings.smtp_ca_file;
+        let pem =
+            std::fs::read(file).map_err(|error| format!("cannot read the file {file}: {error}"))?;
+        let certificate = lettre::transport::smtp::client::Certificate::from_pem(&pem);
+        builder = builder.add_root_certificate(
+            certificate.map_err(|error| format!("cannot use the file {file}: {error}"))?,
+        );
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// Hands a mail to a command. It has to end with 0.
+async fn run(words: &[String], mail: &[u8]) -> Outcome {
+    let Some((program, arguments)) = words.split_first() else {
+        return Outcome::Refused("no mail command is configured".into());
+    };
+    let done = async {
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut process = command.kill_on_drop(true).spawn()?;
+        if let Some(mut input) = process.stdin.take() {
+            let text = String::from_utf8_lossy(mail).replace("\r\n", "\n");
+            input.write_all(text.as_bytes()).await?;
+        }
+        process.wait().await
+    };
+    match done.await {
+        Ok(status) if status.success() => Outcome::Delivered,
+        Ok(status) => failed(format!("{program} ended with {status}")),
+        Err(error) => failed(format!("{program} cannot be used: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mail_address_may_name_a_subject() {
+        for (uri, to, subject) in [
+            ("mailto:a@x.y", "a@x.y", None),
+            ("MAILTO:a@x.y?subject=A%20b", "a@x.y", Some("A b")),
+            ("mailto:a%2Bb@x.y?cc=c&Subject=s", "a+b@x.y", Some("s")),
+        ] {
+            assert_eq!(
+                address(uri),
+                (to.to_owned(), subject.map(str::to_owned)),
+                "{uri}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_template_is_filled_once() {
+        let template = Template {
+            subject: String::new(),
+            body: "{0} of {1}: {2} {3} {x {".to_owned(),
+        };
+        assert_eq!(template.fill("{1}", "p", "{0}"), "{1} of p: {0} {3} {x {");
+    }
+}
