@@ -51,6 +51,10 @@ impl Messaging {
             {
                 self.forget(queue);
                 if place != record.place {
+                    let home = &place.last().home;
+                    if !self.catalogue.is_there(home).await? {
+                        self.place_again(queue, home).await?;
+                    }
                     self.settle_later(queue);
                 }
                 return Ok(settings::with_reserved(metadata, &self.limits));
