@@ -99,9 +99,8 @@ pub(crate) async fn create(
     payload: Payload,
 ) -> Result<Response, Problem> {
     const MISSING: &str = "Missing parameter subscriber in body.";
-    let document = match document(&app, payload).await? {
-        Some(Value::Object(document)) => document,
-        _ => return Err(Problem::request(MISSING)),
+    let Some(Value::Object(document)) = document(&app, payload).await? else {
+        return Err(Problem::request(MISSING));
     };
     let has_subscriber = document
         .get("subscriber")

@@ -81,10 +81,8 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [a, b, ..] = address.segments();
     let is_global = a & 0xE000 == 0x2000;
-    let is_special = (a == 0x2001 && b < 0x200)
-        || (a == 0x2001 && b == 0xDB8)
-        || a == 0x2002
-        || (a == 0x3FFF && b < 0x1000);
+    let is_special =
+        (a == 0x2001 && (b < 0x200 || b == 0xDB8)) || a == 0x2002 || (a == 0x3FFF && b < 0x1000);
     is_global && !is_special
 }
 

@@ -89,12 +89,10 @@ fn a_command_gets_mails_on_its_input() {
         head(&asked, "subject"),
         "Zaqar Notification - Subscription Confirmation"
     );
-    let expected = format!(
-        "You have chosen to subscribe to the queue: sq2. This queue belongs to project: p1. To confirm this subscription, \
-         click or visit this link below: http://confirm.example/page?Signature="
-    );
+    let expected = "You have chosen to subscribe to the queue: sq2. This queue belongs to project: p1. To confirm this \
+                    subscription, click or visit this link below: http://confirm.example/page?Signature=";
     let said = text(&asked);
-    assert!(said.starts_with(&expected), "{said}");
+    assert!(said.starts_with(expected), "{said}");
     assert!(
         said.contains(&format!(
             "&Methods=PUT&Paths={path}/confirm&Project=p1&Expires="

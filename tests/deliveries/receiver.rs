@@ -195,10 +195,11 @@ fn serve(connection: Box<dyn Connection>, shared: &Shared) {
                 })
             }
             Reply::Cut => {
+                // Whatever becomes of it, there is no more.
                 out.write_all(b"HTTP/1.1 200 OK\r\ncontent-le")
                     .and_then(|()| out.flush())
-                    .is_ok()
-                    && false
+                    .ok();
+                false
             }
             Reply::Close => false,
         };
