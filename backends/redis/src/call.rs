@@ -1,6 +1,6 @@
 //! A script, and a call of it to be.
 
-use isimud_contract::MessageId;
+use isimud_contract::{MessageId, Timestamp};
 use redis::{Cmd, Script};
 
 use crate::config::Time;
@@ -61,6 +61,12 @@ impl Call {
 
     pub(crate) fn float(mut self, number: f64) -> Self {
         self.command.arg(number);
+        self
+    }
+
+    /// A moment of this server's clock.
+    pub(crate) fn moment(mut self, moment: Timestamp) -> Self {
+        self.command.arg(moment.0);
         self
     }
 

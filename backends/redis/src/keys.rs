@@ -13,16 +13,27 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// One letter a key, in the order of the scripts' KEYS: data, free, held, wait, time, mark, claim, rank.
 const LETTERS: [&str; 8] = ["d", "f", "h", "w", "t", "m", "c", "r"];
 
-/// The keys of a queue's messages, all in one slot.
+/// The same of a queue of a ledger, where the rank is in `meta`, and behind them: terms, dead, over, old.
+const LEDGER_LETTERS: [&str; 12] = [
+    "d", "f", "h", "w", "t", "m", "c", "meta", "terms", "dead", "over", "old",
+];
+
+/// The keys of a queue's messages, or of its ledger, all in one slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Keys {
-    names: [String; 8],
+    names: Vec<String>,
+    is_ledger: bool,
 }
 
 impl Keys {
     /// All of them, as the scripts want them.
     pub(crate) fn all(&self) -> &[String] {
         &self.names
+    }
+
+    /// What there is for a queue of messages and for one of a ledger.
+    pub(crate) fn pick<T>(&self, messages: T, ledger: T) -> T {
+        if self.is_ledger { ledger } else { messages }
     }
 
     /// Those that a purge deletes. The rank stays, so that positions from before stay positions.
@@ -47,10 +58,35 @@ impl Names {
 
     /// The keys of a queue: `PREFIX{PROJECT/QUEUE}LETTER`.
     pub(crate) fn queue(&self, queue: &QueueKey) -> Keys {
-        let tag = tag(queue);
         Keys {
-            names: LETTERS.map(|letter| format!("{}{{{tag}}}{letter}", self.prefix)),
+            names: self.tagged(&tag(queue), &LETTERS),
+            is_ledger: false,
         }
+    }
+
+    /// The keys of a queue in the ledger of a scope: `PREFIX{SCOPE/PROJECT/QUEUE}LETTER`.
+    pub(crate) fn ledger(&self, scope: &str, queue: &QueueKey) -> Keys {
+        Keys {
+            names: self.tagged(&ledger_tag(scope, queue), &LEDGER_LETTERS),
+            is_ledger: true,
+        }
+    }
+
+    /// The keys that an entry of the agenda is about.
+    pub(crate) fn by_tag(&self, text: &str) -> Option<Keys> {
+        if let Some(queue) = parse_tag(text) {
+            return Some(self.queue(&queue));
+        }
+        let (scope, queue) = text.split_once('/')?;
+        let scope = percent_decode_str(scope).decode_utf8().ok()?;
+        Some(self.ledger(&scope, &parse_tag(queue)?))
+    }
+
+    fn tagged(&self, tag: &str, letters: &[&str]) -> Vec<String> {
+        letters
+            .iter()
+            .map(|letter| format!("{}{{{tag}}}{letter}", self.prefix))
+            .collect()
     }
 
     /// The records of a project's queues, and their names in order.
@@ -103,6 +139,11 @@ pub(crate) fn tag(queue: &QueueKey) -> String {
         escaped(queue.project.as_str()),
         queue.name.as_str()
     )
+}
+
+/// A queue of a ledger as one text. No queue's own tag is like it, for it has a `/` more.
+pub(crate) fn ledger_tag(scope: &str, queue: &QueueKey) -> String {
+    format!("{}/{}", escaped(scope), tag(queue))
 }
 
 /// What the index of stores has of a store: every entry starts like this, and none of another store does.
@@ -192,6 +233,14 @@ mod tests {
             for name in ["b", "b.d", "-"] {
                 let queue = queue(project, name);
                 let keys = names.queue(&queue);
+                for scope in hostile {
+                    let keys = names.ledger(scope, &queue);
+                    assert!(keys.all().iter().all(|key| seen.insert(key.clone())));
+                    assert!(keys.all()[0].matches(['{', '}']).count() == 2);
+                    let tag = ledger_tag(scope, &queue);
+                    assert_eq!(names.by_tag(&tag), Some(keys));
+                }
+                assert_eq!(names.by_tag(&tag(&queue)), Some(keys.clone()));
                 let subscriptions = names.subscriptions(&queue);
                 let mut all = keys.all().iter().chain(&subscriptions);
                 assert!(all.all(|key| seen.insert(key.clone())));

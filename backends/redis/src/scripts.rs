@@ -42,6 +42,12 @@ scripts! {
     HOLD: "common.lua" "hold.lua";
     STATS: "common.lua" "stats.lua";
     SWEEP: "common.lua" "sweep.lua";
+    LEDGER_LIST: "common.lua" "ledger.lua" "list.lua";
+    LEDGER_GET: "common.lua" "ledger.lua" "get.lua";
+    LEDGER_FIND_CLAIM: "common.lua" "ledger.lua" "find_claim.lua";
+    LEDGER_HOLD: "common.lua" "ledger.lua" "hold.lua";
+    LEDGER_STATS: "common.lua" "ledger.lua" "stats.lua";
+    LEDGER_SWEEP: "common.lua" "ledger.lua" "ledger_sweep.lua";
     LEASE: "lease.lua";
     AGENDA: "agenda.lua";
 }
@@ -101,7 +107,8 @@ impl Scripts {
             .await
     }
 
-    fn on(&self, source: &'static Source, keys: &Keys) -> Call {
+    /// A call about a queue.
+    pub(crate) fn on(&self, source: &'static Source, keys: &Keys) -> Call {
         Call::on_queue(source, &self.time, keys)
     }
 
@@ -129,7 +136,10 @@ impl Scripts {
         which: &str,
     ) -> Result<Part> {
         let call = || {
-            let call = self.on(&LIST, keys).bytes(after).number(count);
+            let call = self
+                .on(keys.pick(&LIST, &LEDGER_LIST), keys)
+                .bytes(after)
+                .number(count);
             Ok(call.bytes(own).bytes(which.as_bytes()))
         };
         let mut answer = Answer::new(self.settled(call).await?)?;
@@ -142,7 +152,7 @@ impl Scripts {
     }
 
     pub(crate) async fn get(&self, keys: &Keys, ids: &[MessageId]) -> Result<Vec<Message>> {
-        let call = || Ok(self.on(&GET, keys).ids(ids));
+        let call = || Ok(self.on(keys.pick(&GET, &LEDGER_GET), keys).ids(ids));
         let mut answer = Answer::new(self.settled(call).await?)?;
         let now = answer.moment()?;
         answer.messages(now)
@@ -228,7 +238,11 @@ impl Scripts {
 
     /// A live claim: its ttl, its age, its messages.
     pub(crate) async fn find_claim(&self, keys: &Keys, claim: ClaimId) -> Result<Option<Claim>> {
-        let call = || Ok(self.on(&FIND_CLAIM, keys).bytes(claim.0.as_bytes()));
+        let call = || {
+            Ok(self
+                .on(keys.pick(&FIND_CLAIM, &LEDGER_FIND_CLAIM), keys)
+                .bytes(claim.0.as_bytes()))
+        };
         let mut answer = Answer::new(self.settled(call).await?)?;
         let now = answer.moment()?;
         if answer.left() == 0 {
@@ -263,7 +277,9 @@ impl Scripts {
         ids: &[MessageId],
     ) -> Result<usize> {
         let call = || {
-            let call = self.on(&HOLD, keys).bytes(claim.id.0.as_bytes());
+            let call = self
+                .on(keys.pick(&HOLD, &LEDGER_HOLD), keys)
+                .bytes(claim.id.0.as_bytes());
             let call = call.float(millis(claim.ttl)).float(millis(claim.age));
             Ok(call.ids(ids))
         };
@@ -272,12 +288,17 @@ impl Scripts {
     }
 
     pub(crate) async fn stats(&self, keys: &Keys) -> Result<Answer> {
-        Answer::new(self.settled(|| Ok(self.on(&STATS, keys))).await?)
+        Answer::new(
+            self.settled(|| Ok(self.on(keys.pick(&STATS, &LEDGER_STATS), keys)))
+                .await?,
+        )
     }
 
     /// One step; whether the queue is settled, and when something ends next.
     pub(crate) async fn sweep(&self, keys: &Keys) -> Result<(bool, Option<Timestamp>)> {
-        let run = self.link.run(self.on(&SWEEP, keys));
+        let run = self
+            .link
+            .run(self.on(keys.pick(&SWEEP, &LEDGER_SWEEP), keys));
         let mut answer = Answer::new(self.link.in_time(run).await?)?;
         let settled = answer.number()? == 1;
         let next = (answer.left() > 0).then(|| answer.moment()).transpose()?;

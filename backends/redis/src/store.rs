@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::connect::Connector;
-use crate::keys::{Keys, Names};
+use crate::keys::{Keys, Names, tag};
 use crate::link::Link;
 use crate::scripts::{Scripts, Target};
 use crate::sweep::Agenda;
@@ -97,8 +97,54 @@ impl RedisStore {
     /// Sees to it that the queue is swept now and then. Called when something is in it: an empty one is soon forgotten.
     async fn enter(&self, queue: &QueueKey) {
         if self.agenda.is_news(queue) {
-            crate::sweep::enter(self, queue).await;
+            crate::sweep::enter(self, &self.agenda, queue, &tag(queue)).await;
         }
+    }
+
+    /// Lists what is in a queue, or in that of a ledger.
+    pub(crate) async fn list_on(&self, keys: &Keys, selection: Selection) -> Result<Page> {
+        let own = match &selection.not_from {
+            Some(client) => client_bytes(client)?,
+            None => Vec::new(),
+        };
+        let which = match (selection.include_claimed, selection.include_delayed) {
+            (true, true) => "cd",
+            (true, false) => "c",
+            (false, true) => "d",
+            (false, false) => "",
+        };
+        let mut after = start(selection.after);
+        let mut page = Page::default();
+        while page.messages.len() < selection.limit {
+            let wanted = selection.limit - page.messages.len();
+            let count = if own.is_empty() {
+                wanted.min(*PAGE.end())
+            } else {
+                wanted.clamp(*PAGE.start(), *PAGE.end())
+            };
+            let part = self.scripts.list(keys, &after, count, &own, which).await?;
+            for row in part.answer.all_rows(part.now)?.into_iter().take(wanted) {
+                page.marker = Some(row.marker());
+                page.messages.push(row.message);
+            }
+            if !part.more {
+                break;
+            }
+            after = start(Some(Marker::Arrival(part.last)));
+        }
+        Ok(page)
+    }
+
+    /// Counts what is in a queue, or in that of a ledger.
+    pub(crate) async fn stats_on(&self, keys: &Keys) -> Result<Stats> {
+        let mut answer = self.scripts.stats(keys).await?;
+        let now = answer.moment()?;
+        Ok(Stats {
+            free: answer.count()? as u64,
+            claimed: answer.count()? as u64,
+            oldest: edge(&mut answer, now)?,
+            newest: edge(&mut answer, now)?,
+        })
     }
 
     async fn unlink(&self, keys: &[String]) -> Result<()> {
@@ -180,37 +226,7 @@ impl MessageStore for RedisStore {
     }
 
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
-        let keys = self.keys(queue);
-        let own = match &selection.not_from {
-            Some(client) => client_bytes(client)?,
-            None => Vec::new(),
-        };
-        let which = match (selection.include_claimed, selection.include_delayed) {
-            (true, true) => "cd",
-            (true, false) => "c",
-            (false, true) => "d",
-            (false, false) => "",
-        };
-        let mut after = start(selection.after);
-        let mut page = Page::default();
-        while page.messages.len() < selection.limit {
-            let wanted = selection.limit - page.messages.len();
-            let count = if own.is_empty() {
-                wanted.min(*PAGE.end())
-            } else {
-                wanted.clamp(*PAGE.start(), *PAGE.end())
-            };
-            let part = self.scripts.list(&keys, &after, count, &own, which).await?;
-            for row in part.answer.all_rows(part.now)?.into_iter().take(wanted) {
-                page.marker = Some(row.marker());
-                page.messages.push(row.message);
-            }
-            if !part.more {
-                break;
-            }
-            after = start(Some(Marker::Arrival(part.last)));
-        }
-        Ok(page)
+        self.list_on(&self.keys(queue), selection).await
     }
 
     async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
@@ -286,14 +302,7 @@ impl MessageStore for RedisStore {
     }
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
-        let mut answer = self.scripts.stats(&self.keys(queue)).await?;
-        let now = answer.moment()?;
-        Ok(Stats {
-            free: answer.count()? as u64,
-            claimed: answer.count()? as u64,
-            oldest: edge(&mut answer, now)?,
-            newest: edge(&mut answer, now)?,
-        })
+        self.stats_on(&self.keys(queue)).await
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

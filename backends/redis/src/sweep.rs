@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::strange;
-use crate::keys::{parse_tag, tag};
 use crate::store::RedisStore;
 use crate::value::{Answer, number};
 
@@ -65,12 +64,12 @@ impl Agenda {
 }
 
 /// Enters a queue. Failing to is no reason to refuse a post, whose own answer will tell.
-pub(crate) async fn enter(store: &RedisStore, queue: &QueueKey) {
+pub(crate) async fn enter(store: &RedisStore, agenda: &Agenda, queue: &QueueKey, tag: &str) {
     let mut command = redis::cmd("ZADD");
-    command.arg(store.names.agenda()).arg(0).arg(tag(queue));
+    command.arg(store.names.agenda()).arg(0).arg(tag);
     let link = &store.scripts.link;
     if let Err(error) = link.in_time(link.send(&command)).await {
-        store.agenda.forget(queue);
+        agenda.forget(queue);
         tracing::debug!(%error, "a queue could not be entered for the sweep");
     }
 }
@@ -121,10 +120,9 @@ impl Sweeper {
 
     async fn sweep(&mut self, store: &RedisStore, tag: &str, score: i64, now: i64) -> Result<()> {
         let agenda = store.names.agenda();
-        let Some(queue) = parse_tag(tag) else {
+        let Some(keys) = store.names.by_tag(tag) else {
             return store.scripts.put_off(agenda, tag, score, None).await;
         };
-        let keys = store.names.queue(&queue);
         let mut next = None;
         for _ in 0..BOUND {
             let (settled, end) = store.scripts.sweep(&keys).await?;

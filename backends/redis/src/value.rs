@@ -104,7 +104,8 @@ impl Row {
         Marker::Arrival(self.rank)
     }
 
-    fn read(parts: [Value; PARTS], now: Timestamp) -> Result<Self> {
+    /// Reads what a script gives for a message, in the order of `show` in common.lua.
+    pub(crate) fn read(parts: [Value; PARTS], now: Timestamp) -> Result<Self> {
         let [id, rank, value, ends, mark, due] = parts;
         let mut value = Bytes::from(blob(value)?);
         let posted = posted(&value)?;
@@ -154,16 +155,19 @@ fn take_client(value: &mut Bytes) -> Result<ClientId> {
     }
 }
 
+/// Bytes of a claim that nobody can name.
+pub(crate) const NAMELESS: usize = 17;
+
 /// What has changed since the post.
 #[derive(Debug, Default)]
-struct Mark {
-    ttl: Option<u64>,
-    count: u32,
-    claim: Option<ClaimId>,
+pub(crate) struct Mark {
+    pub(crate) ttl: Option<u64>,
+    pub(crate) count: u32,
+    pub(crate) claim: Option<ClaimId>,
 }
 
 impl Mark {
-    fn read(mut bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn read(mut bytes: &[u8]) -> Result<Self> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
@@ -172,9 +176,10 @@ impl Mark {
         Ok(Self {
             ttl: (ttl > 0.0).then_some(ttl as u64),
             count,
-            claim: (!bytes.is_empty())
-                .then(|| uuid(bytes).map(ClaimId))
-                .transpose()?,
+            claim: match bytes.len() {
+                0 | NAMELESS => None,
+                _ => Some(ClaimId(uuid(bytes)?)),
+            },
         })
     }
 }
@@ -239,7 +244,8 @@ impl Answer {
         Ok(rows.into_iter().map(|row| row.message).collect())
     }
 
-    fn row(&mut self, now: Timestamp) -> Result<Row> {
+    /// The next message.
+    pub(crate) fn row(&mut self, now: Timestamp) -> Result<Row> {
         let mut parts = [const { Value::Nil }; PARTS];
         for part in &mut parts {
             *part = self.value()?;

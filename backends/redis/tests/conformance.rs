@@ -3,13 +3,13 @@
 mod servers;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_conformance::{Fixture, Harness, Start, Stores};
-use isimud_contract::{Clock, ManualClock, MessageStore, Result, SystemClock, Timestamp};
+use isimud_contract::{Clock, Ledger, ManualClock, MessageStore, Result, SystemClock, Timestamp};
 use isimud_redis::{Config, RedisStore};
 use servers::Servers;
 
@@ -73,6 +73,7 @@ impl Harness for SetUp {
                 let clock = Arc::new(ManualClock::default());
                 Place {
                     config: config.by(Arc::clone(&clock) as _),
+                    ledgers: OnceLock::new(),
                     time: Time::Still(clock),
                 }
             }
@@ -80,6 +81,7 @@ impl Harness for SetUp {
                 let ahead = Arc::new(AtomicI64::new(0));
                 Place {
                     config: Config::parse(&uri)?.ahead(Arc::clone(&ahead)),
+                    ledgers: OnceLock::new(),
                     time: Time::Running(ahead),
                 }
             }
@@ -91,6 +93,8 @@ impl Harness for SetUp {
 #[derive(Debug)]
 struct Place {
     config: Config,
+    /// The store that keeps the ledgers, where a trial asks for them.
+    ledgers: OnceLock<Arc<RedisStore>>,
     time: Time,
 }
 
@@ -113,6 +117,15 @@ impl Fixture for Place {
 
     async fn open_beside(&self) -> Result<Option<Stores>> {
         self.open().await.map(Some)
+    }
+
+    async fn ledger(&self, scope: &str) -> Result<Option<Arc<dyn Ledger>>> {
+        if self.ledgers.get().is_none() {
+            let store = RedisStore::open(self.config.clone())?;
+            store.ping().await?;
+            drop(self.ledgers.set(store));
+        }
+        Ok(self.ledgers.get().map(|store| store.ledger(scope)))
     }
 
     fn keeps(&self) -> bool {

@@ -144,8 +144,9 @@ local function end_claim(queue, claim)
   return #ids
 end
 
--- Ends what has ended, about STEP messages of it, and returns whether that was all.
-local function settle(queue)
+-- Ends what has ended, about STEP messages of it, and returns whether that was all. What becomes of a message at the end
+-- of its life, somebody else may say.
+local function settle(queue, expire)
   local ended = call('ZRANGE', queue.time, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP)
   if #ended == 0 then return true end
   local expired, due, done = {}, {}, 0
@@ -163,7 +164,8 @@ local function settle(queue)
     move(queue.wait, queue.free, due)
     each('ZREM', queue.time, named('d', due))
   end
-  drop(queue, expired)
+  expire = expire or drop
+  expire(queue, expired)
   return #ended < STEP and done < STEP
 end
 

@@ -1,0 +1,219 @@
+-- What the scripts of the ledger have beside common.lua: a queue of a scope, whose messages a broker delivers.
+--
+-- KEYS   1-7 as in common.lua, of the messages that have a row and are live; `data` is empty for none of them
+--        8 meta   hash    'era', 'rank' the last rank given, 'latest' the last end of any row
+--        9 terms  hash    id -> how long the broker was told to keep the message, when no copy can be alive any more
+--                         (>dd, moments), 'r' and the newest receipt if there is one
+--       10 dead   zset    ids of deleted messages, by when no copy can be alive any more
+--       11 over   zset    the same of messages that ended or were purged, whose ids may be posted again
+--       12 old    hash    as terms, of messages that were purged when there were many
+--
+-- The mark of a message that is on its way to a dead-letter queue has a claim of 17 bytes, which nobody can name.
+
+here.meta, here.terms, here.dead, here.over, here.old = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+
+-- How long an era outlives the last row. A server that remembers a forgotten one posts once more.
+local LINGER = 86400000
+
+local function read_terms(terms)
+  local kept, ends = struct.unpack('>dd', terms)
+  return kept, ends, #terms > 16 and string.sub(terms, 18) or nil
+end
+
+local function write_terms(row)
+  return struct.pack('>dd', row.kept, row.ends) .. (row.receipt and 'r' .. row.receipt or '')
+end
+
+-- Takes live messages out, and leaves tombs where copies may be alive. Returns how many there were.
+local function leave(tombs, ids)
+  if #ids == 0 then return 0 end
+  local terms, left = gather('HMGET', here.terms, ids), {}
+  for at, id in ipairs(ids) do
+    local ends = 0
+    if terms[at] then ends = select(2, read_terms(terms[at])) end
+    if ends > now then
+      left[#left + 1] = ends
+      left[#left + 1] = id
+    end
+  end
+  each('ZADD', tombs, left)
+  each('HDEL', here.terms, ids)
+  return drop(here, ids)
+end
+
+local settle_messages = settle
+local function settle()
+  -- A tomb past its end is none, so nobody waits for this.
+  for _, tombs in ipairs({ here.dead, here.over }) do
+    each('ZREM', tombs, call('ZRANGE', tombs, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP))
+  end
+  return settle_messages(here, function(_, expired) leave(here.over, expired) end)
+end
+
+-- Keeps the queue's record for as long as its last row.
+local function touch(ends)
+  local latest = tonumber(call('HGET', here.meta, 'latest') or 0)
+  if ends > latest then
+    latest = ends
+    call('HSET', here.meta, 'latest', string.format('%.0f', latest))
+  end
+  call('PEXPIRE', here.meta, string.format('%.0f', math.max(latest - now, 0) + LINGER))
+end
+
+-- Begins an era: the microsecond, or the next one that was none yet.
+local function begin_era()
+  local time = call('TIME')
+  local era, old = time[1] * 1000000 + time[2], tonumber(call('HGET', here.meta, 'era') or 0)
+  era = string.format('%.0f', math.max(era, old + 1))
+  call('HSET', here.meta, 'era', era)
+  touch(0)
+  return era
+end
+
+local function present_era()
+  return call('HGET', here.meta, 'era') or begin_era()
+end
+
+-- Takes so many ranks and returns the one before the first, as take_ranks does.
+local function take(count)
+  if count == 0 then return 0 end
+  local last = call('HINCRBY', here.meta, 'rank', count)
+  if last == count then
+    local time = call('TIME')
+    last = time[1] * 1000000 + time[2] + count
+    call('HSET', here.meta, 'rank', string.format('%.0f', last))
+  end
+  return last - count
+end
+
+-- Reads the rows of ids, each once: by id, and in a list. A row is live, or a tomb ('dead', 'over'), or none.
+local function load(ids)
+  local rows, list = {}, {}
+  for _, id in ipairs(ids) do
+    if not rows[id] then
+      rows[id] = { id = id }
+      list[#list + 1] = rows[id]
+    end
+  end
+  local names = {}
+  for at, row in ipairs(list) do names[at] = row.id end
+  local live, rest, terms = {}, {}, gather('HMGET', here.terms, names)
+  for at, id in ipairs(names) do
+    local row = rows[id]
+    if terms[at] then
+      row.state = 'live'
+      row.kept, row.ends, row.receipt = read_terms(terms[at])
+      live[#live + 1] = id
+    else
+      rest[#rest + 1] = id
+    end
+  end
+
+  local marks = gather('HMGET', here.mark, live)
+  local lives, dues = gather('ZMSCORE', here.time, named('x', live)), gather('ZMSCORE', here.time, named('d', live))
+  local ranks = gather('ZMSCORE', here.free, live)
+  for at, id in ipairs(live) do
+    local row = rows[id]
+    row.shown, row.count, row.holder = read_mark(marks[at])
+    row.expires, row.due, row.rank = tonumber(lives[at]), tonumber(dues[at] or nil), tonumber(ranks[at] or nil)
+  end
+
+  local dead, over = gather('ZMSCORE', here.dead, rest), gather('ZMSCORE', here.over, rest)
+  local old = #rest > 0 and call('EXISTS', here.old) == 1 and gather('HMGET', here.old, rest) or {}
+  for at, id in ipairs(rest) do
+    local row, ends = rows[id], tonumber(dead[at] or over[at] or nil)
+    local state = dead[at] and 'dead' or 'over'
+    if not ends and old[at] then ends = select(2, read_terms(old[at])) end
+    row.tomb = ends ~= nil
+    if ends and ends > now then row.state, row.ends = state, ends end
+  end
+  return rows, list
+end
+
+-- Rows that are to be written, in the order of their arrival.
+local fresh = {}
+
+local function arrive(row)
+  row.new, row.state = true, 'live'
+  fresh[#fresh + 1] = row
+end
+
+-- Writes new rows with their values, and of those in the list what has changed.
+local function flush(list)
+  local data, terms, marks, time, tombs, taken = {}, {}, {}, {}, {}, {}
+  local orders = { free = {}, held = {}, wait = {}, dead = {}, over = {} }
+  local buried, count, latest = {}, 0, 0
+  local function add(values, a, b)
+    values[#values + 1] = a
+    values[#values + 1] = b
+  end
+  for _, row in ipairs(fresh) do
+    if row.state == 'live' then count = count + 1 end
+  end
+  local rank = take(count)
+  local function write(row)
+    local id = row.id
+    if row.new and row.tomb then tombs[#tombs + 1] = id end
+    if row.state == 'live' and (row.new or row.changed) then
+      add(terms, id, write_terms(row))
+      if row.new then
+        rank = rank + 1
+        row.rank = rank
+        add(data, id, row.value)
+        add(orders[row.due and 'wait' or row.holder ~= '' and 'held' or 'free'], rank, id)
+        if row.due then add(time, row.due, 'd' .. id) end
+      elseif row.taken then
+        taken[#taken + 1] = id
+        add(orders.held, row.rank, id)
+      end
+      if row.new or row.taken then
+        add(time, row.expires, 'x' .. id)
+        if row.shown ~= 0 or row.count ~= 0 or row.holder ~= '' then
+          add(marks, id, struct.pack('>dI4', row.shown, row.count) .. row.holder)
+        end
+      end
+      latest = math.max(latest, row.ends)
+    elseif row.buried then
+      add(terms, id, write_terms(row))
+      buried[#buried + 1] = id
+      latest = math.max(latest, row.ends)
+    elseif row.state and (row.new or row.changed) then
+      add(orders[row.state], row.ends, id)
+      latest = math.max(latest, row.ends)
+    end
+  end
+  for _, row in ipairs(fresh) do write(row) end
+  for _, row in ipairs(list) do
+    if not row.new then write(row) end
+  end
+  each('ZREM', here.dead, tombs)
+  each('ZREM', here.over, tombs)
+  each('HDEL', here.old, tombs)
+  each('HSET', here.data, data)
+  each('HSET', here.terms, terms)
+  each('HSET', here.mark, marks)
+  each('ZADD', here.time, time)
+  each('ZREM', here.free, taken)
+  for order, values in pairs(orders) do each('ZADD', here[order], values) end
+  leave(here.dead, buried)
+  touch(latest)
+end
+
+-- Writes the record of a claim that holds these rows, the oldest first, and what it held before.
+local function fill_claim(claim, ttl, renewed, rows)
+  local order = {}
+  for _, row in ipairs(rows) do order[#order + 1] = { row.id, row.rank } end
+  local before = members(here, claim)
+  if #before > 0 then
+    local ranks = gather('ZMSCORE', here.held, before)
+    local seen = {}
+    for _, row in ipairs(rows) do seen[row.id] = true end
+    for at, id in ipairs(before) do
+      if not seen[id] then order[#order + 1] = { id, tonumber(ranks[at]) } end
+    end
+  end
+  table.sort(order, function(a, b) return a[2] < b[2] end)
+  local ids = {}
+  for at, one in ipairs(order) do ids[at] = one[1] end
+  write_claim(here, claim, ttl, ids, renewed)
+end

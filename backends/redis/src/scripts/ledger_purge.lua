@@ -1,0 +1,38 @@
+-- Deletes every message and every claim, and begins a new era. What stays of the messages is when their copies end: a
+-- few become tombs at once; many keep that under another name, which takes no time.
+--
+-- KEYS    1-12 the queue
+-- Result  nil where it must be called again, else 1
+
+if call('EXISTS', here.meta) == 0 then return 1 end
+
+local function to_tombs(terms)
+  local tombs, ids = {}, {}
+  for at = 1, #terms, 2 do
+    local _, ends = read_terms(terms[at + 1])
+    ids[#ids + 1] = terms[at]
+    if ends > now then
+      tombs[#tombs + 1] = ends
+      tombs[#tombs + 1] = terms[at]
+    end
+  end
+  each('ZADD', here.over, tombs)
+  return ids
+end
+
+if call('HLEN', here.terms) <= STEP then
+  to_tombs(call('HGETALL', here.terms))
+  call('UNLINK', here.terms)
+elseif call('EXISTS', here.old) == 1 then
+  -- Many were purged not long ago: they make room, by and by.
+  local part = call('HSCAN', here.old, 0, 'COUNT', STEP)
+  each('HDEL', here.old, to_tombs(part[2]))
+  return false
+else
+  call('RENAME', here.terms, here.old)
+  local latest = tonumber(call('HGET', here.meta, 'latest') or 0)
+  call('PEXPIRE', here.old, string.format('%.0f', math.max(latest - now, 0) + LINGER))
+end
+call('UNLINK', here.data, here.free, here.held, here.wait, here.time, here.mark, here.claim)
+begin_era()
+return 1

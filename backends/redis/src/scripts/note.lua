@@ -1,0 +1,33 @@
+-- Writes rows for messages that the broker has accepted, and notes how long it was told to keep them.
+--
+-- KEYS    1-12 the queue
+-- ARGV    2 the era or '', 3 the server's moment, 4.. three values a message: its id; its terms (>dddI4: left, delay, age,
+--         claims counted); its value, but for the version and the moment of the post
+-- Result  nil while the queue is not settled, else the present era
+
+if not settle() then return false end
+local era = present_era()
+if ARGV[2] ~= '' and ARGV[2] ~= era or not ARGV[4] then return era end
+local sent, ids = tonumber(ARGV[3]), {}
+for at = 4, #ARGV, 3 do ids[#ids + 1] = ARGV[at] end
+local rows, list = load(ids)
+
+for at = 4, #ARGV, 3 do
+  local row = rows[ARGV[at]]
+  local left, delay, age, count = struct.unpack('>dddI4', ARGV[at + 1])
+  local lives, copy = now + left, sent + left
+  if ARGV[2] ~= '' and (not row.state or row.state == 'over') then
+    arrive(row)
+    row.kept, row.expires = lives, lives
+    row.ends = math.max(lives, copy, row.ends or 0)
+    row.shown, row.count, row.holder = 0, count, ''
+    row.due = delay > 0 and now + delay or nil
+    row.value = struct.pack('>Bd', 1, now - age) .. ARGV[at + 2]
+  elseif row.state then
+    -- One that is live or was deleted, or that is not to be written.
+    row.changed, row.ends = true, math.max(row.ends, copy)
+    row.kept = math.max(row.kept or 0, lives)
+  end
+end
+flush(list)
+return era
