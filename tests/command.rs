@@ -5,6 +5,8 @@
 mod admin;
 #[path = "command/full_disk.rs"]
 mod full_disk;
+#[path = "command/pools.rs"]
+mod pools;
 #[path = "command/process.rs"]
 mod process;
 #[path = "command/refused.rs"]
