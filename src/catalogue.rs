@@ -26,6 +26,7 @@ mod secret;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use isimud_contract::{
     Error, ErrorKind, Flavor, FlavorName, Home, ManagementStore, MessageStore, Metadata, Place,
@@ -49,6 +50,9 @@ pub const DEFAULT: &str = "default";
 
 /// Pools that one reading of the management store asks for.
 const AT_ONCE: usize = 200;
+
+/// How long pools that could not be read are not asked for again.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Segments that a queue may have: one that moves again and again leaves so many places behind it.
 const MOST_SEGMENTS: usize = 8;
@@ -107,7 +111,8 @@ pub struct Catalogue {
     changes: AtomicU64,
     /// The pools as of so many changes.
     roster: RwLock<Option<(u64, Arc<Roster>)>>,
-    reading: tokio::sync::Mutex<()>,
+    /// Held by the one who reads them; when that could not be done.
+    reading: tokio::sync::Mutex<Option<Instant>>,
 }
 
 impl Catalogue {
@@ -148,12 +153,19 @@ impl Catalogue {
         if let Some(roster) = self.remembered() {
             return Ok(roster);
         }
-        let _one_reads = self.reading.lock().await;
+        // One reads for all who wait; if that fails it has failed for all of them.
+        let mut failed = self.reading.lock().await;
         if let Some(roster) = self.remembered() {
             return Ok(roster);
         }
+        if failed.is_some_and(|failed| failed.elapsed() < PAUSE) {
+            let sentence = "the pools could not be read a moment ago";
+            return Err(Error::new(ErrorKind::Unavailable, sentence));
+        }
         let changes = self.changes.load(Ordering::Acquire);
-        let roster = Arc::new(self.read_roster().await?);
+        let read = self.read_roster().await;
+        *failed = read.is_err().then(Instant::now);
+        let roster = Arc::new(read?);
         let mut remembered = self.roster.write().unwrap_or_else(PoisonError::into_inner);
         *remembered = Some((changes, Arc::clone(&roster)));
         Ok(roster)
@@ -317,6 +329,16 @@ impl Catalogue {
         Ok(with_segment(place, home.clone(), count))
     }
 
+    /// The place of a queue with another home for what is posted: instead of the one it has, in which nothing is.
+    pub(crate) fn replaced(place: &Place, home: Home) -> Place {
+        let count = place.segments().count();
+        let older = place.segments().take(count - 1).cloned();
+        match Place::of(older) {
+            Some(older) => with_segment(&older, home, count - 1),
+            None => Place::at(home),
+        }
+    }
+
     /// The place of a queue that gets dead letters from a store: with a segment there, which nothing else is posted to.
     pub(crate) fn receiving(place: &Place, home: &Home) -> Place {
         with_segment(place, home.clone(), place.segments().count() - 1)
@@ -385,6 +407,16 @@ mod tests {
         assert_eq!(
             segments,
             [segment(None, 0), segment(Some("a"), 0), segment(None, 1)]
+        );
+        let elsewhere = Catalogue::replaced(&back, segment(Some("b"), 0).home);
+        let segments: Vec<_> = elsewhere.segments().cloned().collect();
+        assert_eq!(
+            segments,
+            [
+                segment(None, 0),
+                segment(Some("a"), 0),
+                segment(Some("b"), 0)
+            ]
         );
         let dead = Catalogue::receiving(&Place::default(), &segment(Some("a"), 0).home);
         let segments: Vec<_> = dead.segments().cloned().collect();

@@ -85,6 +85,8 @@ struct Driver {
     scheme: &'static str,
     /// The store is a file, which one server has open at a time.
     is_file: bool,
+    /// What follows a host that names no port, if it is a host.
+    port: &'static str,
     /// Options that say which store it is, and not how it is spoken to.
     naming: &'static [&'static str],
     check: fn(&str) -> Result<()>,
@@ -97,6 +99,7 @@ const DRIVERS: &[Driver] = &[
     Driver {
         scheme: "sqlite",
         is_file: true,
+        port: "",
         naming: &[],
         check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
         open: |uri, context| {
@@ -123,6 +126,7 @@ const fn redis(scheme: &'static str) -> Driver {
     Driver {
         scheme,
         is_file: false,
+        port: ":6379",
         naming: &["dbid", "master", "prefix"],
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
         open: |uri, context| {
@@ -267,11 +271,24 @@ fn identity(uri: &str) -> Result<Option<String>> {
     // A path tells cases apart, a host does not.
     let place = match driver.is_file {
         true => place.to_owned(),
-        false => place.to_ascii_lowercase(),
+        false => without_port(&place.to_ascii_lowercase(), driver.port),
     };
     // Encrypted or not, it is the same server.
     let scheme = scheme.trim_end_matches('s');
     Ok(Some(format!("{scheme}:{place}?{}", naming.join("&"))))
+}
+
+/// Hosts, and what follows them, without the port that they have anyway.
+fn without_port(place: &str, port: &str) -> String {
+    let (hosts, path) = match place.find('/') {
+        Some(at) => place.split_at(at),
+        None => (place, ""),
+    };
+    let hosts: Vec<&str> = hosts
+        .split(',')
+        .map(|host| host.strip_suffix(port).unwrap_or(host))
+        .collect();
+    format!("{}{path}", hosts.join(","))
 }
 
 #[cfg(test)]
@@ -320,6 +337,8 @@ mod tests {
         ] {
             assert!(same("redis://h:1?prefix=x", other), "{other}");
         }
+        assert!(same("redis://h", "redis://h:6379"));
+        assert!(same("redis://h/2", "rediss://h:6379/2"));
         for other in [
             "redis://h:2?prefix=x",
             "redis://h:1",

@@ -32,9 +32,14 @@ pub(crate) enum Kind {
     Floor,
     /// Isimud on the embedded store, in memory.
     Memory,
+    /// The same, but every queue is in a pool: beside `memory` it shows what pools cost.
+    Pooled,
     /// Isimud on the embedded store, on disk and durable.
     Durable,
 }
+
+/// What `pooled` declares. The store of its configuration keeps records of queues, and no message.
+const POOLS: &str = "[pools.bench]\nuri = \"sqlite::memory:\"\nweight = 1\n";
 
 impl Kind {
     /// The program and its arguments, to be run in the folder `home`.
@@ -51,6 +56,12 @@ impl Kind {
                 command
             }
             Self::Memory => isimud("sqlite::memory:"),
+            Self::Pooled => {
+                let mut command = isimud("sqlite::memory:");
+                command.env("ISIMUD__POOLING__FILE", "pools.toml");
+                command.env("ISIMUD__POOLING__DEFAULT_STORE", "false");
+                command
+            }
             Self::Durable => isimud("sqlite:isimud.db"),
         })
     }
@@ -59,6 +70,7 @@ impl Kind {
         match self {
             Self::Floor => "floor",
             Self::Memory => "memory",
+            Self::Pooled => "pooled",
             Self::Durable => "durable",
         }
     }
@@ -121,6 +133,7 @@ impl Server {
     pub(crate) async fn start(kind: Kind, data: &Path) -> Result<Self> {
         fs::create_dir_all(data)?;
         let home = tempfile::Builder::new().prefix("load-").tempdir_in(data)?;
+        fs::write(home.path().join("pools.toml"), POOLS)?;
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
         let log = File::create(home.path().join("log"))?;
         let child = kind

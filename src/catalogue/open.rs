@@ -270,6 +270,8 @@ impl Stores {
         };
         for (name, slot) in slots {
             let mut open = slot.open.lock().await;
+            // Whatever was wrong with it may have been mended.
+            *slot.failed() = None;
             let pool = roster.find(&name);
             let is_same = |placed: &Placed| pool.is_some_and(|pool| placed.is_of(pool));
             if open.as_ref().is_some_and(|placed| !is_same(placed)) {

@@ -1,13 +1,18 @@
 //! Flavors: named sets of pools, each of a project (spec: pools-flavors.md 3).
 
+use std::pin::pin;
+
+use futures_util::stream::{self, StreamExt};
 use isimud_contract::{
-    Capabilities, Error, ErrorKind, Flavor, FlavorName, Home, Members, PoolName, ProjectId,
-    Resource, Result,
+    Error, ErrorKind, Flavor, FlavorName, Home, Members, PoolName, ProjectId, Resource, Result,
 };
 
 use super::Messaging;
 use super::pools::agree;
 use crate::catalogue::Roster;
+
+/// Pools that are asked what they can do at the same time.
+const AT_ONCE: usize = 20;
 
 /// A flavor as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,11 +40,10 @@ impl Messaging {
             return Ok(Vec::new());
         }
         let roster = self.catalogue.read_roster().await?;
-        let mut views = Vec::new();
-        for flavor in found {
-            views.push(self.view(flavor.name, &roster, detailed).await);
-        }
-        Ok(views)
+        let views = stream::iter(found)
+            .map(|flavor| self.view(flavor.name, &roster, detailed))
+            .buffered(AT_ONCE);
+        Ok(views.collect().await)
     }
 
     /// A flavor of a project; `None` when it has none of that name.
@@ -64,20 +68,19 @@ impl Messaging {
             .members(Some(&name))
             .map(|pool| pool.name.clone())
             .collect();
-        let mut capabilities = Vec::new();
-        if detailed {
-            // They agree, so the first that answers speaks for all.
-            for pool in &pools {
-                if let Ok(own) = self.reach(&Home::Pool(pool.clone())).await {
-                    capabilities = own.names();
-                    break;
-                }
-            }
-        }
+        let asked = if detailed { pools.clone() } else { Vec::new() };
+        // They agree, so the first that answers speaks for all.
+        let mut answers = pin!(
+            stream::iter(asked)
+                .map(|pool| async move { self.reach(&Home::Pool(pool)).await.ok() })
+                .buffer_unordered(AT_ONCE)
+                .filter_map(std::future::ready)
+        );
+        let capabilities = answers.next().await.map(|first| first.names());
         FlavorView {
+            capabilities: capabilities.unwrap_or_default(),
             name,
             pools,
-            capabilities,
         }
     }
 
@@ -123,12 +126,12 @@ impl Messaging {
         members: Members,
     ) -> Result<()> {
         let roster = self.catalogue.read_roster().await?;
-        let named = pools.iter().map(|pool| {
+        let mut named = Vec::new();
+        for pool in pools {
             let name = PoolName::parse(pool).ok();
-            name.filter(|name| roster.find(name).is_some())
-                .ok_or_else(|| no_such_pool(pool))
-        });
-        let named = named.collect::<Result<Vec<PoolName>>>()?;
+            let name = name.filter(|name| roster.find(name).is_some());
+            named.push(name.ok_or_else(|| no_such_pool(pool))?);
+        }
         let mut all = named.clone();
         if members == Members::Add {
             all.extend(roster.members(Some(&name)).map(|pool| pool.name.clone()));
@@ -155,21 +158,27 @@ impl Messaging {
 
     /// Refuses pools of which one can do what another cannot. Those that do not answer now have no say.
     async fn check_flavor(&self, pools: &[PoolName]) -> Result<()> {
-        let mut first: Option<(&PoolName, Capabilities)> = None;
-        for pool in pools {
-            let Ok(own) = self.reach(&Home::Pool(pool.clone())).await else {
-                continue;
-            };
-            match &first {
-                None => first = Some((pool, own)),
-                Some((other, theirs)) if !agree(&own, theirs) => {
-                    let sentence = format!("Pools {other} and {pool} differ in capabilities");
-                    return Err(Error::new(ErrorKind::Unsupported, sentence));
-                }
-                Some(_) => {}
+        let answers: Vec<_> = stream::iter(pools.to_vec())
+            .map(|pool| async move {
+                let answer = self.reach(&Home::Pool(pool.clone())).await;
+                (pool, answer)
+            })
+            .buffered(AT_ONCE)
+            .collect()
+            .await;
+        let mut answers = answers
+            .into_iter()
+            .filter_map(|(pool, answer)| Some((pool, answer.ok()?)));
+        let Some((first, theirs)) = answers.next() else {
+            return Ok(());
+        };
+        match answers.find(|(_, own)| !agree(own, &theirs)) {
+            Some((other, _)) => {
+                let sentence = format!("Pools {first} and {other} differ in capabilities");
+                Err(Error::new(ErrorKind::Unsupported, sentence))
             }
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Deletes a flavor; its pools have none then, and queues stay where they are. One that does not exist is deleted

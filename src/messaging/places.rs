@@ -108,15 +108,16 @@ impl Messaging {
         }
     }
 
-    /// Chooses another home for a queue that has just been made in one that is gone.
-    async fn place_again(&self, queue: &QueueKey, gone: &Home) -> Result<()> {
+    /// Chooses another home for a queue whose newest segment is in one that is gone.
+    pub(super) async fn place_again(&self, queue: &QueueKey, gone: &Home) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let record = match self.management.find_queue(queue).await? {
                 Some(record) if record.place.last().home == *gone => record,
                 _ => return Ok(()),
             };
             let home = self.choose(queue, &record.metadata).await?;
-            let (place, metadata) = (Place::at(home.clone()), &record.metadata);
+            let place = Catalogue::replaced(&record.place, home.clone());
+            let metadata = &record.metadata;
             let update = self
                 .management
                 .update_queue(queue, metadata, &place, record.version);

@@ -55,6 +55,10 @@ impl Messaging {
             {
                 self.forget(queue);
                 if moves {
+                    let home = &place.last().home;
+                    if !self.catalogue.is_there(home).await? {
+                        self.place_again(queue, home).await?;
+                    }
                     self.mover.carry(queue, None).await?;
                 }
                 return Ok(settings::with_reserved(metadata, &self.limits));
