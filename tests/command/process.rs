@@ -41,19 +41,29 @@ pub(crate) struct Ended {
 pub(crate) fn run(mut command: Command) -> Ended {
     let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut process = command.spawn().expect("the binary can be run");
+    // Read while it runs: a pipe that is full stops who writes to it.
+    let (stdout, stderr) = (
+        text_of(process.stdout.take()),
+        text_of(process.stderr.take()),
+    );
     let status = wait(&mut process);
-    let mut ended = Ended {
+    let ended = Ended {
         status: status.unwrap_or_default(),
-        stdout: String::new(),
-        stderr: String::new(),
+        stdout: stdout.join().expect("what it said is text"),
+        stderr: stderr.join().expect("what it complained of is text"),
     };
-    let (stdout, stderr) = (process.stdout.take(), process.stderr.take());
-    let read = stdout.map(|mut from| from.read_to_string(&mut ended.stdout));
-    read.transpose().expect("what it said is text");
-    let read = stderr.map(|mut from| from.read_to_string(&mut ended.stderr));
-    read.transpose().expect("what it complained of is text");
     assert!(status.is_some(), "it does not end: {ended:?}");
     ended
+}
+
+/// Reads all that comes from a pipe, beside everything else.
+fn text_of(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
+        let mut text = String::new();
+        let read = from.map(|mut from| from.read_to_string(&mut text));
+        read.transpose().expect("text");
+        text
+    })
 }
 
 /// Waits for a process to end by itself; it is ended when it does not.
