@@ -106,11 +106,12 @@ const DRIVERS: &[Driver] = &[
             let config = isimud_sqlite::Config::parse(uri)?;
             let store = isimud_sqlite::SqliteStore::open(config, Arc::clone(&context.clock))?;
             let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
+            let keeper = Arc::clone(&store);
             Ok(Backend {
                 name: "sqlite",
                 messages: store,
                 management: Some(management),
-                ledgers: None,
+                ledgers: Some(Ledgers::new(move |scope| Ok(keeper.ledger(scope)))),
             })
         },
     },
