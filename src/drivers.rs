@@ -134,11 +134,12 @@ const fn redis(scheme: &'static str) -> Driver {
             let config = isimud_redis::Config::parse(uri)?.by(Arc::clone(&context.clock));
             let store = isimud_redis::RedisStore::open(config)?;
             let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
+            let keeper = Arc::clone(&store);
             Ok(Backend {
                 name: "redis",
                 messages: store,
                 management: Some(management),
-                ledgers: None,
+                ledgers: Some(Ledgers::new(move |scope| Ok(keeper.ledger(scope)))),
             })
         },
     }
