@@ -22,6 +22,8 @@ pub struct Report {
     pub(super) decrypted: u64,
     claims: BTreeSet<ClaimId>,
     held: u64,
+    pub(super) subscriptions_new: u64,
+    pub(super) subscriptions_there: u64,
     pub(super) left: Left,
     pub(super) acknowledged: u64,
     /// What is worth knowing, though nothing is missing.
@@ -93,6 +95,8 @@ impl Report {
         self.decrypted += part.decrypted;
         self.claims.extend(part.claims);
         self.held += part.held;
+        self.subscriptions_new += part.subscriptions_new;
+        self.subscriptions_there += part.subscriptions_there;
         self.left += part.left;
         self.acknowledged += part.acknowledged;
         for (all, more) in [
@@ -132,6 +136,11 @@ impl fmt::Display for Report {
                 "claims",
                 self.claims.len() as u64,
                 format!(", holding {} messages", self.held),
+            ),
+            (
+                "subscribed",
+                self.subscriptions_new,
+                there(self.subscriptions_there),
             ),
             ("expired", self.left.expired, ", left out".to_owned()),
             (

@@ -1,7 +1,7 @@
 //! Where an import goes: the service's stores, or nowhere, in a dry run.
 
 use isimud_contract::{
-    ErrorKind, ForeignClaim, Message, MessageId, Metadata, QueueKey, Resource, Result,
+    ErrorKind, ForeignClaim, Message, MessageId, Metadata, QueueKey, Resource, Result, Subscription,
 };
 
 use crate::messaging::{Adopted, Messaging};
@@ -74,6 +74,14 @@ impl Target {
                 Ok(None)
             }
             Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps a subscription, and returns whether it is new.
+    pub(super) async fn subscription(&self, subscription: &Subscription) -> Result<bool> {
+        match &self.0 {
+            Some(messaging) => messaging.adopt_subscription(subscription).await,
+            None => Ok(true),
         }
     }
 

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use isimud_contract::{Error, ForeignClaim, MessageId, QueueKey, Result};
+use isimud_contract::{
+    Error, ForeignClaim, MessageId, QueueKey, Result, Subscription, SubscriptionId,
+};
 use isimud_estates::{
-    Address, Cursor, FoundMessage, FoundPage, FoundQueue, Names, Record, SqlManagement, Zaqar,
-    survey,
+    Address, Cursor, FoundMessage, FoundPage, FoundQueue, FoundSubscription, Names, Record,
+    SqlManagement, Zaqar, survey,
 };
 
 use super::flags;
@@ -137,14 +139,27 @@ async fn import_queue(work: &Work, estate: &Estate, found: &FoundQueue) -> Resul
             let (subscriptions, refused) = store.subscriptions(&found.queue).await?;
             report.refuse(refused);
             for subscription in subscriptions {
-                report.leave(
-                    "this version keeps no subscriptions",
-                    format!("subscription {} of {}", subscription.id, found.queue),
-                );
+                match work.target.subscription(&kept(subscription)).await? {
+                    true => report.subscriptions_new += 1,
+                    false => report.subscriptions_there += 1,
+                }
             }
         }
     }
     Ok(report)
+}
+
+/// A subscription as the service keeps it.
+fn kept(found: FoundSubscription) -> Subscription {
+    Subscription {
+        id: SubscriptionId(found.id),
+        source: found.queue,
+        subscriber: found.subscriber,
+        ttl: found.ttl,
+        age: found.age,
+        options: found.options,
+        confirmed: found.confirmed,
+    }
 }
 
 async fn import_record(

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use isimud_contract::{
-    ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Result,
+    ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Result, Subscription,
 };
 
 use super::limits::Limits;
@@ -99,5 +100,22 @@ impl Messaging {
         ids: &[MessageId],
     ) -> Result<usize> {
         self.route(queue).await?.hold(queue, claim, ids).await
+    }
+
+    /// Keeps a subscription that was made elsewhere, for as long as it had left there. Returns whether it is new: one
+    /// that the queue has for that subscriber stays as it is.
+    pub async fn adopt_subscription(&self, subscription: &Subscription) -> Result<bool> {
+        let left = subscription.ttl.saturating_sub(subscription.age);
+        if left.is_zero() {
+            return Ok(false);
+        }
+        let subscription = Subscription {
+            ttl: left,
+            age: Duration::ZERO,
+            ..subscription.clone()
+        };
+        let there = self.management.create_subscription(&subscription).await?;
+        self.forget(&subscription.source);
+        Ok(there.is_none())
     }
 }

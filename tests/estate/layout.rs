@@ -264,11 +264,18 @@ fn names_with_dots_find_their_queues_and_strange_keys_are_told_of() {
         "1 x what has its id is no message",
         "1 x their record cannot be read",
         "pool fast",
-        "subscription 607fe7d9-784d-4f83-8322-0cc0d255c50c of p/x",
+        "subscribed 1",
     ] {
         ended.says(line);
     }
     let server = estate.serve();
+    let path = "/v2/queues/x/subscriptions/607fe7d9-784d-4f83-8322-0cc0d255c50c";
+    let kept = Client::new(server.address, "p").send("GET", path, None);
+    let kept = kept.expect("an answer").json();
+    assert_eq!(kept["subscriber"], "http://h", "{kept}");
+    assert_eq!(kept["confirmed"], true, "{kept}");
+    let life = kept["ttl"].as_u64().expect("a ttl");
+    assert!((800..=900).contains(&life), "what it had left: {kept}");
     for (project, queue, count) in [
         ("p", "x", 1),
         ("p", "x.y", 1),
