@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::drive::{Load, Pool};
+use crate::redis::Redis;
 use crate::report::{millis, percentile};
 use crate::scenario::{fill, neighbour};
 use crate::wire::Connection;
@@ -18,13 +19,34 @@ const NEAR: u64 = 1_000;
 const CLAIMED: u64 = 100_000;
 const DEEP: u64 = 1_000_000;
 
-/// Requests of a burst; a near queue has enough free messages for one burst of claims.
-const BURST: u64 = 500;
-/// Bursts to each queue.
-const BURSTS: usize = 20;
+/// What can be asked of a server in reasonable time.
+#[derive(Debug, Clone, Copy)]
+struct Effort {
+    /// Requests of a burst; a near queue has enough free messages for one burst of claims.
+    burst: u64,
+    /// Bursts to each queue.
+    bursts: usize,
+    /// Messages of one claim of those in front.
+    claim_limit: usize,
+    /// Whether a queue of a million messages is made.
+    deep: bool,
+}
 
-/// Messages of one claim of those in front.
-const CLAIM_LIMIT: usize = 20;
+const FULL: Effort = Effort {
+    burst: 500,
+    bursts: 20,
+    claim_limit: 20,
+    deep: true,
+};
+
+/// For a server whose operations take seconds in the far queue.
+const LITTLE: Effort = Effort {
+    burst: 4,
+    bursts: 2,
+    claim_limit: 1_000,
+    deep: false,
+};
+
 /// Outlives the comparison, and ends before the messages do, so that their life is not extended.
 const CLAIM_TTL_SECS: u32 = 1_800;
 
@@ -47,29 +69,55 @@ struct Site {
     messages: u64,
 }
 
-/// Prepares the queues on one server and prints how far each operation's p50 grows.
-pub(crate) async fn compare(target: &mut Target) -> Result<()> {
-    let pool = &mut target.pool;
+/// Prepares the queues on one server and prints how far each operation's p50 grows, and what a message takes of the
+/// memory of its Redis.
+pub(crate) async fn compare(target: &mut Target, redis: Option<&Redis>) -> Result<()> {
+    let Target { server, pool } = target;
+    let effort = if server.slow { LITTLE } else { FULL };
+    let redis = redis.filter(|_| server.works_on_redis());
+    let memory = || redis.map(Redis::memory).transpose();
     let near = site(pool, NEAR).await?;
-    let behind = site_behind_claims(pool).await?;
-    let deep = site(pool, DEEP).await?;
+    let before = memory()?;
+    let behind = site(pool, CLAIMED + NEAR).await?;
+    let free = memory()?;
+    claim_ahead(pool, &behind, effort.claim_limit).await?;
+    let claimed = memory()?;
+    let deep = match effort.deep {
+        true => Some(site(pool, DEEP).await?),
+        false => None,
+    };
     let youngest = neighbour(pool).await?;
 
-    println!("{}: near is {NEAR} messages", target.server.name);
+    println!("{}: near is {NEAR} messages", server.name);
+    if let (Some(before), Some(free), Some(claimed)) = (before, free, claimed) {
+        let of_one = |bytes: u64, count: u64| bytes.saturating_sub(before) / count;
+        println!(
+            "  memory of Redis for a message: {} bytes free, {} bytes when {CLAIMED} of {} are claimed",
+            of_one(free, behind.messages),
+            of_one(claimed, behind.messages),
+            behind.messages
+        );
+    }
     println!(
         "  {:<10}{:<36}{:>10}{:>10}{:>8}{:>9}",
         "operation", "far is", "near ms", "far ms", "ratio", "target"
     );
     let claimed = format!("{NEAR} behind {CLAIMED} claimed");
     for operation in [Operation::Claim, Operation::List, Operation::Stats] {
-        row(pool, operation, &claimed, [&near, &behind], CLAIMED_TARGET).await?;
+        let sites = [&near, &behind];
+        row(pool, effort, operation, &claimed, sites, CLAIMED_TARGET).await?;
     }
-    let million = format!("{DEEP} messages");
-    for operation in [Operation::Claim, Operation::Post] {
-        row(pool, operation, &million, [&near, &deep], DEEP_TARGET).await?;
+    if let Some(deep) = &deep {
+        let million = format!("{DEEP} messages");
+        for operation in [Operation::Claim, Operation::Post] {
+            let sites = [&near, deep];
+            row(pool, effort, operation, &million, sites, DEEP_TARGET).await?;
+        }
     }
     println!();
-    for queue in [near.queue, behind.queue, deep.queue, youngest] {
+    let sites = [Some(near), Some(behind), deep];
+    let queues = sites.into_iter().flatten().map(|site| site.queue);
+    for queue in queues.chain([youngest]) {
         pool.first().exchange(&queue.remove()).await?.done()?;
     }
     Ok(())
@@ -81,17 +129,19 @@ async fn site(pool: &mut Pool, messages: u64) -> Result<Site> {
     Ok(Site { queue, messages })
 }
 
-async fn site_behind_claims(pool: &mut Pool) -> Result<Site> {
-    let site = site(pool, CLAIMED + NEAR).await?;
-    let claims = ClaimAhead(site.queue.claim(CLAIM_LIMIT, CLAIM_TTL_SECS));
-    pool.drive_all(&Arc::new(claims), CLAIMED / CLAIM_LIMIT as u64)
+/// Claims all messages of a site but the last [`NEAR`].
+async fn claim_ahead(pool: &mut Pool, site: &Site, limit: usize) -> Result<()> {
+    let request = site.queue.claim(limit, CLAIM_TTL_SECS);
+    let claims = ClaimAhead { request, limit };
+    pool.drive_all(&Arc::new(claims), CLAIMED / limit as u64)
         .await?;
-    Ok(site)
+    Ok(())
 }
 
 /// Measures one operation at both sites and prints the line.
 async fn row(
     pool: &mut Pool,
+    effort: Effort,
     operation: Operation,
     far: &str,
     sites: [&Site; 2],
@@ -99,9 +149,9 @@ async fn row(
 ) -> Result<()> {
     let probes = sites.map(|site| Arc::new(Probe::new(operation, site.clone())));
     let mut latencies = [Vec::new(), Vec::new()];
-    for _ in 0..BURSTS {
+    for _ in 0..effort.bursts {
         for (probe, latencies) in probes.iter().zip(&mut latencies) {
-            latencies.extend(probe.burst(pool).await?);
+            latencies.extend(probe.burst(pool, effort.burst).await?);
         }
     }
     let [near, far_p50] = latencies.map(p50);
@@ -118,11 +168,15 @@ fn p50(mut latencies: Vec<Duration>) -> f64 {
 
 /// One claim of those in front.
 #[derive(Debug)]
-struct ClaimAhead(Vec<u8>);
+struct ClaimAhead {
+    request: Vec<u8>,
+    limit: usize,
+}
 
 impl Load for ClaimAhead {
     async fn cycle(&self, connection: &mut Connection) -> Result<()> {
-        connection.exchange(&self.0).await?.claimed(CLAIM_LIMIT)?;
+        let answer = connection.exchange(&self.request).await?;
+        answer.claimed(self.limit)?;
         Ok(())
     }
 }
@@ -154,8 +208,8 @@ impl Probe {
     }
 
     /// Sends a burst, then undoes it. Returns how long each request of the burst took.
-    async fn burst(self: &Arc<Self>, pool: &mut Pool) -> Result<Vec<Duration>> {
-        let outcome = pool.drive_all(self, BURST).await?;
+    async fn burst(self: &Arc<Self>, pool: &mut Pool, requests: u64) -> Result<Vec<Duration>> {
+        let outcome = pool.drive_all(self, requests).await?;
         let undone = self.undo.len();
         pool.drive_all(&self.undo, undone).await?;
         Ok(outcome.latencies)

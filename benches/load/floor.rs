@@ -32,7 +32,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id")
 
 /// A prepared answer. Handing it out copies no bytes but those of the socket.
 #[derive(Debug, Clone)]
-struct Reply {
+pub(crate) struct Reply {
     status: StatusCode,
     request_id: HeaderValue,
     location: Option<HeaderValue>,
@@ -40,7 +40,7 @@ struct Reply {
 }
 
 impl Reply {
-    fn new(status: StatusCode, location: &str, body: &str) -> Result<Self> {
+    pub(crate) fn new(status: StatusCode, location: &str, body: &str) -> Result<Self> {
         let location = (!location.is_empty()).then(|| location.parse());
         Ok(Self {
             status,

@@ -10,6 +10,10 @@
 //! `floor` is an HTTP handler that does nothing and answers with as many bytes ([`floor`]). The share of the floor's
 //! requests per CPU-second is the number to watch: HTTP, the kernel's sockets and the machine are in both.
 //!
+//! On Redis (`--redis`) the Redis process is charged to whom it works for. `redis-floor` is a handler that runs the
+//! driver's scripts through one connection and does nothing else ([`scripted`]); with `--reference` the reference
+//! implementation takes its turns on the same Redis, in a database of its own.
+//!
 //! # What is not
 //!
 //! The generator is a closed loop: each connection sends its next request when it has read the last answer, so a slow
@@ -23,6 +27,9 @@
 //! main.rs      flags; which servers, scenarios, rounds
 //! server.rs    a server as a child process: start, processor time, stop
 //! floor.rs     the server that does nothing
+//! redis.rs     a Redis of the bench's own
+//! scripted.rs  the server that does nothing but run scripts on it
+//! reference.rs the reference implementation on it
 //! wire.rs      a connection: request bytes out, an HTTP/1.1 answer in, timed
 //! zaqar.rs     the requests of the API, and what a right answer is
 //! drive.rs     the closed loop over all connections
@@ -34,8 +41,11 @@
 mod depth;
 mod drive;
 mod floor;
+mod redis;
+mod reference;
 mod report;
 mod scenario;
+mod scripted;
 mod server;
 mod wire;
 mod zaqar;
@@ -48,9 +58,10 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::drive::Pool;
+use crate::redis::Redis;
 use crate::report::Table;
 use crate::scenario::{Scenario, Stage};
-use crate::server::{Attached, Kind, Server};
+use crate::server::{Attached, Ground, Kind, Server};
 
 /// The server's allocator, for the floor too: it is no part of what the two are compared for.
 #[global_allocator]
@@ -62,9 +73,15 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 /// Measures servers of the messaging API, beside an HTTP handler that does nothing.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The servers to start: no-op HTTP handler, Isimud in memory, Isimud on disk.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Kind::Floor, Kind::Memory, Kind::Durable])]
+    /// The servers to start [default: floor,memory,durable].
+    #[arg(long, value_enum, value_delimiter = ',')]
     servers: Vec<Kind>,
+    /// The servers floor,redis-floor,redis, on a Redis that is started here (needs redis-server).
+    #[arg(long)]
+    redis: bool,
+    /// The same, and the reference implementation.
+    #[arg(long)]
+    reference: bool,
     /// A server that runs already, and the processes whose time it costs: NAME=ADDRESS@PID[+PID...].
     #[arg(long, value_name = "SERVER")]
     attach: Vec<Attached>,
@@ -89,9 +106,15 @@ struct Options {
     /// Folder for the databases. What `durable` costs depends on the disk under it.
     #[arg(long, value_name = "FOLDER", default_value = env!("CARGO_TARGET_TMPDIR"))]
     data: PathBuf,
+    /// The virtual environment with the reference implementation and uWSGI.
+    #[arg(long, value_name = "FOLDER", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/../reference-venv"))]
+    reference_venv: PathBuf,
     /// Be the no-op server.
     #[arg(long, hide = true, value_name = "ADDRESS")]
     serve_floor: Option<SocketAddr>,
+    /// Be the server that does nothing but run scripts.
+    #[arg(long, hide = true, value_name = "URI")]
+    on_redis: Option<String>,
     /// Passed by `cargo bench`; means nothing here.
     #[arg(long, hide = true)]
     bench: bool,
@@ -105,9 +128,10 @@ struct Target {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = match options.serve_floor {
-        Some(address) => floor::serve(address),
-        None => load(&options),
+    let outcome = match (options.serve_floor, &options.on_redis) {
+        (Some(address), Some(redis)) => scripted::serve(address, redis),
+        (Some(address), None) => floor::serve(address),
+        _ => load(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -132,17 +156,24 @@ fn load(options: &Options) -> Result<()> {
 }
 
 async fn run(options: &Options) -> Result<()> {
-    let mut targets = start(options).await?;
+    let redis = options
+        .servers()
+        .iter()
+        .any(|kind| kind.on_redis())
+        .then(|| Redis::start(&options.data))
+        .transpose()?;
+    let redis = redis.as_ref();
+    let mut targets = start(options, redis).await?;
     if options.depth {
         println!("{}", report::depth_header(options.connections));
         for target in targets.iter_mut().filter(|target| target.server.keeps) {
-            depth::compare(target).await?;
+            depth::compare(target, redis).await?;
         }
     } else {
         let sync = server::sync_time(&options.data)?;
         println!("{}", report::header(options, sync));
         for scenario in options.scenarios() {
-            measure(scenario, &mut targets, options).await?;
+            measure(scenario, &mut targets, redis, options).await?;
         }
     }
     for Target { server, pool } in targets {
@@ -153,10 +184,16 @@ async fn run(options: &Options) -> Result<()> {
 }
 
 /// Starts every server that was asked for and connects to it.
-async fn start(options: &Options) -> Result<Vec<Target>> {
+async fn start(options: &Options, redis: Option<&Redis>) -> Result<Vec<Target>> {
+    let ground = Ground {
+        data: &options.data,
+        redis,
+        connections: options.connections,
+        reference: &options.reference_venv,
+    };
     let mut servers = Vec::new();
-    for &kind in &options.servers {
-        servers.push(Server::start(kind, &options.data).await?);
+    for kind in options.servers() {
+        servers.push(Server::start(kind, &ground).await?);
     }
     servers.extend(options.attach.iter().cloned().map(Server::from));
     let mut targets = Vec::new();
@@ -168,18 +205,25 @@ async fn start(options: &Options) -> Result<Vec<Target>> {
 }
 
 /// Takes the rounds of one scenario from server to server and prints its table.
-async fn measure(scenario: Scenario, targets: &mut [Target], options: &Options) -> Result<()> {
+async fn measure(
+    scenario: Scenario,
+    targets: &mut [Target],
+    redis: Option<&Redis>,
+    options: &Options,
+) -> Result<()> {
     let window = Duration::try_from_secs_f64(options.window)?;
     let mut table = Table::new(scenario.title());
     for _ in 0..options.rounds {
         for Target { server, pool } in &mut *targets {
-            let stage = Stage::set(scenario, pool, options.stock).await?;
+            let stock = options.stock / if server.slow { 20 } else { 1 };
+            let stage = Stage::set(scenario, pool, stock).await?;
             stage.play(pool, window / 10).await?; // caches, allocators and branch predictors warm up
-            let before = server.cpu()?;
+            let before = server.cost()?;
             let outcome = stage.play(pool, window).await?;
-            let cpu = server.cpu()?.saturating_sub(before);
+            let cost = server.cost()?.since(before);
             stage.clear(pool, server.keeps).await?;
-            table.add(&server.name, &outcome, cpu);
+            redis.map(Redis::rest).transpose()?;
+            table.add(&server.name, &outcome, cost);
         }
     }
     println!("{table}");
@@ -187,6 +231,18 @@ async fn measure(scenario: Scenario, targets: &mut [Target], options: &Options) 
 }
 
 impl Options {
+    fn servers(&self) -> Vec<Kind> {
+        let mut servers = match (self.servers.is_empty(), self.redis || self.reference) {
+            (false, _) => self.servers.clone(),
+            (true, true) => vec![Kind::Floor, Kind::RedisFloor, Kind::Redis],
+            (true, false) => vec![Kind::Floor, Kind::Memory, Kind::Durable],
+        };
+        if self.reference && !servers.contains(&Kind::Reference) {
+            servers.push(Kind::Reference);
+        }
+        servers
+    }
+
     fn scenarios(&self) -> Vec<Scenario> {
         if self.only.is_empty() {
             clap::ValueEnum::value_variants().to_vec()

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::Options;
 use crate::drive::Outcome;
+use crate::server::Cost;
 
 /// What the run was, and how to read its tables.
 pub(crate) fn header(options: &Options, sync: Duration) -> String {
@@ -19,7 +20,8 @@ pub(crate) fn header(options: &Options, sync: Duration) -> String {
     format!(
         "{connections} connections, {rounds} rounds of at most {window} s, medians; {cores} cores shared with the \
          generator\na 4 KiB append and sync on this disk: {sync:.2} ms\n\
-         ms: of one request; cpu: the server's, user and system; of floor: requests per CPU-second, by round\n"
+         ms: of one request; cpu: the server's, user and system; shares: of requests per second or per CPU-second, by \
+         round\n"
     )
 }
 
@@ -36,27 +38,43 @@ struct Window {
     requests: f64,
     cycles: f64,
     seconds: f64,
-    cpu_seconds: f64,
+    front_seconds: f64,
+    redis_seconds: f64,
     p50: f64,
     p99: f64,
     bytes: f64,
 }
 
 impl Window {
-    fn new(outcome: &Outcome, cpu: Duration) -> Self {
+    fn new(outcome: &Outcome, cost: Cost) -> Self {
         Self {
             requests: outcome.latencies.len() as f64,
             cycles: outcome.cycles as f64,
             seconds: outcome.elapsed.as_secs_f64(),
-            cpu_seconds: cpu.as_secs_f64(),
+            front_seconds: cost.front.as_secs_f64(),
+            redis_seconds: cost.redis.as_secs_f64(),
             p50: millis(percentile(&outcome.latencies, 50)),
             p99: millis(percentile(&outcome.latencies, 99)),
             bytes: outcome.received as f64,
         }
     }
 
+    fn requests_per_second(&self) -> f64 {
+        self.requests / self.seconds
+    }
+
+    /// Of the front and its Redis together.
     fn requests_per_cpu_second(&self) -> f64 {
-        self.requests / self.cpu_seconds
+        self.requests / (self.front_seconds + self.redis_seconds)
+    }
+
+    fn requests_per_front_second(&self) -> f64 {
+        self.requests / self.front_seconds
+    }
+
+    /// What so many processor seconds come to for a thousand requests.
+    fn per_thousand(&self, seconds: f64) -> f64 {
+        1000.0 * seconds / self.requests
     }
 }
 
@@ -75,27 +93,91 @@ impl Table {
         }
     }
 
-    pub(crate) fn add(&mut self, server: &str, outcome: &Outcome, cpu: Duration) {
-        let window = Window::new(outcome, cpu);
+    pub(crate) fn add(&mut self, server: &str, outcome: &Outcome, cost: Cost) {
+        let window = Window::new(outcome, cost);
         match self.rows.iter_mut().find(|(name, _)| name == server) {
             Some((_, windows)) => windows.push(window),
             None => self.rows.push((server.to_owned(), vec![window])),
         }
     }
 
-    /// The share of the floor's requests per CPU-second, round by round, since the rounds are what was interleaved.
-    fn of_floor(&self, windows: &[Window]) -> Option<f64> {
-        let (_, floor) = self.rows.iter().find(|(name, _)| name == "floor")?;
-        let shares = windows.iter().zip(floor).map(|(window, floor)| {
-            100.0 * window.requests_per_cpu_second() / floor.requests_per_cpu_second()
-        });
-        Some(median(shares))
+    /// How many times another server's value this one's is, round by round, since the rounds are what was interleaved.
+    fn times(&self, other: &str, windows: &[Window], value: fn(&Window) -> f64) -> Option<f64> {
+        let (_, others) = self.rows.iter().find(|(name, _)| name == other)?;
+        let pairs = windows.iter().zip(others);
+        Some(median(pairs.map(|(one, other)| value(one) / value(other))))
+    }
+
+    fn share(&self, other: &str, windows: &[Window], value: fn(&Window) -> f64) -> String {
+        let share = self.times(other, windows, value);
+        share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share))
+    }
+
+    /// Where servers work on Redis, what it costs is told apart, and they are set beside the floor that works on it.
+    fn write_on_redis(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  {:<12}{:>11}{:>9}{:>9} |{:>8}{:>8}{:>8} |{:>8}{:>8}{:>8} |{:>10} |{:>13}",
+            "",
+            "",
+            "p50",
+            "p99",
+            "cpu s",
+            "/1000",
+            "req",
+            "of the",
+            "redis",
+            "floor",
+            "times the",
+            "bytes"
+        )?;
+        writeln!(
+            f,
+            "  {:<12}{:>11}{:>9}{:>9} |{:>8}{:>8}{:>8} |{:>8}{:>8}{:>8} |{:>10} |{:>13}",
+            "server",
+            "requests/s",
+            "ms",
+            "ms",
+            "front",
+            "redis",
+            "both",
+            "req/s",
+            "front",
+            "both",
+            "reference",
+            "/answer"
+        )?;
+        for (server, windows) in &self.rows {
+            let of = |value: fn(&Window) -> f64| median(windows.iter().map(value));
+            let share = |value| self.share("redis-floor", windows, value);
+            let times = self.times("reference", windows, Window::requests_per_cpu_second);
+            writeln!(
+                f,
+                "  {server:<12}{:>11.0}{:>9.2}{:>9.2} |{:>8.4}{:>8.4}{:>8.4} |{:>8}{:>8}{:>8} |{:>10} |{:>13.0}",
+                of(Window::requests_per_second),
+                of(|window| window.p50),
+                of(|window| window.p99),
+                of(|window| window.per_thousand(window.front_seconds)),
+                of(|window| window.per_thousand(window.redis_seconds)),
+                of(|window| window.per_thousand(window.front_seconds + window.redis_seconds)),
+                share(Window::requests_per_second),
+                share(Window::requests_per_front_second),
+                share(Window::requests_per_cpu_second),
+                times.map_or_else(|| "-".to_owned(), |times| format!("{times:.1}")),
+                of(|window| window.bytes / window.requests),
+            )?;
+        }
+        Ok(())
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.title)?;
+        let mut windows = self.rows.iter().flat_map(|(_, windows)| windows);
+        if windows.any(|window| window.redis_seconds > 0.0) {
+            return self.write_on_redis(f);
+        }
         writeln!(
             f,
             "  {:<12}{:>12}{:>11}{:>9}{:>9}{:>17}{:>16}{:>10}{:>14}",
@@ -111,17 +193,16 @@ impl fmt::Display for Table {
         )?;
         for (server, windows) in &self.rows {
             let of = |value: fn(&Window) -> f64| median(windows.iter().map(value));
-            let share = self.of_floor(windows);
             writeln!(
                 f,
                 "  {server:<12}{:>12.0}{:>11.0}{:>9.2}{:>9.2}{:>17.4}{:>16.0}{:>10}{:>14.0}",
-                of(|window| window.requests / window.seconds),
+                of(Window::requests_per_second),
                 of(|window| window.cycles / window.seconds),
                 of(|window| window.p50),
                 of(|window| window.p99),
-                of(|window| 1000.0 * window.cpu_seconds / window.requests),
+                of(|window| window.per_thousand(window.front_seconds)),
                 of(Window::requests_per_cpu_second),
-                share.map_or_else(|| "-".to_owned(), |share| format!("{share:.0} %")),
+                self.share("floor", windows, Window::requests_per_cpu_second),
                 of(|window| window.bytes / window.requests),
             )?;
         }

@@ -16,6 +16,8 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::Result;
+use crate::redis::Redis;
+use crate::reference;
 use crate::wire::Connection;
 use crate::zaqar::request;
 
@@ -34,24 +36,93 @@ pub(crate) enum Kind {
     Memory,
     /// Isimud on the embedded store, on disk and durable.
     Durable,
+    /// A handler that runs the scripts of the Redis store and does nothing else.
+    RedisFloor,
+    /// Isimud on Redis.
+    Redis,
+    /// The reference implementation on the same Redis.
+    Reference,
+}
+
+/// What servers are started on.
+#[derive(Debug)]
+pub(crate) struct Ground<'a> {
+    /// The folder below which each has one of its own.
+    pub(crate) data: &'a Path,
+    pub(crate) redis: Option<&'a Redis>,
+    /// The connections that are going to be open at once.
+    pub(crate) connections: u16,
+    /// Where the reference implementation is installed.
+    pub(crate) reference: &'a Path,
+}
+
+impl Ground<'_> {
+    fn redis(&self) -> Result<&Redis> {
+        Ok(self.redis.ok_or("no Redis was started")?)
+    }
+}
+
+/// Processor time, user and system.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    /// Of the processes that answer.
+    pub(crate) front: Duration,
+    /// Of the Redis behind them.
+    pub(crate) redis: Duration,
+}
+
+impl Cost {
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            front: self.front.saturating_sub(before.front),
+            redis: self.redis.saturating_sub(before.redis),
+        }
+    }
 }
 
 impl Kind {
+    /// Whether it works on Redis.
+    pub(crate) fn on_redis(self) -> bool {
+        matches!(self, Self::RedisFloor | Self::Redis | Self::Reference)
+    }
+
+    /// What is posted is there afterwards, and counted; not so on the floors.
+    fn keeps(self) -> bool {
+        !matches!(self, Self::Floor | Self::RedisFloor)
+    }
+
     /// The program and its arguments, to be run in the folder `home`.
-    fn command(self, address: SocketAddr) -> Result<Command> {
-        let isimud = |store| {
+    fn command(self, address: SocketAddr, ground: &Ground<'_>, home: &Path) -> Result<Command> {
+        let listen = address.to_string();
+        let isimud = |store: &str| {
             let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
-            command.args(["--listen", &address.to_string(), "--store", store]);
+            command.args(["--listen", &listen, "--store", store]);
             command
         };
+        let floor = || -> Result<_> {
+            let mut command = Command::new(std::env::current_exe()?);
+            command.args(["--serve-floor", &listen]);
+            Ok(command)
+        };
         Ok(match self {
-            Self::Floor => {
-                let mut command = Command::new(std::env::current_exe()?);
-                command.args(["--serve-floor", &address.to_string()]);
-                command
-            }
+            Self::Floor => floor()?,
             Self::Memory => isimud("sqlite::memory:"),
             Self::Durable => isimud("sqlite:isimud.db"),
+            Self::Redis => isimud(&ground.redis()?.uri(0)),
+            Self::RedisFloor => {
+                let mut command = floor()?;
+                command.args(["--on-redis", &ground.redis()?.uri(1)]);
+                command
+            }
+            Self::Reference => {
+                let redis = ground.redis()?.address;
+                let Ground {
+                    connections,
+                    reference: venv,
+                    ..
+                } = ground;
+                reference::command(address, redis, *connections, venv, home)?
+            }
         })
     }
 
@@ -60,6 +131,9 @@ impl Kind {
             Self::Floor => "floor",
             Self::Memory => "memory",
             Self::Durable => "durable",
+            Self::RedisFloor => "redis-floor",
+            Self::Redis => "redis",
+            Self::Reference => "reference",
         }
     }
 }
@@ -97,7 +171,11 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// What is posted is there afterwards; not so on the floor.
     pub(crate) keeps: bool,
+    /// So slow that it gets a twentieth of the work, and is measured on that.
+    pub(crate) slow: bool,
     processes: Vec<u32>,
+    /// The process of the Redis that it works on.
+    redis: Option<u32>,
     child: Option<Child>,
     /// Its working folder, with its database and its log.
     home: Option<TempDir>,
@@ -109,7 +187,9 @@ impl From<Attached> for Server {
             name: attached.name,
             address: attached.address,
             keeps: true,
+            slow: false,
             processes: attached.processes,
+            redis: None,
             child: None,
             home: None,
         }
@@ -117,14 +197,15 @@ impl From<Attached> for Server {
 }
 
 impl Server {
-    /// Starts a server in a fresh folder below `data` and waits until it answers.
-    pub(crate) async fn start(kind: Kind, data: &Path) -> Result<Self> {
-        fs::create_dir_all(data)?;
-        let home = tempfile::Builder::new().prefix("load-").tempdir_in(data)?;
+    /// Starts a server in a fresh folder and waits until it answers.
+    pub(crate) async fn start(kind: Kind, ground: &Ground<'_>) -> Result<Self> {
+        fs::create_dir_all(ground.data)?;
+        let mut home = tempfile::Builder::new();
+        let home = home.prefix("load-").tempdir_in(ground.data)?;
         let address = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?;
         let log = File::create(home.path().join("log"))?;
         let child = kind
-            .command(address)?
+            .command(address, ground, home.path())?
             .current_dir(home.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -134,12 +215,18 @@ impl Server {
         let mut server = Self {
             name: kind.name().to_owned(),
             address,
-            keeps: kind != Kind::Floor,
+            keeps: kind.keeps(),
+            slow: kind == Kind::Reference,
             processes: vec![child.id()],
+            redis: ground.redis.filter(|_| kind.on_redis()).map(Redis::process),
             child: Some(child),
             home: Some(home),
         };
         server.ready().await?;
+        // One that divides its work has done so before it answered.
+        for parent in server.processes.clone() {
+            server.processes.extend(children(parent)?);
+        }
         Ok(server)
     }
 
@@ -161,12 +248,16 @@ impl Server {
         Err(self.failure("did not come up"))
     }
 
-    /// The processor time used so far, user and system, by all threads of all its processes.
-    pub(crate) fn cpu(&self) -> Result<Duration> {
-        let ticks: Result<Vec<_>> = self.processes.iter().map(|&pid| ticks(pid)).collect();
-        Ok(Duration::from_millis(
-            ticks?.iter().sum::<u64>() * 1000 / TICKS_PER_SEC,
-        ))
+    pub(crate) fn works_on_redis(&self) -> bool {
+        self.redis.is_some()
+    }
+
+    /// The processor time used so far by all threads of its processes, and of its Redis.
+    pub(crate) fn cost(&self) -> Result<Cost> {
+        Ok(Cost {
+            front: used(&self.processes)?,
+            redis: used(self.redis.as_slice())?,
+        })
     }
 
     /// Ends a server that was started here, as an operator would, and expects it to end well.
@@ -178,7 +269,7 @@ impl Server {
         let begun = Instant::now();
         while begun.elapsed() < PATIENCE {
             if let Some(status) = child.try_wait()? {
-                // The floor knows no signals and is ended by the default action.
+                // The floors know no signals and are ended by the default action.
                 if self.keeps && !status.success() {
                     return Err(self.failure(&format!("ended with {status}")));
                 }
@@ -214,6 +305,19 @@ impl Drop for Server {
             child.wait().ok();
         }
     }
+}
+
+/// The processes that a process has started.
+fn children(pid: u32) -> Result<Vec<u32>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))?;
+    let children: std::result::Result<_, _> = text.split_whitespace().map(str::parse).collect();
+    Ok(children?)
+}
+
+fn used(processes: &[u32]) -> Result<Duration> {
+    let ticks: Result<Vec<_>> = processes.iter().map(|&pid| ticks(pid)).collect();
+    let ticks: u64 = ticks?.iter().sum();
+    Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SEC))
 }
 
 /// The user and system time of a process, in clock ticks.
