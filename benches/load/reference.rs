@@ -53,6 +53,8 @@ pub(crate) fn command(
         .args(["--processes", &PROCESSES.to_string()])
         .args(["--threads", &threads.to_string()])
         .args(["--wsgi-file", "application.py"])
+        // A connection is idle while the other servers have their turns.
+        .args(["--socket-timeout", "3600"])
         .args([
             "--master",
             "--lazy-apps",
