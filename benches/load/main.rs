@@ -57,11 +57,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::drive::Pool;
+use crate::drive::{Outcome, Pool};
 use crate::redis::Redis;
 use crate::report::Table;
 use crate::scenario::{Scenario, Stage};
-use crate::server::{Attached, Ground, Kind, Server};
+use crate::server::{Attached, Cost, Ground, Kind, Server};
 
 /// The server's allocator, for the floor too: it is no part of what the two are compared for.
 #[global_allocator]
@@ -214,20 +214,33 @@ async fn measure(
     let window = Duration::try_from_secs_f64(options.window)?;
     let mut table = Table::new(scenario.title());
     for _ in 0..options.rounds {
-        for Target { server, pool } in &mut *targets {
-            let stock = options.stock / if server.slow { 20 } else { 1 };
-            let stage = Stage::set(scenario, pool, stock).await?;
-            stage.play(pool, window / 10).await?; // caches, allocators and branch predictors warm up
-            let before = server.cost()?;
-            let outcome = stage.play(pool, window).await?;
-            let cost = server.cost()?.since(before);
-            stage.clear(pool, server.keeps).await?;
+        for target in &mut *targets {
+            let (outcome, cost) = play(scenario, target, options.stock, window)
+                .await
+                .map_err(|error| target.server.failure(&format!("failed: {error}")))?;
             redis.map(Redis::rest).transpose()?;
-            table.add(&server.name, &outcome, cost);
+            table.add(&target.server.name, &outcome, cost);
         }
     }
     println!("{table}");
     Ok(())
+}
+
+/// One window on one server.
+async fn play(
+    scenario: Scenario,
+    Target { server, pool }: &mut Target,
+    stock: u64,
+    window: Duration,
+) -> Result<(Outcome, Cost)> {
+    let stock = stock / if server.slow { 20 } else { 1 };
+    let stage = Stage::set(scenario, pool, stock).await?;
+    stage.play(pool, window / 10).await?; // caches, allocators and branch predictors warm up
+    let before = server.cost()?;
+    let outcome = stage.play(pool, window).await?;
+    let cost = server.cost()?.since(before);
+    stage.clear(pool, server.keeps).await?;
+    Ok((outcome, cost))
 }
 
 impl Options {

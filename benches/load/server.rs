@@ -281,7 +281,7 @@ impl Server {
     }
 
     /// What happened, and the server's own words.
-    fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    pub(crate) fn failure(&self, what: &str) -> Box<dyn std::error::Error + Send + Sync> {
         let log = self.home.as_ref().map(|home| home.path().join("log"));
         let log = log
             .and_then(|log| fs::read_to_string(log).ok())
