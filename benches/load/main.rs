@@ -57,11 +57,11 @@ use std::time::Duration;
 
 use clap::Parser;
 
-use crate::drive::{Outcome, Pool};
+use crate::drive::Pool;
 use crate::redis::Redis;
-use crate::report::Table;
+use crate::report::{Table, Window};
 use crate::scenario::{Scenario, Stage};
-use crate::server::{Attached, Cost, Ground, Kind, Server};
+use crate::server::{Attached, Ground, Kind, Server};
 
 /// The server's allocator, for the floor too: it is no part of what the two are compared for.
 #[global_allocator]
@@ -215,11 +215,11 @@ async fn measure(
     let mut table = Table::new(scenario.title());
     for _ in 0..options.rounds {
         for target in &mut *targets {
-            let (outcome, cost) = play(scenario, target, options.stock, window)
+            let window = play(scenario, target, options.stock, window)
                 .await
                 .map_err(|error| target.server.failure(&format!("failed: {error}")))?;
             redis.map(Redis::rest).transpose()?;
-            table.add(&target.server.name, &outcome, cost);
+            table.add(&target.server.name, window);
         }
     }
     println!("{table}");
@@ -232,15 +232,16 @@ async fn play(
     Target { server, pool }: &mut Target,
     stock: u64,
     window: Duration,
-) -> Result<(Outcome, Cost)> {
+) -> Result<Window> {
     let stock = stock / if server.slow { 20 } else { 1 };
-    let stage = Stage::set(scenario, pool, stock).await?;
+    let stage = Stage::set(scenario, pool, stock, server.slow).await?;
     stage.play(pool, window / 10).await?; // caches, allocators and branch predictors warm up
-    let before = server.cost()?;
+    let (before, refused) = (server.cost()?, stage.refused());
     let outcome = stage.play(pool, window).await?;
     let cost = server.cost()?.since(before);
+    let refused = stage.refused() - refused;
     stage.clear(pool, server.keeps).await?;
-    Ok((outcome, cost))
+    Ok(Window::new(&outcome, cost, refused))
 }
 
 impl Options {

@@ -34,8 +34,10 @@ pub(crate) fn depth_header(connections: u16) -> String {
 
 /// One window of one server.
 #[derive(Debug)]
-struct Window {
+pub(crate) struct Window {
     requests: f64,
+    /// Those of the requests that were refused.
+    refused: u64,
     cycles: f64,
     seconds: f64,
     front_seconds: f64,
@@ -46,8 +48,9 @@ struct Window {
 }
 
 impl Window {
-    fn new(outcome: &Outcome, cost: Cost) -> Self {
+    pub(crate) fn new(outcome: &Outcome, cost: Cost, refused: u64) -> Self {
         Self {
+            refused,
             requests: outcome.latencies.len() as f64,
             cycles: outcome.cycles as f64,
             seconds: outcome.elapsed.as_secs_f64(),
@@ -93,8 +96,7 @@ impl Table {
         }
     }
 
-    pub(crate) fn add(&mut self, server: &str, outcome: &Outcome, cost: Cost) {
-        let window = Window::new(outcome, cost);
+    pub(crate) fn add(&mut self, server: &str, window: Window) {
         match self.rows.iter_mut().find(|(name, _)| name == server) {
             Some((_, windows)) => windows.push(window),
             None => self.rows.push((server.to_owned(), vec![window])),
@@ -166,6 +168,16 @@ impl Table {
                 times.map_or_else(|| "-".to_owned(), |times| format!("{times:.1}")),
                 of(|window| window.bytes / window.requests),
             )?;
+        }
+        for (server, windows) in &self.rows {
+            let refused: u64 = windows.iter().map(|window| window.refused).sum();
+            let requests: f64 = windows.iter().map(|window| window.requests).sum();
+            if refused > 0 {
+                writeln!(
+                    f,
+                    "  {server} refused {refused} of its {requests} requests with 503"
+                )?;
+            }
         }
         Ok(())
     }

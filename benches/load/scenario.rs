@@ -74,6 +74,8 @@ pub(crate) struct Stage {
     filled: u64,
     /// Cycles played, warm-up included.
     played: AtomicU64,
+    /// Those of them that were refused.
+    refused: Arc<AtomicU64>,
 }
 
 /// What the connections share while they play.
@@ -83,11 +85,20 @@ struct Act {
     queue: Queue,
     /// What a cycle may begin with; each takes one at random.
     openings: Vec<Vec<u8>>,
+    /// Counts the pops that were refused, where that is no error.
+    refused: Option<Arc<AtomicU64>>,
 }
 
 impl Stage {
     /// Fills a fresh queue with what the scenario needs. `stock` is for those that use messages up.
-    pub(crate) async fn set(scenario: Scenario, pool: &mut Pool, stock: u64) -> Result<Self> {
+    ///
+    /// The reference refuses pops that meet each other (`faltering`): these are counted as answered.
+    pub(crate) async fn set(
+        scenario: Scenario,
+        pool: &mut Pool,
+        stock: u64,
+        faltering: bool,
+    ) -> Result<Self> {
         let queue = Queue::fresh();
         let wanted = match scenario.balance() {
             1.. => BATCH as u64,
@@ -107,17 +118,25 @@ impl Stage {
             Scenario::List => walk(pool, &queue).await?.pages,
             Scenario::Get => walk(pool, &queue).await?.messages,
         };
+        let refused = Arc::<AtomicU64>::default();
         let act = Act {
             scenario,
             queue,
             openings,
+            refused: faltering.then(|| Arc::clone(&refused)),
         };
         Ok(Self {
             act: Arc::new(act),
             neighbour,
             filled,
             played: AtomicU64::new(0),
+            refused,
         })
+    }
+
+    /// How many requests were refused so far.
+    pub(crate) fn refused(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Plays until the time is up or the stock is used up.
@@ -137,7 +156,7 @@ impl Stage {
     /// Removes the queue; a server that `keeps` messages is first asked whether it counts the right number of them.
     pub(crate) async fn clear(self, pool: &mut Pool, keeps: bool) -> Result<()> {
         let queue = &self.act.queue;
-        if keeps {
+        if keeps && self.refused() == 0 {
             let played = self.played.load(Ordering::Relaxed).cast_signed();
             let total = self
                 .filled
@@ -158,6 +177,10 @@ impl Load for Act {
     async fn cycle(&self, connection: &mut Connection) -> Result<()> {
         let opening = &self.openings[fastrand::usize(..self.openings.len())];
         let answer = connection.exchange(opening).await?;
+        if let (Scenario::Pop, Some(refused), 503) = (self.scenario, &self.refused, answer.status) {
+            refused.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
         match self.scenario {
             Scenario::Post => drop(answer.posted(1)?),
             Scenario::Post10 => drop(answer.posted(10)?),
