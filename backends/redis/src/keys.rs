@@ -11,23 +11,34 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// One letter a key, in the order of the scripts' KEYS: data, free, held, wait, time, mark, claim, rank.
-const LETTERS: [&str; 8] = ["d", "f", "h", "w", "t", "m", "c", "r"];
+const LETTERS: [char; 8] = ['d', 'f', 'h', 'w', 't', 'm', 'c', 'r'];
 
 /// The keys of a queue's messages, all in one slot.
+///
+/// Every call makes them, so they stand in one text: one allocation, and no formatting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Keys {
-    names: [String; 8],
+    text: String,
+    /// Bytes of each name.
+    length: usize,
 }
 
 impl Keys {
+    pub(crate) const COUNT: usize = LETTERS.len();
+
     /// All of them, as the scripts want them.
-    pub(crate) fn all(&self) -> &[String] {
-        &self.names
+    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
+        (0..Self::COUNT).map(|at| &self.text[at * self.length..(at + 1) * self.length])
     }
 
     /// Those that a purge deletes. The rank stays, so that positions from before stay positions.
-    pub(crate) fn purged(&self) -> &[String] {
-        &self.names[..7]
+    pub(crate) fn purged(&self) -> impl Iterator<Item = &str> {
+        self.all().take(Self::COUNT - 1)
+    }
+
+    /// Bytes of all names together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
     }
 }
 
@@ -47,10 +58,30 @@ impl Names {
 
     /// The keys of a queue: `PREFIX{PROJECT/QUEUE}LETTER`.
     pub(crate) fn queue(&self, queue: &QueueKey) -> Keys {
-        let tag = tag(queue);
-        Keys {
-            names: LETTERS.map(|letter| format!("{}{{{tag}}}{letter}", self.prefix)),
+        let mut text = String::with_capacity(self.room(queue));
+        text.push_str(&self.prefix);
+        text.push('{');
+        text.extend(utf8_percent_encode(queue.project.as_str(), PLAIN));
+        text.push('/');
+        text.push_str(queue.name.as_str());
+        text.push('}');
+        let start = text.len();
+        text.push(LETTERS[0]);
+        for letter in &LETTERS[1..] {
+            text.extend_from_within(..start);
+            text.push(*letter);
         }
+        Keys {
+            length: start + 1,
+            text,
+        }
+    }
+
+    /// What the names of a queue's keys take, unless its project needs escapes.
+    fn room(&self, queue: &QueueKey) -> usize {
+        const BESIDES: usize = "{/}d".len();
+        let names = queue.project.as_str().len() + queue.name.as_str().len();
+        Keys::COUNT * (self.prefix.len() + names + BESIDES)
     }
 
     /// The records of a project's queues, and their names in order.
@@ -157,8 +188,11 @@ mod tests {
     #[test]
     fn a_key_says_whose_it_is() {
         let keys = Names::new("isimud:").queue(&queue("demo", "tasks"));
-        assert_eq!(keys.all()[0], "isimud:{demo/tasks}d");
-        assert_eq!(keys.purged().len(), 7);
+        let all: Vec<_> = keys.all().collect();
+        assert_eq!(all[0], "isimud:{demo/tasks}d");
+        assert_eq!(all[7], "isimud:{demo/tasks}r");
+        assert_eq!(keys.purged().collect::<Vec<_>>(), all[..7]);
+        assert_eq!(keys.bytes(), 8 * all[0].len());
     }
 
     #[test]
@@ -192,10 +226,13 @@ mod tests {
             for name in ["b", "b.d", "-"] {
                 let queue = queue(project, name);
                 let keys = names.queue(&queue);
+                let prefix = format!("{{{}}}", tag(&queue));
+                assert!(keys.all().all(|key| key.starts_with(&prefix)));
+                assert!(keys.all().all(|key| key.matches(['{', '}']).count() == 2));
                 let subscriptions = names.subscriptions(&queue);
-                let mut all = keys.all().iter().chain(&subscriptions);
-                assert!(all.all(|key| seen.insert(key.clone())));
-                assert!(keys.all()[0].matches(['{', '}']).count() == 2);
+                let subscriptions = subscriptions.iter().map(String::as_str);
+                let mut all = keys.all().chain(subscriptions);
+                assert!(all.all(|key| seen.insert(key.to_owned())));
                 assert_eq!(parse_tag(&tag(&queue)), Some(queue));
             }
             for key in names.records(&ProjectId::parse(project).unwrap()) {

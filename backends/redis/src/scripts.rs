@@ -102,7 +102,7 @@ impl Scripts {
     }
 
     fn on(&self, source: &'static Source, keys: &Keys) -> Call {
-        Call::on_queue(source, &self.time, keys)
+        Call::on_queues(source, &self.time, std::iter::once(keys))
     }
 
     pub(crate) async fn post(&self, keys: &Keys, messages: &[Message]) -> Result<()> {
@@ -114,7 +114,7 @@ impl Scripts {
                 .arg(encode(message)?);
         }
         match &self.waiting {
-            Some(link) => link.in_time(link.run_and_wait(call)).await?,
+            Some(link) => link.in_time(Box::pin(link.run_and_wait(call))).await?,
             None => self.link.in_time(self.link.run(call)).await?,
         };
         Ok(())
@@ -193,12 +193,12 @@ impl Scripts {
         target: &Target,
     ) -> Result<Taken> {
         let call = || {
-            let keys = match target {
-                Target::Near(target) => [keys.all(), target.all()],
-                _ => [keys.all(), &[]],
+            let target_keys = match target {
+                Target::Near(keys) => Some(keys),
+                _ => None,
             };
-            let mut call = Call::new(&CLAIM, &keys)
-                .clock(&self.time)
+            let both = std::iter::once(keys).chain(target_keys);
+            let mut call = Call::on_queues(&CLAIM, &self.time, both)
                 .bytes(lease.id.0.as_bytes())
                 .float(millis(lease.ttl))
                 .float(millis(lease.grace))

@@ -101,9 +101,11 @@ impl RedisStore {
         }
     }
 
-    async fn unlink(&self, keys: &[String]) -> Result<()> {
+    async fn unlink(&self, keys: impl Iterator<Item = &str>) -> Result<()> {
         let mut command = redis::cmd("UNLINK");
-        command.arg(keys);
+        for key in keys {
+            command.arg(key);
+        }
         let link = &self.scripts.link;
         link.in_time(link.send(&command)).await.map(drop)
     }
