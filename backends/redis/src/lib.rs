@@ -25,7 +25,7 @@
 //! | `h` held | zset | ids of claimed messages, by rank | |
 //! | `w` wait | zset | ids of delayed messages, by rank | |
 //! | `t` time | zset | what ends by itself, by its moment: `x` id a life, `d` id a delay, `c` claim | 130, and 130 a delay or a claim |
-//! | `m` mark | hash | id -> what changed since the post: ttl shown, claims counted, claim | none; 100 when claimed |
+//! | `m` mark | hash | id -> what changed since the post: ttl shown, end of life, claims counted, claim | none; 110 when claimed |
 //! | `c` claim | hash | claim -> ttl, when it was renewed, the ids that it took | 16 while claimed, and 130 a claim |
 //! | `r` rank | string | the last rank given | 70 a queue |
 //!

@@ -73,6 +73,19 @@ pub(crate) enum Target {
     Far(ClaimId, Duration),
 }
 
+/// How a part of a listing is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Walk<'a> {
+    /// Messages to walk over.
+    pub(crate) count: usize,
+    /// How many of them are wanted.
+    pub(crate) wanted: usize,
+    /// Whose messages are left out, if it is not empty.
+    pub(crate) own: &'a [u8],
+    /// Which besides the free ones: `c` claimed, `d` delayed.
+    pub(crate) which: &'a str,
+}
+
 /// A part of a listing.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -81,6 +94,8 @@ pub(crate) struct Part {
     /// The rank of the last message walked over.
     pub(crate) last: u64,
     pub(crate) more: bool,
+    /// The rank of the last message of the part.
+    pub(crate) marker: u64,
 }
 
 impl Scripts {
@@ -120,23 +135,18 @@ impl Scripts {
         Ok(())
     }
 
-    pub(crate) async fn list(
-        &self,
-        keys: &Keys,
-        after: &[u8],
-        count: usize,
-        own: &[u8],
-        which: &str,
-    ) -> Result<Part> {
+    pub(crate) async fn list(&self, keys: &Keys, after: &[u8], walk: Walk<'_>) -> Result<Part> {
         let call = || {
-            let call = self.on(&LIST, keys).bytes(after).number(count);
-            Ok(call.bytes(own).bytes(which.as_bytes()))
+            let call = self.on(&LIST, keys).bytes(after).number(walk.count);
+            let call = call.number(walk.wanted).bytes(walk.own);
+            Ok(call.bytes(walk.which.as_bytes()))
         };
         let mut answer = Answer::new(self.settled(call).await?)?;
         Ok(Part {
             now: answer.moment()?,
             last: answer.count()? as u64,
             more: answer.number()? == 1,
+            marker: answer.count()? as u64,
             answer,
         })
     }
@@ -219,9 +229,8 @@ impl Scripts {
         let mut answer = Answer::new(self.settled(call).await?)?;
         let now = answer.moment()?;
         let count = answer.count()?;
-        let taken = answer.rows(count, now)?;
         Ok(Taken {
-            messages: taken.into_iter().map(|row| row.message).collect(),
+            messages: answer.some(count, now)?,
             worn: answer.messages(now)?,
         })
     }
