@@ -108,7 +108,8 @@ impl Kind {
             Self::Floor => floor()?,
             Self::Memory => isimud("sqlite::memory:"),
             Self::Durable => isimud("sqlite:isimud.db"),
-            Self::Redis => isimud(&ground.redis()?.uri(0)),
+            // As patient as its floor: on a busy machine a queue's stock may take longer to lay in than a request may.
+            Self::Redis => isimud(&format!("{}?timeout_ms=60000", ground.redis()?.uri(0))),
             Self::RedisFloor => {
                 let mut command = floor()?;
                 command.args(["--on-redis", &ground.redis()?.uri(1)]);
