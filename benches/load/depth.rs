@@ -99,7 +99,7 @@ pub(crate) async fn compare(target: &mut Target, redis: Option<&Redis>) -> Resul
         );
     }
     println!(
-        "  {:<10}{:<36}{:>10}{:>10}{:>8}{:>9}",
+        "  {:<10}{:<36}{:>10}{:>12}{:>10}{:>9}",
         "operation", "far is", "near ms", "far ms", "ratio", "target"
     );
     let claimed = format!("{NEAR} behind {CLAIMED} claimed");
@@ -157,7 +157,7 @@ async fn row(
     let [near, far_p50] = latencies.map(p50);
     let ratio = far_p50 / near;
     let name = format!("{operation:?}").to_lowercase();
-    println!("  {name:<10}{far:<36}{near:>10.2}{far_p50:>10.2}{ratio:>8.2}{target:>9.1}");
+    println!("  {name:<10}{far:<36}{near:>10.2}{far_p50:>12.2}{ratio:>10.2}{target:>9.1}");
     Ok(())
 }
 

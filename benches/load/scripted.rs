@@ -37,9 +37,6 @@ macro_rules! script {
 /// The path that answers name.
 const QUEUE: &str = "/v2/queues/load-0000000-0000";
 
-/// Values that a script gives for each message: id, rank, value, and three that are of no interest here.
-const PARTS: usize = 6;
-
 /// What stands in a value before the body: version, moment, ttl, flags, client.
 const HEAD: usize = 1 + 8 + 8 + 1 + 2 + 17;
 
@@ -207,15 +204,11 @@ async fn list(State(scripted): Ready, RawQuery(query): RawQuery, _: Bytes) -> An
         .and_then(|query| query.rsplit_once("marker="));
     let after = after.map_or_else(String::new, |(_, rank)| format!("r{rank}"));
     let mut call = scripted.call(&scripted.list);
-    call.arg(after).arg(10).arg("").arg("d");
+    call.arg(after).arg(10).arg(10).arg("").arg("d");
     let values = scripted.run(&call).await?;
-    let rows = values.get(3..).unwrap_or_default();
-    let mut page = written(rows, "")?;
-    let marker = rows
-        .rchunks(PARTS)
-        .next()
-        .and_then(|row| bytes(row.get(1)?));
-    let marker = String::from_utf8_lossy(marker.unwrap_or_default());
+    let mut page = written(values.get(4..).unwrap_or_default(), "")?;
+    let marker = values.get(3).and_then(bytes).unwrap_or_default();
+    let marker = String::from_utf8_lossy(marker);
     write!(
         page,
         r#", "links": [{{"rel": "next", "href": "{QUEUE}/messages?limit=10&echo=true&include_delayed=true&marker={marker}"}}]}}"#
@@ -305,13 +298,14 @@ async fn claim(State(scripted): Ready, RawQuery(query): RawQuery, _: Bytes) -> A
 
 /// A script's messages as a document, but for its last brace; `query` is what their addresses end in.
 fn written(rows: &[Value], query: &str) -> std::result::Result<String, StatusCode> {
-    let mut page = String::with_capacity(64 + rows.len() / PARTS * 512);
+    let mut page = String::with_capacity(64 + rows.len() * 512);
     page.push_str(r#"{"messages": ["#);
-    for (at, row) in rows.chunks_exact(PARTS).enumerate() {
-        let id = Uuid::from_slice(bytes(&row[0]).or_500()?).or_500()?;
-        let body = bytes(&row[2])
-            .and_then(|value| value.get(HEAD..))
-            .or_500()?;
+    for (at, row) in rows.iter().enumerate() {
+        // The length of the mark, the id, the mark, the value. Nothing is delayed here.
+        let (mark, row) = bytes(row).and_then(<[u8]>::split_first).or_500()?;
+        let (id, row) = row.split_at_checked(16).or_500()?;
+        let id = Uuid::from_slice(id).or_500()?;
+        let body = row.get(usize::from(*mark) + HEAD..).or_500()?;
         let body = std::str::from_utf8(body).or_500()?;
         let comma = if at == 0 { "" } else { ", " };
         write!(

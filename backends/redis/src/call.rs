@@ -40,8 +40,27 @@ impl Call {
         Self { source, command }
     }
 
-    pub(crate) fn on_queue(source: &'static Source, time: &Time, keys: &Keys) -> Self {
-        Self::new(source, &[keys.all()]).clock(time)
+    /// A call about a queue, or about several, with the clock in front of the other arguments.
+    pub(crate) fn on_queues<'a>(
+        source: &'static Source,
+        time: &Time,
+        queues: impl Iterator<Item = &'a Keys> + Clone,
+    ) -> Self {
+        // Room for what most calls have besides.
+        const ARGUMENTS: usize = 16;
+        const BYTES: usize = 256;
+        let (count, bytes) = queues.clone().fold((0, 0), |(count, bytes), keys| {
+            (count + keys.count(), bytes + keys.bytes())
+        });
+        let mut command = Cmd::with_capacity(count + ARGUMENTS, bytes + BYTES);
+        command
+            .arg("EVALSHA")
+            .arg(source.digest.as_str())
+            .arg(count);
+        for key in queues.flat_map(Keys::all) {
+            command.arg(key);
+        }
+        Self { source, command }.clock(time)
     }
 
     pub(crate) fn clock(mut self, time: &Time) -> Self {

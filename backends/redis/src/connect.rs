@@ -26,7 +26,7 @@ pub(crate) enum Wire {
 impl Wire {
     pub(crate) async fn send(&mut self, command: &Cmd) -> RedisResult<Value> {
         let answer = match self {
-            Self::One(wire) => wire.req_packed_command(command).await,
+            Self::One(wire) => wire.send_packed_command(command).await,
             Self::Many(wire) => wire.req_packed_command(command).await,
         };
         plain(answer?)

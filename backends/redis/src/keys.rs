@@ -11,24 +11,31 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// One letter a key, in the order of the scripts' KEYS: data, free, held, wait, time, mark, claim, rank.
-const LETTERS: [&str; 8] = ["d", "f", "h", "w", "t", "m", "c", "r"];
+const LETTERS: [char; 8] = ['d', 'f', 'h', 'w', 't', 'm', 'c', 'r'];
 
-/// The same of a queue of a ledger, where the rank is in `meta`, and behind them: terms, dead, over, old.
-const LEDGER_LETTERS: [&str; 12] = [
-    "d", "f", "h", "w", "t", "m", "c", "meta", "terms", "dead", "over", "old",
-];
+/// The same of a queue of a ledger, but in place of the rank: meta, terms, dead, over, old.
+const LEDGER_LETTERS: [char; 12] = ['d', 'f', 'h', 'w', 't', 'm', 'c', 'e', 'k', 'x', 'o', 'l'];
 
 /// The keys of a queue's messages, or of its ledger, all in one slot.
+///
+/// Every call makes them, so they stand in one text: one allocation, and no formatting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Keys {
-    names: Vec<String>,
+    text: String,
+    /// Bytes of each name.
+    length: usize,
     is_ledger: bool,
 }
 
 impl Keys {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.text.len() / self.length
+    }
+
     /// All of them, as the scripts want them.
-    pub(crate) fn all(&self) -> &[String] {
-        &self.names
+    pub(crate) fn all(&self) -> impl Iterator<Item = &str> {
+        (0..self.count()).map(|at| &self.text[at * self.length..(at + 1) * self.length])
     }
 
     /// What there is for a queue of messages and for one of a ledger.
@@ -37,8 +44,13 @@ impl Keys {
     }
 
     /// Those that a purge deletes. The rank stays, so that positions from before stay positions.
-    pub(crate) fn purged(&self) -> &[String] {
-        &self.names[..7]
+    pub(crate) fn purged(&self) -> impl Iterator<Item = &str> {
+        self.all().take(LETTERS.len() - 1)
+    }
+
+    /// Bytes of all names together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.text.len()
     }
 }
 
@@ -58,17 +70,42 @@ impl Names {
 
     /// The keys of a queue: `PREFIX{PROJECT/QUEUE}LETTER`.
     pub(crate) fn queue(&self, queue: &QueueKey) -> Keys {
-        Keys {
-            names: self.tagged(&tag(queue), &LETTERS),
-            is_ledger: false,
-        }
+        self.keys(None, queue, &LETTERS)
     }
 
     /// The keys of a queue in the ledger of a scope: `PREFIX{SCOPE/PROJECT/QUEUE}LETTER`.
     pub(crate) fn ledger(&self, scope: &str, queue: &QueueKey) -> Keys {
+        self.keys(Some(scope), queue, &LEDGER_LETTERS)
+    }
+
+    fn keys(&self, scope: Option<&str>, queue: &QueueKey, letters: &[char]) -> Keys {
+        // What a name takes, unless there is something to escape in it.
+        const BESIDES: usize = "{//}d".len();
+        let names = queue.project.as_str().len() + queue.name.as_str().len();
+        let room = self.prefix.len() + scope.map_or(0, str::len) + names + BESIDES;
+
+        let mut text = String::with_capacity(letters.len() * room);
+        text.push_str(&self.prefix);
+        text.push('{');
+        if let Some(scope) = scope {
+            text.extend(utf8_percent_encode(scope, PLAIN));
+            text.push('/');
+        }
+        text.extend(utf8_percent_encode(queue.project.as_str(), PLAIN));
+        text.push('/');
+        text.push_str(queue.name.as_str());
+        text.push('}');
+        let start = text.len();
+        for (at, letter) in letters.iter().enumerate() {
+            if at > 0 {
+                text.extend_from_within(..start);
+            }
+            text.push(*letter);
+        }
         Keys {
-            names: self.tagged(&ledger_tag(scope, queue), &LEDGER_LETTERS),
-            is_ledger: true,
+            length: start + 1,
+            text,
+            is_ledger: scope.is_some(),
         }
     }
 
@@ -80,13 +117,6 @@ impl Names {
         let (scope, queue) = text.split_once('/')?;
         let scope = percent_decode_str(scope).decode_utf8().ok()?;
         Some(self.ledger(&scope, &parse_tag(queue)?))
-    }
-
-    fn tagged(&self, tag: &str, letters: &[&str]) -> Vec<String> {
-        letters
-            .iter()
-            .map(|letter| format!("{}{{{tag}}}{letter}", self.prefix))
-            .collect()
     }
 
     /// The records of a project's queues, and their names in order.
@@ -198,8 +228,11 @@ mod tests {
     #[test]
     fn a_key_says_whose_it_is() {
         let keys = Names::new("isimud:").queue(&queue("demo", "tasks"));
-        assert_eq!(keys.all()[0], "isimud:{demo/tasks}d");
-        assert_eq!(keys.purged().len(), 7);
+        let all: Vec<_> = keys.all().collect();
+        assert_eq!(all[0], "isimud:{demo/tasks}d");
+        assert_eq!(all[7], "isimud:{demo/tasks}r");
+        assert_eq!(keys.purged().collect::<Vec<_>>(), all[..7]);
+        assert_eq!(keys.bytes(), 8 * all[0].len());
     }
 
     #[test]
@@ -235,16 +268,21 @@ mod tests {
                 let keys = names.queue(&queue);
                 for scope in hostile {
                     let keys = names.ledger(scope, &queue);
-                    assert!(keys.all().iter().all(|key| seen.insert(key.clone())));
-                    assert!(keys.all()[0].matches(['{', '}']).count() == 2);
+                    let prefix = format!("{{{}}}", ledger_tag(scope, &queue));
+                    assert!(keys.all().all(|key| key.starts_with(&prefix)));
+                    assert!(keys.all().all(|key| key.matches(['{', '}']).count() == 2));
+                    assert!(keys.all().all(|key| seen.insert(key.to_owned())));
                     let tag = ledger_tag(scope, &queue);
                     assert_eq!(names.by_tag(&tag), Some(keys));
                 }
                 assert_eq!(names.by_tag(&tag(&queue)), Some(keys.clone()));
+                let prefix = format!("{{{}}}", tag(&queue));
+                assert!(keys.all().all(|key| key.starts_with(&prefix)));
+                assert!(keys.all().all(|key| key.matches(['{', '}']).count() == 2));
                 let subscriptions = names.subscriptions(&queue);
-                let mut all = keys.all().iter().chain(&subscriptions);
-                assert!(all.all(|key| seen.insert(key.clone())));
-                assert!(keys.all()[0].matches(['{', '}']).count() == 2);
+                let subscriptions = subscriptions.iter().map(String::as_str);
+                let mut all = keys.all().chain(subscriptions);
+                assert!(all.all(|key| seen.insert(key.to_owned())));
                 assert_eq!(parse_tag(&tag(&queue)), Some(queue));
             }
             for key in names.records(&ProjectId::parse(project).unwrap()) {

@@ -22,7 +22,7 @@ use crate::keys::{Keys, ledger_tag};
 use crate::scripts::scripts;
 use crate::store::RedisStore;
 use crate::sweep::Agenda;
-use crate::value::{Answer, Mark, NAMELESS, Row, encode, millis, number, terms};
+use crate::value::{Answer, Mark, NAMELESS, encode, millis, number, put_together, terms};
 
 scripts! {
     NOTE: "common.lua" "ledger.lua" "note.lua";
@@ -283,28 +283,15 @@ fn read_verdict(verdict: Value, delivery: &Delivery, now: Timestamp) -> Result<V
 /// A message that was judged: the row's, or where it had none the delivery's as it is now.
 fn read_judged(verdict: &mut Answer, delivery: &Delivery, now: Timestamp) -> Result<Message> {
     let value = verdict.blob()?;
-    let ends = verdict.moment()?;
-    let mark = verdict.blob()?;
+    let mark = Mark::read(verdict.blob()?.into())?;
     let posted = &delivery.message;
     if !value.is_empty() {
-        let row = Row::read(
-            [
-                Value::BulkString(posted.id.0.as_bytes().to_vec()),
-                Value::Int(0),
-                Value::BulkString(value),
-                Value::Int(ends.0),
-                Value::BulkString(mark),
-                Value::Int(0),
-            ],
-            now,
-        )?;
-        return Ok(row.message);
+        return put_together(posted.id, value.into(), mark, now);
     }
-    let mark = Mark::read(&mark)?;
     Ok(Message {
         ttl: mark.ttl.map_or(posted.ttl, Duration::from_millis),
         age: now.since(delivery.posted.before(posted.age)),
-        left: ends.since(now),
+        left: mark.ends.ok_or_else(strange)?.since(now),
         delay: Duration::ZERO,
         claim: mark.claim,
         claim_count: mark.count,
@@ -320,11 +307,12 @@ fn read_renewed(mut answer: Answer) -> Result<Renewed> {
         renewed.receipts.push(Receipt(answer.blob()?.into()));
     }
     while answer.left() > 0 {
-        let row = answer.row(now)?;
+        let messages = answer.some(1, now)?;
         let receipt = answer.blob()?;
         let receipt = receipt.strip_prefix(b"r").map(<[u8]>::to_vec);
         let receipt = receipt.map(|bytes| Receipt(bytes.into()));
-        renewed.longer.push((row.message, receipt));
+        let longer = messages.into_iter().map(|message| (message, receipt.clone()));
+        renewed.longer.extend(longer);
     }
     Ok(renewed)
 }

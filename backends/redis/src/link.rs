@@ -143,7 +143,7 @@ impl Link {
     async fn run_on(&self, live: &mut Live, call: Call) -> Result<Value> {
         let mut answer = live.wire.send(&call.command).await;
         if answer.as_ref().is_err_and(is_unknown_script) {
-            answer = live.wire.send(&with_text(&call)).await;
+            answer = Box::pin(live.wire.send(&with_text(&call))).await;
         }
         self.judge(live, answer)
     }
@@ -189,9 +189,14 @@ impl Link {
     }
 
     async fn live(&self) -> Result<Live> {
-        if let Some(live) = self.current()? {
-            return Ok(live);
+        match self.current()? {
+            Some(live) => Ok(live),
+            // In a box, so that the calls of every day do not carry the room that connecting takes.
+            None => Box::pin(self.connect()).await,
         }
+    }
+
+    async fn connect(&self) -> Result<Live> {
         let mut attempt = self.attempt.lock().await;
         if let Some(live) = self.current()? {
             return Ok(live);

@@ -79,6 +79,19 @@ pub(crate) enum Target {
     Far(ClaimId, Duration),
 }
 
+/// How a part of a listing is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Walk<'a> {
+    /// Messages to walk over.
+    pub(crate) count: usize,
+    /// How many of them are wanted.
+    pub(crate) wanted: usize,
+    /// Whose messages are left out, if it is not empty.
+    pub(crate) own: &'a [u8],
+    /// Which besides the free ones: `c` claimed, `d` delayed.
+    pub(crate) which: &'a str,
+}
+
 /// A part of a listing.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -87,6 +100,8 @@ pub(crate) struct Part {
     /// The rank of the last message walked over.
     pub(crate) last: u64,
     pub(crate) more: bool,
+    /// The rank of the last message of the part.
+    pub(crate) marker: u64,
 }
 
 impl Scripts {
@@ -109,7 +124,7 @@ impl Scripts {
 
     /// A call about a queue.
     pub(crate) fn on(&self, source: &'static Source, keys: &Keys) -> Call {
-        Call::on_queue(source, &self.time, keys)
+        Call::on_queues(source, &self.time, std::iter::once(keys))
     }
 
     pub(crate) async fn post(&self, keys: &Keys, messages: &[Message]) -> Result<()> {
@@ -121,32 +136,25 @@ impl Scripts {
                 .arg(encode(message)?);
         }
         match &self.waiting {
-            Some(link) => link.in_time(link.run_and_wait(call)).await?,
+            Some(link) => link.in_time(Box::pin(link.run_and_wait(call))).await?,
             None => self.link.in_time(self.link.run(call)).await?,
         };
         Ok(())
     }
 
-    pub(crate) async fn list(
-        &self,
-        keys: &Keys,
-        after: &[u8],
-        count: usize,
-        own: &[u8],
-        which: &str,
-    ) -> Result<Part> {
+    pub(crate) async fn list(&self, keys: &Keys, after: &[u8], walk: Walk<'_>) -> Result<Part> {
         let call = || {
-            let call = self
-                .on(keys.pick(&LIST, &LEDGER_LIST), keys)
-                .bytes(after)
-                .number(count);
-            Ok(call.bytes(own).bytes(which.as_bytes()))
+            let source = keys.pick(&LIST, &LEDGER_LIST);
+            let call = self.on(source, keys).bytes(after).number(walk.count);
+            let call = call.number(walk.wanted).bytes(walk.own);
+            Ok(call.bytes(walk.which.as_bytes()))
         };
         let mut answer = Answer::new(self.settled(call).await?)?;
         Ok(Part {
             now: answer.moment()?,
             last: answer.count()? as u64,
             more: answer.number()? == 1,
+            marker: answer.count()? as u64,
             answer,
         })
     }
@@ -203,12 +211,12 @@ impl Scripts {
         target: &Target,
     ) -> Result<Taken> {
         let call = || {
-            let keys = match target {
-                Target::Near(target) => [keys.all(), target.all()],
-                _ => [keys.all(), &[]],
+            let target_keys = match target {
+                Target::Near(keys) => Some(keys),
+                _ => None,
             };
-            let mut call = Call::new(&CLAIM, &keys)
-                .clock(&self.time)
+            let both = std::iter::once(keys).chain(target_keys);
+            let mut call = Call::on_queues(&CLAIM, &self.time, both)
                 .bytes(lease.id.0.as_bytes())
                 .float(millis(lease.ttl))
                 .float(millis(lease.grace))
@@ -229,9 +237,8 @@ impl Scripts {
         let mut answer = Answer::new(self.settled(call).await?)?;
         let now = answer.moment()?;
         let count = answer.count()?;
-        let taken = answer.rows(count, now)?;
         Ok(Taken {
-            messages: taken.into_iter().map(|row| row.message).collect(),
+            messages: answer.some(count, now)?,
             worn: answer.messages(now)?,
         })
     }

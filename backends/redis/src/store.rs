@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::connect::Connector;
 use crate::keys::{Keys, Names, tag};
 use crate::link::Link;
-use crate::scripts::{Scripts, Target};
+use crate::scripts::{Scripts, Target, Walk};
 use crate::sweep::Agenda;
 use crate::value::{Answer, client_bytes, posted};
 use crate::waiting::Waits;
@@ -122,10 +122,17 @@ impl RedisStore {
             } else {
                 wanted.clamp(*PAGE.start(), *PAGE.end())
             };
-            let part = self.scripts.list(keys, &after, count, &own, which).await?;
-            for row in part.answer.all_rows(part.now)?.into_iter().take(wanted) {
-                page.marker = Some(row.marker());
-                page.messages.push(row.message);
+            let walk = Walk {
+                count,
+                wanted,
+                own: &own,
+                which,
+            };
+            let part = self.scripts.list(keys, &after, walk).await?;
+            let messages = part.answer.messages(part.now)?;
+            if !messages.is_empty() {
+                page.marker = Some(Marker::Arrival(part.marker));
+                page.messages.extend(messages);
             }
             if !part.more {
                 break;
@@ -147,9 +154,11 @@ impl RedisStore {
         })
     }
 
-    async fn unlink(&self, keys: &[String]) -> Result<()> {
+    async fn unlink(&self, keys: impl Iterator<Item = &str>) -> Result<()> {
         let mut command = redis::cmd("UNLINK");
-        command.arg(keys);
+        for key in keys {
+            command.arg(key);
+        }
         let link = &self.scripts.link;
         link.in_time(link.send(&command)).await.map(drop)
     }

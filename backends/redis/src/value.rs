@@ -10,15 +10,16 @@
 //!           the body
 //! ```
 //!
-//! What changes later stands elsewhere, so that a claim never writes a body again: the end of its life in `time`, and
-//! in `mark` the ttl that is shown (float), the claims counted (4 bytes) and the claim's id.
+//! What changes later stands elsewhere, so that a claim never writes a body again: in `mark` the ttl that is shown and
+//! the end of its life (floats, 0: as posted), the claims counted (4 bytes) and the claim's id. The end is also in `time`.
+//!
+//! A script gives a message as one text, since the client takes its time over each: a byte with the length of the mark,
+//! and 128 for a delayed one; the id; when a delayed one is due (float); the mark; the value.
 
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use isimud_contract::{
-    Checksum, ClaimId, ClientId, Error, Marker, Message, MessageId, Result, Timestamp,
-};
+use isimud_contract::{Checksum, ClaimId, ClientId, Error, Message, MessageId, Result, Timestamp};
 use redis::Value;
 use uuid::Uuid;
 
@@ -28,8 +29,8 @@ const VERSION: u8 = 1;
 const SEALED: u8 = 1;
 const CHECKED: u8 = 2;
 
-/// Values that a script gives for each message.
-pub(crate) const PARTS: usize = 6;
+/// Added to the length of the mark of a delayed message.
+const DELAYED: u8 = 128;
 
 /// Milliseconds, small enough that a float counts them one by one even after they are added to the time of day.
 pub(crate) fn millis(span: Duration) -> f64 {
@@ -82,6 +83,9 @@ pub(crate) fn terms(message: &Message) -> [u8; 28] {
     out
 }
 
+/// Bytes of the version and of when a message was posted.
+const POSTED: usize = 9;
+
 /// Reads the start of a value: when its message was posted.
 pub(crate) fn posted(value: &[u8]) -> Result<Timestamp> {
     let mut value = value;
@@ -92,62 +96,72 @@ pub(crate) fn posted(value: &[u8]) -> Result<Timestamp> {
     Ok(Timestamp(posted as i64))
 }
 
-/// A message of a script's answer, with its rank.
-#[derive(Debug)]
-pub(crate) struct Row {
-    pub(crate) rank: u64,
-    pub(crate) message: Message,
+/// A message of a script's answer.
+fn read(text: Vec<u8>, now: Timestamp) -> Result<Message> {
+    let mut text = Bytes::from(text);
+    let head = text.try_get_u8().map_err(|_| strange())?;
+    let id = MessageId(take_uuid(&mut text)?);
+    let delay = if head & DELAYED == 0 {
+        Duration::ZERO
+    } else {
+        Timestamp(text.try_get_f64().map_err(|_| strange())? as i64).since(now)
+    };
+    let mark = Mark::read(take(&mut text, usize::from(head & !DELAYED))?)?;
+    let message = put_together(id, text, mark, now)?;
+    Ok(Message { delay, ..message })
 }
 
-impl Row {
-    pub(crate) fn marker(&self) -> Marker {
-        Marker::Arrival(self.rank)
-    }
+/// A message that is not delayed, from its value and what has changed since.
+pub(crate) fn put_together(
+    id: MessageId,
+    mut value: Bytes,
+    mark: Mark,
+    now: Timestamp,
+) -> Result<Message> {
+    let posted = posted(&value)?;
+    value.advance(POSTED);
+    let ttl = value.try_get_u64().map_err(|_| strange())?;
+    let flags = value.try_get_u8().map_err(|_| strange())?;
+    let client = take_client(&mut value)?;
+    let checksum = if flags & CHECKED == 0 {
+        None
+    } else {
+        let mut sum = [0; 16];
+        value.try_copy_to_slice(&mut sum).map_err(|_| strange())?;
+        Some(Checksum(sum))
+    };
+    let as_posted = || posted.after(Duration::from_millis(ttl));
+    Ok(Message {
+        id,
+        client,
+        body: value,
+        sealed: flags & SEALED != 0,
+        checksum,
+        ttl: Duration::from_millis(mark.ttl.unwrap_or(ttl)),
+        age: now.since(posted),
+        left: mark.ends.unwrap_or_else(as_posted).since(now),
+        delay: Duration::ZERO,
+        claim: mark.claim,
+        claim_count: mark.count,
+    })
+}
 
-    /// Reads what a script gives for a message, in the order of `show` in common.lua.
-    pub(crate) fn read(parts: [Value; PARTS], now: Timestamp) -> Result<Self> {
-        let [id, rank, value, ends, mark, due] = parts;
-        let mut value = Bytes::from(blob(value)?);
-        let posted = posted(&value)?;
-        value.advance(9);
-        let ttl = value.try_get_u64().map_err(|_| strange())?;
-        let flags = value.try_get_u8().map_err(|_| strange())?;
-        let client = take_client(&mut value)?;
-        let checksum = if flags & CHECKED == 0 {
-            None
-        } else {
-            let mut sum = [0; 16];
-            value.try_copy_to_slice(&mut sum).map_err(|_| strange())?;
-            Some(Checksum(sum))
-        };
-        let mark = Mark::read(&blob(mark)?)?;
-        Ok(Self {
-            rank: u64::try_from(number(&rank)?).map_err(|_| strange())?,
-            message: Message {
-                id: MessageId(uuid(&blob(id)?)?),
-                client,
-                body: value,
-                sealed: flags & SEALED != 0,
-                checksum,
-                ttl: Duration::from_millis(mark.ttl.unwrap_or(ttl)),
-                age: now.since(posted),
-                left: Timestamp(number(&ends)?).since(now),
-                delay: Timestamp(number(&due)?).since(now),
-                claim: mark.claim,
-                claim_count: mark.count,
-            },
-        })
+fn take(text: &mut Bytes, length: usize) -> Result<Bytes> {
+    if text.len() < length {
+        return Err(strange());
     }
+    Ok(text.split_to(length))
+}
+
+fn take_uuid(text: &mut Bytes) -> Result<Uuid> {
+    uuid(&take(text, 16)?)
 }
 
 fn take_client(value: &mut Bytes) -> Result<ClientId> {
     let length = usize::from(value.try_get_u16().map_err(|_| strange())?);
-    if length == 0 || value.len() < length {
-        return Err(strange());
-    }
-    let client = value.split_to(length);
-    let bytes = &client[1..];
-    match client[0] {
+    let client = take(value, length)?;
+    let (kind, bytes) = client.split_first().ok_or_else(strange)?;
+    match kind {
         b'u' => uuid(bytes).map(ClientId::Uuid),
         _ => std::str::from_utf8(bytes)
             .map(|text| ClientId::Text(text.into()))
@@ -162,23 +176,26 @@ pub(crate) const NAMELESS: usize = 17;
 #[derive(Debug, Default)]
 pub(crate) struct Mark {
     pub(crate) ttl: Option<u64>,
+    pub(crate) ends: Option<Timestamp>,
     pub(crate) count: u32,
     pub(crate) claim: Option<ClaimId>,
 }
 
 impl Mark {
-    pub(crate) fn read(mut bytes: &[u8]) -> Result<Self> {
+    pub(crate) fn read(mut bytes: Bytes) -> Result<Self> {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
         let ttl = bytes.try_get_f64().map_err(|_| strange())?;
+        let ends = bytes.try_get_f64().map_err(|_| strange())?;
         let count = bytes.try_get_u32().map_err(|_| strange())?;
         Ok(Self {
             ttl: (ttl > 0.0).then_some(ttl as u64),
+            ends: (ends > 0.0).then_some(Timestamp(ends as i64)),
             count,
             claim: match bytes.len() {
                 0 | NAMELESS => None,
-                _ => Some(ClaimId(uuid(bytes)?)),
+                _ => Some(ClaimId(uuid(&bytes)?)),
             },
         })
     }
@@ -229,28 +246,17 @@ impl Answer {
     }
 
     /// The next so many messages.
-    pub(crate) fn rows(&mut self, count: usize, now: Timestamp) -> Result<Vec<Row>> {
-        (0..count).map(|_| self.row(now)).collect()
+    pub(crate) fn some(&mut self, count: usize, now: Timestamp) -> Result<Vec<Message>> {
+        if count > self.left() {
+            return Err(strange());
+        }
+        let texts = self.0.by_ref().take(count);
+        texts.map(|text| read(blob(text)?, now)).collect()
     }
 
     /// All messages that are left.
-    pub(crate) fn all_rows(mut self, now: Timestamp) -> Result<Vec<Row>> {
-        self.rows(self.left() / PARTS, now)
-    }
-
-    /// All messages that are left, without their ranks.
-    pub(crate) fn messages(self, now: Timestamp) -> Result<Vec<Message>> {
-        let rows = self.all_rows(now)?;
-        Ok(rows.into_iter().map(|row| row.message).collect())
-    }
-
-    /// The next message.
-    pub(crate) fn row(&mut self, now: Timestamp) -> Result<Row> {
-        let mut parts = [const { Value::Nil }; PARTS];
-        for part in &mut parts {
-            *part = self.value()?;
-        }
-        Row::read(parts, now)
+    pub(crate) fn messages(mut self, now: Timestamp) -> Result<Vec<Message>> {
+        self.some(self.left(), now)
     }
 }
 
@@ -281,52 +287,89 @@ fn uuid(bytes: &[u8]) -> Result<Uuid> {
 mod tests {
     use super::*;
 
-    fn read_again(message: &Message, now: Timestamp) -> Message {
-        let mut value = vec![VERSION];
-        let posted = now.before(message.age).0 as f64;
-        value.extend_from_slice(&posted.to_be_bytes());
-        value.extend_from_slice(&encode(message).unwrap());
-        let text = |moment: Timestamp| Value::BulkString(moment.0.to_string().into_bytes());
-        let parts = [
-            Value::BulkString(message.id.0.as_bytes().to_vec()),
-            Value::BulkString(b"7".to_vec()),
-            Value::BulkString(value),
-            text(now.after(message.left)),
-            Value::BulkString(Vec::new()),
-            Value::BulkString(b"0".to_vec()),
-        ];
-        Row::read(parts, now).unwrap().message
+    /// What a script gives for a message that was just posted.
+    fn shown(message: &Message) -> Vec<u8> {
+        let delayed = message.delay > Duration::ZERO;
+        let head = if delayed { DELAYED } else { 0 };
+        let mut text = vec![head];
+        text.extend_from_slice(message.id.0.as_bytes());
+        if delayed {
+            let due = NOW.after(message.delay).0 as f64;
+            text.extend_from_slice(&due.to_be_bytes());
+        }
+        text.push(VERSION);
+        let posted = NOW.before(message.age).0 as f64;
+        text.extend_from_slice(&posted.to_be_bytes());
+        text.extend_from_slice(&encode(message).unwrap());
+        text
     }
 
-    #[test]
-    fn a_message_comes_back_as_it_was() {
+    fn mark(message: &Message) -> Vec<u8> {
+        let mut mark = millis(message.ttl).to_be_bytes().to_vec();
+        let ends = NOW.after(message.left).0 as f64;
+        mark.extend_from_slice(&ends.to_be_bytes());
+        mark.extend_from_slice(&message.claim_count.to_be_bytes());
+        mark.extend_from_slice(message.claim.unwrap().0.as_bytes());
+        mark
+    }
+
+    const NOW: Timestamp = Timestamp(1_767_225_600_123);
+
+    fn examples() -> [Message; 2] {
         let hour = Duration::from_secs(3600);
         let id = MessageId(Uuid::from_u128(7));
-        let now = Timestamp(1_767_225_600_123);
         let plain = Message::new(id, ClientId::Uuid(Uuid::from_u128(8)), hour, "{}");
         let rich = Message {
             client: ClientId::Text("ü".into()),
             sealed: true,
             checksum: Some(Checksum([9; 16])),
             age: Duration::from_millis(77),
-            left: Duration::from_millis(11),
+            left: hour - Duration::from_millis(77),
+            delay: Duration::from_millis(5),
             ..plain.clone()
         };
-        for message in [plain, rich] {
-            assert_eq!(read_again(&message, now), message);
+        [plain, rich]
+    }
+
+    #[test]
+    fn a_message_comes_back_as_it_was() {
+        for message in examples() {
+            assert_eq!(read(shown(&message), NOW).unwrap(), message);
         }
     }
 
     #[test]
-    fn a_broken_value_is_an_error_and_no_panic() {
-        let nothing = [const { Value::Nil }; PARTS];
-        assert!(Row::read(nothing, Timestamp(0)).is_err());
-        for length in 0..30 {
-            let mut parts = [const { Value::Nil }; PARTS];
-            for part in &mut parts {
-                *part = Value::BulkString(vec![1; length]);
+    fn what_changed_since_the_post_stands_in_the_mark() {
+        for message in examples() {
+            let mut text = shown(&message);
+            let changed = Message {
+                ttl: Duration::from_secs(9_000),
+                left: Duration::from_secs(8_000),
+                claim: Some(ClaimId(Uuid::from_u128(9))),
+                claim_count: 3,
+                ..message
+            };
+            let mark = mark(&changed);
+            let at = if text[0] == 0 { 17 } else { 25 };
+            text[0] += mark.len() as u8;
+            text.splice(at..at, mark);
+            assert_eq!(read(text, NOW).unwrap(), changed);
+        }
+    }
+
+    #[test]
+    fn a_broken_text_is_an_error_and_no_panic() {
+        for message in examples() {
+            let whole = shown(&message);
+            let body = whole.len() - message.body.len();
+            for length in 0..body {
+                assert!(read(whole[..length].to_vec(), NOW).is_err());
             }
-            assert!(Row::read(parts, Timestamp(0)).is_err());
+        }
+        for length in 0..100 {
+            for byte in [0, 1, 20, 36, 127, 128, 164, 255] {
+                assert!(read(vec![byte; length], NOW).is_err());
+            }
         }
     }
 

@@ -19,14 +19,14 @@ end
 local taken = { ids = {}, ranks = {}, marks = {}, dues = {} }
 local worn = { ids = {}, ranks = {}, marks = {}, dues = {} }
 
--- Puts messages under a claim, and notes what becomes of them.
+-- Puts messages under a claim, and notes what becomes of them: those that must live longer have a new end.
 local function hold(claim, ttl, which, shown, counted)
   local held, marks = {}, {}
   for at, id in ipairs(which.ids) do
-    local old, count = read_mark(which.marks[at])
+    local old, ends, count = read_mark(which.marks[at])
     local new = shown[at] or 0
-    if new == 0 then new = old end
-    which.marks[at] = struct.pack('>dI4', new, count + counted) .. claim
+    if new == 0 then new = old else ends = which.ends[at] end
+    which.marks[at] = mark_of(new, ends, count + counted, claim)
     held[at * 2 - 1], held[at * 2] = which.ranks[at], id
     marks[at * 2 - 1], marks[at * 2] = id, which.marks[at]
   end
@@ -39,15 +39,16 @@ local function bury(target)
   local rank = take_ranks(target, #worn.ids)
   for at, id in ipairs(worn.ids) do
     local value = call('HGET', here.data, id)
-    local ends = new_life and now + new_life or call('ZSCORE', here.time, 'x' .. id)
-    local shown = read_mark(worn.marks[at])
+    local shown, changed = read_mark(worn.marks[at])
+    if new_life then shown, changed = new_life, now + new_life end
+    local ends = end_of(value, changed)
     drop(here, { id })
     -- The target has it when it was posted again after a move, its answer having been lost.
     drop(target, { id })
     call('HSET', target.data, id, value)
     call('ZADD', target.free, rank + at, id)
     call('ZADD', target.time, ends, 'x' .. id)
-    write_mark(target, id, new_life or shown, 0, '')
+    write_mark(target, id, shown, changed, 0, '')
   end
 end
 
@@ -58,7 +59,7 @@ while #taken.ids < limit and #worn.ids < STEP do
   for at = 1, #head, 2 do ids[#ids + 1] = head[at] end
   local marks = gather('HMGET', here.mark, ids)
   for at, id in ipairs(ids) do
-    local _, count = read_mark(marks[at])
+    local _, _, count = read_mark(marks[at])
     local which = most and count >= most and worn or taken
     which.ids[#which.ids + 1] = id
     which.ranks[#which.ranks + 1] = head[at * 2]
@@ -68,8 +69,12 @@ end
 
 local answer = { now, #taken.ids }
 if #taken.ids > 0 then
-  local shown
-  taken.ends, shown = outlive(here, taken.ids, ttl, grace)
+  taken.values, taken.ends = gather('HMGET', here.data, taken.ids), {}
+  for at, value in ipairs(taken.values) do
+    local _, ends = read_mark(taken.marks[at])
+    taken.ends[at] = end_of(value, ends)
+  end
+  local shown = outlive(here, taken.ids, taken.ends, ttl, grace)
   hold(claim, ttl, taken, shown, most and 1 or 0)
   show(answer, here, taken.ids, taken)
 end

@@ -5,7 +5,7 @@
 --        3 held    zset    ids of claimed messages, by rank
 --        4 wait    zset    ids of delayed messages, by rank
 --        5 time    zset    what ends by itself, by its moment: 'x' id (a life), 'd' id (a delay), 'c' claim
---        6 mark    hash    id -> what has changed since the post: the ttl, the claims counted, the claim
+--        6 mark    hash    id -> what has changed since the post: the ttl, the end, the claims counted, the claim
 --        7 claim   hash    claim -> its ttl, when it was renewed, the ids that it took
 --        8 rank    string  the last rank given
 -- ARGV   1 clock: milliseconds that the store is ahead of the server's clock, or '@' and the present moment
@@ -16,7 +16,7 @@
 
 local call = redis.call
 -- What one call settles, about. It keeps a script near a millisecond.
-local STEP = 500
+local STEP, STEP_TEXT = 500, '500'
 -- `unpack` fails near 8,000 values.
 local CHUNK = 1000
 
@@ -27,14 +27,17 @@ local function queue_at(first)
   }
 end
 
+-- As text: a number in a command's arguments is written with all its digits each time, at the price of a small command.
 local function moment(clock)
-  if string.sub(clock, 1, 1) == '@' then return tonumber(string.sub(clock, 2)) end
+  if string.sub(clock, 1, 1) == '@' then return string.sub(clock, 2) end
   local time = call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(clock)
+  local present = time[1] .. string.sub('00000' .. time[2], -6, -4)
+  return clock == '0' and present or string.format('%.0f', present + clock)
 end
 
 local here = queue_at(1)
-local now = moment(ARGV[1])
+local present = moment(ARGV[1])
+local now = tonumber(present)
 
 -- Calls a command with a long list of values, and adds up what it answers.
 local function each(command, key, values)
@@ -61,19 +64,31 @@ local function named(kind, ids)
   return names
 end
 
--- Reads a mark: the ttl that is shown (0: as posted), the claims counted, the claim that has the message or ''.
+-- Reads a mark: the ttl that is shown and when the message ends (0: as posted), the claims counted, the claim that has
+-- the message or ''.
 local function read_mark(mark)
-  if not mark then return 0, 0, '' end
-  local ttl, count = struct.unpack('>dI4', mark)
-  return ttl, count, string.sub(mark, 13)
+  if not mark then return 0, 0, 0, '' end
+  local ttl, ends, count = struct.unpack('>ddI4', mark)
+  return ttl, ends, count, string.sub(mark, 21)
 end
 
-local function write_mark(queue, id, ttl, count, claim)
-  if ttl == 0 and count == 0 and claim == '' then
+local function mark_of(ttl, ends, count, claim)
+  return struct.pack('>ddI4', ttl, ends, count) .. claim
+end
+
+local function write_mark(queue, id, ttl, ends, count, claim)
+  if ttl == 0 and ends == 0 and count == 0 and claim == '' then
     call('HDEL', queue.mark, id)
   else
-    call('HSET', queue.mark, id, struct.pack('>dI4', ttl, count) .. claim)
+    call('HSET', queue.mark, id, mark_of(ttl, ends, count, claim))
   end
+end
+
+-- When a message ends, by its value, which says when it was posted and its ttl, unless its mark says otherwise.
+local function end_of(value, ends)
+  if ends > 0 then return ends end
+  local posted, ttl = struct.unpack('>dI8', value, 2)
+  return posted + ttl
 end
 
 -- Takes so many ranks and returns the one before the first. A new queue starts at the microsecond of its making, which
@@ -122,7 +137,7 @@ local function members(queue, claim)
   for at = 17, record and #record or 0, 16 do all[#all + 1] = string.sub(record, at, at + 15) end
   local found = gather('HMGET', queue.mark, all)
   for at = 1, #all do
-    local _, _, holder = read_mark(found[at])
+    local _, _, _, holder = read_mark(found[at])
     if holder == claim then
       ids[#ids + 1] = all[at]
       marks[#marks + 1] = found[at]
@@ -135,8 +150,8 @@ end
 local function end_claim(queue, claim)
   local ids, marks = members(queue, claim)
   for at = 1, #ids do
-    local ttl, count = read_mark(marks[at])
-    write_mark(queue, ids[at], ttl, count, '')
+    local ttl, ends, count = read_mark(marks[at])
+    write_mark(queue, ids[at], ttl, ends, count, '')
   end
   move(queue.held, queue.free, ids)
   call('HDEL', queue.claim, claim)
@@ -147,7 +162,7 @@ end
 -- Ends what has ended, about STEP messages of it, and returns whether that was all. What becomes of a message at the end
 -- of its life, somebody else may say.
 local function settle(queue, expire)
-  local ended = call('ZRANGE', queue.time, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP)
+  local ended = call('ZRANGE', queue.time, '-inf', present, 'BYSCORE', 'LIMIT', '0', STEP_TEXT)
   if #ended == 0 then return true end
   local expired, due, done = {}, {}, 0
   for at = 1, #ended do
@@ -170,9 +185,8 @@ local function settle(queue, expire)
 end
 
 -- Sees to it that messages outlive a claim: one that would end before or with it lives for ttl and grace from now on.
--- Returns when each ends then, and the ttl that it shows from now on, or 0.
-local function outlive(queue, ids, ttl, grace)
-  local ends = gather('ZMSCORE', queue.time, named('x', ids))
+-- `ends` says when each ends, also afterwards. Returns the ttl that each shows from now on, or 0.
+local function outlive(queue, ids, ends, ttl, grace)
   local shown, later = {}, {}
   for at = 1, #ids do
     shown[at] = 0
@@ -184,7 +198,7 @@ local function outlive(queue, ids, ttl, grace)
     end
   end
   each('ZADD', queue.time, later)
-  return ends, shown
+  return shown
 end
 
 -- Writes the record of a claim that was renewed at this moment, or at another.
@@ -194,24 +208,23 @@ local function write_claim(queue, claim, ttl, ids, renewed)
   call('ZADD', queue.time, renewed + ttl, 'c' .. claim)
 end
 
--- Appends messages to an answer, six values each: id, rank, value, end of life, mark, when it is due. What the caller
--- knows of them need not be read: `ranks` (else 0), `ends`, `marks`, and `dues`, which only delayed ones have.
+-- Appends messages to an answer, one text each: a byte with the length of the mark, and 128 for a delayed one; the id;
+-- when a delayed one is due (float); the mark; the value. What the caller knows of them need not be read: `values`,
+-- `marks`, and `dues`, which only delayed ones have.
 local function show(answer, queue, ids, known)
-  local values = gather('HMGET', queue.data, ids)
-  local ends = known.ends or gather('ZMSCORE', queue.time, named('x', ids))
+  local values = known.values or gather('HMGET', queue.data, ids)
   local marks = known.marks or gather('HMGET', queue.mark, ids)
-  local dues = known.dues or gather('ZMSCORE', queue.time, named('d', ids))
-  local ranks = known.ranks or {}
+  local dues = known.dues
+  if not dues then
+    dues = call('EXISTS', queue.wait) == 1 and gather('ZMSCORE', queue.time, named('d', ids)) or {}
+  end
   local size = #answer
   for at = 1, #ids do
     if values[at] then
-      answer[size + 1] = ids[at]
-      answer[size + 2] = ranks[at] or 0
-      answer[size + 3] = values[at]
-      answer[size + 4] = ends[at] or 0
-      answer[size + 5] = marks[at] or ''
-      answer[size + 6] = dues[at] or 0
-      size = size + 6
+      local mark, due, head = marks[at] or '', dues[at], 0
+      if due then due, head = struct.pack('>d', due), 128 end
+      size = size + 1
+      answer[size] = string.char(head + #mark) .. ids[at] .. (due or '') .. mark .. values[at]
     end
   end
   return answer

@@ -21,7 +21,7 @@ end
 if guard ~= 'any' then
   local marks = gather('HMGET', here.mark, ids)
   for at, id in ipairs(ids) do
-    local _, _, holder = read_mark(marks[at])
+    local _, _, _, holder = read_mark(marks[at])
     if holder ~= '' then
       if guard == 'free' then return -1 end
       if not claims[holder] then return live(claims) and -1 or -3 end

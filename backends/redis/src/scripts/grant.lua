@@ -7,8 +7,8 @@
 --         (>dddI4d: left, delay, age, claims counted, posted); its value, but for the version and the moment of the post;
 --         the receipt
 -- Result  nil while the queue is not settled, else {now, verdict...}, a verdict being one of
---         {'granted', value, end of life, mark, whether it lives longer than the broker was told}
---         {'spent', value, end of life, mark}: as it was; the value is '' where the delivery has it
+--         {'granted', value, mark, whether it lives longer than the broker was told}
+--         {'spent', value, mark}: as it was; the value is '' where the delivery has it
 --         {'free'}, {'held', for how long}, {'gone'}
 
 if not settle() then return false end
@@ -33,15 +33,11 @@ local function held_until(row)
   return tonumber(call('ZSCORE', here.time, 'c' .. row.holder))
 end
 
-local function mark_of(row, holder)
-  return struct.pack('>dI4', row.shown, row.count) .. holder
-end
-
 -- Takes a message that nobody holds, and says so.
 local function take_it(row)
   if limit == 0 then return { 'free' } end
   if most and not itself and row.count >= most then
-    local verdict = { 'spent', '', row.expires, mark_of(row, '') }
+    local verdict = { 'spent', '', marked(row, '') }
     if not row.new then shown[#shown + 1] = { row.id, verdict } end
     row.holder, row.taken, row.changed = nameless, not row.new, true
     spent[#spent + 1] = row
@@ -51,7 +47,7 @@ local function take_it(row)
   local verdict = { 'granted', '' }
   if not row.new then shown[#shown + 1] = { row.id, verdict } end
   if purpose == 'pop' then
-    verdict[3], verdict[4], verdict[5] = row.expires, mark_of(row, ''), 0
+    verdict[3], verdict[4] = marked(row, ''), 0
     row.state, row.buried = 'dead', not row.new
   else
     if most then
@@ -64,7 +60,7 @@ local function take_it(row)
     end
     row.holder, row.taken, row.changed = claim, not row.new, true
     granted[#granted + 1] = row
-    verdict[3], verdict[4], verdict[5] = row.expires, mark_of(row, claim), row.expires > row.kept and 1 or 0
+    verdict[3], verdict[4] = marked(row, claim), row.expires > row.kept and 1 or 0
   end
   row.ends = math.max(row.ends, row.expires, sent + row.expires - now)
   return verdict

@@ -17,13 +17,13 @@ local marks = gather('HMGET', here.mark, asked)
 
 local count, seen, ids, held, new_marks = 0, {}, {}, {}, {}
 for at, id in ipairs(asked) do
-  local shown, counted, holder = read_mark(marks[at])
+  local shown, ends, counted, holder = read_mark(marks[at])
   if free[at] and not seen[id] then
     ids[#ids + 1] = id
     held[#held + 1] = free[at]
     held[#held + 1] = id
     new_marks[#new_marks + 1] = id
-    new_marks[#new_marks + 1] = struct.pack('>dI4', shown, counted) .. claim
+    new_marks[#new_marks + 1] = mark_of(shown, ends, counted, claim)
   end
   if not seen[id] and (free[at] or holder == claim) then count = count + 1 end
   seen[id] = true

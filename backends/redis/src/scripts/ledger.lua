@@ -113,8 +113,8 @@ local function load(ids)
   local lives, dues = gather('ZMSCORE', here.time, named('x', live)), gather('ZMSCORE', here.time, named('d', live))
   local ranks = gather('ZMSCORE', here.free, live)
   for at, id in ipairs(live) do
-    local row = rows[id]
-    row.shown, row.count, row.holder = read_mark(marks[at])
+    local row, shown, _, count, holder = rows[id], read_mark(marks[at])
+    row.shown, row.count, row.holder = shown, count, holder
     row.expires, row.due, row.rank = tonumber(lives[at]), tonumber(dues[at] or nil), tonumber(ranks[at] or nil)
   end
 
@@ -128,6 +128,16 @@ local function load(ids)
     if ends and ends > now then row.state, row.ends = state, ends end
   end
   return rows, list
+end
+
+-- The mark of a row under a holder. It says when the message ends, whether or not the value would say the same.
+local function marked(row, holder)
+  return mark_of(row.shown, row.expires, row.count, holder)
+end
+
+-- Whether a new row differs from what its value says.
+local function needs_mark(row)
+  return row.shown ~= 0 or row.count ~= 0 or row.holder ~= '' or end_of(row.value, 0) ~= row.expires
 end
 
 -- Rows that are to be written, in the order of their arrival.
@@ -168,9 +178,7 @@ local function flush(list)
       end
       if row.new or row.taken then
         add(time, row.expires, 'x' .. id)
-        if row.shown ~= 0 or row.count ~= 0 or row.holder ~= '' then
-          add(marks, id, struct.pack('>dI4', row.shown, row.count) .. row.holder)
-        end
+        if row.taken or needs_mark(row) then add(marks, id, marked(row, row.holder)) end
       end
       latest = math.max(latest, row.ends)
     elseif row.buried then

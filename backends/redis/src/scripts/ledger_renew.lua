@@ -10,7 +10,8 @@ local claim, ttl, grace = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if call('HEXISTS', here.claim, claim) == 0 then return 0 end
 local ahead = math.max(tonumber(ARGV[5]) - now, 0)
 local ids, marks = members(here, claim)
-local lives, shown = outlive(here, ids, ttl, grace)
+local lives = gather('ZMSCORE', here.time, named('x', ids))
+local shown = outlive(here, ids, lives, ttl, grace)
 local terms, latest = gather('HMGET', here.terms, ids), 0
 local new_marks, new_terms, receipts, longer, notes = {}, {}, {}, {}, {}
 for at, id in ipairs(ids) do
@@ -25,8 +26,8 @@ for at, id in ipairs(ids) do
     latest = math.max(latest, ends)
   end
   if shown[at] > 0 then
-    local _, count = read_mark(marks[at])
-    marks[at] = struct.pack('>dI4', shown[at], count) .. claim
+    local _, _, count = read_mark(marks[at])
+    marks[at] = mark_of(shown[at], expires, count, claim)
     new_marks[#new_marks + 1] = id
     new_marks[#new_marks + 1] = marks[at]
   end

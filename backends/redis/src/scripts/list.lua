@@ -2,13 +2,13 @@
 --
 -- KEYS    1-8 the queue
 -- ARGV    2 where it starts: '' at the oldest, 'r' rank after that rank, 'i' id after that message, 3 how many messages
---         are walked over, 4 a client whose messages are left out or '', 5 which besides the free ones: 'c' claimed,
---         'd' delayed, 'cd', ''
+--         are walked over, 4 how many of them are wanted, 5 a client whose messages are left out or '', 6 which besides
+--         the free ones: 'c' claimed, 'd' delayed, 'cd', ''
 -- Result  nil while the queue is not settled, else {now, rank of the last message walked over, whether there may be
---         more, messages...}
+--         more, rank of the last message that follows, messages...}
 
 if not settle(here) then return false end
-local start, count, own, which = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local start, count, wanted, own, which = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
 
 -- Byte by byte: Lua compares text as the server's locale has it.
 local function later(a, b)
@@ -53,42 +53,58 @@ elseif string.sub(start, 1, 1) == 'i' then
   after = '(' .. position(string.sub(start, 2))
 end
 
--- The first of each order, then the first of all.
-local walks = {}
-local function walk(order)
-  local part = call('ZRANGE', order, after, '+inf', 'BYSCORE', 'LIMIT', 0, count, 'WITHSCORES')
-  if #part > 0 then walks[#walks + 1] = { part = part, at = 1, rank = tonumber(part[2]) } end
+-- The first of each order, then the first of all. Free messages alone need no comparing, and their ranks no spelling.
+local ids, ranks, walks = {}, nil, {}
+local function walk(order, due)
+  local part = call('ZRANGE', order, after, '+inf', 'BYSCORE', 'LIMIT', '0', ARGV[3], 'WITHSCORES')
+  if #part > 0 then walks[#walks + 1] = { part = part, at = 1, rank = tonumber(part[2]), due = due } end
 end
-walk(here.free)
 if string.find(which, 'c', 1, true) then walk(here.held) end
-if string.find(which, 'd', 1, true) then walk(here.wait) end
+if string.find(which, 'd', 1, true) then walk(here.wait, true) end
 
-local ids, ranks = {}, {}
+local delayed = {}
+if #walks == 0 then
+  ids = call('ZRANGE', here.free, after, '+inf', 'BYSCORE', 'LIMIT', '0', ARGV[3])
+else
+  ranks = {}
+  walk(here.free)
+end
 while #ids < count and #walks > 0 do
   local first = 1
   for at = 2, #walks do
     if walks[at].rank < walks[first].rank then first = at end
   end
   local one = walks[first]
-  ids[#ids + 1] = one.part[one.at]
+  local id = one.part[one.at]
+  ids[#ids + 1] = id
   ranks[#ranks + 1] = one.part[one.at + 1]
+  if one.due then delayed[id] = call('ZSCORE', here.time, 'd' .. id) end
   one.at = one.at + 2
   one.rank = tonumber(one.part[one.at + 1])
   if not one.rank then table.remove(walks, first) end
 end
 
-local answer = { now, ranks[#ranks] or '0', #ids < count and 0 or 1 }
+local function rank_at(at)
+  return ids[at] and (ranks and ranks[at] or call('ZSCORE', here.free, ids[at])) or '0'
+end
+
+local last, more = rank_at(#ids), #ids < count and 0 or 1
+local values, final = gather('HMGET', here.data, ids), last
 if own ~= '' then
-  local others, their_ranks = {}, {}
-  local values = gather('HMGET', here.data, ids)
-  for at, id in ipairs(ids) do
+  local others, their_values, shown, at = {}, {}, 0, 0
+  while at < #ids and #others < wanted do
+    at = at + 1
     -- The client follows the version, the moment, the ttl and the flags.
     if string.sub(values[at], 19, 18 + #own) ~= own then
-      others[#others + 1] = id
-      their_ranks[#their_ranks + 1] = ranks[at]
+      others[#others + 1] = ids[at]
+      their_values[#others] = values[at]
+      shown = at
     end
   end
-  ids, ranks = others, their_ranks
+  if at < #ids then last, more = rank_at(at), 1 end
+  final = rank_at(shown)
+  ids, values = others, their_values
 end
-local delayed = string.find(which, 'd', 1, true)
-return show(answer, here, ids, { ranks = ranks, dues = not delayed and {} or nil })
+local dues = {}
+for at, id in ipairs(ids) do dues[at] = delayed[id] end
+return show({ now, last, more, final }, here, ids, { values = values, dues = dues })

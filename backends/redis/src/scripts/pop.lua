@@ -6,12 +6,9 @@
 
 if not settle(here) then return false end
 local head = call('ZPOPMIN', here.free, ARGV[2])
-local ids, ranks = {}, {}
-for at = 1, #head, 2 do
-  ids[#ids + 1] = head[at]
-  ranks[#ranks + 1] = head[at + 1]
-end
-local answer = show({ now }, here, ids, { ranks = ranks, dues = {} })
+local ids = {}
+for at = 1, #head, 2 do ids[#ids + 1] = head[at] end
+local answer = show({ now }, here, ids, { dues = {} })
 -- They have left `free` already.
 each('HDEL', here.data, ids)
 each('HDEL', here.mark, ids)

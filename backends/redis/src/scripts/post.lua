@@ -34,7 +34,10 @@ for at = 2, #ARGV, 3 do
     end
     order[#order + 1] = rank
     order[#order + 1] = id
-    if count > 0 then write_mark(here, id, 0, count, '') end
+    -- The ttl stands in front of the rest of the value.
+    local ends = now + left
+    if end_of(value, 0) == ends then ends = 0 end
+    if count > 0 or ends > 0 then write_mark(here, id, 0, ends, count, '') end
   end
 end
 each('ZADD', here.free, free)

@@ -8,11 +8,12 @@ if not settle(here) then return false end
 local claim, ttl, grace = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if call('HEXISTS', here.claim, claim) == 0 then return 0 end
 local ids, marks = members(here, claim)
-local _, shown = outlive(here, ids, ttl, grace)
+local ends = gather('ZMSCORE', here.time, named('x', ids))
+local shown = outlive(here, ids, ends, ttl, grace)
 for at, id in ipairs(ids) do
   if shown[at] > 0 then
-    local _, count = read_mark(marks[at])
-    write_mark(here, id, shown[at], count, claim)
+    local _, _, count = read_mark(marks[at])
+    write_mark(here, id, shown[at], ends[at], count, claim)
   end
 end
 write_claim(here, claim, ttl, ids)
