@@ -113,6 +113,8 @@ pub struct Catalogue {
     roster: RwLock<Option<(u64, Arc<Roster>)>>,
     /// Held by the one who reads them; when that could not be done.
     reading: tokio::sync::Mutex<Option<Instant>>,
+    /// Held by the one who removes a pool: it comes back if a queue was made in it meanwhile.
+    removal: tokio::sync::Mutex<()>,
 }
 
 impl Catalogue {
@@ -132,6 +134,7 @@ impl Catalogue {
             changes: AtomicU64::new(0),
             roster: RwLock::default(),
             reading: tokio::sync::Mutex::default(),
+            removal: tokio::sync::Mutex::default(),
         }
     }
 
@@ -234,7 +237,8 @@ impl Catalogue {
         };
         let mut roster = self.roster().await?;
         if roster.find(name).is_none() {
-            // It may be so new that nobody has told of it yet.
+            // It may be so new that nobody has told of it yet, or on its way back.
+            drop(self.removal().await);
             self.forget();
             roster = self.roster().await?;
         }
@@ -246,6 +250,11 @@ impl Catalogue {
             .of(pool)
             .await
             .map_err(|error| error.with("pool", name))
+    }
+
+    /// While this is held, a pool that is not registered may be so again when it is let go.
+    pub(crate) async fn removal(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.removal.lock().await
     }
 
     /// The store of the configuration.

@@ -212,6 +212,7 @@ impl Messaging {
         };
         let home = Home::Pool(name.clone());
         self.check_empty(&home).await?;
+        let removal = self.catalogue.removal().await;
         let deleted = self.management.delete_pool(&name).await;
         deleted.map_err(|error| match (error.kind(), &record.pool.flavor) {
             (ErrorKind::InUse(Resource::Flavor), Some(flavor)) => Error::new(
@@ -225,6 +226,7 @@ impl Messaging {
         if result.is_err() {
             self.management.save_pool(&record.pool, None).await?;
         }
+        drop(removal);
         self.pools_changed().await;
         result
     }

@@ -311,7 +311,9 @@ fn read_renewed(mut answer: Answer) -> Result<Renewed> {
         let receipt = answer.blob()?;
         let receipt = receipt.strip_prefix(b"r").map(<[u8]>::to_vec);
         let receipt = receipt.map(|bytes| Receipt(bytes.into()));
-        let longer = messages.into_iter().map(|message| (message, receipt.clone()));
+        let longer = messages
+            .into_iter()
+            .map(|message| (message, receipt.clone()));
         renewed.longer.extend(longer);
     }
     Ok(renewed)

@@ -50,26 +50,31 @@ async fn a_pool_with_queues_stays_until_they_are_gone() {
     assert_eq!(app.home_of("q").await, "default");
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_queue_that_is_made_while_its_pool_is_removed_is_somewhere() {
     let app = App::new().admin();
-    for round in 0..20 {
+    for round in 0..40 {
         let uri = app.pool("p", 1).await;
-        let queue = format!("q{round}");
         let removal = tokio::spawn({
             let app = app.clone();
             async move { app.delete("/v2/pools/p").await.status }
         });
-        app.post_bodies(&queue, [json!(round)]).await;
+        let names: Vec<String> = (0..5).map(|at| format!("q{round}-{at}")).collect();
+        let posts = names
+            .iter()
+            .map(|name| app.post_bodies(name, [json!(round)]));
+        futures_util::future::join_all(posts).await;
         let removed = removal.await.expect("an answer");
         assert!([204, 403].contains(&removed), "{removed}");
-        let path = format!("/v2/queues/{queue}/stats");
-        let total: Value = app.get(&path).await.json()["messages"]["total"].clone();
-        assert_eq!(
-            total, 1,
-            "round {round}, the pool's removal answered {removed}"
-        );
-        app.delete(&format!("/v2/queues/{queue}")).await;
+        for name in &names {
+            let path = format!("/v2/queues/{name}/stats");
+            let total: Value = app.get(&path).await.json()["messages"]["total"].clone();
+            assert_eq!(
+                total, 1,
+                "round {round}, the pool's removal answered {removed}"
+            );
+            app.delete(&format!("/v2/queues/{name}")).await;
+        }
         if removed == 403 {
             app.put("/v2/pools/p", json!({"uri": uri, "weight": 1}))
                 .await;
