@@ -1,5 +1,6 @@
-//! The operators' face: metrics, liveness, readiness, the description of the API, moves of queues.
+//! The operators' face: metrics, liveness, readiness, the description of the API, moves of queues, bridges.
 
+mod bridges;
 mod moves;
 
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Map, Value, json};
 
+use crate::bridging::Bridges;
 use crate::http::{App, openapi};
 
 /// Everything that the admin listener serves.
-pub(crate) fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>, bridges: Arc<Bridges>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/live", get(|| async { "live\n" }))
@@ -23,6 +25,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/openapi.json", get(description))
         .merge(moves::router())
         .with_state(app)
+        .merge(bridges::router().with_state(bridges))
 }
 
 async fn metrics(State(app): State<Arc<App>>) -> Response {

@@ -16,6 +16,7 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 use self::declared::Declared;
+use crate::bridging::{Rule, check_rules};
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
 use crate::http::policy::Policy;
@@ -52,6 +53,7 @@ pub struct Written {
     store: Place,
     management: Place,
     pooling: Pooling,
+    bridging: Bridging,
     log: Log,
     access: Access,
     messages: Messages,
@@ -88,6 +90,34 @@ struct Place {
 struct Pooling {
     default_store: bool,
     file: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bridging {
+    rules: Vec<RuleWritten>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RuleWritten {
+    from: String,
+    to: String,
+    rate: Option<u32>,
+    dead_letter: Option<String>,
+}
+
+impl Bridging {
+    fn resolve(&self) -> Result<Vec<Rule>, ConfigError> {
+        let wrong = |why| ConfigError(format!("bridging.rules is wrong: {why}"));
+        let parse = |rule: &RuleWritten| {
+            Rule::parse(&rule.from, &rule.to, rule.rate, rule.dead_letter.as_deref())
+        };
+        let rules: Result<Vec<Rule>, String> = self.rules.iter().map(parse).collect();
+        let rules = rules.map_err(wrong)?;
+        check_rules(&rules).map_err(wrong)?;
+        Ok(rules)
+    }
 }
 
 /// What is logged, and how.
@@ -168,6 +198,8 @@ pub struct Config {
     pub default_store_takes_queues: bool,
     /// Pools and flavors that a file declares.
     pub declared: Declared,
+    /// Which queues are bridged, always.
+    pub bridges: Vec<Rule>,
     /// What is logged.
     pub log: Log,
     /// Who may do what.
@@ -280,6 +312,7 @@ impl Written {
                 path => Declared::load(Path::new(path))?,
             },
             default_store_takes_queues: self.pooling.default_store,
+            bridges: self.bridging.resolve()?,
             log: self.log,
             policy: Arc::new(policy),
             client_ids: match access.client_id {

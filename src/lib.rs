@@ -10,6 +10,7 @@
 //! a post also:                      messaging -> notify   tells subscribers, in its own time
 //!
 //! moving      carries queues from store to store
+//! bridging    has messages flow from one queue to another, with the help of messaging
 //! import      takes over what another service left (read by backends/estates), with the help of messaging
 //! signature   pre-signed access    dates   how the API writes and reads them
 //! admin       metrics, liveness, readiness    telemetry   what is counted and logged
@@ -18,6 +19,7 @@
 //! Who may import whom is checked by `tests/direction.rs`.
 
 mod admin;
+pub mod bridging;
 pub mod catalogue;
 pub mod config;
 mod dates;
@@ -41,6 +43,7 @@ use isimud_contract::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::bridging::Bridges;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::config::declared::Declared;
@@ -59,6 +62,8 @@ pub struct Service {
     pub api: Api,
     /// Sends notifications; none where they are off.
     pub deliveries: Option<Arc<Deliveries>>,
+    /// Has messages flow from queue to queue.
+    pub bridges: Arc<Bridges>,
 }
 
 /// Opens the stores and puts the service on top of them.
@@ -73,6 +78,12 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
     let messaging = Arc::new(messaging);
     let house: Arc<dyn House> = Arc::clone(&messaging) as _;
     let tally: Arc<dyn Tally> = Arc::clone(&metrics) as _;
+    let bridges = Arc::new(Bridges::new(
+        Arc::clone(&messaging),
+        Arc::clone(&management),
+        Arc::clone(&metrics) as _,
+        config.bridges.clone(),
+    ));
     let deliveries = outbox.map(|outbox| {
         let parts = notify::Parts {
             outbox,
@@ -97,7 +108,11 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         unmatched: metrics.route("unmatched", None),
         metrics,
     });
-    Ok(Service { api, deliveries })
+    Ok(Service {
+        api,
+        deliveries,
+        bridges,
+    })
 }
 
 /// What stands on top of the stores, and what it shares with what runs beside it.
@@ -197,7 +212,11 @@ fn stores(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Backend, Option<Ba
 /// then finishes what runs, and closes the stores.
 pub async fn serve(
     config: &Config,
-    Service { api, deliveries }: Service,
+    Service {
+        api,
+        deliveries,
+        bridges,
+    }: Service,
     listener: TcpListener,
     admin: Option<TcpListener>,
     stop: watch::Receiver<bool>,
@@ -209,14 +228,16 @@ pub async fn serve(
         shutdown: config.shutdown_grace,
     };
     let admin = admin.map(|listener| {
-        let router = admin::router(Arc::clone(&app));
+        let router = admin::router(Arc::clone(&app), Arc::clone(&bridges));
         tokio::spawn(listen(listener, router, patience, told(stop.clone())))
     });
     let working = api.clone();
     let worker = tokio::spawn(async move { working.work().await });
+    let bridges = tokio::spawn(bridges.run(stop.clone()));
     let (end_deliveries, ended) = watch::channel(false);
     let deliveries = deliveries.map(|deliveries| tokio::spawn(deliveries.run(ended)));
     listen(listener, api, patience, told(stop)).await;
+    drop(bridges.await);
     worker.abort();
     end_deliveries.send_replace(true);
     if let Some(deliveries) = deliveries {

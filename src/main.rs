@@ -45,6 +45,8 @@ enum Action {
     /// Pools of a running service.
     #[command(subcommand)]
     Pools(operate::Pools),
+    /// Have messages flow from one queue to another, in any pools, until the first is empty.
+    Bridge(operate::Bridge),
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Some(Action::Openapi) => openapi(),
         Some(Action::Queues(action)) => ask(operate::queues(action)),
         Some(Action::Pools(action)) => ask(operate::pools(action)),
+        Some(Action::Bridge(action)) => ask(operate::bridge(action)),
         #[cfg(feature = "import")]
         Some(Action::Import(import)) => return take_over(import),
         Some(Action::Serve(serve)) => run(serve),

@@ -7,6 +7,7 @@
 //! metadata takes effect at once through this server, and within a moment through others.
 
 mod adopt;
+mod bridges;
 mod checksum;
 mod claims;
 mod declare;
@@ -33,6 +34,7 @@ use tokio::runtime::Handle;
 
 pub use crate::catalogue::{Check, DEFAULT};
 pub use adopt::{Adopted, metadata_fault};
+pub(crate) use bridges::Landing;
 pub use claims::Terms;
 pub use flavors::FlavorView;
 pub use health::Health;

@@ -39,7 +39,8 @@ use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, staging};
 
-use self::carry::{Carry, End};
+use self::carry::Carry;
+pub(crate) use self::carry::{BATCH, End, move_on};
 use self::order::Order;
 
 /// How long a server has a job before another may take it, unless it says that it goes on.

@@ -1,16 +1,20 @@
 //! What an operator asks a running service for, through its admin listener.
 
+mod bridge;
+
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::net::TcpStream;
+
+pub(crate) use self::bridge::{Bridge, bridge};
 
 /// Between two looks at how far it has come.
 const LOOK: Duration = Duration::from_secs(1);
@@ -155,12 +159,34 @@ impl Line {
     }
 }
 
+/// Why there is no answer that would help.
+enum Trouble {
+    /// Nobody answers.
+    Silent(String),
+    /// The service cannot do it now.
+    Busy(String),
+    /// The service will not do it.
+    Refused(String),
+}
+
 async fn ask(
     admin: &str,
     method: Method,
     path: &str,
     values: &[(&str, Option<String>)],
 ) -> Result<Value, Failure> {
+    let asked = ask_once(admin, method, path, values).await;
+    asked.map_err(|trouble| match trouble {
+        Trouble::Silent(why) | Trouble::Busy(why) | Trouble::Refused(why) => why.into(),
+    })
+}
+
+async fn ask_once(
+    admin: &str,
+    method: Method,
+    path: &str,
+    values: &[(&str, Option<String>)],
+) -> Result<Value, Trouble> {
     let mut target = path.to_owned();
     for (name, value) in values {
         if let Some(value) = value {
@@ -169,18 +195,25 @@ async fn ask(
             target.push_str(&format!("{name}={value}"));
         }
     }
+    let silent = |why: String| Trouble::Silent(why);
     let answered = tokio::time::timeout(PATIENCE, send(admin, method, &target)).await;
-    let (is_right, document) = answered.map_err(|_| "the service does not answer")??;
-    if is_right {
+    let (status, document) = answered
+        .map_err(|_| silent("the service does not answer".into()))?
+        .map_err(|error| silent(error.to_string()))?;
+    if status.is_success() {
         return Ok(document);
     }
-    Err(document["error"]
+    let why = document["error"]
         .as_str()
         .unwrap_or("the service refused it")
-        .into())
+        .to_owned();
+    Err(match status {
+        StatusCode::SERVICE_UNAVAILABLE => Trouble::Busy(why),
+        _ => Trouble::Refused(why),
+    })
 }
 
-async fn send(admin: &str, method: Method, target: &str) -> Result<(bool, Value), Failure> {
+async fn send(admin: &str, method: Method, target: &str) -> Result<(StatusCode, Value), Failure> {
     let stream = TcpStream::connect(admin)
         .await
         .map_err(|error| format!("no admin listener answers at {admin}: {error}"))?;
@@ -193,8 +226,8 @@ async fn send(admin: &str, method: Method, target: &str) -> Result<(bool, Value)
         .header("host", admin)
         .body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request).await?;
-    let is_right = answer.status().is_success();
+    let status = answer.status();
     let body = answer.into_body().collect().await?.to_bytes();
     connection.abort();
-    Ok((is_right, serde_json::from_slice(&body)?))
+    Ok((status, serde_json::from_slice(&body)?))
 }

@@ -1,7 +1,7 @@
 //! What operators see: metrics and logs.
 
 use std::io::IsTerminal;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 
+use crate::bridging::{self, Lag, Rule};
 use crate::config::{ConfigError, Log, LogFormat};
 use crate::messaging::Flow;
 use crate::notify::Tally;
@@ -60,6 +61,28 @@ struct OutcomeLabel {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BridgeLabels {
+    from: String,
+    to: String,
+}
+
+impl BridgeLabels {
+    fn of(rule: &Rule) -> Self {
+        Self {
+            from: rule.from.to_string(),
+            to: rule.to.to_string(),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BridgedLabels {
+    from: String,
+    to: String,
+    outcome: &'static str,
+}
+
 /// Everything that is counted, for the Prometheus page of the admin listener.
 #[derive(Debug)]
 pub struct Metrics {
@@ -74,6 +97,40 @@ pub struct Metrics {
     notifications: Family<OutcomeLabel, Counter>,
     retries: Counter,
     up: Family<PoolLabel, Gauge<i64, AtomicI64>>,
+    bridges: BridgeMetrics,
+}
+
+/// What is counted of bridges.
+#[derive(Debug, Clone, Default)]
+struct BridgeMetrics {
+    messages: Family<BridgedLabels, Counter>,
+    waiting: Family<BridgeLabels, Gauge>,
+    oldest: Family<BridgeLabels, Gauge<f64, AtomicU64>>,
+    up: Family<BridgeLabels, Gauge>,
+}
+
+impl BridgeMetrics {
+    fn register(&self, registry: &mut Registry) {
+        let help = "Messages that bridges have taken out of their sources, by where they went";
+        registry.register("bridge_messages", help, self.messages.clone());
+        let help = "Messages in the source of a bridge that this server works on";
+        registry.register("bridge_waiting_messages", help, self.waiting.clone());
+        let help = "How old the oldest message is that a bridge has before it";
+        registry.register_with_unit(
+            "bridge_oldest_age",
+            help,
+            Unit::Seconds,
+            self.oldest.clone(),
+        );
+        let help = "Whether messages can cross a bridge that this server works on";
+        registry.register("bridge_up", help, self.up.clone());
+    }
+
+    fn count(&self, rule: &Rule, outcome: &'static str, count: usize) {
+        let BridgeLabels { from, to } = BridgeLabels::of(rule);
+        let labels = BridgedLabels { from, to, outcome };
+        self.messages.get_or_create(&labels).inc_by(count as u64);
+    }
 }
 
 fn histogram() -> Histogram {
@@ -137,6 +194,8 @@ impl Default for Metrics {
             "Whether a message store answered when it was last asked",
             up.clone(),
         );
+        let bridges = BridgeMetrics::default();
+        bridges.register(&mut registry);
         Self {
             registry,
             requests,
@@ -149,6 +208,7 @@ impl Default for Metrics {
             notifications,
             retries,
             up,
+            bridges,
         }
     }
 }
@@ -302,6 +362,36 @@ impl Tally for Metrics {
 
     fn retried(&self) {
         self.retries.inc();
+    }
+}
+
+impl bridging::Tally for Metrics {
+    fn crossed(&self, rule: &Rule, count: usize) {
+        self.bridges.count(rule, "crossed", count);
+    }
+
+    fn dead_lettered(&self, rule: &Rule, count: usize) {
+        self.bridges.count(rule, "dead_lettered", count);
+    }
+
+    fn lag(&self, rule: &Rule, lag: Lag) {
+        let labels = BridgeLabels::of(rule);
+        let waiting = i64::try_from(lag.waiting()).unwrap_or(i64::MAX);
+        self.bridges.waiting.get_or_create(&labels).set(waiting);
+        let oldest = lag.oldest.as_secs_f64();
+        self.bridges.oldest.get_or_create(&labels).set(oldest);
+    }
+
+    fn up(&self, rule: &Rule, up: bool) {
+        let labels = BridgeLabels::of(rule);
+        self.bridges.up.get_or_create(&labels).set(i64::from(up));
+    }
+
+    fn left(&self, rule: &Rule) {
+        let labels = BridgeLabels::of(rule);
+        self.bridges.waiting.remove(&labels);
+        self.bridges.oldest.remove(&labels);
+        self.bridges.up.remove(&labels);
     }
 }
 

@@ -81,7 +81,7 @@ async fn drain((State(app), RawQuery(query)): Asked) -> Response {
     )
 }
 
-fn answer(answer: Result<Value>) -> Response {
+pub(super) fn answer(answer: Result<Value>) -> Response {
     let (status, document) = match answer {
         Ok(document) => (StatusCode::OK, document),
         Err(error) => {
@@ -103,7 +103,7 @@ fn shown(place: &Place) -> Vec<String> {
     homes.collect()
 }
 
-fn value(query: &Option<String>, name: &str) -> Option<String> {
+pub(super) fn value(query: &Option<String>, name: &str) -> Option<String> {
     let pairs = query.as_deref()?.split('&');
     let mut values = pairs.filter_map(|pair| pair.split_once('='));
     let (_, value) = values.find(|(key, _)| *key == name)?;
@@ -135,7 +135,7 @@ fn home(query: &Option<String>, name: &str) -> Result<Option<Home>> {
     Ok(Some(Home::Pool(pool)))
 }
 
-fn rate(query: &Option<String>) -> Result<Option<u32>> {
+pub(super) fn rate(query: &Option<String>) -> Result<Option<u32>> {
     let invalid = |_| Error::invalid("The rate must be a number of messages a second.");
     let rate = value(query, "rate").map(|text| text.parse::<u32>().map_err(invalid));
     Ok(rate.transpose()?.filter(|rate| *rate > 0))

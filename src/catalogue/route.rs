@@ -88,6 +88,11 @@ impl Stop {
         self.store.claim(&self.key(queue), lease, limit).await
     }
 
+    /// The segment's store.
+    pub(crate) fn store(&self) -> &Arc<dyn MessageStore> {
+        &self.store
+    }
+
     async fn page(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
         self.store.list(&self.key(queue), selection).await
     }
@@ -162,6 +167,11 @@ impl Route {
     /// The segments, oldest first.
     pub(crate) fn stops(&self) -> impl DoubleEndedIterator<Item = &Stop> {
         std::iter::once(&self.first).chain(&self.rest)
+    }
+
+    /// The segment that takes posts.
+    pub(crate) fn newest(&self) -> &Stop {
+        self.last()
     }
 
     fn last(&self) -> &Stop {

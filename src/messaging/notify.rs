@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::Messaging;
 use super::known::Queue;
-use crate::notify::House;
+use crate::notify::{House, Outbox};
 
 /// Subscriptions that are looked at to know until when somebody listens. Where there are more, these are looked at
 /// again when they have ended.
@@ -39,6 +39,33 @@ impl Messaging {
         known: &Queue,
         messages: Vec<Message>,
     ) -> Result<()> {
+        match self.listening(queue, known) {
+            None => known.route.post(queue, messages).await,
+            Some(outbox) => {
+                let told = messages.clone();
+                outbox
+                    .post_with(queue, &told, known.route.post(queue, messages))
+                    .await
+            }
+        }
+    }
+
+    /// The same for messages that are stored in another way.
+    pub(super) async fn and_notify(
+        &self,
+        queue: &QueueKey,
+        known: &Queue,
+        messages: &[Message],
+        store: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        match self.listening(queue, known) {
+            None => store.await,
+            Some(outbox) => outbox.post_with(queue, messages, store).await,
+        }
+    }
+
+    /// What takes notifications of a queue; none while nobody listens to it.
+    fn listening(&self, queue: &QueueKey, known: &Queue) -> Option<&Outbox> {
         let is_heard = match known.settings.heard_until {
             Some(end) if end > self.signer.now() => true,
             Some(_) => {
@@ -48,15 +75,7 @@ impl Messaging {
             }
             None => false,
         };
-        match self.outbox.as_ref().filter(|_| is_heard) {
-            None => known.route.post(queue, messages).await,
-            Some(outbox) => {
-                let told = messages.clone();
-                outbox
-                    .post_with(queue, &told, known.route.post(queue, messages))
-                    .await
-            }
-        }
+        self.outbox.as_deref().filter(|_| is_heard)
     }
 }
 

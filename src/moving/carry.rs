@@ -20,7 +20,7 @@ use isimud_contract::{
 use uuid::Uuid;
 
 /// Messages that are carried at a time.
-pub(super) const BATCH: usize = 100;
+pub(crate) const BATCH: usize = 100;
 
 /// How long the old store hides messages while they are carried.
 const HOLD: Duration = Duration::from_secs(60);
@@ -30,9 +30,9 @@ const SOON: Duration = Duration::from_secs(10);
 
 /// A queue in a store.
 #[derive(Debug, Clone)]
-pub(super) struct End {
-    pub(super) store: Arc<dyn MessageStore>,
-    pub(super) key: QueueKey,
+pub(crate) struct End {
+    pub(crate) store: Arc<dyn MessageStore>,
+    pub(crate) key: QueueKey,
 }
 
 impl End {
@@ -176,37 +176,39 @@ impl Carry {
 
     /// Moves everything on from the queue in between.
     async fn move_on(&self) -> Result<()> {
-        let dead_letter = DeadLetter {
-            queue: self.to.key.clone(),
-            max_claims: 0,
-            ttl: None,
-        };
-        let mut before = u64::MAX;
-        loop {
-            let stats = self.through.store.stats(&self.through.key).await?;
-            let left = stats.free + stats.claimed;
-            if left == 0 {
-                return Ok(());
-            }
-            if left >= before {
-                let sentence = "messages on the move are held up between two stores";
-                return Err(Error::new(ErrorKind::Unavailable, sentence));
-            }
-            before = left;
-            let all = lease(
-                ClaimId(Uuid::now_v7()),
-                Duration::from_secs(1),
-                Some(dead_letter.clone()),
-            );
-            let claimed = self
-                .through
-                .store
-                .claim(&self.through.key, &all, BATCH)
-                .await?;
-            if claimed.is_some() {
-                let sentence = "a store kept messages that it was to move";
-                return Err(Error::new(ErrorKind::Internal, sentence));
-            }
+        move_on(&self.through, &self.to.key).await
+    }
+}
+
+/// Moves everything that is in a queue to the end of another one in the same store, in its order: each message in one
+/// step of the store, as dead letters are moved.
+pub(crate) async fn move_on(through: &End, to: &QueueKey) -> Result<()> {
+    let dead_letter = DeadLetter {
+        queue: to.clone(),
+        max_claims: 0,
+        ttl: None,
+    };
+    let mut before = u64::MAX;
+    loop {
+        let stats = through.store.stats(&through.key).await?;
+        let left = stats.free + stats.claimed;
+        if left == 0 {
+            return Ok(());
+        }
+        if left >= before {
+            let sentence = "messages on the move are held up between two stores";
+            return Err(Error::new(ErrorKind::Unavailable, sentence));
+        }
+        before = left;
+        let all = lease(
+            ClaimId(Uuid::now_v7()),
+            Duration::from_secs(1),
+            Some(dead_letter.clone()),
+        );
+        let claimed = through.store.claim(&through.key, &all, BATCH).await?;
+        if claimed.is_some() {
+            let sentence = "a store kept messages that it was to move";
+            return Err(Error::new(ErrorKind::Internal, sentence));
         }
     }
 }

@@ -22,6 +22,9 @@ pub struct Capabilities {
     /// Messages can be listed, got and deleted by id before anybody has claimed them. Without it all that is
     /// `Unsupported`, and statistics are approximate and name no first and last message.
     pub browse: bool,
+    /// The id of a deleted message stays known for as long as the message would have lived: who posts it again adds
+    /// nothing, though it has been delivered meanwhile.
+    pub remembers: bool,
     /// The largest body in bytes, where the store has a limit of its own.
     pub largest_body: Option<u64>,
     /// The longest delay, where the store has a limit of its own.
@@ -39,6 +42,7 @@ impl Capabilities {
         at_least_once: true,
         high_throughput: true,
         browse: true,
+        remembers: false,
         largest_body: None,
         longest_delay: None,
         longest_claim: None,

@@ -218,6 +218,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
             claims: true,
             at_least_once: true,
             browse: self.journal == Journal::On,
+            remembers: true,
             ..self.broker.capabilities()
         }
     }

@@ -1,0 +1,301 @@
+//! Bridges: messages flow from one queue to another, whatever stores the two are in, for as long as somebody wants it.
+//!
+//! ```text
+//! rule      what a bridge is: from, to, how fast, where to with what the target refuses
+//! bridge    one bridge: takes the seat, crosses, rests, waits while a store does not answer
+//! crossing  one batch from end to end, and what to do about one that was cut off
+//! seat      which server has the bridge, and what it has begun: a record in the management store
+//! pace      messages a second
+//! status    how it goes: for operators and their metrics
+//! ```
+//!
+//! A rule of the configuration runs on every server that has it, and one that a command asks for runs on the server that
+//! was asked, until nobody has asked for a while. One server at a time has the *seat* of a bridge, a record that it
+//! changes before each batch and at least every two seconds. Another server takes the seat when it was given up, or when
+//! the record has not changed for eight: no clocks are compared. Whoever lost the seat finds out at its next change, and
+//! stops.
+//!
+//! # A batch
+//!
+//! ```text
+//!     1  the seat's record names the claim that is about to be made, and the store of the target
+//!     2  the oldest messages of the source are claimed
+//!     3  they are posted, under their ids, to a stage: a queue beside the target that nobody reads
+//!     4  they are deleted from the source, as held by that claim
+//!     5  they move on from the stage to the target, in one step of its store, as dead letters do
+//! ```
+//!
+//! A target that remembers the ids of what was deleted (a broker with a ledger) needs no stage: it gets the messages in
+//! step 3, and step 5 is left out. The ids alone would not do for the others: what was consumed and deleted there is
+//! unknown, and a batch that comes again would be delivered again.
+//!
+//! What is cut off, and where (the process dies, a store does not answer, an answer is lost), is taken up by the next who
+//! works on the bridge, from the seat's record:
+//!
+//! | cut off after | what is where | what is done |
+//! |---|---|---|
+//! | 1 | everything in the source | the claim, if it was made, is released |
+//! | 2 | claimed in the source | the claim is released: the messages are free in their old places, so order holds |
+//! | 3, with a stage | in both, visible in neither | deleted from the source as held by the claim, then 5 |
+//! | 3, without | in both; the target's copy may be consumed | the claim is released; they are posted again, and the target knows their ids |
+//! | 4 | in the stage alone | 5 |
+//! | 5 | in the target alone | nothing |
+//!
+//! Each time the work is taken up it gets a **new stage**. So a post that comes late, sent by a server that has lost the
+//! seat or by a connection that was given up, ends in a stage that nobody looks at any more, and its messages are still
+//! in the source: the delete that would follow is refused, because the claim is no more. The owner of an old claim that
+//! finds fewer messages deleted than it posted asks for the seat before it goes on with step 5.
+//!
+//! # What is promised
+//!
+//! * **Nothing is lost**, and the order of one producer is kept: one server crosses, a batch at a time, from the head.
+//! * **Exactly once** into the embedded store, into Redis and into every store with a ledger, over crashes of everything.
+//!   It ends where a store's own promises do: in a Redis Cluster the stage and the target are on different servers and
+//!   step 5 is two steps; consumers that read a broker directly, past this service, see the copies that its ledger sorts
+//!   out; a target whose home is changed while a batch is cut off gets that batch at least once.
+//! * A message keeps its id, its client, its age and the life that it has left, and its checksum. One that would end
+//!   within the half minute that a batch may take lives for that long. A **delay** is waited out in the source.
+//!   Claims are counted anew.
+//! * Encryption is the target's affair: what was encrypted is decrypted, and encrypted again if the target does that.
+//! * Subscribers of the target are notified; those of the source were when the message was posted there.
+//! * Messages that others hold in the source are not taken away from them. What they delete never crosses.
+//!
+//! # What the target refuses for good
+//!
+//! A body that is too large for the target, or that it cannot carry, goes to the bridge's dead-letter queue, under the
+//! same id. Without such a queue the bridge **stops**: everything before that message has crossed, it and what is behind
+//! it stay in the source, an error is logged, and the metric `isimud_bridge_up` is 0. A rule tries again every minute,
+//! and goes on when the message is gone; a command ends with the error. Whatever else fails is waited out, with
+//! pauses that grow to five seconds.
+//!
+//! # Roads not taken
+//!
+//! * *Ids derived from the source's.* The same id in both queues lets a client follow its message, and a store that
+//!   has it keeps the copy out by itself. A message that is bridged back has its old id again, and is not looped by us:
+//!   rules that form a circle are refused.
+//! * *The claim as the lease of the seat.* Claims end by a store's clock, and a message that stands for a bridge cannot
+//!   be changed; the record of a queue can, and only as its last reader knew it.
+//! * *A second server as a hot spare that shares the batches.* It would be faster, and lose the order.
+
+mod bridge;
+mod crossing;
+#[cfg(test)]
+mod cut_off;
+mod pace;
+mod rule;
+mod seat;
+mod status;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use isimud_contract::{Error, ManagementStore, Result};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use self::rule::{Rule, check_rules, parse_queue};
+pub use self::status::{Lag, State, Status, Tally};
+
+use self::bridge::Bridge;
+use self::rule::Pair;
+use crate::messaging::Messaging;
+
+/// How long a bridge runs on that a command has asked for and asks for no more.
+const WANTED: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether that is so.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a bridge that ends may take for what it has begun.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// Bridges that commands may ask one server for at the same time.
+const MOST_ASKED: usize = 64;
+
+/// The bridges of one server.
+pub struct Bridges {
+    messaging: Arc<Messaging>,
+    management: Arc<dyn ManagementStore>,
+    tally: Arc<dyn Tally>,
+    rules: Vec<Rule>,
+    running: Mutex<HashMap<Pair, Running>>,
+}
+
+struct Running {
+    bridge: Arc<Bridge>,
+    is_rule: bool,
+    asked: tokio::time::Instant,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl fmt::Debug for Bridges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bridges")
+            .field("rules", &self.rules)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bridges {
+    /// The rules of a configuration; nothing runs yet.
+    pub fn new(
+        messaging: Arc<Messaging>,
+        management: Arc<dyn ManagementStore>,
+        tally: Arc<dyn Tally>,
+        rules: Vec<Rule>,
+    ) -> Self {
+        Self {
+            messaging,
+            management,
+            tally,
+            rules,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Runs the rules, and what commands ask for, until told to stop; then finishes the batches under way.
+    pub async fn run(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        for rule in &self.rules {
+            let running = self.start(rule.clone(), true);
+            self.running().insert(rule.pair(), running);
+        }
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            let is_over = tokio::select! {
+                _ = look.tick() => false,
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            if is_over {
+                break;
+            }
+            self.end_unwanted().await;
+        }
+        let all: Vec<Running> = self.running().drain().map(|(_, one)| one).collect();
+        for one in &all {
+            one.stop.send_replace(true);
+        }
+        for one in all {
+            one.end().await;
+        }
+    }
+
+    /// Has a bridge run from now on, for as long as this is repeated every few seconds. One that is a rule runs by the
+    /// rule. Says how it goes.
+    pub async fn ask(&self, rule: Rule) -> Result<Status> {
+        check_rules([&rule]).map_err(Error::invalid)?;
+        let changed = {
+            let mut running = self.running();
+            match running.get_mut(&rule.pair()) {
+                Some(one) if one.is_rule || *one.bridge.rule() == rule => {
+                    one.asked = tokio::time::Instant::now();
+                    return Ok(one.bridge.status());
+                }
+                Some(_) => running.remove(&rule.pair()),
+                None => None,
+            }
+        };
+        if let Some(other) = changed {
+            other.end().await;
+        }
+        // Only here: one that runs may go on though its source has gone.
+        if self.messaging.queue_exists(&rule.from).await? {
+            return self.begin(rule);
+        }
+        let sentence = format!("Queue {} does not exist", rule.from.name.shown());
+        let queue = isimud_contract::ErrorKind::NotFound(isimud_contract::Resource::Queue);
+        Err(Error::new(queue, sentence))
+    }
+
+    fn begin(&self, rule: Rule) -> Result<Status> {
+        let mut running = self.running();
+        if let Some(one) = running.get(&rule.pair()) {
+            return Ok(one.bridge.status());
+        }
+        if running.values().filter(|one| !one.is_rule).count() >= MOST_ASKED {
+            return Err(Error::invalid("This server runs too many bridges."));
+        }
+        let pair = rule.pair();
+        let one = self.start(rule, false);
+        let status = one.bridge.status();
+        running.insert(pair, one);
+        Ok(status)
+    }
+
+    /// Ends a bridge that a command has asked for. Says how it went; `None` where it does not run. `Invalid` for a rule.
+    pub async fn end(&self, rule: &Rule) -> Result<Option<Status>> {
+        let ended = {
+            let mut running = self.running();
+            if running.get(&rule.pair()).is_some_and(|one| one.is_rule) {
+                let sentence = "This bridge is a rule of the configuration; it ends when it is taken out there.";
+                return Err(Error::invalid(sentence));
+            }
+            running.remove(&rule.pair())
+        };
+        Ok(match ended {
+            Some(one) => {
+                let bridge = Arc::clone(&one.bridge);
+                one.end().await;
+                Some(bridge.status())
+            }
+            None => None,
+        })
+    }
+
+    /// How each bridge of this server goes.
+    pub fn statuses(&self) -> Vec<(Rule, Status)> {
+        let running = self.running();
+        let mut all: Vec<(Rule, Status)> = running
+            .values()
+            .map(|one| (one.bridge.rule().clone(), one.bridge.status()))
+            .collect();
+        all.sort_by(|(one, _), (other, _)| one.pair().cmp(&other.pair()));
+        all
+    }
+
+    fn start(&self, rule: Rule, is_rule: bool) -> Running {
+        let bridge = Arc::new(Bridge::new(
+            rule,
+            Arc::clone(&self.messaging),
+            Arc::clone(&self.management),
+            Arc::clone(&self.tally),
+        ));
+        let (stop, told) = watch::channel(false);
+        Running {
+            task: tokio::spawn(Arc::clone(&bridge).run(told)),
+            bridge,
+            is_rule,
+            asked: tokio::time::Instant::now(),
+            stop,
+        }
+    }
+
+    async fn end_unwanted(&self) {
+        let is_unwanted = |one: &mut Running| !one.is_rule && one.asked.elapsed() > WANTED;
+        let unwanted: Vec<Running> = self
+            .running()
+            .extract_if(|_, one| is_unwanted(one))
+            .map(|(_, one)| one)
+            .collect();
+        for one in unwanted {
+            one.end().await;
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<Pair, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Running {
+    /// Lets the batch under way finish.
+    async fn end(self) {
+        self.stop.send_replace(true);
+        let mut task = self.task;
+        if tokio::time::timeout(FAREWELL, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What bridges ask for: messages out of one queue, and into another as if they had been posted there, under the ids,
+//! ages and lives that they have.
+
+use std::sync::Arc;
+
+use isimud_contract::{Guard, Home, Lease, Message, MessageId, MessageStore, QueueKey, Result};
+
+use super::known::Queue;
+use super::{Messaging, checksum};
+
+/// Where messages of a bridge go: a queue, and the store that takes its posts now. It holds the store open, and is not
+/// for keeping longer than a batch takes.
+#[derive(Debug)]
+pub(crate) struct Landing {
+    queue: QueueKey,
+    known: Arc<Queue>,
+    home: Home,
+    store: Arc<dyn MessageStore>,
+    key: QueueKey,
+}
+
+impl Landing {
+    /// The store's name.
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The store.
+    pub(crate) fn store(&self) -> &Arc<dyn MessageStore> {
+        &self.store
+    }
+
+    /// What the queue is called there.
+    pub(crate) fn key(&self) -> &QueueKey {
+        &self.key
+    }
+
+    /// Whether a message that was posted before is known there, though it is gone.
+    pub(crate) fn remembers(&self) -> bool {
+        self.store.capabilities().remembers
+    }
+
+    /// Whether a body of this size can be kept there.
+    pub(crate) fn takes(&self, message: &Message) -> bool {
+        let size = u64::try_from(message.body.len()).unwrap_or(u64::MAX);
+        let most = self.store.capabilities().largest_body;
+        most.is_none_or(|most| size <= most)
+    }
+}
+
+impl Messaging {
+    /// Claims the oldest messages of a queue, for its bridge: that counts for no dead-letter policy.
+    pub(crate) async fn take(
+        &self,
+        queue: &QueueKey,
+        lease: &Lease,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        let Some(known) = self.known(queue).await? else {
+            return Ok(Vec::new());
+        };
+        for stop in known.route.readable() {
+            if let Some(claim) = stop.claim(queue, lease, limit).await? {
+                return Ok(claim.messages);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// Deletes what has left a queue, as far as the guard allows. Returns how many live messages are gone.
+    pub(crate) async fn cross_off(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        guard: Guard,
+    ) -> Result<usize> {
+        self.route(queue).await?.delete(queue, ids, guard).await
+    }
+
+    /// Where messages for a queue go now. It is created when it does not exist.
+    pub(crate) async fn landing(&self, queue: &QueueKey) -> Result<Landing> {
+        let known = self.known_or_create(queue, None).await?;
+        let stop = known.route.newest();
+        Ok(Landing {
+            queue: queue.clone(),
+            home: stop.segment.home.clone(),
+            store: Arc::clone(stop.store()),
+            key: stop.segment.key(queue),
+            known,
+        })
+    }
+
+    /// The store of a home; `None` where it is registered no more.
+    pub(crate) async fn store_of(&self, home: &Home) -> Result<Option<Arc<dyn MessageStore>>> {
+        if !self.catalogue.is_there(home).await? {
+            return Ok(None);
+        }
+        Ok(Some(self.catalogue.open(home).await?.store))
+    }
+
+    /// Makes messages of another queue fit for this one: encrypted if it encrypts, else plain; with a checksum where the
+    /// service stores them; no longer claimed, and never yet. `Unavailable` while one cannot be decrypted.
+    pub(crate) fn fit(&self, landing: &Landing, messages: &mut [Message]) -> Result<()> {
+        let seals = landing.known.settings.encrypt;
+        for message in messages {
+            (message.claim, message.claim_count) = (None, 0);
+            if message.sealed && !seals {
+                self.open_all(std::slice::from_mut(message))?;
+                message.sealed = false;
+            }
+            if self.checksums && !message.sealed && message.checksum.is_none() {
+                let text = std::str::from_utf8(&message.body).ok();
+                message.checksum = text.and_then(checksum::checksum);
+            }
+            if seals && !message.sealed {
+                message.body = self.sealer.seal(message.id, &message.body)?;
+                message.sealed = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Posts messages, and has the subscribers told.
+    pub(crate) async fn land(&self, landing: &Landing, messages: Vec<Message>) -> Result<()> {
+        self.store_and_notify(&landing.queue, &landing.known, messages)
+            .await
+    }
+
+    /// Does what makes messages appear in the queue, and has its subscribers told of them.
+    pub(crate) async fn land_by(
+        &self,
+        landing: &Landing,
+        messages: &[Message],
+        appear: impl Future<Output = Result<()>>,
+    ) -> Result<()> {
+        self.and_notify(&landing.queue, &landing.known, messages, appear)
+            .await
+    }
+}
