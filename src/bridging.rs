@@ -44,7 +44,8 @@
 //! Each time the work is taken up it gets a **new stage**. So a post that comes late, sent by a server that has lost the
 //! seat or by a connection that was given up, ends in a stage that nobody looks at any more, and its messages are still
 //! in the source: the delete that would follow is refused, because the claim is no more. The owner of an old claim that
-//! finds fewer messages deleted than it posted asks for the seat before it goes on with step 5.
+//! finds fewer messages deleted than it posted asks for the seat before it goes on with step 5, and one whose claim took
+//! long asks before step 3.
 //!
 //! # What is promised
 //!

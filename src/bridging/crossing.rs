@@ -183,6 +183,8 @@ impl<'a> Crossing<'a> {
             return Ok(Batch::default());
         }
         self.unused = None;
+        // A claim that came late holds what nobody else knows of.
+        self.seat.confirm_if_late().await?;
         let stage = (!landing.remembers()).then(|| End {
             store: Arc::clone(landing.store()),
             key: begun.stage,

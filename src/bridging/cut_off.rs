@@ -1,1 +1,192 @@
+//! Bridging, cut off at every call, before and after the call's effect, and overtaken at every call.
 
+mod world;
+
+use std::sync::Arc;
+
+use self::world::{Fault, Gate, Kept, POISON, World};
+use super::seat::Halt;
+
+const MESSAGES: usize = 7;
+
+/// Every pair of stores that behaves in its own way.
+const PAIRS: [(Kept, Kept); 5] = [
+    (Kept::Whole, Kept::Whole),
+    (Kept::Whole, Kept::Leased),
+    (Kept::Leased, Kept::Whole),
+    (Kept::Leased, Kept::Leased),
+    (Kept::Journaled, Kept::Journaled),
+];
+
+fn numbers() -> Vec<String> {
+    (0..MESSAGES).map(|number| number.to_string()).collect()
+}
+
+async fn world((source, target): (Kept, Kept)) -> World {
+    let world = World::new(source, target).await;
+    world.post(numbers()).await;
+    world
+}
+
+/// The calls of a server that nothing happens to.
+async fn calls(pair: (Kept, Kept)) -> usize {
+    let world = world(pair).await;
+    let gate = Gate::new(Fault::Never);
+    world.server(&gate).run().await.expect("no fault");
+    let met = World::consume(&world.target, &world.rule.to).await;
+    assert_eq!(met, numbers(), "{pair:?}");
+    gate.calls()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bridge_that_is_cut_off_anywhere_brings_each_message_once_and_in_order() {
+    for pair in PAIRS {
+        let calls = calls(pair).await;
+        assert!(calls > 15, "{calls} calls of {pair:?}");
+        for at in 0..calls {
+            for fault in [Fault::Before(at), Fault::After(at)] {
+                let world = world(pair).await;
+                let dies = world.server(&Gate::new(fault));
+                dies.run().await.expect_err("it dies");
+                // Consumers are done with what they met, and their store knows nothing of it any more.
+                let mut met = World::consume(&world.target, &world.rule.to).await;
+                let next = world.server(&Gate::new(Fault::Never));
+                next.run().await.expect("it goes on");
+                met.extend(World::consume(&world.target, &world.rule.to).await);
+                assert_eq!(met, numbers(), "{pair:?}, {fault:?}");
+                let left = World::consume(&world.source, &world.rule.from).await;
+                assert_eq!(left, [""; 0], "{pair:?}, {fault:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_overtaken_and_goes_on_doubles_nothing() {
+    for pair in PAIRS {
+        for at in 0..calls(pair).await {
+            let world = world(pair).await;
+            let gate = Gate::new(Fault::Late(at));
+            let late = world.server(&gate);
+            let late = tokio::spawn(async move { late.run().await });
+            gate.stands.notified().await;
+            let next = world.server(&Gate::new(Fault::Never));
+            next.run().await.expect("it goes on");
+            let mut met = World::consume(&world.target, &world.rule.to).await;
+            gate.goes_on.notify_one();
+            drop(late.await.expect("no panic"));
+            let last = world.server(&Gate::new(Fault::Never));
+            last.run().await.expect("it goes on");
+            met.extend(World::consume(&world.target, &world.rule.to).await);
+            assert_eq!(met, numbers(), "{pair:?}, late at {at}");
+        }
+    }
+}
+
+fn refusing(world: &mut World) {
+    world.largest = Some(100);
+}
+
+fn large() -> String {
+    format!("\"{}\"", "x".repeat(200))
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_dead_letter_queue_it_stops_at_what_is_refused() {
+    for refused in [large(), POISON.into()] {
+        let mut world = World::new(Kept::Whole, Kept::Leased).await;
+        refusing(&mut world);
+        let before = ["1", "2", "3", "4"].map(String::from);
+        let all = before.iter().cloned().chain([refused, "6".into()]);
+        world.post(all).await;
+        let server = world.server(&Gate::new(Fault::Never));
+        for _ in 0..2 {
+            let halt = server.run().await.expect_err("it is refused");
+            assert!(matches!(halt, Halt::Refused(_)), "{halt:?}");
+        }
+        let met = World::consume(&world.target, &world.rule.to).await;
+        assert_eq!(met, before);
+        // Nobody holds what stayed, and it goes on when that is gone.
+        let popped = world.source.pop(&world.rule.from, 1).await.expect("a pop");
+        assert_eq!(popped.len(), 1);
+        server.run().await.expect("nothing is refused");
+        let met = World::consume(&world.target, &world.rule.to).await;
+        assert_eq!(met, ["6"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_goes_to_the_dead_letter_queue() {
+    let mut world = World::new(Kept::Whole, Kept::Leased).await;
+    refusing(&mut world);
+    world.rule.dead_letter = super::parse_queue("p/refused").ok();
+    let dead = world.rule.dead_letter.clone().expect("a queue");
+    let all = ["1", POISON, "3", &large(), "5", "6", "7", "8"].map(String::from);
+    world.post(all).await;
+    let server = world.server(&Gate::new(Fault::Never));
+    server.run().await.expect("it goes on");
+    let met = World::consume(&world.target, &world.rule.to).await;
+    assert_eq!(met, ["1", "3", "5", "6", "7", "8"]);
+    let met = World::consume(&world.source, &dead).await;
+    assert_eq!(met, [POISON.to_owned(), large()]);
+    let left = World::consume(&world.source, &world.rule.from).await;
+    assert_eq!(left, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_hold_or_have_deleted_does_not_cross() {
+    use isimud_contract::{ClaimId, Guard, Lease};
+    let world = world((Kept::Whole, Kept::Whole)).await;
+    let from = &world.rule.from;
+    let lease = Lease {
+        id: ClaimId(uuid::Uuid::now_v7()),
+        ttl: std::time::Duration::from_secs(600),
+        grace: std::time::Duration::ZERO,
+        dead_letter: None,
+    };
+    let claim = world.source.claim(from, &lease, 2).await.expect("a claim");
+    let held: Vec<_> = claim.expect("messages").messages;
+    let server = world.server(&Gate::new(Fault::Never));
+    server.run().await.expect("no fault");
+    let met = World::consume(&world.target, &world.rule.to).await;
+    assert_eq!(met, numbers()[2..]);
+    let guard = Guard::HeldBy(vec![lease.id]);
+    let deleted = world.source.delete(from, &[held[0].id], guard).await;
+    assert_eq!(deleted.expect("a delete"), 1);
+    world
+        .source
+        .release_claim(from, lease.id)
+        .await
+        .expect("a release");
+    server.run().await.expect("no fault");
+    let met = World::consume(&world.target, &world.rule.to).await;
+    assert_eq!(met, ["1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_keeps_its_id_its_age_and_the_life_that_it_has_left() {
+    use std::time::Duration;
+    let world = world((Kept::Whole, Kept::Whole)).await;
+    world.clock.advance(Duration::from_secs(600));
+    let (from, to) = (&world.rule.from, &world.rule.to);
+    let everything = isimud_contract::Selection {
+        after: None,
+        limit: 100,
+        not_from: None,
+        include_claimed: true,
+        include_delayed: true,
+    };
+    let before = world
+        .source
+        .list(from, everything.clone())
+        .await
+        .expect("a page");
+    let server = world.server(&Gate::new(Fault::Never));
+    server.run().await.expect("no fault");
+    let after = world.target.list(to, everything).await.expect("a page");
+    assert_eq!(after.messages, before.messages);
+    let message = &after.messages[0];
+    assert_eq!(message.age, Duration::from_secs(600));
+    assert_eq!(message.left, Duration::from_secs(3_000));
+    drop(Arc::clone(&world.clock));
+}

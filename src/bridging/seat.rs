@@ -1,7 +1,7 @@
 //! The seat of a bridge: who has it, and what its owner has begun. It is the record of a queue of the service's own, in
 //! the management store, which can only be changed by who knows its newest version.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use isimud_contract::{
@@ -10,14 +10,13 @@ use isimud_contract::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::sync::Arc;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Rule;
 
 /// How long a record has to stay as it is until its owner is taken to be dead.
-const TURN: Duration = Duration::from_secs(8);
+pub(super) const TURN: Duration = Duration::from_secs(8);
 
 /// How often an owner shows that it lives.
 pub(super) const BEAT: Duration = Duration::from_secs(2);
@@ -75,6 +74,7 @@ struct Known {
     record: Record,
     place: Place,
     version: u64,
+    /// When the last change began that succeeded.
     written: Instant,
 }
 
@@ -203,6 +203,15 @@ impl Seat {
         .await
     }
 
+    /// Makes sure that this server still has the seat, unless it cannot have lost it yet.
+    pub(super) async fn confirm_if_late(&self) -> Result<(), Halt> {
+        let is_fresh = |known: &Known| known.written.elapsed() < TURN / 2;
+        if self.known.lock().await.as_ref().is_some_and(is_fresh) {
+            return Ok(());
+        }
+        self.confirm().await
+    }
+
     /// Makes sure that this server still has the seat.
     pub(super) async fn confirm(&self) -> Result<(), Halt> {
         self.change(|_| {}).await
@@ -251,12 +260,13 @@ async fn write(
         change(&mut record);
         record.beat += 1;
         let metadata = written(&record)?;
+        let now = Instant::now();
         let update =
             seat.management
                 .update_queue(&seat.key, &metadata, &known.place, known.version);
         if let Some(version) = update.await? {
             (known.record, known.version) = (record, version);
-            known.written = Instant::now();
+            known.written = now;
             return Ok(());
         }
         // Somebody has taken it; or the answer to an earlier change was lost; or the record has another place now.

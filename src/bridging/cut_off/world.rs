@@ -1,0 +1,492 @@
+//! Two stores, and servers that die, or stand still, at any of their calls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isimud_contract::{
+    Capabilities, Claim, ClaimId, ClientId, Clock, Error, ErrorKind, Flavor, FlavorName,
+    ForeignClaim, Guard, Home, Instrumented, Kind, Lease, ManagementStore, ManualClock, Members,
+    Message, MessageId, MessageStore, Metadata, Observer, Page, Place, Pool, PoolName, PoolRecord,
+    Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Selection, Stats,
+    Subscription, SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
+};
+use isimud_lease::fake::{FakeServer, Nature};
+use isimud_lease::{Journal, Leased};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::bridging::Rule;
+use crate::bridging::crossing::Crossing;
+use crate::bridging::seat::{Halt, Seat, TURN};
+use crate::catalogue::{self, Catalogue, Opener};
+use crate::config::{Config, Flags};
+use crate::drivers::{self, Context};
+use crate::messaging::{Messaging, Parts, Subscribers};
+use crate::notify::AddressPolicy;
+use crate::signature::Signer;
+use crate::telemetry::Metrics;
+
+/// What happens to a server at one of its calls, which are counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Never,
+    /// It dies before the call.
+    Before(usize),
+    /// It dies when the call is done.
+    After(usize),
+    /// The call takes effect late, when others have done everything.
+    Late(usize),
+}
+
+/// Where all calls of a server go through.
+#[derive(Debug)]
+pub(super) struct Gate {
+    fault: Fault,
+    calls: AtomicUsize,
+    pub(super) stands: Notify,
+    pub(super) goes_on: Notify,
+}
+
+impl Gate {
+    pub(super) fn new(fault: Fault) -> Arc<Self> {
+        Arc::new(Self {
+            fault,
+            calls: AtomicUsize::new(0),
+            stands: Notify::new(),
+            goes_on: Notify::new(),
+        })
+    }
+
+    pub(super) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
+    async fn pass<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let dead = || Err(Error::new(ErrorKind::Unavailable, "the server is dead"));
+        let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        match self.fault {
+            Fault::Before(at) if number >= at => dead(),
+            Fault::After(at) if number > at => dead(),
+            Fault::After(at) if number == at => {
+                drop(call.await);
+                dead()
+            }
+            Fault::Late(at) if number == at => {
+                self.stands.notify_one();
+                self.goes_on.notified().await;
+                call.await
+            }
+            _ => call.await,
+        }
+    }
+}
+
+/// A body that the target refuses when it is given it.
+pub(super) const POISON: &str = "\"poison\"";
+
+/// A store behind a gate.
+#[derive(Debug)]
+struct Gated {
+    inner: Arc<dyn MessageStore>,
+    gate: Arc<Gate>,
+    largest: Option<u64>,
+}
+
+#[async_trait]
+impl MessageStore for Gated {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            largest_body: self.largest,
+            ..self.inner.capabilities()
+        }
+    }
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+    async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+        if self.largest.is_some() && messages.iter().any(|one| &*one.body == POISON.as_bytes()) {
+            return Err(Error::invalid("this one kills"));
+        }
+        self.gate.pass(self.inner.post(queue, messages)).await
+    }
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        self.gate.pass(self.inner.list(queue, selection)).await
+    }
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        self.gate.pass(self.inner.get(queue, ids)).await
+    }
+    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+        self.gate.pass(self.inner.delete(queue, ids, guard)).await
+    }
+    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        self.gate.pass(self.inner.pop(queue, limit)).await
+    }
+    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
+        let call = self.inner.claim(queue, lease, limit);
+        self.gate.pass(call).await
+    }
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        self.gate.pass(self.inner.find_claim(queue, claim)).await
+    }
+    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        self.gate.pass(self.inner.renew_claim(queue, lease)).await
+    }
+    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        self.gate.pass(self.inner.release_claim(queue, claim)).await
+    }
+    async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        self.gate.pass(self.inner.hold(queue, claim, ids)).await
+    }
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        self.gate.pass(self.inner.stats(queue)).await
+    }
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        self.gate.pass(self.inner.purge(queue)).await
+    }
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        self.gate.pass(self.inner.remove(queue)).await
+    }
+    /// It outlives its servers.
+    async fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A management store whose queues are behind a gate.
+#[derive(Debug)]
+struct GatedRecords(Arc<dyn ManagementStore>, Arc<Gate>);
+
+#[async_trait]
+impl Queues for GatedRecords {
+    async fn create_queue(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+        place: &Place,
+    ) -> Result<bool> {
+        let call = self.0.create_queue(queue, metadata, place);
+        self.1.pass(call).await
+    }
+    async fn find_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+        self.1.pass(self.0.find_queue(queue)).await
+    }
+    async fn update_queue(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+        place: &Place,
+        version: u64,
+    ) -> Result<Option<u64>> {
+        let call = self.0.update_queue(queue, metadata, place, version);
+        self.1.pass(call).await
+    }
+    async fn delete_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
+        self.0.delete_queue(queue).await
+    }
+    async fn list_queues(
+        &self,
+        project: &ProjectId,
+        selection: &QueueSelection,
+    ) -> Result<Vec<QueueRecord>> {
+        self.0.list_queues(project, selection).await
+    }
+    async fn count_queues(&self, project: &ProjectId, kind: Kind) -> Result<u64> {
+        self.0.count_queues(project, kind).await
+    }
+    async fn queues_in(
+        &self,
+        home: &Home,
+        after: Option<&QueueKey>,
+        limit: usize,
+    ) -> Result<Vec<QueueKey>> {
+        self.0.queues_in(home, after, limit).await
+    }
+    fn watch(&self, watcher: Watcher) -> Result<()> {
+        self.0.watch(watcher)
+    }
+}
+
+#[async_trait]
+impl Pools for GatedRecords {
+    async fn save_pool(&self, pool: &Pool, version: Option<u64>) -> Result<Option<u64>> {
+        self.0.save_pool(pool, version).await
+    }
+    async fn find_pool(&self, name: &PoolName) -> Result<Option<PoolRecord>> {
+        self.0.find_pool(name).await
+    }
+    async fn list_pools(&self, after: Option<&str>, limit: usize) -> Result<Vec<PoolRecord>> {
+        self.0.list_pools(after, limit).await
+    }
+    async fn delete_pool(&self, name: &PoolName) -> Result<bool> {
+        self.0.delete_pool(name).await
+    }
+    async fn save_flavor(&self, flavor: &Flavor, pools: &[PoolName], how: Members) -> Result<()> {
+        self.0.save_flavor(flavor, pools, how).await
+    }
+    async fn find_flavor(&self, name: &FlavorName) -> Result<Option<Flavor>> {
+        self.0.find_flavor(name).await
+    }
+    async fn list_flavors(
+        &self,
+        project: &ProjectId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Flavor>> {
+        self.0.list_flavors(project, after, limit).await
+    }
+    async fn delete_flavor(&self, project: &ProjectId, name: &FlavorName) -> Result<bool> {
+        self.0.delete_flavor(project, name).await
+    }
+}
+
+#[async_trait]
+impl Subscriptions for GatedRecords {
+    async fn create_subscription(&self, one: &Subscription) -> Result<Option<Subscription>> {
+        self.0.create_subscription(one).await
+    }
+    async fn find_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+    ) -> Result<Option<Subscription>> {
+        self.0.find_subscription(source, id).await
+    }
+    async fn update_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        change: &SubscriptionChange,
+    ) -> Result<()> {
+        self.0.update_subscription(source, id, change).await
+    }
+    async fn confirm_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        confirmed: bool,
+    ) -> Result<Subscription> {
+        self.0.confirm_subscription(source, id, confirmed).await
+    }
+    async fn delete_subscription(&self, source: &QueueKey, id: SubscriptionId) -> Result<bool> {
+        self.0.delete_subscription(source, id).await
+    }
+    async fn list_subscriptions(
+        &self,
+        source: &QueueKey,
+        after: Option<SubscriptionId>,
+        limit: usize,
+    ) -> Result<Vec<Subscription>> {
+        self.0.list_subscriptions(source, after, limit).await
+    }
+    async fn remove_subscriptions(&self, source: &QueueKey) -> Result<()> {
+        self.0.remove_subscriptions(source).await
+    }
+}
+
+/// Opens the one pool that there is.
+#[derive(Debug)]
+struct OnePool(Arc<dyn MessageStore>);
+
+impl Opener for OnePool {
+    fn check(&self, _: &str, _: &Metadata) -> Result<()> {
+        Ok(())
+    }
+    fn open(
+        &self,
+        _: &str,
+        _: &str,
+        _: &Metadata,
+    ) -> Result<(&'static str, Arc<dyn MessageStore>)> {
+        Ok(("other", Arc::clone(&self.0)))
+    }
+    fn identity(&self, _: &str, _: &Metadata) -> Result<Option<String>> {
+        Ok(None)
+    }
+    fn is_exclusive(&self, _: &str) -> bool {
+        false
+    }
+}
+
+/// What a store is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// It keeps everything itself.
+    Whole,
+    /// A broker that can only lease, with a ledger and its journal.
+    Journaled,
+    /// The same without the journal.
+    Leased,
+}
+
+/// The source is in the store of the configuration, the target in a pool.
+pub(super) struct World {
+    pub(super) clock: Arc<ManualClock>,
+    management: Arc<dyn ManagementStore>,
+    pub(super) source: Arc<dyn MessageStore>,
+    pub(super) target: Arc<dyn MessageStore>,
+    pub(super) rule: Rule,
+    /// The largest body that the target takes; with one, it refuses poison, too.
+    pub(super) largest: Option<u64>,
+}
+
+impl World {
+    pub(super) async fn new(source: Kept, target: Kept) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let context = Context::new(Arc::clone(&clock) as _, None);
+        let open = || drivers::open("sqlite::memory:", &context).expect("a store");
+        let house = open();
+        let ledgers = house.ledgers.expect("it keeps ledgers");
+        let store = |nature, scope: &str| -> Arc<dyn MessageStore> {
+            let journal = match nature {
+                Kept::Whole => return open().messages,
+                Kept::Journaled => Journal::On,
+                Kept::Leased => Journal::Off,
+            };
+            let time: Arc<dyn Clock> = Arc::clone(&clock) as _;
+            let broker = FakeServer::new(Arc::clone(&time), Nature::PLAIN, 7).connect();
+            let ledger = ledgers.of(scope).expect("a ledger");
+            Arc::new(Leased::new(broker, ledger, time, journal))
+        };
+        let world = Self {
+            source: store(source, "source"),
+            target: store(target, "target"),
+            management: house.management.expect("it keeps queues"),
+            rule: Rule::parse("p/a", "p/b", None, None).expect("a rule"),
+            largest: None,
+            clock,
+        };
+        let name = PoolName::parse("other").expect("a name");
+        let pool = Pool {
+            name: name.clone(),
+            uri: "other:".into(),
+            weight: 0,
+            flavor: None,
+            options: Metadata::new(),
+        };
+        let management = &world.management;
+        management.save_pool(&pool, None).await.expect("a pool");
+        for (queue, home) in [
+            (&world.rule.from, Home::Default),
+            (&world.rule.to, Home::Pool(name)),
+        ] {
+            let (metadata, place) = (Metadata::new(), Place::at(home));
+            let made = management.create_queue(queue, &metadata, &place);
+            assert!(made.await.expect("a queue"));
+        }
+        world
+    }
+
+    pub(super) async fn post(&self, bodies: impl IntoIterator<Item = String>) {
+        let life = Duration::from_secs(3_600);
+        for body in bodies {
+            let id = MessageId(Uuid::now_v7());
+            let message = Message::new(id, ClientId::Uuid(Uuid::nil()), life, body.into_bytes());
+            let posted = self.source.post(&self.rule.from, vec![message]);
+            posted.await.expect("a post");
+        }
+    }
+
+    /// What a consumer of a queue gets, and has done with.
+    pub(super) async fn consume(store: &Arc<dyn MessageStore>, queue: &QueueKey) -> Vec<String> {
+        let mut bodies = Vec::new();
+        loop {
+            let lease = Lease {
+                id: ClaimId(Uuid::now_v7()),
+                ttl: Duration::from_secs(60),
+                grace: Duration::ZERO,
+                dead_letter: None,
+            };
+            let Some(claim) = store.claim(queue, &lease, 20).await.expect("a claim") else {
+                return bodies;
+            };
+            let ids: Vec<MessageId> = claim.messages.iter().map(|message| message.id).collect();
+            let guard = Guard::HeldBy(vec![claim.id]);
+            store.delete(queue, &ids, guard).await.expect("a delete");
+            let text = |message: Message| String::from_utf8(message.body.to_vec()).expect("text");
+            bodies.extend(claim.messages.into_iter().map(text));
+        }
+    }
+
+    /// A server.
+    pub(super) fn server(&self, gate: &Arc<Gate>) -> Server {
+        let gated = |inner: &Arc<dyn MessageStore>, largest| -> Arc<dyn MessageStore> {
+            Arc::new(Gated {
+                inner: Arc::clone(inner),
+                gate: Arc::clone(gate),
+                largest,
+            })
+        };
+        let config = Config::load(&Flags::default()).expect("the defaults");
+        let metrics = Arc::new(Metrics::default());
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
+        let counting = Arc::clone(&metrics);
+        let source = gated(&self.source, None);
+        let observer: Arc<dyn Observer> = Arc::new(metrics.pool("default"));
+        let catalogue = Catalogue::new(catalogue::Parts {
+            management: Arc::clone(&self.management),
+            default: (
+                "sqlite::memory:".into(),
+                "source",
+                Arc::new(Instrumented::new("source", source, observer)),
+            ),
+            default_takes_queues: true,
+            opener: Arc::new(OnePool(gated(&self.target, self.largest))),
+            counted: Arc::new(move |pool| Arc::new(counting.pool(pool))),
+            draw: Arc::new(|below| fastrand::u64(..below)),
+        });
+        let messaging = Messaging::new(Parts {
+            catalogue,
+            management: Arc::clone(&self.management),
+            limits: config.limits,
+            checksums: false,
+            encryption_keys: config.encryption_keys,
+            flow: metrics,
+            outbox: None,
+            subscribers: Subscribers {
+                types: Vec::new(),
+                addresses: AddressPolicy::new(&[]).expect("no networks"),
+                require_confirmation: false,
+            },
+            signer: Signer::new("", clock),
+        });
+        let records = GatedRecords(Arc::clone(&self.management), Arc::clone(gate));
+        Server {
+            messaging: messaging.expect("a service"),
+            seat: Seat::new(Arc::new(records), &self.rule),
+            rule: self.rule.clone(),
+        }
+    }
+}
+
+/// A server that works on the bridge.
+pub(super) struct Server {
+    pub(super) messaging: Messaging,
+    seat: Seat,
+    rule: Rule,
+}
+
+/// Messages in a batch.
+const BATCH: usize = 3;
+
+impl Server {
+    /// Takes the seat, from whoever has it, and crosses until the source is empty.
+    pub(super) async fn run(&self) -> Result<(), Halt> {
+        if !self.seat.take().await? {
+            tokio::time::advance(TURN).await;
+            if !self.seat.take().await? {
+                return Err(Halt::Overtaken);
+            }
+        }
+        let mut crossing = Crossing::new(&self.messaging, &self.rule, &self.seat);
+        crossing.recover().await?;
+        while crossing.batch(BATCH).await?.count() > 0 {}
+        Ok(())
+    }
+}
