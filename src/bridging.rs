@@ -11,9 +11,9 @@
 //!
 //! A rule of the configuration runs on every server that has it, and one that a command asks for runs on the server that
 //! was asked, until nobody has asked for a while. One server at a time has the *seat* of a bridge, a record that it
-//! changes before each batch and at least every two seconds. Another server takes the seat when it was given up, or when
-//! the record has not changed for eight: no clocks are compared. Whoever lost the seat finds out at its next change, and
-//! stops.
+//! changes before each batch and at least every other second. Another server takes the seat when it was given up, or when
+//! the record has not changed for six seconds: no clocks are compared. Whoever lost the seat finds out at its next change,
+//! and stops.
 //!
 //! # A batch
 //!

@@ -161,6 +161,9 @@ impl<'a> Crossing<'a> {
 
     /// Takes a batch of up to `most` messages across.
     pub(super) async fn batch(&mut self, most: usize) -> Result<Batch, Halt> {
+        if !self.is_called_for().await? {
+            return Ok(Batch::default());
+        }
         let landing = self.messaging.landing(&self.rule.to).await?;
         let begun = self.seat.begun().await?;
         let claim = match self.unused {
@@ -190,6 +193,15 @@ impl<'a> Crossing<'a> {
             key: begun.stage,
         });
         self.bring(&landing, stage, claim, taken).await
+    }
+
+    /// Whether there is something to do. A target that does not exist is not made before there is: its owner may want
+    /// it in another pool.
+    async fn is_called_for(&self) -> Result<bool, Error> {
+        if self.messaging.queue_exists(&self.rule.to).await? {
+            return Ok(true);
+        }
+        Ok(self.messaging.stats(&self.rule.from).await?.free > 0)
     }
 
     async fn bring(

@@ -16,10 +16,10 @@ use uuid::Uuid;
 use super::Rule;
 
 /// How long a record has to stay as it is until its owner is taken to be dead.
-pub(super) const TURN: Duration = Duration::from_secs(8);
+pub(super) const TURN: Duration = Duration::from_secs(6);
 
 /// How often an owner shows that it lives.
-pub(super) const BEAT: Duration = Duration::from_secs(2);
+pub(super) const BEAT: Duration = Duration::from_millis(1_500);
 
 /// Attempts to change a record that others change, too: one that moves queues may.
 const ATTEMPTS: usize = 5;

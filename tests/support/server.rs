@@ -110,6 +110,15 @@ impl Server {
         self.end();
     }
 
+    /// Tells the process to stop (`SIGTERM`), and waits until it has.
+    pub(crate) fn stop(mut self) {
+        let process = self.process.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &process]).status();
+        assert!(told.is_ok_and(|status| status.success()), "it is told");
+        let ended = self.process.wait().expect("it ends");
+        assert!(ended.success(), "it ends with {ended}: {}", self.log());
+    }
+
     /// What it wrote so far.
     pub(crate) fn log(&self) -> String {
         read_log(&self.log)
