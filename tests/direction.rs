@@ -3,7 +3,7 @@
 //! ```text
 //! contract <- lease <- drivers that need it      http -> messaging -> catalogue, notify -> contract
 //! contract <- the other drivers                  drivers.rs -> driver crates
-//! contract <- conformance (for tests only)     contract <- estates <- import -> messaging
+//! contract <- conformance (for tests only)     contract <- estates <- import -> messaging <- bridging
 //! ```
 //!
 //! The arrows between crates are read from the manifests, those inside the server from its sources. Whatever appears
@@ -152,6 +152,12 @@ fn source_faults(place: &str, source: &Source, drivers: &BTreeSet<String>) -> Ve
             refuse(word.to_owned());
         }
         if is_in("notify") && ["axum", "drivers", "messaging", "catalogue"].contains(&word) {
+            refuse(word.to_owned());
+        }
+        if (decides || is_in("notify") || is_in("http")) && word == "bridging" {
+            refuse(word.to_owned());
+        }
+        if is_in("bridging") && word == "axum" {
             refuse(word.to_owned());
         }
         if is_in("catalogue") && word == "messaging" {

@@ -6,7 +6,7 @@ use isimud_contract::{Checksum, ClientId, Message, MessageId};
 use uuid::Uuid;
 
 use crate::bench::{Bench, HOUR, MINUTE, minutes};
-use crate::outcome::{Outcome, together};
+use crate::outcome::{Outcome, needs, together};
 use crate::promise::promises;
 use crate::words::{client, everything, ids, sorted};
 
@@ -20,6 +20,7 @@ promises! {
     a_repeated_post_is_one_post,
     a_repeated_post_adds_only_what_is_missing,
     a_repeated_post_leaves_claims_alone,
+    a_repeated_post_adds_nothing_that_was_deleted_where_ids_are_remembered,
     posts_repeated_at_the_same_time_are_one_post,
     an_id_twice_in_one_post_is_one_message,
     every_field_is_kept,
@@ -129,6 +130,28 @@ async fn a_repeated_post_leaves_claims_alone(bench: Bench) -> Outcome {
     bench.post_all(messages).await?;
     assert_eq!(bench.counts().await?, (0, 2));
     assert_eq!(bench.find(claim.id).await?.messages.len(), 2);
+    Ok(())
+}
+
+/// What crosses a bridge may come again when it has been consumed already.
+async fn a_repeated_post_adds_nothing_that_was_deleted_where_ids_are_remembered(
+    bench: Bench,
+) -> Outcome {
+    let remembers = bench.capabilities().remembers;
+    needs(remembers, "to remember the ids of what was deleted")?;
+    let messages = bench.messages(5);
+    let posted = bench.post_all(messages.clone()).await?;
+    let mut met = Vec::new();
+    while let Some(claim) = bench.claim(5).await? {
+        let claimed = ids(&claim.messages);
+        bench.settle(&claimed, claim.id).await?;
+        met.extend(claimed);
+    }
+    assert_eq!(sorted(met), sorted(posted));
+    bench.advance(MINUTE).await;
+    bench.post_all(messages).await?;
+    assert_eq!(bench.claim(5).await?, None);
+    assert_eq!(bench.pop(5).await?, []);
     Ok(())
 }
 
