@@ -186,7 +186,7 @@ impl Bridges {
     /// Has a bridge run from now on, for as long as this is repeated every few seconds. One that is a rule runs by the
     /// rule. Says how it goes.
     pub async fn ask(&self, rule: Rule) -> Result<Status> {
-        check_rules([&rule]).map_err(Error::invalid)?;
+        self.check(&rule)?;
         let changed = {
             let mut running = self.running();
             match running.get_mut(&rule.pair()) {
@@ -208,6 +208,14 @@ impl Bridges {
         let sentence = format!("Queue {} does not exist", rule.from.name.shown());
         let queue = isimud_contract::ErrorKind::NotFound(isimud_contract::Resource::Queue);
         Err(Error::new(queue, sentence))
+    }
+
+    /// Refuses a bridge that would send round what others of this server bring.
+    fn check(&self, rule: &Rule) -> Result<()> {
+        let running = self.running();
+        let others = running.values().map(|one| one.bridge.rule());
+        let others = others.filter(|other| other.pair() != rule.pair());
+        check_rules(others.chain([rule])).map_err(Error::invalid)
     }
 
     fn begin(&self, rule: Rule) -> Result<Status> {
@@ -252,7 +260,7 @@ impl Bridges {
             .values()
             .map(|one| (one.bridge.rule().clone(), one.bridge.status()))
             .collect();
-        all.sort_by(|(one, _), (other, _)| one.pair().cmp(&other.pair()));
+        all.sort_by_key(|(one, _)| one.pair());
         all
     }
 

@@ -227,6 +227,8 @@ impl Bridge {
         status.state = State::Elsewhere;
         status.error = None;
         (status.lag, status.is_done) = (None, false);
+        drop(status);
+        self.tally.left(&self.rule);
     }
 
     fn held_up(&self, error: &Error, failures: u32) {

@@ -175,13 +175,8 @@ impl<'a> Crossing<'a> {
                 claim
             }
         };
-        let lease = Lease {
-            id: claim,
-            ttl: HOLD,
-            grace: Duration::ZERO,
-            dead_letter: None,
-        };
-        let taken = self.messaging.take(&self.rule.from, &lease, most).await?;
+        let (from, lease) = (&self.rule.from, lease(claim));
+        let taken = self.messaging.take(from, &lease, most).await?;
         if taken.is_empty() {
             return Ok(Batch::default());
         }
@@ -214,7 +209,8 @@ impl<'a> Crossing<'a> {
         let oldest = messages.iter().map(|message| message.age).max();
         self.messaging.fit(landing, &mut messages)?;
         let told = stage.as_ref().map(|_| messages.clone());
-        let Posted { taken, refused } = self.post(landing, stage.as_ref(), messages).await?;
+        let post = self.post(landing, stage.as_ref(), messages);
+        let Posted { taken, refused } = self.holding(claim, post).await?;
         let mut gone = taken.clone();
         let mut stopped = None;
         let dead_lettered = match &self.rule.dead_letter {
@@ -246,6 +242,23 @@ impl<'a> Crossing<'a> {
             dead_lettered,
             oldest: oldest.unwrap_or_default(),
         })
+    }
+
+    /// Does something, and keeps the claim meanwhile: a target may be slow.
+    async fn holding<T>(&self, claim: ClaimId, what: impl Future<Output = T>) -> T {
+        tokio::pin!(what);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut what => return done,
+                () = tokio::time::sleep(HOLD / 3) => {
+                    // Without the claim the messages cannot be deleted, and come again.
+                    if let Err(error) = self.messaging.keep(&self.rule.from, &lease(claim)).await {
+                        tracing::debug!(%error, "the claim of a bridge may end before its messages have crossed");
+                    }
+                }
+            }
+        }
     }
 
     /// Posts messages to the stage, or to the target. Without a dead-letter queue nothing behind the first that is
@@ -327,6 +340,15 @@ impl<'a> Crossing<'a> {
         }
         let appear = move_on(stage, landing.key());
         self.messaging.land_by(landing, messages, appear).await
+    }
+}
+
+fn lease(claim: ClaimId) -> Lease {
+    Lease {
+        id: claim,
+        ttl: HOLD,
+        grace: Duration::ZERO,
+        dead_letter: None,
     }
 }
 

@@ -38,7 +38,7 @@ async fn calls(pair: (Kept, Kept)) -> usize {
     gate.calls()
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_bridge_that_is_cut_off_anywhere_brings_each_message_once_and_in_order() {
     for pair in PAIRS {
         let calls = calls(pair).await;
@@ -61,7 +61,7 @@ async fn a_bridge_that_is_cut_off_anywhere_brings_each_message_once_and_in_order
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_server_that_is_overtaken_and_goes_on_doubles_nothing() {
     for pair in PAIRS {
         for at in 0..calls(pair).await {
@@ -91,7 +91,7 @@ fn large() -> String {
     format!("\"{}\"", "x".repeat(200))
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn without_a_dead_letter_queue_it_stops_at_what_is_refused() {
     for refused in [large(), POISON.into()] {
         let mut world = World::new(Kept::Whole, Kept::Leased).await;
@@ -115,7 +115,7 @@ async fn without_a_dead_letter_queue_it_stops_at_what_is_refused() {
     }
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn what_is_refused_goes_to_the_dead_letter_queue() {
     let mut world = World::new(Kept::Whole, Kept::Leased).await;
     refusing(&mut world);
@@ -133,7 +133,7 @@ async fn what_is_refused_goes_to_the_dead_letter_queue() {
     assert_eq!(left, [""; 0]);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn what_others_hold_or_have_deleted_does_not_cross() {
     use isimud_contract::{ClaimId, Guard, Lease};
     let world = world((Kept::Whole, Kept::Whole)).await;
@@ -163,7 +163,45 @@ async fn what_others_hold_or_have_deleted_does_not_cross() {
     assert_eq!(met, ["1"]);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
+async fn a_target_that_encrypts_does_so_with_what_comes_over_a_bridge() {
+    let encrypting = serde_json::json!({"_enable_encrypt_messages": true});
+    for (from_is_sealed, to_is_sealed) in [(true, false), (false, true), (true, true)] {
+        let mut world = World::new(Kept::Whole, Kept::Whole).await;
+        for (queue, is_sealed) in [("p/c", from_is_sealed), ("p/d", to_is_sealed)] {
+            let queue = super::parse_queue(queue).expect("a queue");
+            let metadata = is_sealed.then(|| encrypting.as_object().cloned());
+            world
+                .make(&queue, metadata.flatten().unwrap_or_default())
+                .await;
+        }
+        world.rule = super::Rule::parse("p/c", "p/d", None, None).expect("a rule");
+        let server = world.server(&Gate::new(Fault::Never));
+        let (messaging, client) = (
+            &server.messaging,
+            isimud_contract::ClientId::Uuid(uuid::Uuid::nil()),
+        );
+        let draft = crate::messaging::Draft {
+            ttl: None,
+            delay: None,
+            body: "\"secret\"".into(),
+        };
+        let (from, to) = (&world.rule.from, &world.rule.to);
+        let rules = messaging.post_rules(from).await.expect("rules");
+        let posted = messaging.post(from, &client, rules, vec![draft]).await;
+        let ids = posted.expect("a post");
+        let kept = world.source.get(from, &ids).await.expect("an answer");
+        assert_eq!(kept[0].sealed, from_is_sealed);
+        server.run().await.expect("no fault");
+        let kept = world.source.get(to, &ids).await.expect("an answer");
+        assert_eq!(kept[0].sealed, to_is_sealed);
+        assert_eq!(&*kept[0].body == b"\"secret\"", !to_is_sealed);
+        let read = messaging.get(to, &ids).await.expect("an answer");
+        assert_eq!(&*read[0].body, b"\"secret\"");
+    }
+}
+
+#[tokio::test]
 async fn a_message_keeps_its_id_its_age_and_the_life_that_it_has_left() {
     use std::time::Duration;
     let world = world((Kept::Whole, Kept::Whole)).await;

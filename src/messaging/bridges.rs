@@ -67,6 +67,11 @@ impl Messaging {
         Ok(Vec::new())
     }
 
+    /// Starts the time of such a claim again.
+    pub(crate) async fn keep(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        self.route(queue).await?.renew_claim(queue, lease).await
+    }
+
     /// Deletes what has left a queue, as far as the guard allows. Returns how many live messages are gone.
     pub(crate) async fn cross_off(
         &self,

@@ -1,8 +1,11 @@
 //! `isimud bridge`, as a program.
 
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -163,6 +166,63 @@ fn what_cannot_be_is_refused_with_a_sentence() {
     let (success, _, errors) = run(admin, &FROM_TO);
     assert!(!success && errors.contains("no admin listener"), "{errors}");
     circle(folder.path());
+}
+
+/// Receives notifications: says yes to each, and keeps their bodies.
+fn receive(listener: TcpListener) -> Receiver<Value> {
+    let (told, heard) = channel();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let told = told.clone();
+            thread::spawn(move || {
+                let mut reader = BufReader::new(stream);
+                loop {
+                    let (mut line, mut length) = (String::new(), 0);
+                    while reader.read_line(&mut line).is_ok_and(|read| read > 2) {
+                        let header = line.to_ascii_lowercase();
+                        if let Some(value) = header.strip_prefix("content-length:") {
+                            length = value.trim().parse().expect("a length");
+                        }
+                        line.clear();
+                    }
+                    let mut body = vec![0; length];
+                    if length == 0 || reader.read_exact(&mut body).is_err() {
+                        return;
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                    reader.get_mut().write_all(answer).ok();
+                    told.send(serde_json::from_slice(&body).expect("JSON")).ok();
+                }
+            });
+        }
+    });
+    heard
+}
+
+#[test]
+fn subscribers_of_the_target_are_notified_of_what_crosses() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let networks = "[notifications]\nallowed_networks = [\"127.0.0.1\"]\n";
+    std::fs::write(folder.path().join("isimud.toml"), networks).expect("a file");
+    let admin = server::free_address();
+    let running = start(folder.path(), admin);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let heard = receive(listener);
+    let subscription = json!({"subscriber": format!("http://{address}/"), "ttl": 3600});
+    let mut other = Client::new(running.address, "other");
+    let path = "/v2/queues/b/subscriptions";
+    let made = other
+        .send("POST", path, Some(&subscription))
+        .expect("an answer");
+    assert_eq!(made.status, 201, "{made}");
+    post(&mut Client::new(running.address, PROJECT), "a", 0..3);
+    let (success, said, errors) = run(admin, &FROM_TO);
+    assert!(success, "{said}\n{errors}");
+    let numbers: Vec<Option<u64>> = (0..3)
+        .map(|_| heard.recv_timeout(SOON).expect("a notification")["body"]["number"].as_u64())
+        .collect();
+    assert_eq!(numbers, [Some(0), Some(1), Some(2)]);
 }
 
 /// A circle of rules is refused before anything is opened.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use isimud_contract::{Checksum, ClientId, Message, MessageId};
 use uuid::Uuid;
 
-use crate::bench::{Bench, HOUR, MINUTE, minutes};
-use crate::outcome::{Outcome, needs, together};
+use crate::bench::{Bench, HOUR, MINUTE, minutes, needs};
+use crate::outcome::{Outcome, together};
 use crate::promise::promises;
 use crate::words::{client, everything, ids, sorted};
 

@@ -383,6 +383,13 @@ impl World {
         world
     }
 
+    /// Makes a queue in the store of the source.
+    pub(super) async fn make(&self, queue: &QueueKey, metadata: Metadata) {
+        let place = Place::default();
+        let made = self.management.create_queue(queue, &metadata, &place);
+        assert!(made.await.expect("a queue"));
+    }
+
     pub(super) async fn post(&self, bodies: impl IntoIterator<Item = String>) {
         let life = Duration::from_secs(3_600);
         for body in bodies {
@@ -479,7 +486,9 @@ impl Server {
     /// Takes the seat, from whoever has it, and crosses until the source is empty.
     pub(super) async fn run(&self) -> Result<(), Halt> {
         if !self.seat.take().await? {
+            tokio::time::pause();
             tokio::time::advance(TURN).await;
+            tokio::time::resume();
             if !self.seat.take().await? {
                 return Err(Halt::Overtaken);
             }
