@@ -85,25 +85,25 @@ pub(crate) async fn bridge(bridge: Bridge) -> Result<(), Failure> {
         Err(Trouble::Refused(why)) if outcome.is_ok() && !why.contains("is a rule") => {
             Err(why.into())
         }
-        _ => outcome,
+        _ => Ok(outcome?),
     }
 }
 
 /// Asks and tells until nothing is left, or the bridge stops.
-async fn watch(admin: &str, asked: &[(&str, Option<String>)], follow: bool) -> Result<(), Failure> {
+async fn watch(admin: &str, asked: &[(&str, Option<String>)], follow: bool) -> Result<(), String> {
     let (mut crossed, mut refused) = (Total::default(), Total::default());
     let (mut line, mut empty, mut is_first) = (Line::default(), 0, true);
     loop {
         let answer = match ask_once(admin, Method::POST, "/bridges", asked).await {
             Ok(answer) => answer,
-            Err(Trouble::Silent(why)) if is_first => return Err(why.into()),
+            Err(Trouble::Silent(why)) if is_first => return Err(why),
             Err(Trouble::Silent(_) | Trouble::Busy(_)) => {
                 line.show("the service does not answer; waiting for it");
                 empty = 0;
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
-            Err(Trouble::Refused(why)) => return Err(why.into()),
+            Err(Trouble::Refused(why)) => return Err(why),
         };
         is_first = false;
         let (crossed, refused) = (
