@@ -178,7 +178,9 @@ impl Bridge {
                 wait = doubled(REST, turn.empty);
             }
             self.went(batch.crossed, batch.dead_lettered);
-            if turn.measured.is_none_or(|when| when.elapsed() >= MEASURE) {
+            let is_due = turn.measured.is_none_or(|when| when.elapsed() >= MEASURE);
+            // It has just become empty, or seems so.
+            if is_due || turn.empty == 1 {
                 self.measure(turn).await?;
             }
             rest(wait, stop).await;

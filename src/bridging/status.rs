@@ -8,8 +8,10 @@ use super::Rule;
 /// What a bridge is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
-    /// Another server has it, or none yet.
+    /// It has not found out yet who has it.
     #[default]
+    Starting,
+    /// Another server has it.
     Elsewhere,
     /// This server has it, and messages cross.
     Running,
@@ -25,6 +27,7 @@ impl State {
     /// Its name for operators.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Starting => "starting",
             Self::Elsewhere => "elsewhere",
             Self::Running => "running",
             Self::Idle => "idle",
