@@ -49,7 +49,9 @@
 //!
 //! # What is promised
 //!
-//! * **Nothing is lost**, and the order of one producer is kept: one server crosses, a batch at a time, from the head.
+//! * **Nothing is lost**, and the order of one producer is kept: one server crosses, a batch at a time, from the head. A
+//!   source that has no order, or loses it when a server dies that it had delivered to (a broker may put back what was
+//!   delivered in any order), gives its messages as it will.
 //! * **Exactly once** into the embedded store, into Redis and into every store with a ledger, over crashes of everything.
 //!   It ends where a store's own promises do: in a Redis Cluster the stage and the target are on different servers and
 //!   step 5 is two steps; consumers that read a broker directly, past this service, see the copies that its ledger sorts
