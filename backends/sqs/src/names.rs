@@ -9,8 +9,6 @@
 //! With a pattern, names are those of an estate that is there already. Two queues, above all of two projects, must not
 //! come out as one: see [`Pattern`].
 
-use std::fmt::Write;
-
 use isimud_contract::{Error, ErrorKind, ProjectId, QueueKey, Result};
 use sha2::{Digest, Sha256};
 
@@ -105,8 +103,7 @@ pub(crate) fn escaped(text: &str) -> String {
             b'~' => name.push_str("_t"),
             b'-' => name.push('-'),
             b if b.is_ascii_alphanumeric() => name.push(char::from(b)),
-            // Writing to a text cannot fail.
-            b => drop(write!(name, "_x{b:02x}")),
+            b => name.push_str(&format!("_x{b:02x}")),
         }
     }
     name
@@ -123,7 +120,7 @@ fn hash(begin: &str, queue: &QueueKey, room: usize) -> String {
     let mut text: String = begin.chars().chain(readable).collect();
     text.push_str("_h");
     for byte in &digest[..HASH / 2] {
-        drop(write!(text, "{byte:02x}"));
+        text.push_str(&format!("{byte:02x}"));
     }
     text
 }

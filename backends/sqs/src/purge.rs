@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Receives at once, once it is known that there is much to delete.
 const ABREAST: usize = 8;
 
+/// Rounds with nothing but what is newer, after which there is nothing else: while posts go on, none is empty.
+const ENOUGH: usize = 3;
+
 /// Deletes what was sent before now. `Unavailable` where there is too much for one call; another goes on there.
 pub(crate) async fn drain(account: &Account, queue: &Queue) -> Result<(), Fault> {
     let until = Instant::now() + PATIENCE;
@@ -50,7 +53,7 @@ async fn delete_older(
     newer: &mut Vec<String>,
 ) -> Result<(), Fault> {
     let mut begun = None;
-    let mut abreast = 1;
+    let (mut abreast, mut only_newer) = (1, 0);
     loop {
         let wait = Duration::from_secs(1);
         let receives = (0..abreast).map(|_| receive(account, queue, 10, HIDE, wait));
@@ -60,7 +63,7 @@ async fn delete_older(
             .flatten()
             .collect();
         let begun = *begun.get_or_insert_with(|| first_receive(&got));
-        let many = got.len() >= 10;
+        let (empty, many) = (got.is_empty(), got.len() >= 10);
         let mut older = Vec::new();
         for message in got {
             let is_newer = sent(&message).is_some_and(|sent| sent > begun);
@@ -73,7 +76,8 @@ async fn delete_older(
                 older.push(handle);
             }
         }
-        if older.is_empty() {
+        only_newer = if older.is_empty() { only_newer + 1 } else { 0 };
+        if empty || only_newer == ENOUGH {
             return Ok(());
         }
         queue.settling.put(older).await.map_err(Fault::other)?;

@@ -1,0 +1,167 @@
+//! A private server that speaks SQS: moto, on a free port of the loopback interface, stopped with the process that
+//! started it, however that ends.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub(crate) mod proxy;
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use isimud_sqs::Config;
+
+/// How long the server may take until it answers, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The one that all trials of a program share.
+static SHARED: LazyLock<Result<Emulator, String>> = LazyLock::new(Emulator::start);
+
+/// A server.
+#[derive(Debug)]
+pub(crate) struct Emulator {
+    pub(crate) port: u16,
+    python: PathBuf,
+    /// It ends when its standard input does.
+    _process: Child,
+}
+
+/// A trial's own corner of the server: an access key with a clock, and a prefix for queues.
+#[derive(Debug, Clone)]
+pub(crate) struct Corner {
+    pub(crate) port: u16,
+    pub(crate) login: String,
+    python: PathBuf,
+}
+
+impl Emulator {
+    fn start() -> Result<Self, String> {
+        let python = python()?;
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+        let port = listener
+            .local_addr()
+            .map_err(|error| error.to_string())?
+            .port();
+        drop(listener);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator/server.py");
+        let mut process = Command::new(&python)
+            .arg(script)
+            .arg(port.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", python.display()))?;
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Ok(Some(status)) = process.try_wait() {
+                return Err(format!("the SQS server ended with {status}"));
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err("the SQS server does not answer".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self {
+            port,
+            python,
+            _process: process,
+        })
+    }
+
+    /// A corner for one trial.
+    pub(crate) fn corner() -> Result<Corner, String> {
+        static CORNERS: AtomicU64 = AtomicU64::new(0);
+        let server = SHARED.as_ref().map_err(Clone::clone)?;
+        let number = CORNERS.fetch_add(1, Ordering::Relaxed);
+        Ok(Corner {
+            port: server.port,
+            login: format!("TRIAL{number}"),
+            python: server.python.clone(),
+        })
+    }
+}
+
+/// The interpreter of the environment that has moto; made if it is not there.
+fn python() -> Result<PathBuf, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/moto-venv");
+    let made = Command::new(&script)
+        .output()
+        .map_err(|error| format!("{}: {error}", script.display()))?;
+    if !made.status.success() {
+        let why = String::from_utf8_lossy(&made.stderr);
+        return Err(format!("there is no moto: {why}"));
+    }
+    Ok(String::from_utf8_lossy(&made.stdout).trim().into())
+}
+
+impl Corner {
+    /// How a broker of this corner is opened, by way of the server itself.
+    pub(crate) fn config(&self, options: &str) -> Config {
+        self.config_by(self.port, options)
+    }
+
+    /// The same by way of a proxy.
+    pub(crate) fn config_by(&self, port: u16, options: &str) -> Config {
+        let prefix = if options.contains("name=") {
+            String::new()
+        } else {
+            format!("&prefix={}-", self.login)
+        };
+        let uri = format!("sqs://us-east-1?endpoint=http://127.0.0.1:{port}{prefix}{options}");
+        Config::parse(&uri)
+            .unwrap()
+            .with_login(&self.login, "secret")
+    }
+
+    /// Sets this corner's clock forward.
+    pub(crate) fn advance(&self, span: Duration) {
+        let told = format!(
+            r#"{{"login": "{}", "millis": {}}}"#,
+            self.login,
+            span.as_millis()
+        );
+        let head = format!(
+            "POST /-/clock HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
+            told.len()
+        );
+        self.ask(&(head + &told));
+    }
+
+    /// How many requests this corner has made, by action.
+    pub(crate) fn requests(&self) -> HashMap<String, u64> {
+        let request = format!("GET /-/requests?login={} HTTP/1.0\r\n\r\n", self.login);
+        let answer = self.ask(&request);
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).expect("counts")
+    }
+
+    fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(" 200 OK"), "{answer}");
+        answer
+    }
+
+    /// Runs a script of this folder's neighbours with boto3, with this corner's access key.
+    pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> Command {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests")
+            .join(script);
+        let mut command = Command::new(&self.python);
+        command
+            .arg(script)
+            .arg(format!("http://127.0.0.1:{}", self.port))
+            .args(arguments)
+            .env("AWS_ACCESS_KEY_ID", &self.login)
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_DEFAULT_REGION", "us-east-1");
+        command
+    }
+}

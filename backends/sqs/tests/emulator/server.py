@@ -1,0 +1,112 @@
+"""moto's SQS on a port of its own, fit for tests that do many things at once.
+
+What it adds to moto_server, and why:
+
+* One lock around every request. moto's queues are plain lists without one, and two requests at once can lose a message
+  or deliver it twice, which no SQS does by that. A long poll lets go of the lock while it waits.
+* A clock for each access key, which a test may set forward: POST /-/clock {"login": KEY, "millis": N}.
+* A count of the requests of each access key, by action: GET /-/requests?login=KEY.
+* Connections are kept, as by SQS itself.
+* It ends when its standard input does, and so with the process that started it, however that ends.
+
+    python server.py PORT
+"""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections import Counter
+from urllib.parse import parse_qs
+
+from moto.moto_server.werkzeug_app import (
+    DomainDispatcherApplication,
+    MotoRequestHandler,
+    create_backend_app,
+)
+from moto.sqs import models
+from werkzeug.serving import run_simple
+
+LOCK = threading.Lock()
+AHEAD = Counter()
+REQUESTS = {}
+CURRENT = threading.local()
+
+
+def now_millis():
+    return time.time() * 1000 + AHEAD[getattr(CURRENT, "login", None)]
+
+
+models.unix_time_millis = now_millis
+models.unix_time = lambda: now_millis() / 1000
+
+receive_at_once = models.SQSBackend.receive_message
+
+
+def receive_message(self, queue_name, count, wait_seconds_timeout, *others, **named):
+    until = time.time() + int(wait_seconds_timeout or 0)
+    while True:
+        got = receive_at_once(self, queue_name, count, 0, *others, **named)
+        if got or time.time() >= until:
+            return got
+        LOCK.release()
+        try:
+            time.sleep(0.02)
+        finally:
+            LOCK.acquire()
+
+
+models.SQSBackend.receive_message = receive_message
+
+
+def login_of(environ):
+    found = re.search(r"Credential=([^/]+)/", environ.get("HTTP_AUTHORIZATION", ""))
+    return found.group(1) if found else None
+
+
+class Application:
+    def __init__(self):
+        self.moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ, start_response):
+        path = environ["PATH_INFO"]
+        if path.startswith("/-/"):
+            return self.told(path, environ, start_response)
+        with LOCK:
+            CURRENT.login = login_of(environ)
+            action = environ.get("HTTP_X_AMZ_TARGET", "?").rpartition(".")[2]
+            REQUESTS.setdefault(CURRENT.login, Counter())[action] += 1
+            # The answer is made here, and not while it is sent.
+            return list(self.moto(environ, start_response))
+
+    def told(self, path, environ, start_response):
+        answer = {}
+        with LOCK:
+            if path == "/-/clock":
+                told = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+                AHEAD[told["login"]] += told["millis"]
+            elif path == "/-/requests":
+                login = parse_qs(environ["QUERY_STRING"])["login"][0]
+                answer = REQUESTS.get(login, {})
+        body = json.dumps(answer).encode()
+        start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+        return [body]
+
+
+class Handler(MotoRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_request(self, *_):
+        pass
+
+
+def end_with_the_parent():
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=end_with_the_parent, daemon=True).start()
+    run_simple("127.0.0.1", int(sys.argv[1]), Application(), threaded=True, request_handler=Handler)
