@@ -13,8 +13,11 @@ use crate::support::{
     MINUTE, bare, bodies, make, names, numbers, open_by, queue, receipts, take_all,
 };
 
-/// How long a call may take with the time-out of these trials, two seconds, on a busy machine.
+/// How long a call may take with a time-out of two seconds, on a busy machine.
 const IN_TIME: Duration = Duration::from_secs(6);
+
+/// A broker with little patience.
+const IMPATIENT: &str = "&timeout_ms=2000";
 
 async fn behind(corner: &Corner, options: &str) -> (Proxy, SqsBroker) {
     let proxy = Proxy::start(corner.port).await;
@@ -85,7 +88,7 @@ pub(crate) async fn throttling_is_waited_out(corner: Corner) {
 }
 
 pub(crate) async fn throttling_without_end_is_unavailable_in_time(corner: Corner) {
-    let (proxy, broker) = behind(&corner, "").await;
+    let (proxy, broker) = behind(&corner, IMPATIENT).await;
     let q = queue("q");
     broker.send(&q, numbers(0..1)).await.unwrap();
     proxy.always("*", Fault::Refused(400, "RequestThrottled"));
@@ -105,7 +108,7 @@ pub(crate) async fn throttling_without_end_is_unavailable_in_time(corner: Corner
 }
 
 pub(crate) async fn a_server_that_is_away_is_unavailable_in_time_and_found_again(corner: Corner) {
-    let (proxy, broker) = behind(&corner, "").await;
+    let (proxy, broker) = behind(&corner, IMPATIENT).await;
     let q = queue("q");
     broker.send(&q, numbers(0..1)).await.unwrap();
     proxy.always("*", Fault::Dropped);
@@ -120,12 +123,12 @@ pub(crate) async fn a_server_that_is_away_is_unavailable_in_time_and_found_again
     proxy.calm();
     assert_eq!(bodies(&take_all(&broker, &q).await), ["0"]);
     // Nobody is there at all.
-    let nobody = open_by(&corner, 1, "");
+    let nobody = open_by(&corner, 1, IMPATIENT);
     unavailable(nobody.send(&q, numbers(0..1)).await, "cannot be reached");
 }
 
 pub(crate) async fn a_server_that_does_not_answer_is_unavailable_in_time(corner: Corner) {
-    let (proxy, broker) = behind(&corner, "").await;
+    let (proxy, broker) = behind(&corner, IMPATIENT).await;
     let q = queue("q");
     broker.send(&q, numbers(0..1)).await.unwrap();
     proxy.always("*", Fault::Late(MINUTE));

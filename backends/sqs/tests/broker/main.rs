@@ -87,7 +87,7 @@ fn main() -> ExitCode {
 
 fn trial(name: &'static str, check: Check) -> Trial {
     Trial::ignorable_test(name, move || {
-        let corner = match Emulator::corner() {
+        let corner = match Emulator::shared() {
             Ok(corner) => corner,
             Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
                 return Err(Failed::from(why));

@@ -19,10 +19,9 @@ pub(crate) fn open(corner: &Corner, options: &str) -> SqsBroker {
     SqsBroker::open(corner.config(options), Arc::new(SystemClock)).unwrap()
 }
 
-/// A broker behind a proxy, with little patience.
+/// A broker behind a proxy.
 pub(crate) fn open_by(corner: &Corner, port: u16, options: &str) -> SqsBroker {
-    let options = format!("&timeout_ms=2000{options}");
-    SqsBroker::open(corner.config_by(port, &options), Arc::new(SystemClock)).unwrap()
+    SqsBroker::open(corner.config_by(port, options), Arc::new(SystemClock)).unwrap()
 }
 
 pub(crate) fn queue(name: &str) -> QueueKey {

@@ -39,7 +39,8 @@ pub(crate) struct Corner {
 }
 
 impl Emulator {
-    fn start() -> Result<Self, String> {
+    /// Starts a server of its own.
+    pub(crate) fn start() -> Result<Self, String> {
         let python = python()?;
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
         let port = listener
@@ -73,16 +74,21 @@ impl Emulator {
         })
     }
 
-    /// A corner for one trial.
-    pub(crate) fn corner() -> Result<Corner, String> {
+    /// A corner of the shared server, for one trial.
+    pub(crate) fn shared() -> Result<Corner, String> {
         static CORNERS: AtomicU64 = AtomicU64::new(0);
         let server = SHARED.as_ref().map_err(Clone::clone)?;
         let number = CORNERS.fetch_add(1, Ordering::Relaxed);
-        Ok(Corner {
-            port: server.port,
-            login: format!("TRIAL{number}"),
-            python: server.python.clone(),
-        })
+        Ok(server.corner(format!("TRIAL{number}")))
+    }
+
+    /// A corner with an access key of that name.
+    pub(crate) fn corner(&self, login: String) -> Corner {
+        Corner {
+            port: self.port,
+            login,
+            python: self.python.clone(),
+        }
     }
 }
 
@@ -112,7 +118,9 @@ impl Corner {
         } else {
             format!("&prefix={}-", self.login)
         };
-        let uri = format!("sqs://us-east-1?endpoint=http://127.0.0.1:{port}{prefix}{options}");
+        let uri = format!(
+            "sqs://us-east-1?timeout_ms=20000&endpoint=http://127.0.0.1:{port}{prefix}{options}"
+        );
         Config::parse(&uri)
             .unwrap()
             .with_login(&self.login, "secret")
