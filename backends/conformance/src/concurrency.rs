@@ -171,7 +171,9 @@ async fn many_queues_at_once(bench: Bench) -> Outcome {
                 assert_eq!(sorted(ids(&claim.messages)), posted, "round {round}");
                 assert_eq!(bench.settle(&posted, claim.id).await?, 4);
             }
-            assert_eq!(bench.stats().await?, Stats::default());
+            if bench.exact().is_ok() {
+                assert_eq!(bench.stats().await?, Stats::default());
+            }
             Ok(())
         }
     }))

@@ -11,7 +11,7 @@ use aws_sdk_sqs::types::{
 use isimud_contract::{ClientId, Result};
 use sha2::{Digest, Sha256};
 
-use crate::config::Order;
+use crate::config::{Config, Order};
 use crate::envelope::{ATTRIBUTE, Letter};
 use crate::error::{Fault, strange};
 use crate::queue::Site;
@@ -59,7 +59,7 @@ impl Action for Posting {
         let account = &self.0.account;
         let entries: Option<Vec<Send>> = letters
             .iter()
-            .map(|(number, letter)| entry(number, letter, account.config.order))
+            .map(|(number, letter)| entry(number, letter, &account.config))
             .collect();
         let entries = entries.ok_or(()).map_err(incomplete)?;
         let client = account.client().await.map_err(Fault::other)?;
@@ -77,18 +77,23 @@ impl Action for Posting {
     }
 }
 
-fn entry(number: &str, letter: &Letter, order: Order) -> Option<Send> {
+fn entry(number: &str, letter: &Letter, config: &Config) -> Option<Send> {
+    let delay = if config.native_delays {
+        letter.delay
+    } else {
+        0
+    };
     let entry = Send::builder()
         .id(number)
         .message_body(&letter.body)
         .message_attributes(ATTRIBUTE, letter.attribute_value()?);
-    let entry = match order {
+    let entry = match config.order {
         // Said although it is none, because an adopted queue may have a delay of its own.
-        Order::Loose => entry.delay_seconds(i32::try_from(letter.delay).unwrap_or(900)),
+        Order::Loose => entry.delay_seconds(i32::try_from(delay).unwrap_or(900)),
         Order::Queue => entry.message_group_id("isimud"),
         Order::Client => entry.message_group_id(group(&letter.client)),
     };
-    let entry = if order.is_fifo() {
+    let entry = if config.order.is_fifo() {
         entry.message_deduplication_id(letter.id.to_string())
     } else {
         entry

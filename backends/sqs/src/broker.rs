@@ -293,7 +293,7 @@ impl LeaseBroker for SqsBroker {
             // The API counts delayed messages as free.
             ready: number(Attribute::ApproximateNumberOfMessages)
                 + number(Attribute::ApproximateNumberOfMessagesDelayed),
-            held: number(Attribute::ApproximateNumberOfMessagesNotVisible),
+            held: Some(number(Attribute::ApproximateNumberOfMessagesNotVisible)),
         })
     }
 

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::names::{Naming, Pattern, is_plain};
 
 const OPTIONS: &str = "endpoint, profile, ca_file, fifo, group, prefix, name, project, create, remove, message_bytes, \
-                       ttl_secs, timeout_ms, linger_ms, wait_secs, journal";
+                       ttl_secs, timeout_ms, linger_ms, wait_secs, journal, delays";
 
 /// The largest message and the largest batch that SQS takes, in bytes.
 pub(crate) const LARGEST: usize = 1 << 20;
@@ -39,6 +39,8 @@ pub struct Config {
     pub(crate) linger: Duration,
     /// How long SQS may wait for messages before it answers that there are none.
     pub(crate) wait: Duration,
+    /// Whether SQS keeps delays, or the ledger does.
+    pub(crate) native_delays: bool,
     journal: bool,
     pub(crate) login: Option<Login>,
 }
@@ -158,6 +160,7 @@ struct Options {
     linger: Option<u64>,
     wait: Option<u64>,
     journal: Option<bool>,
+    native_delays: Option<bool>,
 }
 
 impl Options {
@@ -197,6 +200,7 @@ impl Options {
             "linger_ms" => self.linger = number(0..=1000)?,
             "wait_secs" => self.wait = number(0..=20)?,
             "journal" => self.journal = word(SWITCH)?,
+            "delays" => self.native_delays = word(["held", "native"])?,
             _ => {
                 return Err(wrong(format!(
                     "there is no option '{key}' (known are {OPTIONS})"
@@ -260,6 +264,8 @@ impl Options {
             timeout: Duration::from_millis(self.timeout.unwrap_or(5000)),
             linger: Duration::from_millis(self.linger.unwrap_or(0)),
             wait: Duration::from_secs(self.wait.unwrap_or(0)),
+            // A message that SQS delays cannot be purged, and without a journal nobody else knows it.
+            native_delays: self.native_delays.or(self.journal).unwrap_or(true),
             journal: self.journal.unwrap_or(true),
             login: None,
         })
@@ -312,7 +318,21 @@ mod tests {
         assert_eq!(config.naming, Naming::Own("x_".into()));
         assert_eq!(config.native_ttl, Some(Duration::from_secs(60)));
         assert_eq!((config.largest, config.wait.as_secs()), (262_144, 20));
-        assert!(!config.journal());
+        assert!(!config.journal() && !config.native_delays);
+    }
+
+    #[test]
+    fn who_keeps_delays_follows_the_journal_or_what_is_said() {
+        for (options, native) in [
+            ("", true),
+            ("journal=true", true),
+            ("journal=false", false),
+            ("journal=false&delays=native", true),
+            ("delays=held", false),
+        ] {
+            let config = Config::parse(&format!("sqs://us-east-1?{options}")).unwrap();
+            assert_eq!(config.native_delays, native, "{options}");
+        }
     }
 
     #[test]
@@ -357,6 +377,7 @@ mod tests {
             "sqs://us-east-1?wait_secs=21",
             "sqs://us-east-1?ttl_secs=1",
             "sqs://us-east-1?journal=on",
+            "sqs://us-east-1?delays=none",
         ] {
             let error = Config::parse(uri).unwrap_err();
             assert!(!format!("{error:?}").contains("secret@"), "{uri}");

@@ -24,7 +24,7 @@ use crate::queue::Queue;
 const HIDE: i32 = 60;
 
 /// How long one call goes on.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Receives at once, once it is known that there is much to delete.
 const ABREAST: usize = 8;

@@ -8,7 +8,7 @@ use isimud_lease::LeaseBroker;
 use isimud_sqs::SqsBroker;
 
 use crate::emulator::Corner;
-use crate::emulator::proxy::{Fault, Proxy};
+use crate::proxy::{Fault, Proxy};
 use crate::support::{
     MINUTE, bare, bodies, make, names, numbers, open_by, queue, receipts, take_all,
 };

@@ -12,6 +12,8 @@ mod emulator;
 mod faults;
 mod fifo;
 mod interop;
+#[path = "../emulator/proxy.rs"]
+mod proxy;
 mod purging;
 mod support;
 

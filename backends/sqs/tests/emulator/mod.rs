@@ -2,8 +2,6 @@
 //! started it, however that ends.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-pub(crate) mod proxy;
-
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
