@@ -5,8 +5,9 @@
 //! envelope   a message as SQS carries it             names     what a queue is called there
 //! batching   concurrent calls that share requests    queue     one queue: what is known of it, its lines of entries
 //! round      requests whose entries fail singly      actions   sending, deleting, hiding: ten entries a request
-//! polling    one wait for everybody                  purge     emptying a queue, and nothing that comes after
-//! client     the client, and its credentials         config    URIs            error   what SQS says, as kinds
+//! receiving  rounds of ten                           polling   one wait for everybody
+//! purge      emptying a queue, and no more           client    the client, and its credentials
+//! config     URIs                                    error     what SQS says, as kinds
 //! ```
 //!
 //! # What maps to what
@@ -123,6 +124,7 @@ mod polling;
 mod purge;
 mod queue;
 mod queues;
+mod receiving;
 mod round;
 
 pub use broker::SqsBroker;

@@ -15,10 +15,9 @@ use futures_util::future::try_join_all;
 use isimud_contract::{Error, ErrorKind};
 use tokio::time::Instant;
 
-use crate::broker::receive;
-use crate::client::Account;
 use crate::error::Fault;
 use crate::queue::Queue;
+use crate::receiving::receive;
 
 /// How long messages are hidden that are about to be deleted, or to be given back, in seconds.
 const HIDE: i32 = 60;
@@ -33,10 +32,10 @@ const ABREAST: usize = 8;
 const ENOUGH: usize = 3;
 
 /// Deletes what was sent before now. `Unavailable` where there is too much for one call; another goes on there.
-pub(crate) async fn drain(account: &Account, queue: &Queue) -> Result<(), Fault> {
+pub(crate) async fn drain(queue: &Queue) -> Result<(), Fault> {
     let until = Instant::now() + PATIENCE;
     let mut newer = Vec::new();
-    let outcome = delete_older(account, queue, until, &mut newer).await;
+    let outcome = delete_older(queue, until, &mut newer).await;
     let given_back = queue
         .hiding
         .put(newer.into_iter().map(|handle| (handle, 0)));
@@ -46,17 +45,12 @@ pub(crate) async fn drain(account: &Account, queue: &Queue) -> Result<(), Fault>
     outcome
 }
 
-async fn delete_older(
-    account: &Account,
-    queue: &Queue,
-    until: Instant,
-    newer: &mut Vec<String>,
-) -> Result<(), Fault> {
+async fn delete_older(queue: &Queue, until: Instant, newer: &mut Vec<String>) -> Result<(), Fault> {
     let mut begun = None;
     let (mut abreast, mut only_newer) = (1, 0);
     loop {
         let wait = Duration::from_secs(1);
-        let receives = (0..abreast).map(|_| receive(account, queue, 10, HIDE, wait));
+        let receives = (0..abreast).map(|_| receive(queue, 10, HIDE, wait));
         let got: Vec<Message> = try_join_all(receives)
             .await?
             .into_iter()

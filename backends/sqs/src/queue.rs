@@ -14,6 +14,15 @@ use crate::polling::Polls;
 /// Requests of one kind at once for a queue. FIFO queues are sent to by one, so that posts do not overtake each other.
 const LANES: usize = 16;
 
+/// The longest that a message is hidden, counted from its receive (action `ChangeMessageVisibility`).
+pub(crate) const LONGEST_HOLD: Duration = Duration::from_secs(43_200);
+
+/// Whole seconds, rounded up: what SQS counts in.
+pub(crate) fn seconds(span: Duration) -> i32 {
+    let seconds = span.min(LONGEST_HOLD).as_millis().div_ceil(1000);
+    i32::try_from(seconds).unwrap_or(i32::MAX)
+}
+
 /// What is known of a queue.
 #[derive(Debug)]
 pub(crate) struct Site {

@@ -117,7 +117,7 @@ impl Corner {
             format!("&prefix={}-", self.login)
         };
         let uri = format!(
-            "sqs://us-east-1?timeout_ms=20000&endpoint=http://127.0.0.1:{port}{prefix}{options}"
+            "sqs://us-east-1?timeout_ms=60000&endpoint=http://127.0.0.1:{port}{prefix}{options}"
         );
         Config::parse(&uri)
             .unwrap()

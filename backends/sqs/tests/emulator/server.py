@@ -19,7 +19,7 @@ import re
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from urllib.parse import parse_qs
 
 from moto.moto_server.werkzeug_app import (
@@ -30,18 +30,53 @@ from moto.moto_server.werkzeug_app import (
 from moto.sqs import models
 from werkzeug.serving import run_simple
 
-LOCK = threading.Lock()
+
+
+class Turns:
+    """A lock that is had in the order in which it was asked for: nobody waits for ever."""
+
+    def __init__(self):
+        self.inner = threading.Lock()
+        self.had = False
+        self.line = deque()
+
+    def acquire(self):
+        with self.inner:
+            if not self.had:
+                self.had = True
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self.line.append(turn)
+        turn.acquire()
+
+    def release(self):
+        with self.inner:
+            if self.line:
+                self.line.popleft().release()
+            else:
+                self.had = False
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *_):
+        self.release()
+
+
+LOCK = Turns()
 AHEAD = Counter()
 REQUESTS = {}
 CURRENT = threading.local()
 
 
-def now_millis():
-    return time.time() * 1000 + AHEAD[getattr(CURRENT, "login", None)]
+def look_at_the_clock():
+    CURRENT.now = time.time() * 1000 + AHEAD[CURRENT.login]
 
 
-models.unix_time_millis = now_millis
-models.unix_time = lambda: now_millis() / 1000
+# moto asks for every message of a queue what time it is.
+models.unix_time_millis = lambda: CURRENT.now
+models.unix_time = lambda: CURRENT.now / 1000
 
 receive_at_once = models.SQSBackend.receive_message
 
@@ -57,6 +92,7 @@ def receive_message(self, queue_name, count, wait_seconds_timeout, *others, **na
             time.sleep(0.1)
         finally:
             LOCK.acquire()
+        look_at_the_clock()
 
 
 models.SQSBackend.receive_message = receive_message
@@ -93,6 +129,7 @@ class Application:
             return self.told(path, environ, start_response)
         with LOCK:
             CURRENT.login = login_of(environ)
+            look_at_the_clock()
             action = environ.get("HTTP_X_AMZ_TARGET", "?").rpartition(".")[2]
             REQUESTS.setdefault(CURRENT.login, Counter())[action] += 1
             # The answer is made here, and not while it is sent.
