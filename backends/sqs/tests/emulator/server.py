@@ -4,7 +4,8 @@ What it adds to moto_server, and why:
 
 * One lock around every request. moto's queues are plain lists without one, and two requests at once can lose a message
   or deliver it twice, which no SQS does by that. A long poll lets go of the lock while it waits.
-* Deletions that do not walk over the whole queue twice for each message.
+* Speed: moto counts the whole queue several times for each message that it sends or receives, and walks over it twice
+  for each that it deletes.
 * A clock for each access key, which a test may set forward: POST /-/clock {"login": KEY, "millis": N}.
 * A count of the requests of each access key, by action: GET /-/requests?login=KEY.
 * Connections are kept, as by SQS itself.
@@ -72,11 +73,28 @@ CURRENT = threading.local()
 
 def look_at_the_clock():
     CURRENT.now = time.time() * 1000 + AHEAD[CURRENT.login]
+    CURRENT.counted = {}
 
 
 # moto asks for every message of a queue what time it is.
 models.unix_time_millis = lambda: CURRENT.now
 models.unix_time = lambda: CURRENT.now / 1000
+
+
+def once_a_request(name):
+    count = getattr(models.Queue, name).fget
+
+    def counted(self):
+        key = (name, id(self))
+        if key not in CURRENT.counted:
+            CURRENT.counted[key] = count(self)
+        return CURRENT.counted[key]
+
+    setattr(models.Queue, name, property(counted))
+
+
+for counts in ("", "_delayed", "_not_visible"):
+    once_a_request("approximate_number_of_messages" + counts)
 
 receive_at_once = models.SQSBackend.receive_message
 
