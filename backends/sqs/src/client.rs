@@ -17,6 +17,9 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use isimud_contract::{Error, Result};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use crate::config::Config;
 use crate::error::{Fault, What, closed, from_sdk};
@@ -144,9 +147,7 @@ fn http_client(config: &Config) -> Result<SharedHttpClient> {
             .with("cause", why)
     };
     let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-    if !pem.windows(11).any(|text| text == b"-----BEGIN ") {
-        return Err(refused("it is not PEM".into()));
-    }
+    check(&pem).map_err(refused)?;
     let trust = TrustStore::empty()
         .with_native_roots(false)
         .with_pem_certificate(pem);
@@ -155,4 +156,17 @@ fn http_client(config: &Config) -> Result<SharedHttpClient> {
         .build()
         .map_err(|error| refused(error.to_string()))?;
     Ok(builder.tls_context(tls).build_https())
+}
+
+/// The client library panics at the first request over certificates that it cannot read.
+fn check(pem: &[u8]) -> Result<(), String> {
+    let mut store = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        store.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if store.is_empty() {
+        return Err("it has no certificate in PEM".into());
+    }
+    Ok(())
 }

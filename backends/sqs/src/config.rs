@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::names::{Naming, Pattern, is_plain};
 
 const OPTIONS: &str = "endpoint, profile, ca_file, fifo, group, prefix, name, project, create, remove, message_bytes, \
-                       ttl_secs, timeout_ms, linger_ms, wait_secs, journal, delays";
+                       native_ttl_s, timeout_ms, linger_ms, wait_s, journal, delays";
 
 /// The largest message and the largest batch that SQS takes, in bytes.
 pub(crate) const LARGEST: usize = 1 << 20;
@@ -195,10 +195,10 @@ impl Options {
             "create" => self.create = word(SWITCH)?,
             "remove" => self.delete = word(["keep", "delete"])?,
             "message_bytes" => self.largest = number(1024..=LARGEST as u64)?,
-            "ttl_secs" => self.native_ttl = number(60..=1_209_600)?,
+            "native_ttl_s" => self.native_ttl = number(60..=1_209_600)?,
             "timeout_ms" => self.timeout = number(100..=600_000)?,
             "linger_ms" => self.linger = number(0..=1000)?,
-            "wait_secs" => self.wait = number(0..=20)?,
+            "wait_s" => self.wait = number(0..=20)?,
             "journal" => self.journal = word(SWITCH)?,
             "delays" => self.native_delays = word(["held", "native"])?,
             _ => {
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn everything_can_be_said() {
         let uri = "sqs://us-east-1?endpoint=http%3A%2F%2F127.0.0.1%3A4566&profile=p&fifo=true&group=client&prefix=x_\
-                   &create=true&remove=delete&message_bytes=262144&ttl_secs=60&timeout_ms=300&linger_ms=5&wait_secs=20\
+                   &create=true&remove=delete&message_bytes=262144&native_ttl_s=60&timeout_ms=300&linger_ms=5&wait_s=20\
                    &journal=false";
         let config = Config::parse(uri).unwrap();
         assert_eq!(config.endpoint.as_deref(), Some("http://127.0.0.1:4566"));
@@ -374,8 +374,8 @@ mod tests {
             "sqs://us-east-1?name={queue}&project=p&remove=delete",
             "sqs://us-east-1?message_bytes=1048577",
             "sqs://us-east-1?timeout_ms=0",
-            "sqs://us-east-1?wait_secs=21",
-            "sqs://us-east-1?ttl_secs=1",
+            "sqs://us-east-1?wait_s=21",
+            "sqs://us-east-1?native_ttl_s=1",
             "sqs://us-east-1?journal=on",
             "sqs://us-east-1?delays=none",
         ] {

@@ -8,7 +8,7 @@
 //! | `id` | the message's id | SQS's own `MessageId`, a UUID too |
 //! | `client` | who posted it | the nil UUID |
 //! | `posted_ms` | when, in milliseconds since 1970 | `SentTimestamp` |
-//! | `ttl_ms`, `left_ms` | the ttl that is shown, and how long it lived on from then, if that is another span | `ttl_secs` of the pool, or the queue's retention |
+//! | `ttl_ms`, `left_ms` | the ttl that is shown, and how long it lived on from then, if that is another span | `native_ttl_s` of the pool, or the queue's retention |
 //! | `age_ms` | how old it was then, where it came from elsewhere | 0 |
 //! | `delay_ms` | how long it was delayed | 0 |
 //! | `claims` | claims counted before | 0 |

@@ -2,7 +2,7 @@
 
 use std::error::Error as StdError;
 
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use isimud_contract::{Error, ErrorKind, Resource};
 
 /// A call that failed: what the driver can do about it, and what its caller can.
@@ -50,6 +50,8 @@ pub(crate) fn from_sdk<E>(error: SdkError<E>) -> Fault
 where
     E: ProvideErrorMetadata + StdError + Send + Sync + 'static,
 {
+    // The client's own texts say next to nothing without what is behind them.
+    let told = Told::of(&error);
     let (what, kind, sentence) = match &error {
         SdkError::ServiceError(context) => {
             let status = context.raw().status().as_u16();
@@ -67,10 +69,12 @@ where
             ErrorKind::Unavailable,
             "no AWS credentials are to be had: see the log, and 'profile'",
         ),
+        _ if told.0.contains("invalid peer certificate") => {
+            away("the certificate of SQS is not trusted; 'ca_file' names whom to trust")
+        }
         _ => away("SQS cannot be reached"),
     };
-    // The client's own texts say next to nothing without what is behind them.
-    let error = Error::new(kind, sentence).caused_by(Told(DisplayErrorContext(error).to_string()));
+    let error = Error::new(kind, sentence).caused_by(told);
     Fault { what, error }
 }
 
@@ -82,24 +86,34 @@ fn away(sentence: &'static str) -> (What, ErrorKind, &'static str) {
 #[derive(Debug)]
 struct Told(String);
 
+impl Told {
+    fn of(error: &(dyn StdError + 'static)) -> Self {
+        let mut said: Vec<String> = chain(error).map(|error| error.to_string()).collect();
+        // The library's own wrappers repeat what they wrap.
+        said.dedup();
+        Self(said.join(": "))
+    }
+}
+
 impl std::fmt::Display for Told {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (chain, _) = self.0.split_once(" (").unwrap_or((&self.0, ""));
-        f.write_str(chain)
+        f.write_str(&self.0)
     }
 }
 
 impl StdError for Told {}
 
+/// An error and its causes.
+fn chain<'a>(
+    error: &'a (dyn StdError + 'static),
+) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn StdError + 'static)| {
+        (*error).source()
+    })
+}
+
 fn lacks_credentials<E: StdError + 'static>(error: &SdkError<E>) -> bool {
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<aws_credential_types::provider::error::CredentialsError>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    chain(error).any(|error| error.is::<aws_credential_types::provider::error::CredentialsError>())
 }
 
 /// What an error code means. The same codes stand in answers to whole calls and to entries of a batch; those of the

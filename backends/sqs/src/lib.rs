@@ -30,7 +30,7 @@
 //! **Approximate.** Counts, which SQS has right about a minute after the traffic stops. Spans, which SQS counts in
 //! seconds: they are rounded up, so a message may be free up to a second later than its claim ended. Order on a
 //! standard queue. A receive may find nothing though there are messages, as SQS asks a few of its servers, unless
-//! `wait_secs` is one or more.
+//! `wait_s` is one or more.
 //!
 //! **Not possible.** A post of several requests is not one step: natives may see a part of it, and an error leaves open
 //! what was accepted. (With the journal the API shows it whole.) SQS holds a message for twelve hours counted from its
@@ -65,7 +65,7 @@
 //!
 //! Whoever reads the queue with an SDK or a Lambda gets the body as it was posted, and may look into the attribute.
 //! Whoever sends to it needs to know nothing of Isimud: such a message has SQS's `MessageId` for an id (a UUID as well),
-//! the nil client, and the life that `ttl_secs` says or its queue gives it. A body that is JSON is passed on as it is,
+//! the nil client, and the life that `native_ttl_s` says or its queue gives it. A body that is JSON is passed on as it is,
 //! and any other text as a JSON string. A producer that wants another life adds the attribute `isimud` with
 //! `{"ttl_ms": 60000}`. Who copies that attribute from one message to another makes it the same message.
 //!

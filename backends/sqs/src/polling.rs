@@ -1,6 +1,6 @@
 //! One wait for everybody.
 //!
-//! With `wait_secs` SQS keeps a receive waiting until there is a message, and an empty answer costs a request. So where
+//! With `wait_s` SQS keeps a receive waiting until there is a message, and an empty answer costs a request. So where
 //! a queue was empty the last time, one caller waits for all: the others stand behind it, and when it comes back empty
 //! so do they. Where there are messages nobody waits for anybody.
 

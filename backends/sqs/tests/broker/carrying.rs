@@ -161,7 +161,7 @@ pub(crate) async fn an_empty_queue_is_nothing_special(corner: Corner) {
 }
 
 pub(crate) async fn a_wait_ends_when_a_message_comes(corner: Corner) {
-    let (broker, q) = (open(&corner, "&wait_secs=20"), queue("q"));
+    let (broker, q) = (open(&corner, "&wait_s=20"), queue("q"));
     broker.send(&q, numbers(0..1)).await.unwrap();
     assert_eq!(take_all_at_once(&broker, "q").await, 1);
     let begun = Instant::now();
@@ -176,6 +176,28 @@ pub(crate) async fn a_wait_ends_when_a_message_comes(corner: Corner) {
     let (got, ()) = tokio::join!(broker.receive(&q, 10, MINUTE), send);
     assert_eq!(bodies(&got.unwrap()), ["1"]);
     assert!(begun.elapsed() < Duration::from_secs(15));
+}
+
+/// Somebody asks, and hangs up; the message comes afterwards.
+pub(crate) async fn what_nobody_waits_for_any_more_is_given_back(corner: Corner) {
+    let (broker, q) = (open(&corner, "&wait_s=20"), queue("q"));
+    broker.send(&q, numbers(0..1)).await.unwrap();
+    assert_eq!(take_all_at_once(&broker, "q").await, 1);
+    let asked = eventually("a receive", async || {
+        corner.requests()["ReceiveMessage"] > 1
+    });
+    tokio::select! {
+        _ = broker.receive(&q, 10, 600 * MINUTE) => panic!("there is nothing"),
+        () = asked => {}
+    }
+    broker.send(&q, numbers(1..2)).await.unwrap();
+    eventually("a release", async || {
+        corner
+            .requests()
+            .contains_key("ChangeMessageVisibilityBatch")
+    })
+    .await;
+    assert_eq!(take_all_at_once(&broker, "q").await, 1);
 }
 
 async fn take_all_at_once(broker: &SqsBroker, name: &str) -> usize {

@@ -59,7 +59,7 @@ pub(crate) async fn what_is_sent_here_boto3_reads(corner: Corner) {
 }
 
 pub(crate) async fn what_boto3_sends_is_read_here(corner: Corner) {
-    let (broker, q) = (open(&corner, "&ttl_secs=900"), queue("q"));
+    let (broker, q) = (open(&corner, "&native_ttl_s=900"), queue("q"));
     broker.send(&q, numbers(0..1)).await.unwrap();
     take_all(&broker, &q).await;
     let sent = tokio::task::spawn_blocking({

@@ -7,6 +7,7 @@
 mod adopting;
 mod carrying;
 mod cost;
+mod credentials;
 #[path = "../emulator/mod.rs"]
 mod emulator;
 mod faults;
@@ -16,6 +17,7 @@ mod interop;
 mod proxy;
 mod purging;
 mod support;
+mod tls;
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -26,6 +28,9 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 type Check = fn(Corner) -> Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    if let Ok(uri) = std::env::var(credentials::PROBE) {
+        return credentials::probe(&uri);
+    }
     macro_rules! trials {
         ($($module:ident: $($name:ident),+;)*) => {
             vec![$($(trial(
@@ -65,7 +70,17 @@ fn main() -> ExitCode {
             an_empty_queue_is_nothing_special,
             a_wait_ends_when_a_message_comes,
             counts_are_those_of_sqs,
+            what_nobody_waits_for_any_more_is_given_back,
             a_closed_broker_is_unavailable;
+        credentials:
+            they_come_from_the_environment,
+            they_come_from_a_profile_and_are_read_again_when_refused,
+            they_come_from_a_web_identity,
+            without_any_the_store_is_unavailable;
+        tls:
+            a_certificate_of_a_known_authority_is_trusted,
+            a_certificate_of_nobody_known_is_not_trusted,
+            papers_that_cannot_be_read_are_refused_at_once;
         purging:
             a_purge_takes_what_was_sent_before_and_nothing_else,
             a_removed_queue_stays_and_is_empty,

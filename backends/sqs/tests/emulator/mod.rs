@@ -39,6 +39,11 @@ pub(crate) struct Corner {
 impl Emulator {
     /// Starts a server of its own.
     pub(crate) fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments: the files of a certificate and its key.
+    pub(crate) fn start_with(arguments: &[&str]) -> Result<Self, String> {
         let python = python()?;
         let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
         let port = listener
@@ -50,6 +55,7 @@ impl Emulator {
         let mut process = Command::new(&python)
             .arg(script)
             .arg(port.to_string())
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -11,7 +11,7 @@ What it adds to moto_server, and why:
 * Connections are kept, as by SQS itself.
 * It ends when its standard input does, and so with the process that started it, however that ends.
 
-    python server.py PORT
+    python server.py PORT [CERTIFICATE KEY]     with TLS where these files are named
 """
 
 import json
@@ -181,4 +181,11 @@ def end_with_the_parent():
 
 if __name__ == "__main__":
     threading.Thread(target=end_with_the_parent, daemon=True).start()
-    run_simple("127.0.0.1", int(sys.argv[1]), Application(), threaded=True, request_handler=Handler)
+    run_simple(
+        "127.0.0.1",
+        int(sys.argv[1]),
+        Application(),
+        threaded=True,
+        request_handler=Handler,
+        ssl_context=tuple(sys.argv[2:4]) or None,
+    )
