@@ -119,6 +119,28 @@ const DRIVERS: &[Driver] = &[
     redis("redis"),
     #[cfg(feature = "redis")]
     redis("rediss"),
+    #[cfg(feature = "sqs")]
+    Driver {
+        scheme: "sqs",
+        is_file: false,
+        naming: &["endpoint", "fifo", "name", "prefix", "project"],
+        check: |uri| isimud_sqs::Config::parse(uri).map(drop),
+        open: |uri, context| {
+            let config = isimud_sqs::Config::parse(uri)?;
+            let journal = match config.journal() {
+                true => isimud_lease::Journal::On,
+                false => isimud_lease::Journal::Off,
+            };
+            let (ledger, clock) = (context.ledger()?, || Arc::clone(&context.clock));
+            let broker = isimud_sqs::SqsBroker::open(config, clock())?;
+            Ok(Backend {
+                name: "sqs",
+                messages: Arc::new(isimud_lease::Leased::new(broker, ledger, clock(), journal)),
+                management: None,
+                ledgers: None,
+            })
+        },
+    },
 ];
 
 /// The Redis driver, without and with TLS. It goes by the clock of its server, unless the URI says otherwise.
