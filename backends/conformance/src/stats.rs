@@ -69,7 +69,6 @@ async fn messages_of_an_ended_claim_count_as_free(bench: Bench) -> Outcome {
 }
 
 async fn expired_messages_do_not_count(bench: Bench) -> Outcome {
-    bench.exact()?;
     let short = (0..4).map(|_| bench.living(MINUTE)).collect();
     bench.post_all(short).await?;
     bench.post(2).await?;
@@ -79,7 +78,6 @@ async fn expired_messages_do_not_count(bench: Bench) -> Outcome {
 }
 
 async fn expired_messages_of_an_ended_claim_do_not_count(bench: Bench) -> Outcome {
-    bench.exact()?;
     let short = (0..2).map(|_| bench.living(MINUTE)).collect();
     bench.post_all(short).await?;
     let claim = bench.take(2).await?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use emulator::{Corner, Emulator};
-use isimud_conformance::{Fixture, Harness, Start, Stores};
+use isimud_conformance::{Approximations, Fixture, Harness, Start, Stores};
 use isimud_contract::{Clock, ManualClock, Result, Timestamp};
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
@@ -101,6 +101,14 @@ impl Fixture for Place {
     async fn advance(&self, span: Duration) {
         self.clock.advance(span);
         self.corner.advance(span);
+    }
+
+    /// SQS says "approximate" of its counts itself, and keeps messages that have ended.
+    fn approximates(&self) -> Approximations {
+        Approximations {
+            counts: true,
+            ..Approximations::default()
+        }
     }
 
     /// SQS counts in seconds.
