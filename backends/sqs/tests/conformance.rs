@@ -18,7 +18,7 @@ use isimud_conformance::{Approximations, Fixture, Harness, Start, Stores};
 use isimud_contract::{Clock, ManualClock, Result, Timestamp};
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
-use isimud_sqs::SqsBroker;
+use isimud_sqs::{Config, SqsBroker};
 
 fn main() -> ExitCode {
     isimud_conformance::run(vec![
@@ -78,7 +78,9 @@ impl Fixture for Place {
             Journal::On => "",
             Journal::Off => "&journal=false",
         };
-        let broker = SqsBroker::open(self.corner.config(options), clock())?;
+        let uri = self.corner.uri(self.corner.port, options);
+        let config = Config::parse(&uri)?.with_login(&self.corner.login, "secret");
+        let broker = SqsBroker::open(config, clock())?;
         let leased = Leased::new(broker, ledgers.ledger("pool"), clock(), self.journal);
         Ok(Stores {
             messages: Arc::new(leased),

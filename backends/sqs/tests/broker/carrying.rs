@@ -9,7 +9,7 @@ use isimud_sqs::SqsBroker;
 
 use crate::emulator::Corner;
 use crate::support::{
-    MINUTE, bare, bodies, eventually, message, numbers, open, queue, receipts, take_all,
+    MINUTE, bare, bodies, config, eventually, message, numbers, open, queue, receipts, take_all,
 };
 
 pub(crate) async fn every_part_of_a_message_comes_back(corner: Corner) {
@@ -64,7 +64,8 @@ pub(crate) async fn the_hold_is_what_was_asked_for(corner: Corner) {
 
 pub(crate) async fn extensions_end_where_sqs_ends_them(corner: Corner) {
     let clock = Arc::new(ManualClock::new(SystemClock.now()));
-    let broker = SqsBroker::open(corner.config(""), Arc::clone(&clock) as _).unwrap();
+    let broker =
+        SqsBroker::open(config(&corner, corner.port, ""), Arc::clone(&clock) as _).unwrap();
     let q = queue("q");
     let advance = |seconds| {
         corner.advance(Duration::from_secs(seconds));

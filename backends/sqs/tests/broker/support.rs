@@ -8,20 +8,26 @@ use isimud_contract::{
     SystemClock,
 };
 use isimud_lease::{Envelope, LeaseBroker};
-use isimud_sqs::SqsBroker;
+use isimud_sqs::{Config, SqsBroker};
 use uuid::Uuid;
 
 use crate::emulator::Corner;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+/// How a broker of a corner is opened, by way of a port.
+pub(crate) fn config(corner: &Corner, port: u16, options: &str) -> Config {
+    let config = Config::parse(&corner.uri(port, options)).unwrap();
+    config.with_login(&corner.login, "secret")
+}
+
 pub(crate) fn open(corner: &Corner, options: &str) -> SqsBroker {
-    SqsBroker::open(corner.config(options), Arc::new(SystemClock)).unwrap()
+    open_by(corner, corner.port, options)
 }
 
 /// A broker behind a proxy.
 pub(crate) fn open_by(corner: &Corner, port: u16, options: &str) -> SqsBroker {
-    SqsBroker::open(corner.config_by(port, options), Arc::new(SystemClock)).unwrap()
+    SqsBroker::open(config(corner, port, options), Arc::new(SystemClock)).unwrap()
 }
 
 pub(crate) fn queue(name: &str) -> QueueKey {

@@ -11,8 +11,6 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use isimud_sqs::Config;
-
 /// How long the server may take until it answers, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -33,7 +31,7 @@ pub(crate) struct Emulator {
 pub(crate) struct Corner {
     pub(crate) port: u16,
     pub(crate) login: String,
-    python: PathBuf,
+    pub(crate) python: PathBuf,
 }
 
 impl Emulator {
@@ -110,31 +108,31 @@ fn python() -> Result<PathBuf, String> {
 }
 
 impl Corner {
-    /// How a broker of this corner is opened, by way of the server itself.
-    pub(crate) fn config(&self, options: &str) -> Config {
-        self.config_by(self.port, options)
-    }
-
-    /// The same by way of a proxy.
-    pub(crate) fn config_by(&self, port: u16, options: &str) -> Config {
+    /// Where a store finds this corner, by a port: the server's own, or that of a proxy.
+    pub(crate) fn uri(&self, port: u16, options: &str) -> String {
         let prefix = if options.contains("name=") {
             String::new()
         } else {
             format!("&prefix={}-", self.login)
         };
-        let uri = format!(
+        format!(
             "sqs://us-east-1?timeout_ms=60000&endpoint=http://127.0.0.1:{port}{prefix}{options}"
-        );
-        Config::parse(&uri)
-            .unwrap()
-            .with_login(&self.login, "secret")
+        )
     }
 
     /// Sets this corner's clock forward.
     pub(crate) fn advance(&self, span: Duration) {
+        self.advance_of(&self.login, span);
+    }
+
+    /// Sets the clock of every corner forward.
+    pub(crate) fn advance_all(&self, span: Duration) {
+        self.advance_of("*", span);
+    }
+
+    fn advance_of(&self, corner: &str, span: Duration) {
         let told = format!(
-            r#"{{"login": "{}", "millis": {}}}"#,
-            self.login,
+            r#"{{"corner": "{corner}", "millis": {}}}"#,
             span.as_millis()
         );
         let head = format!(

@@ -6,7 +6,8 @@ What it adds to moto_server, and why:
   or deliver it twice, which no SQS does by that. A long poll lets go of the lock while it waits.
 * Speed: moto counts the whole queue several times for each message that it sends or receives, and walks over it twice
   for each that it deletes.
-* A clock for each access key, which a test may set forward: POST /-/clock {"login": KEY, "millis": N}.
+* A clock for each test, which it may set forward: POST /-/clock {"corner": "x", "millis": N} is for queues whose names
+  begin with "x-", and the corner "*" for all.
 * A count of the requests of each access key, by action: GET /-/requests?login=KEY.
 * Connections are kept, as by SQS itself.
 * It ends when its standard input does, and so with the process that started it, however that ends.
@@ -14,6 +15,7 @@ What it adds to moto_server, and why:
     python server.py PORT [CERTIFICATE KEY]     with TLS where these files are named
 """
 
+import io
 import json
 import os
 import re
@@ -72,7 +74,7 @@ CURRENT = threading.local()
 
 
 def look_at_the_clock():
-    CURRENT.now = time.time() * 1000 + AHEAD[CURRENT.login]
+    CURRENT.now = time.time() * 1000 + AHEAD["*"] + AHEAD[CURRENT.corner]
     CURRENT.counted = {}
 
 
@@ -137,6 +139,11 @@ def login_of(environ):
     return found.group(1) if found else None
 
 
+def corner_of(body):
+    found = re.search(rb'"Queue(?:Url|Name|NamePrefix)":\s*"(?:[^"]*/)?([^"/-]+)-', body)
+    return found.group(1).decode() if found else None
+
+
 class Application:
     def __init__(self):
         self.moto = DomainDispatcherApplication(create_backend_app)
@@ -145,11 +152,13 @@ class Application:
         path = environ["PATH_INFO"]
         if path.startswith("/-/"):
             return self.told(path, environ, start_response)
+        body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
         with LOCK:
-            CURRENT.login = login_of(environ)
+            CURRENT.corner = corner_of(body)
             look_at_the_clock()
             action = environ.get("HTTP_X_AMZ_TARGET", "?").rpartition(".")[2]
-            REQUESTS.setdefault(CURRENT.login, Counter())[action] += 1
+            REQUESTS.setdefault(login_of(environ), Counter())[action] += 1
             # The answer is made here, and not while it is sent.
             return list(self.moto(environ, start_response))
 
@@ -158,7 +167,7 @@ class Application:
         with LOCK:
             if path == "/-/clock":
                 told = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
-                AHEAD[told["login"]] += told["millis"]
+                AHEAD[told["corner"]] += told["millis"]
             elif path == "/-/requests":
                 login = parse_qs(environ["QUERY_STRING"])["login"][0]
                 answer = REQUESTS.get(login, {})
