@@ -49,7 +49,7 @@ impl Emulator {
             .map_err(|error| error.to_string())?
             .port();
         drop(listener);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulator/server.py");
+        let script = crate_folder().join("tests/emulator/server.py");
         let mut process = Command::new(&python)
             .arg(script)
             .arg(port.to_string())
@@ -94,9 +94,16 @@ impl Emulator {
     }
 }
 
+/// The folder of the driver's crate, from wherever a test has this file.
+fn crate_folder() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let below = here.join("backends/sqs");
+    if below.exists() { below } else { here.into() }
+}
+
 /// The interpreter of the environment that has moto; made if it is not there.
 fn python() -> Result<PathBuf, String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/moto-venv");
+    let script = crate_folder().join("../../scripts/moto-venv");
     let made = Command::new(&script)
         .output()
         .map_err(|error| format!("{}: {error}", script.display()))?;
@@ -161,9 +168,7 @@ impl Corner {
 
     /// Runs a script of this folder's neighbours with boto3, with this corner's access key.
     pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> Command {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests")
-            .join(script);
+        let script = crate_folder().join("tests").join(script);
         let mut command = Command::new(&self.python);
         command
             .arg(script)
