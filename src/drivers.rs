@@ -123,7 +123,8 @@ const DRIVERS: &[Driver] = &[
     Driver {
         scheme: "sqs",
         is_file: false,
-        naming: &["endpoint", "fifo", "name", "prefix", "project"],
+        port: "",
+        naming: &["endpoint", "fifo", "name", "prefix", "profile", "project"],
         check: |uri| isimud_sqs::Config::parse(uri).map(drop),
         open: |uri, context| {
             let config = isimud_sqs::Config::parse(uri)?;
@@ -369,6 +370,25 @@ mod tests {
             "redis://h:1?prefix=y",
         ] {
             assert!(!same("redis://h:1?prefix=x", other), "{other}");
+        }
+    }
+
+    #[cfg(feature = "sqs")]
+    #[test]
+    fn one_estate_of_queues_has_one_identity() {
+        let same = |one, other| identity(one).expect(one) == identity(other).expect(other);
+        let one = "sqs://eu-central-1/123456789012?name={project}-{queue}";
+        let tuned = "sqs://eu-central-1/123456789012?wait_s=5&name={project}-{queue}&journal=false";
+        assert!(same(one, tuned));
+        for other in [
+            "sqs://eu-west-1/123456789012?name={project}-{queue}",
+            "sqs://eu-central-1/123456789013?name={project}-{queue}",
+            "sqs://eu-central-1/123456789012?name={queue}-{project}",
+            "sqs://eu-central-1/123456789012?name={project}-{queue}&fifo=true",
+            "sqs://eu-central-1/123456789012?name={project}-{queue}&profile=other",
+            "sqs://eu-central-1/123456789012?name={project}-{queue}&endpoint=http://h",
+        ] {
+            assert!(!same(one, other), "{other}");
         }
     }
 
