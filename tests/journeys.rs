@@ -224,7 +224,13 @@ impl Server {
         }
         let child = command
             .args(["--listen", &address.to_string(), "--store", &store.uri])
-            .args(store.management.map(|uri| ["--management", uri]).iter().flatten())
+            .args(
+                store
+                    .management
+                    .map(|uri| ["--management", uri])
+                    .iter()
+                    .flatten(),
+            )
             // What an SQS server of a test asks for.
             .env("AWS_ACCESS_KEY_ID", "JOURNEY")
             .env("AWS_SECRET_ACCESS_KEY", "secret")

@@ -1,13 +1,10 @@
-//! What SQS bills, and what the machine spends.
+//! What SQS bills.
 
-use std::time::{Duration, Instant};
-
-use aws_sdk_sqs::types::{DeleteMessageBatchRequestEntry, SendMessageBatchRequestEntry};
 use futures_util::future::join_all;
 use isimud_lease::LeaseBroker;
 
 use crate::emulator::Corner;
-use crate::support::{MINUTE, bare, make, numbers, open, queue, receipts, take_all};
+use crate::support::{MINUTE, numbers, open, queue, receipts, take_all};
 
 /// Messages that are counted for.
 const MANY: usize = 1000;
@@ -106,86 +103,4 @@ pub(crate) async fn requests_for_a_thousand_messages(corner: Corner) {
     assert!(of("deletes of 1, 64 at once, linger_ms=20") <= 180);
     assert!(of("claims of 20") <= 102);
     assert_eq!(of("deletes of 20"), 100);
-}
-
-/// The processor time of this process.
-fn spent() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
-}
-
-/// Shows what the driver adds to the client library. Only shown: other trials may run meanwhile.
-pub(crate) async fn time_beside_the_bare_client(corner: Corner) {
-    let broker = open(&corner, "");
-    let (q, body) = (queue("q"), "x".repeat(254));
-    let batches: Vec<_> = (0..MANY / 10)
-        .map(|_| {
-            let mut batch = numbers(0..10);
-            batch
-                .iter_mut()
-                .for_each(|one| one.message.body = format!("\"{body}\"").into());
-            batch
-        })
-        .collect();
-    broker.send(&q, numbers(0..1)).await.unwrap();
-    take_all(&broker, &q).await;
-    let (begun, before) = (Instant::now(), spent());
-    for batch in batches.clone() {
-        broker.send(&q, batch).await.unwrap();
-        let got = broker.receive(&q, 10, MINUTE).await.unwrap();
-        broker.ack(&q, &receipts(&got)).await.unwrap();
-    }
-    let ours = (spent() - before, begun.elapsed());
-
-    let client = bare(&corner);
-    let url = make(&corner, &format!("{}-bare", corner.login), &[]).await;
-    let (begun, before) = (Instant::now(), spent());
-    for batch in &batches {
-        let entry = |(at, one): (usize, &isimud_lease::Envelope)| {
-            let body = String::from_utf8(one.message.body.to_vec()).unwrap();
-            SendMessageBatchRequestEntry::builder()
-                .id(at.to_string())
-                .message_body(body)
-                .build()
-                .unwrap()
-        };
-        let entries = batch.iter().enumerate().map(entry).collect();
-        client
-            .send_message_batch()
-            .queue_url(&url)
-            .set_entries(Some(entries))
-            .send()
-            .await
-            .unwrap();
-        let call = client
-            .receive_message()
-            .queue_url(&url)
-            .max_number_of_messages(10);
-        let got = call.visibility_timeout(60).send().await.unwrap();
-        let entry = |(at, one): (usize, &aws_sdk_sqs::types::Message)| {
-            let handle = one.receipt_handle().unwrap();
-            DeleteMessageBatchRequestEntry::builder()
-                .id(at.to_string())
-                .receipt_handle(handle)
-                .build()
-                .unwrap()
-        };
-        let entries = got.messages().iter().enumerate().map(entry).collect();
-        client
-            .delete_message_batch()
-            .queue_url(&url)
-            .set_entries(Some(entries))
-            .send()
-            .await
-            .unwrap();
-    }
-    let theirs = (spent() - before, begun.elapsed());
-    for (what, (processor, wall)) in [("the driver", ours), ("the bare client", theirs)] {
-        let each = processor.as_micros() / MANY as u128;
-        println!(
-            "{each} us of processor time a message (sent, received and deleted in tens) by {what}, {wall:?} in all"
-        );
-    }
 }

@@ -13,6 +13,7 @@ mod emulator;
 mod faults;
 mod fifo;
 mod interop;
+mod leased;
 #[path = "../emulator/proxy.rs"]
 mod proxy;
 mod purging;
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
         };
     }
     let trials = trials! {
+        leased:
+            whatever_fails_nothing_is_lost_and_nothing_is_held_twice;
         interop:
             both_sides_at_once_process_each_message_exactly_once,
             what_boto3_sends_is_read_here,
@@ -96,8 +99,7 @@ fn main() -> ExitCode {
             each_client_has_its_own_order,
             a_repeated_send_is_one_message;
         cost:
-            requests_for_a_thousand_messages,
-            time_beside_the_bare_client;
+            requests_for_a_thousand_messages;
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -1,6 +1,7 @@
 //! Stands between a client and the server, and spoils what it is told to.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,6 +35,39 @@ struct Plan {
     action: String,
     coming: VecDeque<Fault>,
     forever: bool,
+    storm: Option<Storm>,
+}
+
+/// Faults by chance, of every kind.
+#[derive(Debug)]
+struct Storm {
+    chance: fastrand::Rng,
+    /// Of so many requests one meets a fault.
+    one_in: usize,
+}
+
+impl Storm {
+    fn next(&mut self, action: &str) -> Fault {
+        let chance = &mut self.chance;
+        if chance.usize(0..self.one_in) > 0 {
+            return Fault::None;
+        }
+        match chance.u8(0..if action.ends_with("Batch") { 8 } else { 6 }) {
+            0 => Fault::Refused(400, "RequestThrottled"),
+            1 => Fault::Refused(503, "ServiceUnavailable"),
+            2 => Fault::Refused(500, "InternalError"),
+            3 => Fault::Dropped,
+            4 => Fault::DroppedAfter,
+            5 => Fault::FailedAfter,
+            kind => {
+                let places = (0..10).filter(|_| chance.bool()).collect();
+                match kind {
+                    6 => Fault::Partial(places, "InternalError", false),
+                    _ => Fault::Partial(places, "RequestThrottled", true),
+                }
+            }
+        }
+    }
 }
 
 /// A proxy on a port of its own.
@@ -42,6 +76,8 @@ pub(crate) struct Proxy {
     pub(crate) port: u16,
     plan: Arc<Mutex<Plan>>,
     seen: Arc<Mutex<Vec<String>>>,
+    /// Requests that met a fault.
+    spoilt: Arc<AtomicUsize>,
 }
 
 impl Proxy {
@@ -52,6 +88,7 @@ impl Proxy {
             port: listener.local_addr().unwrap().port(),
             plan: Arc::default(),
             seen: Arc::default(),
+            spoilt: Arc::default(),
         };
         let standing = proxy.clone();
         tokio::spawn(async move {
@@ -72,7 +109,7 @@ impl Proxy {
         *self.plan.lock().unwrap() = Plan {
             action: action.into(),
             coming: faults.into_iter().collect(),
-            forever: false,
+            ..Plan::default()
         };
     }
 
@@ -82,6 +119,16 @@ impl Proxy {
             action: action.into(),
             coming: [fault].into(),
             forever: true,
+            storm: None,
+        };
+    }
+
+    /// From now on one request of so many meets a fault, and chance says which.
+    pub(crate) fn storm(&self, seed: u64, one_in: usize) {
+        let chance = fastrand::Rng::with_seed(seed);
+        *self.plan.lock().unwrap() = Plan {
+            storm: Some(Storm { chance, one_in }),
+            ..Plan::default()
         };
     }
 
@@ -96,9 +143,25 @@ impl Proxy {
         seen.iter().filter(|seen| *seen == action).count()
     }
 
+    /// How many requests met a fault so far.
+    pub(crate) fn faults(&self) -> usize {
+        self.spoilt.load(Ordering::Relaxed)
+    }
+
     fn fault(&self, action: &str) -> Fault {
         self.seen.lock().unwrap().push(action.to_owned());
+        let fault = self.planned(action);
+        if fault != Fault::None {
+            self.spoilt.fetch_add(1, Ordering::Relaxed);
+        }
+        fault
+    }
+
+    fn planned(&self, action: &str) -> Fault {
         let mut plan = self.plan.lock().unwrap();
+        if let Some(storm) = &mut plan.storm {
+            return storm.next(action);
+        }
         if plan.action != action && plan.action != "*" {
             return Fault::None;
         }
