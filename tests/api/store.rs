@@ -73,6 +73,7 @@ pub(crate) fn fresh() -> String {
             login: format!("api{test}"),
             ..SQS.clone()
         };
+        corner.hurry();
         corner.uri(corner.port, "")
     } else {
         "sqlite::memory:".to_owned()

@@ -42,6 +42,7 @@ impl Harness for SetUp {
             Ok(corner) => corner,
             Err(why) => return Ok(Start::BackendDown(why)),
         };
+        corner.hurry();
         Ok(Start::Ready(Box::new(Place {
             corner,
             ledgers: OnceLock::new(),

@@ -20,7 +20,7 @@ use crate::proxy::{Fault, Proxy};
 use crate::support::{MINUTE, config, open, queue};
 
 /// Messages of one run.
-const MANY: usize = 600;
+const MANY: usize = 480;
 /// Of so many requests one meets a fault.
 const ONE_IN: usize = 4;
 const PRODUCERS: usize = 3;
@@ -218,4 +218,58 @@ pub(crate) async fn whatever_fails_nothing_is_lost_and_nothing_is_held_twice(_: 
     assert!(!house.work(0).await && !house.work(1).await);
     let stats = house.servers[0].stats(&queue("q")).await.unwrap();
     assert_eq!((stats.free, stats.claimed), (0, 0));
+}
+
+/// Two servers post in turn, answers to posts are lost, claims of every size are released and taken again: each message
+/// comes in its turn.
+pub(crate) async fn a_fifo_queue_keeps_its_order_through_releases_and_lost_answers(corner: Corner) {
+    let (proxy, q) = (Proxy::start(corner.port).await, queue("q"));
+    let house = House::open(&corner, proxy.port, "&fifo=true");
+    let size = |post: usize| 1 + post % 12;
+    let total: usize = (0..40).map(size).sum();
+    let produce = async {
+        let mut next = 0;
+        for post in 0..40 {
+            if post % 5 == 0 {
+                proxy.next(
+                    "SendMessageBatch",
+                    [Fault::DroppedAfter, Fault::FailedAfter],
+                );
+            }
+            let posted: Vec<Message> = (next..next + size(post)).map(numbered).collect();
+            next += posted.len();
+            house.servers[post % 2].post(&q, posted).await.unwrap();
+        }
+    };
+    let consume = async {
+        let (mut next, mut claims) = (0, 0);
+        while next < total {
+            let server = &house.servers[claims / 3 % 2];
+            let limit = 1 + claims % 10;
+            let Some(claim) = server.claim(&q, &lease(), limit).await.unwrap() else {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            claims += 1;
+            let number = |message: &Message| std::str::from_utf8(&message.body).unwrap().parse();
+            let numbers: Vec<usize> = claim.messages.iter().flat_map(number).collect();
+            let in_turn: Vec<usize> = (next..next + claim.messages.len()).collect();
+            assert_eq!(numbers, in_turn, "in claim {claims}");
+            if claims % 3 == 0 {
+                server.release_claim(&q, claim.id).await.unwrap();
+                continue;
+            }
+            let ids: Vec<_> = claim.messages.iter().map(|message| message.id).collect();
+            let guard = Guard::HeldBy(vec![claim.id]);
+            assert_eq!(server.delete(&q, &ids, guard).await.unwrap(), ids.len());
+            next += ids.len();
+        }
+        claims
+    };
+    let ((), claims) = join(produce, consume).await;
+    println!(
+        "{total} messages in {claims} claims, {} answers lost",
+        proxy.faults()
+    );
+    assert!(proxy.faults() > 0 && claims > 20);
 }

@@ -42,7 +42,8 @@ fn main() -> ExitCode {
     }
     let trials = trials! {
         leased:
-            whatever_fails_nothing_is_lost_and_nothing_is_held_twice;
+            whatever_fails_nothing_is_lost_and_nothing_is_held_twice,
+            a_fifo_queue_keeps_its_order_through_releases_and_lost_answers;
         interop:
             both_sides_at_once_process_each_message_exactly_once,
             what_boto3_sends_is_read_here,

@@ -138,15 +138,27 @@ impl Corner {
     }
 
     fn advance_of(&self, corner: &str, span: Duration) {
-        let told = format!(
-            r#"{{"corner": "{corner}", "millis": {}}}"#,
-            span.as_millis()
+        let millis = span.as_millis();
+        self.tell(
+            "clock",
+            &format!(r#"{{"corner": "{corner}", "millis": {millis}}}"#),
         );
-        let head = format!(
-            "POST /-/clock HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
-            told.len()
+    }
+
+    /// Has this corner's receives wait a twentieth of what they ask for, where nothing is to come meanwhile.
+    pub(crate) fn hurry(&self) {
+        let corner = &self.login;
+        self.tell(
+            "waits",
+            &format!(r#"{{"corner": "{corner}", "factor": 0.05}}"#),
         );
-        self.ask(&(head + &told));
+    }
+
+    fn tell(&self, what: &str, told: &str) {
+        let length = told.len();
+        self.ask(&format!(
+            "POST /-/{what} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{told}"
+        ));
     }
 
     /// How many requests this corner has made, by action.

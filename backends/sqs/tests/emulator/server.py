@@ -8,6 +8,7 @@ What it adds to moto_server, and why:
   for each that it deletes.
 * A clock for each test, which it may set forward: POST /-/clock {"corner": "x", "millis": N} is for queues whose names
   begin with "x-", and the corner "*" for all.
+* Shorter waits for tests that wait for nothing: POST /-/waits {"corner": "x", "factor": 0.1}.
 * A count of the requests of each access key, by action: GET /-/requests?login=KEY.
 * Connections are kept, as by SQS itself.
 * It ends when its standard input does, and so with the process that started it, however that ends.
@@ -32,7 +33,6 @@ from moto.moto_server.werkzeug_app import (
 )
 from moto.sqs import models
 from werkzeug.serving import run_simple
-
 
 
 class Turns:
@@ -69,6 +69,7 @@ class Turns:
 
 LOCK = Turns()
 AHEAD = Counter()
+WAITS = {}
 REQUESTS = {}
 CURRENT = threading.local()
 
@@ -102,14 +103,15 @@ receive_at_once = models.SQSBackend.receive_message
 
 
 def receive_message(self, queue_name, count, wait_seconds_timeout, *others, **named):
-    until = time.time() + int(wait_seconds_timeout or 0)
+    factor = WAITS.get(CURRENT.corner, WAITS.get("*", 1))
+    until = time.time() + int(wait_seconds_timeout or 0) * factor
     while True:
         got = receive_at_once(self, queue_name, count, 0, *others, **named)
         if got or time.time() >= until:
             return got
         LOCK.release()
         try:
-            time.sleep(0.1)
+            time.sleep(min(0.1, max(0.0, until - time.time())))
         finally:
             LOCK.acquire()
         look_at_the_clock()
@@ -168,6 +170,9 @@ class Application:
             if path == "/-/clock":
                 told = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
                 AHEAD[told["corner"]] += told["millis"]
+            elif path == "/-/waits":
+                told = json.loads(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+                WAITS[told["corner"]] = told["factor"]
             elif path == "/-/requests":
                 login = parse_qs(environ["QUERY_STRING"])["login"][0]
                 answer = REQUESTS.get(login, {})
