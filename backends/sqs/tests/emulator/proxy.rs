@@ -1,5 +1,7 @@
 //! Stands between a client and the server, and spoils what it is told to.
 
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
