@@ -69,7 +69,7 @@ impl House {
         let mut operator = self.client().admin();
         let uri = self.corner.uri(port, "");
         let uri = uri.replace("timeout_ms=60000&", "");
-        let pool = json!({"uri": uri, "weight": 0, "options": options});
+        let pool = json!({"uri": uri, "weight": 1, "options": options});
         expect(&mut operator, "PUT", "/v2/pools/cloud", Some(pool), 201);
         let flavor = json!({"pool_list": ["cloud"]});
         expect(&mut operator, "PUT", "/v2/flavors/cloud", Some(flavor), 201);
@@ -304,7 +304,7 @@ fn a_queue_moves_to_sqs_and_back_while_it_is_in_use() {
     println!("{} messages over three moves", deleted.len());
     // The last place is SQS.
     let message = messages([json!("last")]);
-    expect(&mut client, "POST", MESSAGES, Some(message), 201);
+    expect(&mut house.client(), "POST", MESSAGES, Some(message), 201);
     assert_eq!(house.natively()[0]["body"], "\"last\"");
 }
 
