@@ -102,10 +102,16 @@ for counts in ("", "_delayed", "_not_visible"):
 receive_at_once = models.SQSBackend.receive_message
 
 
+def let_go(queue):
+    # moto holds a group for messages that are visible again, until it comes by each of them.
+    queue._pending_messages = {message for message in queue._pending_messages if not message.visible}
+
+
 def receive_message(self, queue_name, count, wait_seconds_timeout, *others, **named):
     factor = WAITS.get(CURRENT.corner, WAITS.get("*", 1))
     until = time.time() + int(wait_seconds_timeout or 0) * factor
     while True:
+        let_go(self.get_queue(queue_name))
         got = receive_at_once(self, queue_name, count, 0, *others, **named)
         if got or time.time() >= until:
             return got
