@@ -61,6 +61,8 @@ struct Store {
     uri: String,
     /// Where queues and the ledger are kept, if that is another place.
     management: Option<&'static str>,
+    /// Messages of one post: more of them may come in another order.
+    post_size: &'static str,
     /// What runs for as long as the store is used.
     _servers: Option<Servers>,
 }
@@ -70,6 +72,7 @@ impl From<String> for Store {
         Self {
             uri,
             management: None,
+            post_size: "1000",
             _servers: None,
         }
     }
@@ -83,6 +86,7 @@ impl Store {
             Ok(servers) => Some(Self {
                 uri: servers.uri("journeys:"),
                 management: None,
+                post_size: "1000",
                 _servers: Some(servers),
             }),
             Err(why) if required => panic!("Redis is required: {why}"),
@@ -100,6 +104,8 @@ impl Store {
             Ok(corner) => Some(Self {
                 uri: corner.uri(corner.port, ""),
                 management: Some("sqlite::memory:"),
+                // Of one request.
+                post_size: "10",
                 _servers: None,
             }),
             Err(why) if required => panic!("an SQS server is required: {why}"),
@@ -185,6 +191,7 @@ fn journey(python: &Path, script: &str, server: &Server) -> Result<Journey> {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONUNBUFFERED", "1")
         .env("NO_PROXY", "*")
+        .env("JOURNEY_POST_SIZE", server.store.post_size)
         .current_dir(server.folder.path())
         .stdin(Stdio::null())
         .stderr(output.try_clone()?)
