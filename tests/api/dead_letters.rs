@@ -321,6 +321,10 @@ async fn a_queue_that_is_its_own_dead_letter_queue_comes_to_an_end() {
     post_bodies(&app, [1]).await;
     assert_eq!(deliver(&app).await, json!([1]));
     post_bodies(&app, [2]).await;
+    if !crate::store::is_ordered() {
+        // There is no end to go to: the same claim may meet it again.
+        return;
+    }
     // The first goes to the end, counted anew.
     assert_eq!(deliver(&app).await, json!([2]));
     assert_eq!(listed(&app).await, json!([2, 1]));

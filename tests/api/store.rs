@@ -54,6 +54,12 @@ pub(crate) fn beside(uri: &str) -> Option<String> {
     })
 }
 
+/// Whether what is posted at once is claimed in its order, and all that is there by one claim. A standard queue of SQS
+/// does its best.
+pub(crate) fn is_ordered() -> bool {
+    !is_sqs()
+}
+
 /// Lets time pass where the service's clock does not.
 pub(crate) fn advance(span: Duration) {
     if is_sqs() {
