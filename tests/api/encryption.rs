@@ -227,12 +227,9 @@ async fn what_cannot_be_read_is_neither_popped_nor_claimed() {
     let stranger = open(&place, r#"["another"]"#);
     let pop = stranger.delete("/v2/queues/q/messages?pop=5").await;
     pop.assert_status(503);
-    // SQS is told afterwards that they are free again.
-    let mut claim = stranger.post("/v2/queues/q/claims", ()).await;
-    let begun = std::time::Instant::now();
-    while claim.status == 204 && begun.elapsed().as_secs() < 20 && !crate::store::is_ordered() {
-        claim = stranger.post("/v2/queues/q/claims", ()).await;
-    }
+    // A broker that leases may hide for half a minute what a pop could not read.
+    stranger.advance(60);
+    let claim = stranger.post("/v2/queues/q/claims", ()).await;
     claim.assert_status(503);
     let stats = stranger.get("/v2/queues/q/stats").await.json();
     assert_eq!(stats["messages"]["free"], 2);
