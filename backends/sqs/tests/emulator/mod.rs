@@ -170,10 +170,11 @@ impl Corner {
     }
 
     fn ask(&self, request: &str) -> String {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.write_all(request.as_bytes()).unwrap();
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", self.port)).expect("the test server answers");
+        stream.write_all(request.as_bytes()).expect("a request");
         let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
+        stream.read_to_string(&mut answer).expect("an answer");
         assert!(answer.contains(" 200 OK"), "{answer}");
         answer
     }

@@ -85,9 +85,11 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts a proxy on the runtime at hand, in front of a port.
     pub(crate) async fn start(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("the proxy works");
         let proxy = Self {
-            port: listener.local_addr().unwrap().port(),
+            port: listener.local_addr().expect("the proxy works").port(),
             plan: Arc::default(),
             seen: Arc::default(),
             spoilt: Arc::default(),
@@ -95,7 +97,7 @@ impl Proxy {
         let standing = proxy.clone();
         tokio::spawn(async move {
             loop {
-                let (client, _) = listener.accept().await.unwrap();
+                let (client, _) = listener.accept().await.expect("the proxy works");
                 let proxy = standing.clone();
                 tokio::spawn(async move {
                     // Whoever goes away in the middle is no business of ours.
@@ -108,7 +110,7 @@ impl Proxy {
 
     /// The next requests of an action meet these faults, one after another.
     pub(crate) fn next(&self, action: &str, faults: impl IntoIterator<Item = Fault>) {
-        *self.plan.lock().unwrap() = Plan {
+        *self.plan.lock().expect("the plan") = Plan {
             action: action.into(),
             coming: faults.into_iter().collect(),
             ..Plan::default()
@@ -117,7 +119,7 @@ impl Proxy {
 
     /// All requests of an action meet this fault from now on.
     pub(crate) fn always(&self, action: &str, fault: Fault) {
-        *self.plan.lock().unwrap() = Plan {
+        *self.plan.lock().expect("the plan") = Plan {
             action: action.into(),
             coming: [fault].into(),
             forever: true,
@@ -128,7 +130,7 @@ impl Proxy {
     /// From now on one request of so many meets a fault, and chance says which.
     pub(crate) fn storm(&self, seed: u64, one_in: usize) {
         let chance = fastrand::Rng::with_seed(seed);
-        *self.plan.lock().unwrap() = Plan {
+        *self.plan.lock().expect("the plan") = Plan {
             storm: Some(Storm { chance, one_in }),
             ..Plan::default()
         };
@@ -136,12 +138,12 @@ impl Proxy {
 
     /// Nothing happens any more.
     pub(crate) fn calm(&self) {
-        *self.plan.lock().unwrap() = Plan::default();
+        *self.plan.lock().expect("the plan") = Plan::default();
     }
 
     /// How many requests of an action came by.
     pub(crate) fn seen(&self, action: &str) -> usize {
-        let seen = self.seen.lock().unwrap();
+        let seen = self.seen.lock().expect("the plan");
         seen.iter().filter(|seen| *seen == action).count()
     }
 
@@ -151,7 +153,7 @@ impl Proxy {
     }
 
     fn fault(&self, action: &str) -> Fault {
-        self.seen.lock().unwrap().push(action.to_owned());
+        self.seen.lock().expect("the plan").push(action.to_owned());
         let fault = self.planned(action);
         if fault != Fault::None {
             self.spoilt.fetch_add(1, Ordering::Relaxed);
@@ -160,7 +162,7 @@ impl Proxy {
     }
 
     fn planned(&self, action: &str) -> Fault {
-        let mut plan = self.plan.lock().unwrap();
+        let mut plan = self.plan.lock().expect("the plan");
         if let Some(storm) = &mut plan.storm {
             return storm.next(action);
         }
@@ -215,7 +217,10 @@ impl Proxy {
                 if !said["Successful"].is_array() {
                     said["Successful"] = json!([]);
                 }
-                said["Failed"].as_array_mut().unwrap().extend(failed);
+                said["Failed"]
+                    .as_array_mut()
+                    .expect("the proxy works")
+                    .extend(failed);
                 answer(&mut client, 200, &said, None).await
             }
             _ => client.write_all(got.as_bytes()).await,
