@@ -1,11 +1,6 @@
 //! The broker and a ledger keep every promise of the contract together, with the journal and without, against a server
 //! that speaks SQS.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step fails its trial, and says so at that line"
-)]
-
 mod emulator;
 #[path = "../../redis/tests/servers/mod.rs"]
 mod servers;
