@@ -119,6 +119,29 @@ const DRIVERS: &[Driver] = &[
     redis("redis"),
     #[cfg(feature = "redis")]
     redis("rediss"),
+    #[cfg(feature = "sqs")]
+    Driver {
+        scheme: "sqs",
+        is_file: false,
+        port: "",
+        naming: &["endpoint", "fifo", "name", "prefix", "profile", "project"],
+        check: |uri| isimud_sqs::Config::parse(uri).map(drop),
+        open: |uri, context| {
+            let config = isimud_sqs::Config::parse(uri)?;
+            let journal = match config.journal() {
+                true => isimud_lease::Journal::On,
+                false => isimud_lease::Journal::Off,
+            };
+            let (ledger, clock) = (context.ledger()?, || Arc::clone(&context.clock));
+            let broker = isimud_sqs::SqsBroker::open(config, clock())?;
+            Ok(Backend {
+                name: "sqs",
+                messages: Arc::new(isimud_lease::Leased::new(broker, ledger, clock(), journal)),
+                management: None,
+                ledgers: None,
+            })
+        },
+    },
 ];
 
 /// The Redis driver, without and with TLS. It goes by the clock of its server, unless the URI says otherwise.
@@ -347,6 +370,25 @@ mod tests {
             "redis://h:1?prefix=y",
         ] {
             assert!(!same("redis://h:1?prefix=x", other), "{other}");
+        }
+    }
+
+    #[cfg(feature = "sqs")]
+    #[test]
+    fn one_estate_of_queues_has_one_identity() {
+        let same = |one, other| identity(one).expect(one) == identity(other).expect(other);
+        let one = "sqs://eu-central-1/123456789012?name={project}-{queue}";
+        let tuned = "sqs://eu-central-1/123456789012?wait_s=5&name={project}-{queue}&journal=false";
+        assert!(same(one, tuned));
+        for other in [
+            "sqs://eu-west-1/123456789012?name={project}-{queue}",
+            "sqs://eu-central-1/123456789013?name={project}-{queue}",
+            "sqs://eu-central-1/123456789012?name={queue}-{project}",
+            "sqs://eu-central-1/123456789012?name={project}-{queue}&fifo=true",
+            "sqs://eu-central-1/123456789012?name={project}-{queue}&profile=other",
+            "sqs://eu-central-1/123456789012?name={project}-{queue}&endpoint=http://h",
+        ] {
+            assert!(!same(one, other), "{other}");
         }
     }
 

@@ -16,10 +16,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use redis::Servers;
+use sqs::Emulator;
 use tempfile::TempDir;
 
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod redis;
+#[path = "../backends/sqs/tests/emulator/mod.rs"]
+mod sqs;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -50,11 +53,16 @@ journeys! {
     sqlite_file: |folder| Some(format!("sqlite:{}/isimud.db", folder.display()).into());
     sqlite_memory: |_| Some("sqlite::memory:".to_owned().into());
     redis_server: |_| super::Store::redis();
+    sqs_server: |_| super::Store::sqs();
 }
 
 /// Where a server keeps what it is given.
 struct Store {
     uri: String,
+    /// Where queues and the ledger are kept, if that is another place.
+    management: Option<&'static str>,
+    /// Messages of one post: more of them may come in another order.
+    post_size: &'static str,
     /// What runs for as long as the store is used.
     _servers: Option<Servers>,
 }
@@ -63,6 +71,8 @@ impl From<String> for Store {
     fn from(uri: String) -> Self {
         Self {
             uri,
+            management: None,
+            post_size: "1000",
             _servers: None,
         }
     }
@@ -75,9 +85,30 @@ impl Store {
         match Servers::single() {
             Ok(servers) => Some(Self {
                 uri: servers.uri("journeys:"),
+                management: None,
+                post_size: "1000",
                 _servers: Some(servers),
             }),
             Err(why) if required => panic!("Redis is required: {why}"),
+            Err(why) => {
+                eprintln!("left out: {why}");
+                None
+            }
+        }
+    }
+
+    /// A corner of a server that speaks SQS; `None` where there is none and none is required.
+    fn sqs() -> Option<Self> {
+        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+        match Emulator::shared() {
+            Ok(corner) => Some(Self {
+                uri: corner.uri(corner.port, ""),
+                management: Some("sqlite::memory:"),
+                // Of one request.
+                post_size: "10",
+                _servers: None,
+            }),
+            Err(why) if required => panic!("an SQS server is required: {why}"),
             Err(why) => {
                 eprintln!("left out: {why}");
                 None
@@ -160,6 +191,7 @@ fn journey(python: &Path, script: &str, server: &Server) -> Result<Journey> {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONUNBUFFERED", "1")
         .env("NO_PROXY", "*")
+        .env("JOURNEY_POST_SIZE", server.store.post_size)
         .current_dir(server.folder.path())
         .stdin(Stdio::null())
         .stderr(output.try_clone()?)
@@ -199,6 +231,16 @@ impl Server {
         }
         let child = command
             .args(["--listen", &address.to_string(), "--store", &store.uri])
+            .args(
+                store
+                    .management
+                    .map(|uri| ["--management", uri])
+                    .iter()
+                    .flatten(),
+            )
+            // What an SQS server of a test asks for.
+            .env("AWS_ACCESS_KEY_ID", "JOURNEY")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("ISIMUD__SIGNED_URL__SECRET_KEY", "journey")
             .env("ISIMUD__NOTIFICATIONS__ALLOWED_NETWORKS", "[\"127.0.0.1\"]")
             .current_dir(folder.path())

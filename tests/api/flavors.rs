@@ -24,9 +24,10 @@ async fn capabilities(app: &App) -> String {
         .iter()
         .filter_map(Value::as_str)
         .collect();
-    for name in ["FIFO", "CLAIMS", "AOD", "HIGH_THROUGHPUT"] {
+    for name in ["CLAIMS", "AOD", "HIGH_THROUGHPUT"] {
         assert!(names.contains(&name), "{names:?}");
     }
+    assert_eq!(names.contains(&"FIFO"), crate::store::is_ordered());
     format!("[\"{}\"]", names.join("\", \""))
 }
 

@@ -61,6 +61,7 @@ impl App {
         std::fs::write(&path, file).expect("the operator's file");
         let flags = Flags {
             store: Some(store.to_owned()),
+            management: store::beside(store),
             config: Some(path),
             ..Flags::default()
         };
@@ -84,7 +85,9 @@ impl App {
 
     /// Lets so many seconds pass.
     pub(crate) fn advance(&self, secs: u64) {
-        self.clock.advance(Duration::from_secs(secs));
+        let span = Duration::from_secs(secs);
+        self.clock.advance(span);
+        store::advance(span);
     }
 
     /// The same service with a header set on each request, instead of any of this name.

@@ -14,6 +14,7 @@ import argparse
 import faulthandler
 import functools
 import json
+import os
 import sys
 import traceback
 import types
@@ -23,6 +24,15 @@ import requests
 
 # A server that stops answering ends the journey with a stack trace.
 PATIENCE_SECS = 240
+
+# Messages of one post, at the most. A store may promise the order of posts alone, and not that inside of one.
+POST_SIZE = int(os.environ.get("JOURNEY_POST_SIZE", "1000"))
+
+
+def in_posts(bodies):
+    """The bodies of each post, of which there is one at least."""
+    return [bodies[at : at + POST_SIZE] for at in range(0, max(len(bodies), 1), POST_SIZE)]
+
 
 # What `GET /v2/queues/{queue}` shows for a queue without settings.
 RESERVED = {

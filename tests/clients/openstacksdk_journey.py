@@ -14,7 +14,7 @@ from openstack.message.v2 import _proxy
 from openstack.message.v2.claim import Claim
 from openstack.message.v2.message import Message
 
-from journey import BODIES, Journey, exact, main, recent, watch
+from journey import BODIES, Journey, exact, in_posts, main, recent, watch
 from receiver import Receiver
 
 journey = Journey("openstacksdk")
@@ -58,7 +58,9 @@ def claimed(proxy, queue, **attrs):
 
 def post(proxy, queue, *bodies, ttl=600):
     """Posts the bodies, returns the ids."""
-    refs = proxy.post_message(queue, [{"body": body, "ttl": ttl} for body in bodies])
+    refs = []
+    for some in in_posts(bodies):
+        refs += proxy.post_message(queue, [{"body": body, "ttl": ttl} for body in some])
     return [ref.rsplit("/", 1)[1] for ref in refs]
 
 

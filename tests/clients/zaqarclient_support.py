@@ -7,7 +7,7 @@ from zaqarclient.queues import client as queues_client
 from zaqarclient.queues.v2 import core
 from zaqarclient.transport import errors
 
-from journey import Journey, recent
+from journey import Journey, in_posts, recent
 
 journey = Journey("python-zaqarclient")
 check = journey.check
@@ -45,8 +45,10 @@ def create(zaqar, name, **metadata):
 
 def post(queue, *bodies, ttl=600):
     """Posts the bodies, returns the ids."""
-    answer = queue.post([{"body": body, "ttl": ttl} for body in bodies])
-    return [ref.rsplit("/", 1)[1] for ref in answer["resources"]]
+    refs = []
+    for some in in_posts(bodies):
+        refs += queue.post([{"body": body, "ttl": ttl} for body in some])["resources"]
+    return [ref.rsplit("/", 1)[1] for ref in refs]
 
 
 def bodies(messages):

@@ -157,8 +157,10 @@ async fn a_claim_takes_as_many_messages_as_its_limit() {
         let app = App::new();
         post_bodies(&app, 0..25).await;
         let answer = app.post(&format!("{CLAIMS}{query}"), ()).await;
-        let expected: Vec<_> = (0..count).collect();
-        assert_eq!(bodies(&answer), json!(expected), "{query}");
+        if crate::store::is_ordered() {
+            let expected: Vec<_> = (0..count).collect();
+            assert_eq!(bodies(&answer), json!(expected), "{query}");
+        }
         let left = 25 - count;
         assert_eq!(counts(&app, "fizbat").await, [count, left, 25], "{query}");
     }

@@ -1,0 +1,203 @@
+//! What a broker must be able to do, by the actions of SQS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use aws_sdk_sqs::types::QueueAttributeName as Attribute;
+use isimud_contract::{Capabilities, Clock, Delivery, QueueKey, Receipt, Result};
+use isimud_lease::{Depth, Envelope, LeaseBroker};
+
+use crate::client::Account;
+use crate::config::{Config, Removal};
+use crate::envelope::{Letter, OVERHEAD, read_receipt};
+use crate::error::What;
+use crate::purge::drain;
+use crate::queue::{LONGEST_HOLD, seconds};
+use crate::queues::Queues;
+use crate::receiving::Receiving;
+
+/// A second less than SQS allows, as its clock is not ours.
+const MARGIN: Duration = Duration::from_secs(1);
+
+/// Messages in Amazon SQS, or in a server that speaks its protocol. See the crate's docs.
+#[derive(Debug)]
+pub struct SqsBroker {
+    account: Arc<Account>,
+    queues: Queues,
+    clock: Arc<dyn Clock>,
+}
+
+impl SqsBroker {
+    /// Prepares calls; nothing is sent before the first. The clock is this server's, which its messages are dated by.
+    pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
+        let account = Account::new(config)?;
+        Ok(Self {
+            queues: Queues::new(Arc::clone(&account)),
+            account,
+            clock,
+        })
+    }
+
+    /// Hides messages for so long from now on, or as long as SQS can.
+    async fn hide(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
+        let Some(found) = self.queues.find(queue).await? else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let entries: Vec<_> = receipts
+            .iter()
+            .filter_map(read_receipt)
+            .filter_map(|(received, handle)| {
+                let left = (LONGEST_HOLD - MARGIN).saturating_sub(now.since(received));
+                let span = hold.min(left);
+                // What SQS cannot hold any longer it delivers again; the ledger judges that.
+                (hold.is_zero() || !span.is_zero()).then(|| (handle.to_owned(), seconds(span)))
+            })
+            .collect();
+        found.hiding.put(entries).await
+    }
+}
+
+#[async_trait]
+impl LeaseBroker for SqsBroker {
+    fn capabilities(&self) -> Capabilities {
+        let config = &self.account.config;
+        let fifo = config.order.is_fifo();
+        Capabilities {
+            fifo,
+            high_throughput: !fifo,
+            browse: false,
+            largest_body: Some((config.largest - OVERHEAD.min(config.largest / 2)) as u64),
+            // A FIFO queue delays all of its messages or none (action `SendMessage`).
+            longest_delay: Some(Duration::from_secs(if fifo { 0 } else { 900 })),
+            longest_claim: None,
+            ..Capabilities::FULL
+        }
+    }
+
+    fn ends_lives(&self) -> bool {
+        false
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let client = self.account.client().await?;
+        let call = client
+            .get_queue_url()
+            .queue_name(self.account.config.naming.nobody());
+        match call.send().await.map_err(|error| self.account.told(error)) {
+            Err(fault) if fault.what != What::Missing => Err(fault.into()),
+            _ => Ok(()),
+        }
+    }
+
+    async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let letters: Vec<_> = batch.into_iter().map(Letter::of).collect();
+        let found = self.queues.get_or_make(queue).await?;
+        letters.iter().try_for_each(|letter| found.check(letter))?;
+        found.posting.put(letters).await
+    }
+
+    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>> {
+        let Some(found) = self.queues.find(queue).await? else {
+            return Ok(Vec::new());
+        };
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let receiving = Receiving {
+            queue: found,
+            clock: Arc::clone(&self.clock),
+            hold,
+        };
+        match receiving.take(max).await {
+            Err(fault) if fault.what == What::Missing => {
+                self.queues.forget(queue);
+                Ok(Vec::new())
+            }
+            answer => Ok(answer?),
+        }
+    }
+
+    async fn extend(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
+        self.hide(queue, receipts, hold).await
+    }
+
+    async fn ack(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()> {
+        let Some(found) = self.queues.find(queue).await? else {
+            return Ok(());
+        };
+        let handles = receipts.iter().filter_map(read_receipt);
+        let handles: Vec<_> = handles.map(|(_, handle)| handle.to_owned()).collect();
+        found.settling.put(handles).await
+    }
+
+    async fn release(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()> {
+        self.hide(queue, receipts, Duration::ZERO).await
+    }
+
+    async fn depth(&self, queue: &QueueKey) -> Result<Depth> {
+        let Some(found) = self.queues.find(queue).await? else {
+            return Ok(Depth::default());
+        };
+        let client = self.account.client().await?;
+        let answer = client
+            .get_queue_attributes()
+            .queue_url(&found.site.url)
+            .attribute_names(Attribute::ApproximateNumberOfMessages)
+            .attribute_names(Attribute::ApproximateNumberOfMessagesDelayed)
+            .attribute_names(Attribute::ApproximateNumberOfMessagesNotVisible)
+            .send()
+            .await
+            .map_err(|error| self.account.told(error));
+        let attributes = match answer {
+            Ok(answer) => answer.attributes.unwrap_or_default(),
+            Err(fault) if fault.what == What::Missing => {
+                self.queues.forget(queue);
+                return Ok(Depth::default());
+            }
+            Err(fault) => return Err(fault.into()),
+        };
+        let number = |attribute| -> u64 {
+            let text = attributes.get(&attribute);
+            text.and_then(|text| text.parse().ok()).unwrap_or(0)
+        };
+        Ok(Depth {
+            // The API counts delayed messages as free.
+            ready: number(Attribute::ApproximateNumberOfMessages)
+                + number(Attribute::ApproximateNumberOfMessagesDelayed),
+            held: Some(number(Attribute::ApproximateNumberOfMessagesNotVisible)),
+        })
+    }
+
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        let Some(found) = self.queues.find(queue).await? else {
+            return Ok(());
+        };
+        match drain(&found).await {
+            Err(fault) if fault.what == What::Missing => {
+                self.queues.forget(queue);
+                Ok(())
+            }
+            outcome => Ok(outcome?),
+        }
+    }
+
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        if self.account.config.removal == Removal::Keep {
+            return self.purge(queue).await;
+        }
+        match self.queues.find(queue).await? {
+            Some(found) => self.queues.delete(queue, &found).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.account.close();
+        Ok(())
+    }
+}

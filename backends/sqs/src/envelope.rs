@@ -1,0 +1,408 @@
+//! A message as SQS carries it: the body bare, and one message attribute, `isimud`, with everything else.
+//!
+//! The attribute is a JSON object, all of whose fields may be missing; a message without it is a *native* one, of a
+//! producer that knows nothing of Isimud.
+//!
+//! | field | meaning | where it is missing |
+//! |---|---|---|
+//! | `id` | the message's id | SQS's own `MessageId`, a UUID too |
+//! | `client` | who posted it | the nil UUID |
+//! | `posted_ms` | when, in milliseconds since 1970 | `SentTimestamp` |
+//! | `ttl_ms`, `left_ms` | the ttl that is shown, and how long it lived on from then, if that is another span | `native_ttl_s` of the pool, or the queue's retention |
+//! | `age_ms` | how old it was then, where it came from elsewhere | 0 |
+//! | `delay_ms` | how long it was delayed | 0 |
+//! | `claims` | claims counted before | 0 |
+//! | `md5` | the checksum that the service stores | none |
+//! | `sealed` | the body is encrypted | no |
+//! | `base64` | the body is a JSON string with the real one in base64 | no |
+//!
+//! **Bodies.** SQS takes the characters of XML 1.0. Text in JSON has no other ones but U+FFFE and U+FFFF; a body with
+//! one of those goes as base64. A native body that is JSON is passed on as it is, and any other text as a JSON string.
+
+use std::time::Duration;
+
+use aws_sdk_sqs::types::{
+    Message as SqsMessage, MessageAttributeValue, MessageSystemAttributeName,
+};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use isimud_contract::{Checksum, ClientId, Delivery, Message, MessageId, Receipt, Timestamp};
+use isimud_lease::Envelope;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// The name of the attribute. Attributes count in a message's size with name, type and value.
+pub(crate) const ATTRIBUTE: &str = "isimud";
+
+/// The type of the attribute.
+const TYPE: &str = "String";
+
+/// What the attribute may add to a body, whatever the message: a client id of 256 characters, each written as six.
+pub(crate) const OVERHEAD: usize = 2048;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Stamp {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    posted_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left_ms: Option<u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    age_ms: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    delay_ms: u64,
+    #[serde(skip_serializing_if = "is_default")]
+    claims: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    md5: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
+    sealed: bool,
+    #[serde(skip_serializing_if = "is_default")]
+    base64: bool,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A message ready to be sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Letter {
+    pub(crate) id: MessageId,
+    pub(crate) client: ClientId,
+    pub(crate) body: String,
+    pub(crate) attribute: String,
+    /// Whole seconds, rounded up.
+    pub(crate) delay: u64,
+    /// How long it is to live.
+    pub(crate) left: Duration,
+}
+
+impl Letter {
+    /// Writes a message for SQS.
+    pub(crate) fn of(envelope: Envelope) -> Self {
+        let Envelope { message, posted } = envelope;
+        let (body, base64) = match String::from_utf8(message.body.into()) {
+            Ok(text) if !text.is_empty() && text.chars().all(is_carried) => (text, false),
+            Ok(text) => (quoted(text.as_bytes()), true),
+            Err(error) => (quoted(error.as_bytes()), true),
+        };
+        let stamp = Stamp {
+            id: Some(message.id.to_string()),
+            client: Some(message.client.to_string()),
+            posted_ms: Some(posted.0),
+            ttl_ms: Some(millis(message.ttl)),
+            left_ms: (message.left != message.ttl).then(|| millis(message.left)),
+            age_ms: millis(message.age),
+            delay_ms: millis(message.delay),
+            claims: message.claim_count,
+            md5: message.checksum.map(|sum| sum.to_string()),
+            sealed: message.sealed,
+            base64,
+        };
+        // A struct of texts and numbers always can be written.
+        let attribute = serde_json::to_string(&stamp).unwrap_or_default();
+        Self {
+            id: message.id,
+            client: message.client,
+            body,
+            attribute: carried(attribute),
+            delay: message.delay.as_millis().div_ceil(1000) as u64,
+            left: message.left,
+        }
+    }
+
+    /// What counts against the limits, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.body.len() + ATTRIBUTE.len() + TYPE.len() + self.attribute.len()
+    }
+
+    /// The attribute as the client library wants it. `None` never happens: all of it is there.
+    pub(crate) fn attribute_value(&self) -> Option<MessageAttributeValue> {
+        MessageAttributeValue::builder()
+            .data_type(TYPE)
+            .string_value(&self.attribute)
+            .build()
+            .ok()
+    }
+}
+
+/// Whether SQS takes the character ("Valid unicode characters" of the action `SendMessage`).
+fn is_carried(c: char) -> bool {
+    match c {
+        '\t' | '\n' | '\r' => true,
+        c => c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}'),
+    }
+}
+
+/// JSON text with what SQS does not take as escapes, which mean the same.
+fn carried(json: String) -> String {
+    if json.chars().all(is_carried) {
+        return json;
+    }
+    json.replace('\u{fffe}', "\\ufffe")
+        .replace('\u{ffff}', "\\uffff")
+}
+
+fn quoted(body: &[u8]) -> String {
+    format!("\"{}\"", STANDARD.encode(body))
+}
+
+fn unquoted(body: &str) -> Option<Vec<u8>> {
+    let text = body.strip_prefix('"')?.strip_suffix('"')?;
+    STANDARD.decode(text).ok()
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Reads a message from SQS. `None` where the server left out what every answer has: a receipt.
+///
+/// An attribute that is not ours, or damaged, is as good as none: nothing that a producer can send stops a consumer.
+pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) -> Option<Delivery> {
+    let handle = message.receipt_handle?;
+    let attribute = message.message_attributes.as_ref().and_then(|attributes| {
+        let text = attributes.get(ATTRIBUTE)?.string_value.as_deref()?;
+        serde_json::from_str(text).ok()
+    });
+    let stamp: Stamp = attribute.unwrap_or_default();
+    let sent = message
+        .attributes
+        .as_ref()
+        .and_then(|attributes| attributes.get(&MessageSystemAttributeName::SentTimestamp))
+        .and_then(|text| text.parse().ok());
+    let posted = Timestamp(stamp.posted_ms.or(sent).unwrap_or(now.0));
+    let id = stamp.id.as_deref().and_then(MessageId::parse);
+    let id = id.unwrap_or_else(|| native_id(message.message_id.as_deref().unwrap_or(&handle)));
+    let ttl = stamp.ttl_ms.map_or(native_ttl, Duration::from_millis);
+    let text = message.body.unwrap_or_default();
+    let body = match stamp.base64.then(|| unquoted(&text)).flatten() {
+        Some(bytes) => bytes.into(),
+        None => native_body(text, stamp.sealed),
+    };
+    let client = stamp
+        .client
+        .as_deref()
+        .map_or(ClientId::Uuid(Uuid::nil()), client);
+    let message = Message {
+        sealed: stamp.sealed,
+        checksum: stamp.md5.as_deref().and_then(checksum),
+        left: stamp.left_ms.map_or(ttl, Duration::from_millis),
+        age: Duration::from_millis(stamp.age_ms),
+        delay: Duration::from_millis(stamp.delay_ms),
+        claim_count: stamp.claims,
+        ..Message::new(id, client, ttl, body)
+    };
+    Some(Delivery {
+        message,
+        posted,
+        receipt: receipt(now, &handle),
+    })
+}
+
+/// An id that stays the same however often the message is delivered. SQS's own is a UUID; should a server use others,
+/// a hash of it serves.
+fn native_id(text: &str) -> MessageId {
+    let id = Uuid::try_parse(text).unwrap_or_else(|_| {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&Sha256::digest(text)[..16]);
+        uuid::Builder::from_custom_bytes(bytes).into_uuid()
+    });
+    MessageId(id)
+}
+
+fn native_body(text: String, sealed: bool) -> Bytes {
+    let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+    if sealed || is_json(&text) {
+        return text.into();
+    }
+    // A text always can be written as JSON.
+    serde_json::to_vec(&text).unwrap_or_default().into()
+}
+
+/// Reads a client's id. What is written like a UUID is one: the service normalises those that it takes.
+fn client(text: &str) -> ClientId {
+    match Uuid::try_parse(text) {
+        Ok(id) if id.to_string() == text => ClientId::Uuid(id),
+        _ => ClientId::Text(text.into()),
+    }
+}
+
+fn checksum(text: &str) -> Option<Checksum> {
+    let digits = text.strip_prefix("MD5:")?;
+    let number = u128::from_str_radix(digits, 16).ok()?;
+    (digits.len() == 32).then(|| Checksum(number.to_be_bytes()))
+}
+
+/// What names a delivery: when it was received, which bounds how long SQS can hold it, and SQS's own handle.
+fn receipt(now: Timestamp, handle: &str) -> Receipt {
+    Receipt(format!("{}:{handle}", now.0).into())
+}
+
+/// Reads a receipt. `None` for one that is not ours.
+pub(crate) fn read_receipt(receipt: &Receipt) -> Option<(Timestamp, &str)> {
+    let text = std::str::from_utf8(&receipt.0).ok()?;
+    let (received, handle) = text.split_once(':')?;
+    Some((Timestamp(received.parse().ok()?), handle))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_767_225_600_000);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn delivered(body: &str, attribute: Option<&str>) -> Delivery {
+        let value = |text: &str| {
+            MessageAttributeValue::builder()
+                .data_type(TYPE)
+                .string_value(text)
+        };
+        let attributes = attribute
+            .map(|text| HashMap::from([(ATTRIBUTE.to_owned(), value(text).build().unwrap())]));
+        let message = SqsMessage::builder()
+            .message_id("5fea7756-0ea4-451a-a703-a558b933e274")
+            .receipt_handle("AQEB/+x:y==")
+            .body(body)
+            .attributes(
+                MessageSystemAttributeName::SentTimestamp,
+                (NOW.0 - 5).to_string(),
+            )
+            .set_message_attributes(attributes)
+            .build();
+        read(message, NOW, HOUR).expect("a delivery")
+    }
+
+    fn there_and_back(message: Message) -> Letter {
+        let envelope = Envelope {
+            message: message.clone(),
+            posted: NOW,
+        };
+        let letter = Letter::of(envelope);
+        assert!(letter.body.chars().all(is_carried), "{letter:?}");
+        assert!(letter.attribute.chars().all(is_carried), "{letter:?}");
+        assert!(letter.weight() <= letter.body.len() + OVERHEAD);
+        let delivery = delivered(&letter.body, Some(&letter.attribute));
+        assert_eq!((delivery.message, delivery.posted), (message, NOW));
+        letter
+    }
+
+    #[test]
+    fn what_is_posted_is_what_is_delivered() {
+        let id = MessageId(Uuid::now_v7());
+        let plain = Message::new(id, ClientId::Uuid(Uuid::new_v4()), HOUR, r#"{"a": 1}"#);
+        assert_eq!(there_and_back(plain.clone()).body, r#"{"a": 1}"#);
+        let everything = Message {
+            sealed: true,
+            checksum: Some(Checksum([
+                0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 255,
+            ])),
+            ttl: Duration::from_secs(60),
+            age: Duration::from_millis(1),
+            left: Duration::from_millis(59_001),
+            delay: Duration::from_millis(1500),
+            claim_count: 3,
+            ..plain.clone()
+        };
+        assert_eq!(there_and_back(everything).delay, 2);
+        let nobody = "\u{fffe}\"\\\u{1}ä".repeat(40);
+        for client in [nobody.as_str(), "", "C8CBD19A842E47948E253D5E2DF00F2B"] {
+            let client = ClientId::Text(client.into());
+            there_and_back(Message {
+                client,
+                ..plain.clone()
+            });
+        }
+    }
+
+    #[test]
+    fn bodies_beyond_the_characters_of_sqs_are_carried_all_the_same() {
+        let post = |body: &[u8]| {
+            let id = MessageId(Uuid::now_v7());
+            there_and_back(Message::new(
+                id,
+                ClientId::Uuid(Uuid::nil()),
+                HOUR,
+                body.to_vec(),
+            ))
+            .body
+        };
+        for body in [
+            "\t\r\n1",
+            "\"\u{7f}\u{85}\u{d7ff}\u{e000}\u{fffd}\u{10000}\u{10ffff}\"",
+            "\"\\u0000\"",
+        ] {
+            assert_eq!(post(body.as_bytes()), body);
+        }
+        for body in ["\"\u{fffe}\"", "\"\u{ffff}\"", "\"\0\"", ""] {
+            assert_ne!(post(body.as_bytes()), body);
+        }
+        post(b"\"\xff\"");
+    }
+
+    #[test]
+    fn native_bodies_are_json_or_become_it() {
+        for (native, body) in [
+            ("{\"a\":[1,null]}", "{\"a\":[1,null]}"),
+            (" 1.5 ", " 1.5 "),
+            ("hello", "\"hello\""),
+            ("say \"hi\"\n", "\"say \\\"hi\\\"\\n\""),
+            ("{'a': 1}", "\"{'a': 1}\""),
+            ("1 2", "\"1 2\""),
+            ("NaN", "\"NaN\""),
+        ] {
+            let delivery = delivered(native, None);
+            assert_eq!(delivery.message.body, body, "{native}");
+        }
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert_eq!(delivered(&deep, None).message.body, deep);
+    }
+
+    #[test]
+    fn a_native_message_is_named_by_sqs() {
+        let native = delivered("1", None);
+        assert_eq!(
+            native.message.id.to_string(),
+            "5fea7756-0ea4-451a-a703-a558b933e274"
+        );
+        assert_eq!(native.message.client, ClientId::Uuid(Uuid::nil()));
+        assert_eq!((native.message.ttl, native.message.left), (HOUR, HOUR));
+        assert_eq!(native.posted, Timestamp(NOW.0 - 5));
+        let with_ttl = delivered("1", Some(r#"{"ttl_ms": 60000, "colour": "red"}"#));
+        assert_eq!(with_ttl.message.ttl, Duration::from_secs(60));
+        assert_eq!(with_ttl.message.id, native.message.id);
+        for damaged in [
+            "",
+            "{",
+            "[]",
+            "null",
+            r#"{"id": 5}"#,
+            r#"{"id": "x"}"#,
+            r#"{"ttl_ms": -1}"#,
+        ] {
+            assert_eq!(delivered("1", Some(damaged)), native, "{damaged}");
+        }
+        assert_ne!(native_id("other-server-1"), native_id("other-server-2"));
+    }
+
+    #[test]
+    fn a_receipt_tells_when_it_was_received() {
+        let delivery = delivered("1", None);
+        assert_eq!(read_receipt(&delivery.receipt), Some((NOW, "AQEB/+x:y==")));
+        for foreign in ["", "x", "x:y", "AQEB"] {
+            assert_eq!(read_receipt(&Receipt(foreign.into())), None);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Servers with certificates.
+
+use std::sync::Arc;
+
+use isimud_contract::{ErrorKind, SystemClock};
+use isimud_lease::LeaseBroker;
+use isimud_sqs::{Config, SqsBroker};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tempfile::TempDir;
+
+use crate::emulator::{Corner, Emulator};
+use crate::support::{numbers, queue, take_all};
+
+/// A server with a certificate, in a folder with that of its authority.
+struct Secured {
+    server: Emulator,
+    folder: TempDir,
+}
+
+impl Secured {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut authority = CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let own = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
+        let own = own.unwrap().signed_by(&key, &authority).unwrap();
+        let file = |name: &str, text: String| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        file("ca.pem", authority.pem());
+        let papers = [
+            file("own.pem", own.pem()),
+            file("own.key", key.serialize_pem()),
+        ];
+        let server = Emulator::start_with(&[&papers[0], &papers[1]]).unwrap();
+        Self { server, folder }
+    }
+
+    fn open(&self, options: &str) -> SqsBroker {
+        let uri = format!(
+            "sqs://us-east-1?timeout_ms=5000&endpoint=https://localhost:{}{options}",
+            self.server.port
+        );
+        let config = Config::parse(&uri).unwrap().with_login("TLS", "secret");
+        SqsBroker::open(config, Arc::new(SystemClock)).unwrap()
+    }
+}
+
+pub(crate) async fn a_certificate_of_a_known_authority_is_trusted(_: Corner) {
+    let secured = Secured::start();
+    let option = format!("&ca_file={}/ca.pem", secured.folder.path().display());
+    let (broker, q) = (secured.open(&option), queue("q"));
+    broker.send(&q, numbers(0..3)).await.unwrap();
+    assert_eq!(take_all(&broker, &q).await.len(), 3);
+}
+
+pub(crate) async fn a_certificate_of_nobody_known_is_not_trusted(_: Corner) {
+    let secured = Secured::start();
+    let error = secured.open("").ping().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(error.sentence().contains("'ca_file'"), "{error}");
+}
+
+pub(crate) async fn papers_that_cannot_be_read_are_refused_at_once(_: Corner) {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "nothing").unwrap();
+    let damaged = folder.path().join("damaged.pem");
+    std::fs::write(
+        &damaged,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    for path in [folder.path().join("missing.pem"), empty, damaged] {
+        let uri = format!("sqs://us-east-1?ca_file={}", path.display());
+        let config = Config::parse(&uri).unwrap();
+        let error = SqsBroker::open(config, Arc::new(SystemClock)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+    }
+}

@@ -1,0 +1,195 @@
+//! A private server that speaks SQS: moto, on a free port of the loopback interface, stopped with the process that
+//! started it, however that ends.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long the server may take until it answers, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The one that all trials of a program share.
+static SHARED: LazyLock<Result<Emulator, String>> = LazyLock::new(Emulator::start);
+
+/// A server.
+#[derive(Debug)]
+pub(crate) struct Emulator {
+    pub(crate) port: u16,
+    python: PathBuf,
+    /// It ends when its standard input does.
+    _process: Child,
+}
+
+/// A trial's own corner of the server: an access key with a clock, and a prefix for queues.
+#[derive(Debug, Clone)]
+pub(crate) struct Corner {
+    pub(crate) port: u16,
+    pub(crate) login: String,
+    pub(crate) python: PathBuf,
+}
+
+impl Emulator {
+    /// Starts a server of its own.
+    pub(crate) fn start() -> Result<Self, String> {
+        Self::start_with(&[])
+    }
+
+    /// The same with further arguments: the files of a certificate and its key.
+    pub(crate) fn start_with(arguments: &[&str]) -> Result<Self, String> {
+        let python = python()?;
+        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+        let port = listener
+            .local_addr()
+            .map_err(|error| error.to_string())?
+            .port();
+        drop(listener);
+        let script = crate_folder().join("tests/emulator/server.py");
+        let mut process = Command::new(&python)
+            .arg(script)
+            .arg(port.to_string())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{}: {error}", python.display()))?;
+        let begun = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            if let Ok(Some(status)) = process.try_wait() {
+                return Err(format!("the SQS server ended with {status}"));
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err("the SQS server does not answer".into());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self {
+            port,
+            python,
+            _process: process,
+        })
+    }
+
+    /// A corner of the shared server, for one trial.
+    pub(crate) fn shared() -> Result<Corner, String> {
+        static CORNERS: AtomicU64 = AtomicU64::new(0);
+        let server = SHARED.as_ref().map_err(Clone::clone)?;
+        let number = CORNERS.fetch_add(1, Ordering::Relaxed);
+        Ok(server.corner(format!("TRIAL{number}")))
+    }
+
+    /// A corner with an access key of that name.
+    pub(crate) fn corner(&self, login: String) -> Corner {
+        Corner {
+            port: self.port,
+            login,
+            python: self.python.clone(),
+        }
+    }
+}
+
+/// The folder of the driver's crate, from wherever a test has this file.
+fn crate_folder() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let below = here.join("backends/sqs");
+    if below.exists() { below } else { here.into() }
+}
+
+/// The interpreter of the environment that has moto; made if it is not there.
+fn python() -> Result<PathBuf, String> {
+    let script = crate_folder().join("../../scripts/moto-venv");
+    let made = Command::new(&script)
+        .output()
+        .map_err(|error| format!("{}: {error}", script.display()))?;
+    if !made.status.success() {
+        let why = String::from_utf8_lossy(&made.stderr);
+        return Err(format!("there is no moto: {why}"));
+    }
+    Ok(String::from_utf8_lossy(&made.stdout).trim().into())
+}
+
+impl Corner {
+    /// Where a store finds this corner, by a port: the server's own, or that of a proxy.
+    pub(crate) fn uri(&self, port: u16, options: &str) -> String {
+        let prefix = if options.contains("name=") {
+            String::new()
+        } else {
+            format!("&prefix={}-", self.login)
+        };
+        format!(
+            "sqs://us-east-1?timeout_ms=60000&endpoint=http://127.0.0.1:{port}{prefix}{options}"
+        )
+    }
+
+    /// Sets this corner's clock forward.
+    pub(crate) fn advance(&self, span: Duration) {
+        self.advance_of(&self.login, span);
+    }
+
+    /// Sets the clock of every corner forward.
+    pub(crate) fn advance_all(&self, span: Duration) {
+        self.advance_of("*", span);
+    }
+
+    fn advance_of(&self, corner: &str, span: Duration) {
+        let millis = span.as_millis();
+        self.tell(
+            "clock",
+            &format!(r#"{{"corner": "{corner}", "millis": {millis}}}"#),
+        );
+    }
+
+    /// Has this corner's receives wait a twentieth of what they ask for, where nothing is to come meanwhile.
+    pub(crate) fn hurry(&self) {
+        let corner = &self.login;
+        self.tell(
+            "waits",
+            &format!(r#"{{"corner": "{corner}", "factor": 0.05}}"#),
+        );
+    }
+
+    fn tell(&self, what: &str, told: &str) {
+        let length = told.len();
+        self.ask(&format!(
+            "POST /-/{what} HTTP/1.0\r\nContent-Length: {length}\r\n\r\n{told}"
+        ));
+    }
+
+    /// How many requests this corner has made, by action.
+    pub(crate) fn requests(&self) -> HashMap<String, u64> {
+        let request = format!("GET /-/requests?login={} HTTP/1.0\r\n\r\n", self.login);
+        let answer = self.ask(&request);
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
+        serde_json::from_str(body).expect("counts")
+    }
+
+    fn ask(&self, request: &str) -> String {
+        let mut stream =
+            TcpStream::connect(("127.0.0.1", self.port)).expect("the test server answers");
+        stream.write_all(request.as_bytes()).expect("a request");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.contains(" 200 OK"), "{answer}");
+        answer
+    }
+
+    /// Runs a script of this folder's neighbours with boto3, with this corner's access key.
+    pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> Command {
+        let script = crate_folder().join("tests").join(script);
+        let mut command = Command::new(&self.python);
+        command
+            .arg(script)
+            .arg(format!("http://127.0.0.1:{}", self.port))
+            .args(arguments)
+            .env("AWS_ACCESS_KEY_ID", &self.login)
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_DEFAULT_REGION", "us-east-1");
+        command
+    }
+}
