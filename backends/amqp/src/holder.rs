@@ -1,0 +1,288 @@
+//! Getting messages and settling them, on channels that hold what they got.
+//!
+//! One call gets all its messages on one channel, so that they come in the queue's order and go back in it: a quorum
+//! queue puts what is given back at its head, in the order of giving back. Calls are spread over channels, which is what
+//! makes a quorum queue fast: it answers one `basic.get` of a channel after another.
+//!
+//! A channel that failed is dropped, with its receipts: RabbitMQ has given back what it held.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use isimud_contract::Result;
+use lapin::message::BasicGetMessage;
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::ShortString;
+use lapin::{BasicProperties, Channel};
+
+use crate::error::from_lapin;
+use crate::held::{Held, Holding, Tag};
+use crate::link::{Link, Live};
+
+/// A message that was got, and is held.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) tag: Tag,
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Gets and settles, on a connection of its own.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    link: Link,
+    channels: Mutex<Vec<Arc<HoldingChannel>>>,
+    limit: usize,
+    number: AtomicU64,
+    hold_cap: Duration,
+    pub(crate) held: Held,
+}
+
+/// A channel, and what it is doing.
+#[derive(Debug)]
+pub(crate) struct HoldingChannel {
+    number: u64,
+    live: Arc<Live>,
+    channel: Channel,
+    busy: AtomicUsize,
+}
+
+impl HoldingChannel {
+    fn is_open(&self) -> bool {
+        self.live.is_open() && self.channel.status().connected()
+    }
+}
+
+/// A channel in use. Unless the use ends well, the channel is dropped.
+struct Use<'a> {
+    holder: &'a Holder,
+    channel: Arc<HoldingChannel>,
+    well: bool,
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.channel.busy.fetch_sub(1, Ordering::Relaxed);
+        if !self.well {
+            self.channel.live.doubt();
+            self.holder.forget(&self.channel);
+        }
+    }
+}
+
+impl Holder {
+    pub(crate) fn new(link: Link, held: Held, channels: usize, hold_cap: Duration) -> Self {
+        Self {
+            link,
+            channels: Mutex::default(),
+            limit: channels,
+            number: AtomicU64::new(1),
+            hold_cap,
+            held,
+        }
+    }
+
+    /// Gets up to `max` messages and holds them. `alone` is for a queue that may not bear it: it is asked on a channel
+    /// that holds nothing else.
+    pub(crate) async fn get(
+        &self,
+        queue: &ShortString,
+        max: usize,
+        hold: Duration,
+        alone: bool,
+    ) -> Result<Vec<Got>> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let work = async {
+            let mut using = self.pick(alone).await?;
+            let got = self.get_some(&using.channel, queue, max, hold).await;
+            using.well = got.is_ok();
+            got
+        };
+        self.link.in_time(work).await
+    }
+
+    async fn get_some(
+        &self,
+        channel: &Arc<HoldingChannel>,
+        queue: &ShortString,
+        max: usize,
+        hold: Duration,
+    ) -> Result<Vec<Got>> {
+        let get = || {
+            channel
+                .channel
+                .basic_get(queue.clone(), BasicGetOptions { no_ack: false })
+        };
+        let Some(first) = get().await.map_err(from_lapin)? else {
+            return Ok(Vec::new());
+        };
+        // It says how many are left, so that nobody asks an empty queue in vain.
+        let left = (first.message_count as usize).min(max - 1);
+        let mut got = vec![self.hold(channel, queue, first, hold)];
+        let mut failed = None;
+        for answer in join_all((0..left).map(|_| get())).await {
+            match answer {
+                Ok(Some(message)) => got.push(self.hold(channel, queue, message, hold)),
+                Ok(None) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(got), |error| Err(from_lapin(error)))
+    }
+
+    fn hold(
+        &self,
+        channel: &Arc<HoldingChannel>,
+        queue: &ShortString,
+        message: BasicGetMessage,
+        hold: Duration,
+    ) -> Got {
+        let delivery = message.delivery;
+        let tag = Tag {
+            channel: channel.number,
+            delivery: delivery.delivery_tag,
+        };
+        let now = self.held.now();
+        let holding = Holding {
+            channel: Arc::clone(channel),
+            acker: delivery.acker,
+            queue: queue.clone(),
+            instead: None,
+            wanted: now + hold,
+            cap: now + self.hold_cap,
+        };
+        self.held.insert(tag, holding);
+        Got {
+            tag,
+            exchange: delivery.exchange,
+            routing_key: delivery.routing_key,
+            properties: delivery.properties,
+            body: delivery.data,
+        }
+    }
+
+    /// The least busy channel, or a new one where all are busy and there may be one more.
+    async fn pick(&self, alone: bool) -> Result<Use<'_>> {
+        let picked = {
+            let mut channels = self.channels();
+            channels.retain(|channel| channel.is_open() || self.lost(channel));
+            let full = channels.len() >= self.limit;
+            let least = channels
+                .iter()
+                .min_by_key(|it| it.busy.load(Ordering::Relaxed));
+            let fits = |it: &&Arc<HoldingChannel>| {
+                !it.live.is_doubted() && (full || it.busy.load(Ordering::Relaxed) == 0)
+            };
+            least.filter(fits).filter(|_| !alone).map(|channel| {
+                channel.busy.fetch_add(1, Ordering::Relaxed);
+                Arc::clone(channel)
+            })
+        };
+        let channel = match picked {
+            Some(channel) => channel,
+            None => self.open().await?,
+        };
+        Ok(Use {
+            holder: self,
+            channel,
+            well: false,
+        })
+    }
+
+    async fn open(&self) -> Result<Arc<HoldingChannel>> {
+        let (live, channel) = self.link.channel().await?;
+        let channel = Arc::new(HoldingChannel {
+            number: self.number.fetch_add(1, Ordering::Relaxed),
+            live,
+            channel,
+            busy: AtomicUsize::new(1),
+        });
+        self.channels().push(Arc::clone(&channel));
+        Ok(channel)
+    }
+
+    /// Drops a channel and its receipts.
+    fn forget(&self, channel: &Arc<HoldingChannel>) {
+        self.channels().retain(|it| !Arc::ptr_eq(it, channel));
+        self.lost(channel);
+    }
+
+    /// Drops the receipts of a channel that is closed. Always false: it is to be dropped.
+    fn lost(&self, channel: &HoldingChannel) -> bool {
+        drop(self.held.take_channel(channel.number));
+        false
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Vec<Arc<HoldingChannel>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the broker forget deliveries.
+    pub(crate) async fn ack(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
+        let acks = taken
+            .iter()
+            .map(|(_, it)| it.acker.ack(BasicAckOptions::default()));
+        let work = async {
+            for ack in join_all(acks).await {
+                // `false` is for a channel that is closed: the broker has the message back.
+                ack.map_err(from_lapin)?;
+            }
+            Ok(())
+        };
+        self.link.in_time(work).await
+    }
+
+    /// Gives deliveries back, in their order, and waits until the broker has read that.
+    pub(crate) async fn give_back(&self, mut taken: Vec<(Tag, Holding)>) -> Result<()> {
+        taken.sort_unstable_by_key(|(tag, _)| *tag);
+        let mut channels = BTreeMap::new();
+        for (tag, holding) in taken {
+            channels
+                .entry(tag.channel)
+                .or_insert_with(Vec::new)
+                .push(holding);
+        }
+        let work = join_all(channels.into_values().map(give_back_on));
+        let all = async { work.await.into_iter().collect::<Result<()>>() };
+        self.link.in_time(all).await
+    }
+
+    /// Gives everything back and closes. Closing alone would count as a failed delivery.
+    pub(crate) async fn close(&self) {
+        let all = self.held.take_all();
+        if let Err(error) = self.give_back(all).await {
+            tracing::debug!(%error, "RabbitMQ takes back what was held by itself");
+        }
+        self.channels().clear();
+        self.link.close().await;
+    }
+}
+
+/// Gives back deliveries of one channel.
+async fn give_back_on(holdings: Vec<Holding>) -> Result<()> {
+    let Some(channel) = holdings.first().map(|it| Arc::clone(&it.channel)) else {
+        return Ok(());
+    };
+    let options = BasicNackOptions {
+        multiple: false,
+        requeue: true,
+    };
+    let nacks = holdings.iter().map(|it| it.acker.nack(options));
+    let mut open = false;
+    for nack in join_all(nacks).await {
+        open = nack.map_err(from_lapin)?;
+    }
+    if open {
+        // An answer to anything on this channel proves that what came before has been read.
+        let asked = channel.channel.basic_qos(0, BasicQosOptions::default());
+        asked.await.map_err(from_lapin)?;
+    }
+    Ok(())
+}
