@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lapin::Acker;
 use lapin::types::ShortString;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -30,7 +29,6 @@ pub(crate) struct Tag {
 #[derive(Debug)]
 pub(crate) struct Holding {
     pub(crate) channel: Arc<HoldingChannel>,
-    pub(crate) acker: Acker,
     /// The RabbitMQ queue that delivered it.
     pub(crate) queue: ShortString,
     /// What is published when it is given back, in the place of giving it back.

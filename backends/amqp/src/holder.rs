@@ -6,7 +6,6 @@
 //!
 //! A channel that failed is dropped, with its receipts: RabbitMQ has given back what it held.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,6 +54,33 @@ pub(crate) struct HoldingChannel {
 impl HoldingChannel {
     fn is_open(&self) -> bool {
         self.live.is_open() && self.channel.status().connected()
+    }
+
+    // What was taken out of `held` is settled by whoever took it, so no delivery is settled twice: RabbitMQ would close
+    // the channel. The client's own acker would not keep the order.
+
+    async fn ack(self: Arc<Self>, deliveries: Vec<u64>) -> lapin::Result<()> {
+        let options = BasicAckOptions::default();
+        let acks = deliveries
+            .into_iter()
+            .map(|it| self.channel.basic_ack(it, options));
+        join_all(acks).await.into_iter().collect()
+    }
+
+    async fn give_back(self: Arc<Self>, deliveries: Vec<u64>) -> lapin::Result<()> {
+        let options = BasicNackOptions {
+            multiple: false,
+            requeue: true,
+        };
+        let nacks = deliveries
+            .into_iter()
+            .map(|it| self.channel.basic_nack(it, options));
+        join_all(nacks)
+            .await
+            .into_iter()
+            .collect::<lapin::Result<()>>()?;
+        // An answer to anything on this channel proves that what came before has been read.
+        self.channel.basic_qos(0, BasicQosOptions::default()).await
     }
 }
 
@@ -152,7 +178,6 @@ impl Holder {
         let now = self.held.now();
         let holding = Holding {
             channel: Arc::clone(channel),
-            acker: delivery.acker,
             queue: queue.clone(),
             instead: None,
             wanted: now + hold,
@@ -226,32 +251,35 @@ impl Holder {
 
     /// Has the broker forget deliveries.
     pub(crate) async fn ack(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
-        let acks = taken
-            .iter()
-            .map(|(_, it)| it.acker.ack(BasicAckOptions::default()));
-        let work = async {
-            for ack in join_all(acks).await {
-                // `false` is for a channel that is closed: the broker has the message back.
-                ack.map_err(from_lapin)?;
-            }
-            Ok(())
-        };
-        self.link.in_time(work).await
+        self.settle(taken, HoldingChannel::ack).await
     }
 
     /// Gives deliveries back, in their order, and waits until the broker has read that.
-    pub(crate) async fn give_back(&self, mut taken: Vec<(Tag, Holding)>) -> Result<()> {
+    pub(crate) async fn give_back(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
+        self.settle(taken, HoldingChannel::give_back).await
+    }
+
+    async fn settle<F>(
+        &self,
+        mut taken: Vec<(Tag, Holding)>,
+        on_channel: impl Fn(Arc<HoldingChannel>, Vec<u64>) -> F,
+    ) -> Result<()>
+    where
+        F: Future<Output = lapin::Result<()>>,
+    {
         taken.sort_unstable_by_key(|(tag, _)| *tag);
-        let mut channels = BTreeMap::new();
-        for (tag, holding) in taken {
-            channels
-                .entry(tag.channel)
-                .or_insert_with(Vec::new)
-                .push(holding);
-        }
-        let work = join_all(channels.into_values().map(give_back_on));
-        let all = async { work.await.into_iter().collect::<Result<()>>() };
-        self.link.in_time(all).await
+        let parts = taken.chunk_by(|(one, _), (next, _)| one.channel == next.channel);
+        let work = parts.filter_map(|part| {
+            let channel = Arc::clone(&part.first()?.1.channel);
+            let deliveries = part.iter().map(|(tag, _)| tag.delivery).collect();
+            // A channel that is closed holds nothing, and the broker has the messages back.
+            channel.is_open().then(|| on_channel(channel, deliveries))
+        });
+        let work = join_all(work);
+        let all = async { work.await.into_iter().collect::<lapin::Result<()>>() };
+        self.link
+            .in_time(async { all.await.map_err(from_lapin) })
+            .await
     }
 
     /// Gives everything back and closes. Closing alone would count as a failed delivery.
@@ -263,26 +291,4 @@ impl Holder {
         self.channels().clear();
         self.link.close().await;
     }
-}
-
-/// Gives back deliveries of one channel.
-async fn give_back_on(holdings: Vec<Holding>) -> Result<()> {
-    let Some(channel) = holdings.first().map(|it| Arc::clone(&it.channel)) else {
-        return Ok(());
-    };
-    let options = BasicNackOptions {
-        multiple: false,
-        requeue: true,
-    };
-    let nacks = holdings.iter().map(|it| it.acker.nack(options));
-    let mut open = false;
-    for nack in join_all(nacks).await {
-        open = nack.map_err(from_lapin)?;
-    }
-    if open {
-        // An answer to anything on this channel proves that what came before has been read.
-        let asked = channel.channel.basic_qos(0, BasicQosOptions::default());
-        asked.await.map_err(from_lapin)?;
-    }
-    Ok(())
 }
