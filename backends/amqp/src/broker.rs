@@ -1,6 +1,6 @@
 //! The broker: every promise of [`LeaseBroker`], by RabbitMQ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::link::Link;
 use crate::message;
 use crate::names::{Address, Names};
 use crate::native;
-use crate::publisher::{Fate, Outgoing, Publisher};
+use crate::publisher::{Fate, Outgoing, Publisher, Target};
 use crate::queues::{Known, Queues};
 use crate::receipt;
 
@@ -73,7 +73,7 @@ impl AmqpBroker {
         connect::check(&config)?;
         let link = |name| Link::new(Connector::new(config.clone(), name), config.timeout);
         let server = Uuid::now_v7();
-        let publisher = Arc::new(Publisher::new(link("publishing"), config.channels));
+        let publisher = Arc::new(Publisher::new(link("publishing")));
         let questions = Arc::new(link("asking"));
         let held = Held::new(Arc::clone(&config.ahead));
         let inner = Arc::new(Inner {
@@ -160,19 +160,26 @@ impl Inner {
         let outgoing: Vec<Outgoing> = batch
             .into_iter()
             .map(|envelope| Outgoing {
-                exchange: address.exchange.clone(),
-                routing_key: address.routing_key.clone(),
                 properties: message::properties(&envelope),
                 body: envelope.message.body,
             })
             .collect();
-        if self.publisher.publish(outgoing.clone()).await? == Fate::Stored {
+        let target = Target {
+            exchange: address.exchange.clone(),
+            routing_key: address.routing_key.clone(),
+        };
+        if self
+            .publisher
+            .publish(target.clone(), outgoing.clone())
+            .await?
+            == Fate::Stored
+        {
             return Ok(());
         }
         // The queue is gone since it was seen. Messages that were stored before it went are gone with it.
         self.queues.forget(&address);
         self.queues.make(&address).await?;
-        match self.publisher.publish(outgoing).await? {
+        match self.publisher.publish(target, outgoing).await? {
             Fate::Stored => Ok(()),
             Fate::Unroutable => Err(unroutable()),
         }
@@ -246,9 +253,12 @@ impl Inner {
     fn read_copies(&self, address: &Address, got: Vec<Got>) -> Vec<Delivery> {
         let read = got.into_iter().filter_map(|got| {
             let delivery = self.read(&got)?;
-            self.holder
-                .held
-                .instead(got.tag, native::returned(got, &address.queue));
+            let returned = Outgoing {
+                properties: got.properties,
+                body: got.body.into(),
+            };
+            let target = Target::queue(&address.queue);
+            self.holder.held.instead(got.tag, target, returned);
             Some(delivery)
         });
         read.collect()
@@ -265,10 +275,9 @@ impl Inner {
         let tags: Vec<Tag> = nameless.iter().map(|got| got.tag).collect();
         let copied = async {
             self.queues.make_companion(address, known).await?;
-            let copies = nameless
-                .iter()
-                .map(|got| native::copy(got, &address.companion));
-            match self.publisher.publish(copies.collect()).await? {
+            let target = Target::queue(&address.companion);
+            let copies = nameless.iter().map(native::copy).collect();
+            match self.publisher.publish(target, copies).await? {
                 Fate::Stored => Ok(()),
                 Fate::Unroutable => Err(Error::new(
                     ErrorKind::Unavailable,
@@ -304,16 +313,24 @@ impl Inner {
         if taken.is_empty() {
             return Ok(());
         }
-        let (copies, mut others): (Vec<_>, Vec<_>) = taken
-            .into_iter()
-            .partition(|(_, it)| it.instead.is_some() && it.wanted <= it.cap);
-        if !copies.is_empty() {
-            let outgoing = copies
-                .iter()
-                .filter_map(|(_, it)| it.instead.as_deref().cloned());
-            match self.publisher.publish(outgoing.collect()).await {
-                Ok(Fate::Stored) => self.holder.ack(copies).await?,
-                Ok(Fate::Unroutable) | Err(_) => others.extend(copies),
+        let mut copies: HashMap<Target, (Vec<Outgoing>, Vec<(Tag, Holding)>)> = HashMap::new();
+        let mut others = Vec::new();
+        for (tag, mut holding) in taken {
+            let goes_on = holding.wanted > holding.cap;
+            match holding.instead.take().filter(|_| !goes_on) {
+                Some(instead) => {
+                    let (target, message) = *instead;
+                    let (messages, held) = copies.entry(target).or_default();
+                    messages.push(message);
+                    held.push((tag, holding));
+                }
+                None => others.push((tag, holding)),
+            }
+        }
+        for (target, (messages, held)) in copies {
+            match self.publisher.publish(target, messages).await {
+                Ok(Fate::Stored) => self.holder.ack(held).await?,
+                Ok(Fate::Unroutable) | Err(_) => others.extend(held),
             }
         }
         self.holder.give_back(others).await

@@ -22,7 +22,7 @@ use crate::error::from_lapin;
 use crate::held::Tag;
 use crate::link::{Link, Live};
 use crate::names::Names;
-use crate::publisher::{Fate, Outgoing, Publisher};
+use crate::publisher::{Fate, Outgoing, Publisher, Target};
 use crate::receipt;
 
 /// Between two attempts to listen.
@@ -104,13 +104,12 @@ impl Control {
     }
 
     async fn send(&self, server: Uuid, order: &Order) -> Result<Fate> {
+        let target = Target::queue(&self.names.control(server));
         let order = Outgoing {
-            exchange: ShortString::default(),
-            routing_key: self.names.control(server),
             properties: BasicProperties::default().with_app_id("isimud".into()),
             body: order.write().freeze(),
         };
-        self.publisher.publish(vec![order]).await
+        self.publisher.publish(target, vec![order]).await
     }
 
     /// Says that what an order wanted is done.

@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::holder::HoldingChannel;
-use crate::publisher::Outgoing;
+use crate::publisher::{Outgoing, Target};
 
 /// Names a delivery in this life of this server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,7 +32,7 @@ pub(crate) struct Holding {
     /// The RabbitMQ queue that delivered it.
     pub(crate) queue: ShortString,
     /// What is published when it is given back, in the place of giving it back.
-    pub(crate) instead: Option<Box<Outgoing>>,
+    pub(crate) instead: Option<Box<(Target, Outgoing)>>,
     /// When its lease ends.
     pub(crate) wanted: Instant,
     /// When it is given back at the latest.
@@ -117,9 +117,9 @@ impl Held {
     }
 
     /// Keeps what is to be published when a delivery is given back.
-    pub(crate) fn instead(&self, tag: Tag, outgoing: Outgoing) {
+    pub(crate) fn instead(&self, tag: Tag, target: Target, outgoing: Outgoing) {
         if let Some(holding) = self.inner().all.get_mut(&tag) {
-            holding.instead = Some(Box::new(outgoing));
+            holding.instead = Some(Box::new((target, outgoing)));
         }
     }
 

@@ -85,7 +85,7 @@ pub(crate) fn age(properties: &BasicProperties, now: Timestamp) -> Duration {
 }
 
 /// The copy with an id of a message that has none, for the companion of its queue.
-pub(crate) fn copy(got: &Got, companion: &ShortString) -> Outgoing {
+pub(crate) fn copy(got: &Got) -> Outgoing {
     let headers = got.properties.headers().clone().unwrap_or_default();
     let mut headers = without_copies(headers);
     let mut put = |name: &'static str, text: &str| {
@@ -102,20 +102,8 @@ pub(crate) fn copy(got: &Got, companion: &ShortString) -> Outgoing {
         None => got.properties.clone(),
     };
     Outgoing {
-        exchange: ShortString::default(),
-        routing_key: companion.clone(),
         properties: properties.with_headers(headers),
         body: got.body.clone().into(),
-    }
-}
-
-/// A copy that is given back goes to the queue from which its original came.
-pub(crate) fn returned(got: Got, queue: &ShortString) -> Outgoing {
-    Outgoing {
-        exchange: ShortString::default(),
-        routing_key: queue.clone(),
-        properties: got.properties,
-        body: got.body.into(),
     }
 }
 
@@ -234,11 +222,7 @@ mod tests {
             properties,
             body: b"x".to_vec(),
         };
-        let copy = copy(&got, &"q~adopted".into());
-        assert_eq!(
-            (copy.exchange.as_str(), copy.routing_key.as_str()),
-            ("", "q~adopted")
-        );
+        let copy = copy(&got);
         let kept = &copy.properties;
         assert_eq!(kept.priority(), &Some(7));
         assert_eq!(kept.message_id(), &Some("order 1".into()));

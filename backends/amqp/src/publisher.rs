@@ -1,27 +1,58 @@
 //! Publishing: confirmed and routed, or an error.
 //!
-//! A call has a channel to itself until its messages are confirmed. The client matches a message that the server returns
-//! with some confirm of the same channel, not always its own (its `acknowledgement.rs`), so callers who shared a channel
-//! could not tell whose message reached no queue. Measured, channels of their own cost nothing: see the crate's docs.
+//! Callers share a few channels. What they publish goes out as it comes, and nobody waits for another's confirm: a queue
+//! that has lost its majority holds nobody up but those who post to it. A channel for each caller would spare the
+//! bookkeeping below, and halves the rate of many callers (see `benches/channels.rs`): RabbitMQ confirms what came on
+//! one channel together.
+//!
+//! The bookkeeping is about messages that reach no queue. RabbitMQ returns such a message before it confirms it, but the
+//! client hands it over with the next confirm of the channel, whose ever that is. So one task sees all confirms of a
+//! channel in their order, and takes a returned message to be about everything on the way by the same exchange and
+//! routing key.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use isimud_contract::Result;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::sync::Semaphore;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{blocked, from_lapin, refused, strange};
+use crate::error::{blocked, from_lapin, refused, strange, too_late};
 use crate::link::{Link, Live};
+
+/// How many channels there are.
+const LANES: usize = 2;
+
+/// How often a channel that is given up looks whether anybody still waits for its confirms.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where messages go.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Target {
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+}
+
+impl Target {
+    /// A queue, by the exchange that knows all of them.
+    pub(crate) fn queue(name: &ShortString) -> Self {
+        Self {
+            exchange: ShortString::default(),
+            routing_key: name.clone(),
+        }
+    }
+}
 
 /// A message to publish.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
-    pub(crate) exchange: ShortString,
-    pub(crate) routing_key: ShortString,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Bytes,
 }
@@ -39,67 +70,78 @@ pub(crate) enum Fate {
 #[derive(Debug)]
 pub(crate) struct Publisher {
     link: Link,
-    idle: Mutex<Vec<Confirming>>,
-    room: Semaphore,
+    lanes: Mutex<Vec<Arc<Lane>>>,
+    /// Held by whoever opens a channel, so that a crowd opens no more than are wanted.
+    opening: tokio::sync::Mutex<()>,
 }
 
-/// A channel that confirms what it is given.
+/// A channel that confirms what it is given, and the way to it.
 #[derive(Debug)]
-struct Confirming {
+struct Lane {
     live: Arc<Live>,
     channel: Channel,
+    requests: mpsc::UnboundedSender<Request>,
+    gauge: Arc<Gauge>,
+}
+
+/// What is seen of a channel from outside.
+#[derive(Debug, Default)]
+struct Gauge {
+    /// Requests that are not answered.
+    waiting: AtomicUsize,
+    /// Confirms that have come.
+    confirms: AtomicU64,
+}
+
+/// Messages of one caller.
+#[derive(Debug)]
+struct Request {
+    target: Target,
+    messages: Vec<Outgoing>,
+    answer: oneshot::Sender<Result<Fate>>,
 }
 
 impl Publisher {
-    pub(crate) fn new(link: Link, channels: usize) -> Self {
+    pub(crate) fn new(link: Link) -> Self {
         Self {
             link,
-            idle: Mutex::default(),
-            room: Semaphore::new(channels),
+            lanes: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
         }
     }
 
     /// Publishes in order and waits for all confirms. An error leaves open which of them arrived.
-    pub(crate) async fn publish(&self, messages: Vec<Outgoing>) -> Result<Fate> {
+    pub(crate) async fn publish(&self, target: Target, messages: Vec<Outgoing>) -> Result<Fate> {
         if messages.is_empty() {
             return Ok(Fate::Stored);
         }
-        self.link.in_time(self.publish_some(messages)).await
-    }
-
-    async fn publish_some(&self, messages: Vec<Outgoing>) -> Result<Fate> {
-        // Never closed, so never an error.
-        let _room = self.room.acquire().await.ok();
-        let confirming = self.take().await?;
-        let in_doubt = Doubt(&confirming.live, true);
-        let fate = confirming.publish(&messages).await;
-        in_doubt.over();
-        if fate.is_ok() {
-            self.idle().push(confirming);
-        }
-        fate
-    }
-
-    /// A channel that nobody uses.
-    async fn take(&self) -> Result<Confirming> {
-        loop {
-            let Some(idle) = self.idle().pop() else {
-                return self.open().await;
+        let work = async {
+            let lane = self.lane().await?;
+            let doubt = Doubt::new(&lane);
+            let (answer, answered) = oneshot::channel();
+            let request = Request {
+                target,
+                messages,
+                answer,
             };
-            if idle.live.is_blocked() {
-                self.idle().push(idle);
-                return Err(blocked());
-            }
-            if idle.live.is_doubted() {
-                return self.open().await;
-            }
-            if idle.live.is_open() && idle.channel.status().connected() {
-                return Ok(idle);
-            }
-        }
+            // A task that has ended drops the answer with the request.
+            lane.requests.send(request).ok();
+            let fate = answered.await.unwrap_or_else(|_| Err(too_late()));
+            doubt.over();
+            fate
+        };
+        self.link.in_time(work).await
     }
 
-    async fn open(&self) -> Result<Confirming> {
+    /// The channel on which the fewest wait, or a new one.
+    async fn lane(&self) -> Result<Arc<Lane>> {
+        if let Some(lane) = self.best() {
+            return lane.unless_blocked();
+        }
+        let _turn = self.opening.lock().await;
+        if let Some(lane) = self.best() {
+            return lane.unless_blocked();
+        }
         // On a connection that is blocked no channel would be opened, as on one that is dead.
         if self.link.live().await?.is_blocked() {
             return Err(blocked());
@@ -107,61 +149,210 @@ impl Publisher {
         let (live, channel) = self.link.channel().await?;
         let confirm = channel.confirm_select(ConfirmSelectOptions::default());
         confirm.await.map_err(from_lapin)?;
-        Ok(Confirming { live, channel })
+        let (requests, incoming) = mpsc::unbounded_channel();
+        let lane = Arc::new(Lane {
+            gauge: Arc::default(),
+            channel: channel.clone(),
+            live,
+            requests,
+        });
+        let driver = Driver::new(channel, Arc::clone(&lane.gauge));
+        tokio::spawn(driver.run(incoming));
+        self.lanes().push(Arc::clone(&lane));
+        Ok(lane)
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Confirming>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    fn best(&self) -> Option<Arc<Lane>> {
+        let mut lanes = self.lanes();
+        lanes.retain(|lane| lane.is_open() && !lane.live.is_doubted());
+        let waiting = |lane: &&Arc<Lane>| lane.gauge.waiting.load(Ordering::Relaxed);
+        let best = lanes.iter().min_by_key(waiting)?;
+        let another = lanes.len() < LANES && waiting(&best) > 0 && !best.live.is_blocked();
+        (!another).then(|| Arc::clone(best))
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) async fn close(&self) {
-        self.idle().clear();
+        self.lanes().clear();
         self.link.close().await;
     }
 }
 
-impl Confirming {
-    async fn publish(&self, messages: &[Outgoing]) -> Result<Fate> {
-        let options = BasicPublishOptions {
-            mandatory: true,
-            immediate: false,
-        };
-        // Each is handed to the connection when it is first polled, which is in order.
-        let sent = join_all(messages.iter().map(|message| {
-            self.channel.basic_publish(
-                message.exchange.clone(),
-                message.routing_key.clone(),
-                options,
-                &message.body,
-                message.properties.clone(),
-            )
-        }));
-        let mut fate = Fate::Stored;
-        for confirm in sent.await {
-            match confirm.map_err(from_lapin)?.await.map_err(from_lapin)? {
-                Confirmation::Ack(None) => {}
-                Confirmation::Ack(Some(_)) => fate = Fate::Unroutable,
-                Confirmation::Nack(_) => return Err(refused()),
-                Confirmation::NotRequested => return Err(strange()),
-            }
+impl Lane {
+    fn is_open(&self) -> bool {
+        self.live.is_open() && self.channel.status().connected() && !self.requests.is_closed()
+    }
+
+    fn unless_blocked(self: Arc<Self>) -> Result<Arc<Self>> {
+        if self.live.is_blocked() {
+            Err(blocked())
+        } else {
+            Ok(self)
         }
-        Ok(fate)
     }
 }
 
-/// Casts doubt on a connection unless the call on it is answered.
-struct Doubt<'a>(&'a Live, bool);
+/// Casts doubt on a connection that has confirmed nothing while a caller waited in vain.
+struct Doubt<'a> {
+    lane: &'a Lane,
+    confirms: u64,
+    over: bool,
+}
 
-impl Doubt<'_> {
+impl<'a> Doubt<'a> {
+    fn new(lane: &'a Lane) -> Self {
+        lane.gauge.waiting.fetch_add(1, Ordering::Relaxed);
+        Self {
+            lane,
+            confirms: lane.gauge.confirms.load(Ordering::Relaxed),
+            over: false,
+        }
+    }
+
     fn over(mut self) {
-        self.1 = false;
+        self.over = true;
     }
 }
 
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
-        if self.1 {
-            self.0.doubt();
+        let gauge = &self.lane.gauge;
+        gauge.waiting.fetch_sub(1, Ordering::Relaxed);
+        if !self.over && gauge.confirms.load(Ordering::Relaxed) == self.confirms {
+            self.lane.live.doubt();
         }
     }
+}
+
+/// Sends what it is given on its channel, and hears all confirms.
+struct Driver {
+    channel: Channel,
+    gauge: Arc<Gauge>,
+    next: u64,
+    waiting: HashMap<u64, Waiting>,
+}
+
+/// A request that is not confirmed yet.
+struct Waiting {
+    target: Target,
+    left: usize,
+    fate: Result<Fate>,
+    answer: oneshot::Sender<Result<Fate>>,
+}
+
+impl Driver {
+    fn new(channel: Channel, gauge: Arc<Gauge>) -> Self {
+        Self {
+            channel,
+            gauge,
+            next: 0,
+            waiting: HashMap::new(),
+        }
+    }
+
+    /// Runs until nobody sends requests any more and all are answered.
+    async fn run(mut self, mut requests: mpsc::UnboundedReceiver<Request>) {
+        let mut flying = FuturesUnordered::new();
+        let mut given_up = false;
+        loop {
+            tokio::select! {
+                biased;
+                Some((number, confirmed)) = flying.next() => self.hear(number, confirmed),
+                request = requests.recv(), if !given_up => match request {
+                    Some(request) => {
+                        let (number, target, messages) = self.begin(request);
+                        for message in messages {
+                            // Each is handed to the client when it is first polled, which is in this order.
+                            flying.push(send(self.channel.clone(), number, target.clone(), message));
+                        }
+                    }
+                    None => given_up = true,
+                },
+                () = tokio::time::sleep(LOOK), if given_up => {
+                    self.waiting.retain(|_, waiting| !waiting.answer.is_closed());
+                }
+            }
+            if given_up && self.waiting.is_empty() {
+                return;
+            }
+        }
+    }
+
+    fn begin(&mut self, request: Request) -> (u64, Target, Vec<Outgoing>) {
+        let number = self.next;
+        self.next += 1;
+        let waiting = Waiting {
+            target: request.target.clone(),
+            left: request.messages.len(),
+            fate: Ok(Fate::Stored),
+            answer: request.answer,
+        };
+        self.waiting.insert(number, waiting);
+        (number, request.target, request.messages)
+    }
+
+    fn hear(&mut self, number: u64, confirmed: lapin::Result<Confirmation>) {
+        self.gauge.confirms.fetch_add(1, Ordering::Relaxed);
+        let fate = match confirmed {
+            Ok(Confirmation::Ack(None)) => Ok(Fate::Stored),
+            Ok(Confirmation::Ack(Some(returned))) => {
+                self.returned(&Target {
+                    exchange: returned.delivery.exchange,
+                    routing_key: returned.delivery.routing_key,
+                });
+                Ok(Fate::Stored)
+            }
+            Ok(Confirmation::Nack(_)) => Err(refused()),
+            Ok(Confirmation::NotRequested) => Err(strange()),
+            Err(error) => Err(from_lapin(error)),
+        };
+        let Some(waiting) = self.waiting.get_mut(&number) else {
+            return;
+        };
+        waiting.left -= 1;
+        if fate.is_err() {
+            waiting.fate = fate;
+        }
+        if waiting.left == 0
+            && let Some(done) = self.waiting.remove(&number)
+        {
+            // Whoever asked may have gone.
+            done.answer.send(done.fate).ok();
+        }
+    }
+
+    fn returned(&mut self, target: &Target) {
+        for waiting in self.waiting.values_mut() {
+            if waiting.target == *target && waiting.fate.is_ok() {
+                waiting.fate = Ok(Fate::Unroutable);
+            }
+        }
+    }
+}
+
+/// Publishes a message and waits until the server says what became of it.
+async fn send(
+    channel: Channel,
+    number: u64,
+    target: Target,
+    message: Outgoing,
+) -> (u64, lapin::Result<Confirmation>) {
+    let options = BasicPublishOptions {
+        mandatory: true,
+        immediate: false,
+    };
+    let Target {
+        exchange,
+        routing_key,
+    } = target;
+    let Outgoing { properties, body } = message;
+    let sent = channel.basic_publish(exchange, routing_key, options, &body, properties);
+    let confirmed = match sent.await {
+        Ok(confirm) => confirm.await,
+        Err(error) => Err(error),
+    };
+    (number, confirmed)
 }

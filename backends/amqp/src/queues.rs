@@ -9,9 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use isimud_contract::{Error, ErrorKind, Resource, Result};
-use lapin::options::{BasicQosOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions};
+use lapin::options::{
+    BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions,
+    QueuePurgeOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, Queue};
+use lapin::{Channel, ExchangeKind, Queue};
 use tokio::time::Instant;
 
 use crate::config::{Config, QueueType};
@@ -52,6 +55,8 @@ impl Known {
 pub(crate) struct Queues {
     link: Arc<Link>,
     known: Mutex<HashMap<ShortString, Arc<Known>>>,
+    /// Exchanges, and when they were seen.
+    exchanges: Mutex<HashMap<ShortString, Instant>>,
     idle: Mutex<Vec<(Arc<Live>, Channel)>>,
     queue_type: QueueType,
     adopt: bool,
@@ -62,6 +67,7 @@ impl Queues {
         Self {
             link,
             known: Mutex::default(),
+            exchanges: Mutex::default(),
             idle: Mutex::default(),
             queue_type: config.queue_type,
             adopt: config.adopt,
@@ -86,6 +92,7 @@ impl Queues {
 
     /// The queue, made if it is not there. Adopted queues are never made.
     pub(crate) async fn make(&self, address: &Address) -> Result<Arc<Known>> {
+        self.see_exchange(&address.exchange).await?;
         if let Some(known) = self.find(address).await? {
             return Ok(known);
         }
@@ -98,6 +105,36 @@ impl Queues {
         self.declare(&address.queue).await?;
         let found = self.look(address, None).await?;
         found.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the RabbitMQ queue is gone again"))
+    }
+
+    /// Sees to it that an exchange is there: publishing to one that is not costs the channel, which others share.
+    async fn see_exchange(&self, name: &ShortString) -> Result<()> {
+        let seen = self.exchanges().get(name).copied();
+        if name.as_str().is_empty() || seen.is_some_and(|at| at.elapsed() < BELIEVED) {
+            return Ok(());
+        }
+        let options = ExchangeDeclareOptions {
+            passive: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let asked = self.ask(async |channel| {
+            let none = FieldTable::default();
+            channel
+                .exchange_declare(name.clone(), ExchangeKind::Direct, options, none)
+                .await
+        });
+        if unless_missing(asked.await?)?.is_none() {
+            let sentence = "RabbitMQ has no exchange of the name that the pool's options give";
+            return Err(Error::new(ErrorKind::Internal, sentence).with("exchange", name));
+        }
+        self.exchanges().insert(name.clone(), Instant::now());
+        Ok(())
+    }
+
+    fn exchanges(&self) -> MutexGuard<'_, HashMap<ShortString, Instant>> {
+        self.exchanges
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Believes nothing of a queue any more.

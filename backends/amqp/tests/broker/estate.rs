@@ -44,6 +44,19 @@ pub(crate) async fn queues_keep_their_names_exchanges_and_keys(place: Place) {
     assert_eq!(got.routing_key.as_str(), "orders.p.new");
     let got = broker.receive(&q, 9, MINUTE).await.unwrap();
     assert_eq!(bodies(&got), numbers(1..2));
+    // What cannot be right is said, and holds up nobody else.
+    let wrong = place.adopting(&format!(
+        "&exchange={prefix}nowhere&name.orders={prefix}Legacy%20Orders&exchange.orders="
+    ));
+    let refusal = wrong.send(&queue("other"), numbered(1)).await.unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Internal);
+    assert!(refusal.sentence().contains("exchange"), "{refusal}");
+    wrong.send(&q, numbered(1)).await.unwrap();
+    let unbound = place.adopting(&format!(
+        "&name.orders={prefix}Legacy%20Orders&exchange={exchange}&routing_key=bills"
+    ));
+    let refusal = unbound.send(&q, numbered(1)).await.unwrap_err();
+    assert!(refusal.sentence().contains("routing key"), "{refusal}");
 }
 
 pub(crate) async fn a_queue_that_is_missing_is_not_made(place: Place) {
