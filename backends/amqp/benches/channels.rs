@@ -66,7 +66,7 @@ impl Case {
             connection: Connection::connect(&node.uri(), ConnectionProperties::default())
                 .await
                 .unwrap(),
-            broker,
+            broker: Arc::new(broker),
             queue: QueueKey::new(project, QueueName::parse("q").unwrap()),
             name: format!("{kind}.p.q"),
         };

@@ -69,7 +69,7 @@ struct Inner {
 impl AmqpBroker {
     /// Starts the broker. Connects nowhere yet: a RabbitMQ that is down is `Unavailable` call by call, and used when it
     /// is back. Needs a Tokio runtime around it; the clock dates messages that say nothing of their age.
-    pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Arc<Self>> {
+    pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
         connect::check(&config)?;
         let link = |name| Link::new(Connector::new(config.clone(), name), config.timeout);
         let server = Uuid::now_v7();
@@ -98,7 +98,7 @@ impl AmqpBroker {
             tokio::spawn(end_holds(Arc::clone(&inner))),
             tokio::spawn(listen(Arc::clone(&inner))),
         ];
-        Ok(Arc::new(Self { inner, tasks }))
+        Ok(Self { inner, tasks })
     }
 }
 
@@ -200,7 +200,8 @@ impl Inner {
         let Some(known) = self.queues.find(&address).await? else {
             return Ok(catch);
         };
-        if self.holder.held.len().saturating_add(max) > self.max_held {
+        let max = max.min(self.max_held.saturating_sub(self.holder.held.len()));
+        if max == 0 {
             return Err(full());
         }
         if known.has_companion() {
@@ -457,16 +458,13 @@ impl LeaseBroker for AmqpBroker {
 
     async fn depth(&self, queue: &QueueKey) -> Result<Depth> {
         let address = self.inner.names.of(queue);
-        let mut depth = Depth {
-            ready: self.inner.queues.ready(&address.queue).await?,
-            held: self.inner.holder.held.count(&address.queue) as u64,
-        };
+        let mut ready = self.inner.queues.ready(&address.queue).await?;
         let known = self.inner.queues.find(&address).await?;
         if known.is_some_and(|known| known.has_companion()) {
-            depth.ready += self.inner.queues.ready(&address.companion).await?;
-            depth.held += self.inner.holder.held.count(&address.companion) as u64;
+            ready += self.inner.queues.ready(&address.companion).await?;
         }
-        Ok(depth)
+        // AMQP does not tell what other servers and native consumers hold.
+        Ok(Depth { ready, held: None })
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

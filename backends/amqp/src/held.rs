@@ -79,12 +79,6 @@ impl Held {
         self.inner().all.len()
     }
 
-    /// How many of a queue.
-    pub(crate) fn count(&self, queue: &ShortString) -> usize {
-        let inner = self.inner();
-        inner.all.values().filter(|it| it.queue == *queue).count()
-    }
-
     pub(crate) fn insert(&self, tag: Tag, holding: Holding) {
         let due = holding.due();
         let mut inner = self.inner();

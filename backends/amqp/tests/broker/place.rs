@@ -47,7 +47,8 @@ impl Place {
     pub(crate) fn open_with(&self, options: &str) -> Arc<AmqpBroker> {
         let (node, kind, prefix) = (&self.node, self.kind, &self.prefix);
         let uri = format!("{node}?queue_type={kind}&prefix={prefix}&timeout_ms=5000{options}");
-        AmqpBroker::open(Config::parse(&uri).unwrap(), Arc::new(SystemClock)).unwrap()
+        let config = Config::parse(&uri).unwrap();
+        Arc::new(AmqpBroker::open(config, Arc::new(SystemClock)).unwrap())
     }
 
     /// A broker that takes the queues of the estate as they are: those that begin with the trial's prefix.
