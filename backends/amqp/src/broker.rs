@@ -458,6 +458,7 @@ impl LeaseBroker for AmqpBroker {
 
     async fn depth(&self, queue: &QueueKey) -> Result<Depth> {
         let address = self.inner.names.of(queue);
+        self.inner.end_due().await;
         let mut ready = self.inner.queues.ready(&address.queue).await?;
         let known = self.inner.queues.find(&address).await?;
         if known.is_some_and(|known| known.has_companion()) {
