@@ -9,7 +9,7 @@ use isimud_contract::{
 };
 use uuid::Uuid;
 
-use crate::harness::{Fixture, Stores};
+use crate::harness::{Approximations, Fixture, Stores};
 use crate::outcome::{Why, Word};
 
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
@@ -105,6 +105,10 @@ impl Bench {
         self.store().capabilities()
     }
 
+    pub(crate) fn approximates(&self) -> Approximations {
+        self.fixture.approximates()
+    }
+
     pub(crate) fn management(&self) -> Word<&dyn ManagementStore> {
         let store = self.stores.management.as_deref();
         store.ok_or(Why::Beyond("to keep queues"))
@@ -113,6 +117,12 @@ impl Bench {
     /// Goes on only where messages come in the order of their posts.
     pub(crate) fn ordered(&self) -> Word<()> {
         needs(self.capabilities().fifo, "an order")
+    }
+
+    /// Goes on only where messages come back to their old places whatever happens in between.
+    pub(crate) fn keeps_places(&self) -> Word<()> {
+        self.ordered()?;
+        needs(!self.approximates().places, "old places for several claims")
     }
 }
 

@@ -8,7 +8,7 @@ use isimud_contract::{Guard, MessageId, Stats};
 use crate::bench::Bench;
 use crate::outcome::{Outcome, Why, Word, together};
 use crate::promise::promises;
-use crate::words::{ids, sorted};
+use crate::words::{Counts, ids, sorted};
 
 promises! {
     producers_and_consumers_meet,
@@ -195,7 +195,7 @@ async fn a_purge_among_posts_and_claims_leaves_no_half_message(bench: Bench) -> 
     }))
     .await?;
     let all = bench.all().await?;
-    let (free, claimed) = bench.counts().await?;
+    let Counts { free, claimed, .. } = bench.counts().await?;
     assert_eq!(free + claimed, all.len() as u64);
     assert_eq!(all.len() % 5, 0, "a part of a post is left");
     let mut delivered = Vec::new();

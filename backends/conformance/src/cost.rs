@@ -27,8 +27,8 @@ async fn use_the_rest(bench: &Bench) -> Word<()> {
     assert_eq!(bench.listed().await?, posted);
     assert_eq!(bench.pages(first(10)).await?, posted);
     for at in (0..40).step_by(2) {
-        assert_eq!(ids(&bench.take(1).await?.messages), posted[at..=at]);
-        assert_eq!(bench.pop(1).await?, posted[at + 1..=at + 1]);
+        assert_eq!(ids(&bench.take_behind(1).await?.messages), posted[at..=at]);
+        assert_eq!(bench.pop_behind(1).await?, posted[at + 1..=at + 1]);
     }
     assert!(bench.claim(1).await?.is_none());
     Ok(())

@@ -167,8 +167,8 @@ async fn ten_thousand_ended_messages_in_front_block_nothing(bench: Bench) -> Out
     }
     let lasting = bench.post(3).await?;
     bench.advance(MINUTE).await;
-    assert_eq!(ids(&bench.take(1).await?.messages), lasting[..1]);
-    assert_eq!(bench.pop(1).await?, lasting[1..2]);
+    assert_eq!(ids(&bench.take_behind(1).await?.messages), lasting[..1]);
+    assert_eq!(bench.pop_behind(1).await?, lasting[1..2]);
     assert_eq!(bench.listed().await?, lasting[2..]);
     assert_eq!(bench.counts().await?, (1, 1));
     Ok(())

@@ -65,6 +65,23 @@ pub trait Fixture: Debug + Send + Sync + 'static {
     fn drift(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// What this set-up is not held to, beyond what its capabilities leave out. A driver's docs say why.
+    fn approximates(&self) -> Approximations {
+        Approximations::default()
+    }
+}
+
+/// What a set-up may be wrong about.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Approximations {
+    /// How many messages are free or held. Only where the capabilities leave `browse` out, for a count that another
+    /// service makes a little later, or by a clock that a trial cannot move.
+    pub counts: bool,
+    /// The places of messages that come back from several claims, if those end in another order.
+    pub places: bool,
+    /// Whether one call passes thousands of messages that stand in front and nobody may have. A few calls do.
+    pub walls: bool,
 }
 
 /// An open store.

@@ -120,7 +120,7 @@ mod subscriptions;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-pub use harness::{Fixture, Harness, Start, Stores};
+pub use harness::{Approximations, Fixture, Harness, Start, Stores};
 
 /// Tries every promise on every set-up, as the arguments of the program say, and answers for the process.
 pub fn run(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {

@@ -80,6 +80,7 @@ async fn five_thousand_messages_fit_one_post(bench: Bench) -> Outcome {
 async fn a_post_is_seen_whole_or_not_at_all(bench: Bench) -> Outcome {
     const POSTS: usize = 20;
     const SIZE: usize = 50;
+    bench.counted()?;
     let poster = bench.clone();
     let posting = tokio::spawn(async move {
         for _ in 0..POSTS {
