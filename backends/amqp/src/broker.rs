@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -23,7 +24,7 @@ use crate::message;
 use crate::names::{Address, Names};
 use crate::native;
 use crate::publisher::{Fate, Outgoing, Publisher, Target};
-use crate::queues::{Known, Queues};
+use crate::queues::{IN_THE_MAKING, Known, Queues};
 use crate::receipt;
 
 /// The largest message that every version of RabbitMQ takes, in bytes.
@@ -82,7 +83,12 @@ impl AmqpBroker {
             max_held: config.max_held,
             native_ttl: config.native_ttl,
             clock,
-            holder: Holder::new(link("holding"), held, config.channels, config.hold_cap),
+            holder: Holder::new(
+                [link("holding"), link("trying")],
+                held,
+                config.channels,
+                config.hold_cap,
+            ),
             queues: Queues::new(Arc::clone(&questions), &config),
             control: Control::new(
                 server,
@@ -200,6 +206,7 @@ impl Inner {
         let Some(known) = self.queues.find(&address).await? else {
             return Ok(catch);
         };
+        self.control.ready().await;
         let max = max.min(self.max_held.saturating_sub(self.holder.held.len()));
         if max == 0 {
             return Err(full());
@@ -209,15 +216,8 @@ impl Inner {
             let got = self.unless_gone(&address, got)?;
             catch.deliveries.extend(self.read_copies(&address, got));
         }
-        let alone = !known.tried.load(std::sync::atomic::Ordering::Relaxed);
         let room = max.saturating_sub(catch.deliveries.len());
-        let got = self.holder.get(&address.queue, room, hold, alone).await;
-        let got = self.unless_gone(&address, got)?;
-        if !got.is_empty() {
-            known
-                .tried
-                .store(true, std::sync::atomic::Ordering::Relaxed);
-        }
+        let got = self.get(&address, &known, room, hold).await?;
         let mut nameless = Vec::new();
         for got in got {
             match self.read(&got) {
@@ -230,6 +230,28 @@ impl Inner {
             catch.deliveries.extend(self.read_copies(&address, copies));
         }
         Ok(catch)
+    }
+
+    /// Gets messages from the queue itself.
+    async fn get(
+        &self,
+        address: &Address,
+        known: &Known,
+        max: usize,
+        hold: Duration,
+    ) -> Result<Vec<Got>> {
+        if known.tried.load(Ordering::Relaxed) {
+            let got = self.holder.get(&address.queue, max, hold, false).await;
+            return self.unless_gone(address, got);
+        }
+        let mut got = self.holder.get(&address.queue, max, hold, true).await;
+        if got.is_err() {
+            // Another server may be making it: RabbitMQ shows a quorum queue before it can be used.
+            tokio::time::sleep(IN_THE_MAKING).await;
+            got = self.holder.get(&address.queue, max, hold, true).await;
+        }
+        known.tried.store(got.is_ok(), Ordering::Relaxed);
+        self.unless_gone(address, got)
     }
 
     /// A queue that somebody has deleted is asked for anew at the next call.

@@ -15,7 +15,7 @@ use isimud_contract::Result;
 use lapin::options::{BasicConsumeOptions, QueueDeclareOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Consumer};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
 use crate::error::from_lapin;
@@ -27,6 +27,9 @@ use crate::receipt;
 
 /// Between two attempts to listen.
 const PAUSE: Duration = Duration::from_millis(200);
+
+/// For how long the first attempt to listen is waited for.
+const MOMENT: Duration = Duration::from_millis(500);
 
 /// As many as one message names.
 const AT_ONCE: usize = 1000;
@@ -62,6 +65,8 @@ pub(crate) struct Control {
     publisher: Arc<Publisher>,
     patience: Duration,
     calls: AtomicU64,
+    /// Whether this server listens, once it has tried to.
+    listens: watch::Sender<Option<bool>>,
     waiting: Mutex<HashMap<u64, oneshot::Sender<()>>>,
 }
 
@@ -78,6 +83,7 @@ impl Control {
             publisher,
             patience: timeout / 2,
             calls: AtomicU64::new(0),
+            listens: watch::Sender::new(None),
             waiting: Mutex::default(),
         }
     }
@@ -131,12 +137,24 @@ impl Control {
             let heard = async {
                 // The channel must live as long as the consumer is listened to.
                 let (_live, consumer) = self.consumer(link).await?;
+                self.listens.send_replace(Some(true));
                 self.hear(consumer, &carry_out).await
             };
             if let Err(error) = heard.await {
                 tracing::debug!(%error, "other servers are not heard");
             }
+            self.listens.send_replace(Some(false));
             tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Waits a moment until this server has begun to listen: nobody else could settle what it receives before. If it
+    /// cannot, receiving goes on without it, and the hints of other servers come to nothing.
+    pub(crate) async fn ready(&self) {
+        if self.listens.borrow().is_none() {
+            let mut listens = self.listens.subscribe();
+            let tried = listens.wait_for(Option::is_some);
+            tokio::time::timeout(MOMENT, tried).await.ok();
         }
     }
 

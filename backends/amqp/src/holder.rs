@@ -50,6 +50,8 @@ pub(crate) struct Got {
 #[derive(Debug)]
 pub(crate) struct Holder {
     link: Link,
+    /// For queues of which it is not known what a `basic.get` does to them. Some cost the whole connection.
+    trying: Link,
     channels: Mutex<Vec<Arc<HoldingChannel>>>,
     limit: usize,
     number: AtomicU64,
@@ -184,9 +186,15 @@ impl Drop for Use<'_> {
 }
 
 impl Holder {
-    pub(crate) fn new(link: Link, held: Held, channels: usize, hold_cap: Duration) -> Self {
+    pub(crate) fn new(
+        [link, trying]: [Link; 2],
+        held: Held,
+        channels: usize,
+        hold_cap: Duration,
+    ) -> Self {
         Self {
             link,
+            trying,
             channels: Mutex::default(),
             limit: channels,
             number: AtomicU64::new(1),
@@ -195,8 +203,8 @@ impl Holder {
         }
     }
 
-    /// Gets up to `max` messages and holds them. `alone` is for a queue that may not bear it: it is asked on a channel
-    /// that holds nothing else.
+    /// Gets up to `max` messages and holds them. `alone` is for a queue that was never asked: it is asked where nothing
+    /// else is held.
     pub(crate) async fn get(
         &self,
         queue: &ShortString,
@@ -270,24 +278,14 @@ impl Holder {
 
     /// The least busy channel, or a new one where all are busy and there may be one more.
     async fn pick(&self, alone: bool) -> Result<Use<'_>> {
-        let picked = {
-            let mut channels = self.channels();
-            channels.retain(|channel| channel.is_open() || self.lost(channel));
-            let full = channels.len() >= self.limit;
-            let least = channels
-                .iter()
-                .min_by_key(|it| it.busy.load(Ordering::Relaxed));
-            let fits = |it: &&Arc<HoldingChannel>| {
-                !it.live.is_doubted() && (full || it.busy.load(Ordering::Relaxed) == 0)
-            };
-            least.filter(fits).filter(|_| !alone).map(|channel| {
-                channel.busy.fetch_add(1, Ordering::Relaxed);
-                Arc::clone(channel)
-            })
-        };
-        let channel = match picked {
-            Some(channel) => channel,
-            None => self.open().await?,
+        let channel = if alone {
+            self.open(&self.trying).await?
+        } else if let Some(channel) = self.least_busy() {
+            channel
+        } else {
+            let channel = self.open(&self.link).await?;
+            self.channels().push(Arc::clone(&channel));
+            channel
         };
         Ok(Use {
             holder: self,
@@ -296,17 +294,28 @@ impl Holder {
         })
     }
 
-    async fn open(&self) -> Result<Arc<HoldingChannel>> {
-        let (live, channel) = self.link.channel().await?;
-        let channel = Arc::new(HoldingChannel {
+    fn least_busy(&self) -> Option<Arc<HoldingChannel>> {
+        let busy = |it: &Arc<HoldingChannel>| it.busy.load(Ordering::Relaxed);
+        let mut channels = self.channels();
+        channels.retain(|channel| channel.is_open() || self.lost(channel));
+        let full = channels.len() >= self.limit;
+        let least = channels.iter().min_by_key(|it| busy(it))?;
+        let fits = !least.live.is_doubted() && (full || busy(least) == 0);
+        fits.then(|| {
+            least.busy.fetch_add(1, Ordering::Relaxed);
+            Arc::clone(least)
+        })
+    }
+
+    async fn open(&self, link: &Link) -> Result<Arc<HoldingChannel>> {
+        let (live, channel) = link.channel().await?;
+        Ok(Arc::new(HoldingChannel {
             number: self.number.fetch_add(1, Ordering::Relaxed),
             live,
             channel,
             busy: AtomicUsize::new(1),
             drawing: tokio::sync::Mutex::default(),
-        });
-        self.channels().push(Arc::clone(&channel));
-        Ok(channel)
+        }))
     }
 
     /// Drops a channel and its receipts.
@@ -366,5 +375,6 @@ impl Holder {
         }
         self.channels().clear();
         self.link.close().await;
+        self.trying.close().await;
     }
 }

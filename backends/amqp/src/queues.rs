@@ -4,6 +4,7 @@
 //! no delivery is held there.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -27,7 +28,10 @@ use crate::probe::{self, Found};
 const BELIEVED: Duration = Duration::from_secs(60);
 
 /// For how long it is believed that no other server has made a companion.
-const COMPANION_BELIEVED: Duration = Duration::from_secs(600);
+const COMPANION_BELIEVED: Duration = Duration::from_secs(3600);
+
+/// How long a queue may be seen before it can be used.
+pub(crate) const IN_THE_MAKING: Duration = Duration::from_millis(100);
 
 /// Deliveries that a quorum queue of ours survives. Without a limit RabbitMQ up to 3.13 puts what is given back at the
 /// tail, 4 drops it after 20; -1 makes 3.x drop it at once.
@@ -50,6 +54,59 @@ impl Known {
     }
 }
 
+/// What is asked, or wanted.
+#[derive(Debug, Clone, Copy)]
+enum Question<'a> {
+    Nothing,
+    Exchange(&'a ShortString),
+    Passive(&'a ShortString),
+    Declare(&'a ShortString, &'a FieldTable),
+    Purge(&'a ShortString),
+    Delete(&'a ShortString),
+}
+
+impl Question<'_> {
+    async fn put(self, channel: &Channel) -> lapin::Result<Option<Queue>> {
+        let none = FieldTable::default();
+        match self {
+            Self::Nothing => {
+                let options = BasicQosOptions::default();
+                channel.basic_qos(0, options).await?;
+            }
+            Self::Exchange(name) => {
+                let options = ExchangeDeclareOptions {
+                    passive: true,
+                    ..ExchangeDeclareOptions::default()
+                };
+                let kind = ExchangeKind::Direct;
+                let asked = channel.exchange_declare(name.clone(), kind, options, none);
+                asked.await?;
+            }
+            Self::Passive(queue) => {
+                let options = QueueDeclareOptions::durable().passive();
+                return channel
+                    .queue_declare(queue.clone(), options, none)
+                    .await
+                    .map(Some);
+            }
+            Self::Declare(queue, arguments) => {
+                let options = QueueDeclareOptions::durable();
+                let made = channel.queue_declare(queue.clone(), options, arguments.clone());
+                return made.await.map(Some);
+            }
+            Self::Purge(queue) => {
+                let options = QueuePurgeOptions::default();
+                channel.queue_purge(queue.clone(), options).await?;
+            }
+            Self::Delete(queue) => {
+                let options = QueueDeleteOptions::default();
+                channel.queue_delete(queue.clone(), options).await?;
+            }
+        }
+        Ok(None)
+    }
+}
+
 /// Asks about queues, makes and deletes them.
 #[derive(Debug)]
 pub(crate) struct Queues {
@@ -58,6 +115,8 @@ pub(crate) struct Queues {
     /// Exchanges, and when they were seen.
     exchanges: Mutex<HashMap<ShortString, Instant>>,
     idle: Mutex<Vec<(Arc<Live>, Channel)>>,
+    /// One of these is held while a queue is made, purged or deleted.
+    turns: Vec<tokio::sync::Mutex<()>>,
     queue_type: QueueType,
     adopt: bool,
 }
@@ -69,6 +128,7 @@ impl Queues {
             known: Mutex::default(),
             exchanges: Mutex::default(),
             idle: Mutex::default(),
+            turns: (0..64).map(|_| tokio::sync::Mutex::default()).collect(),
             queue_type: config.queue_type,
             adopt: config.adopt,
         }
@@ -76,9 +136,8 @@ impl Queues {
 
     /// Proves that RabbitMQ answers.
     pub(crate) async fn ping(&self) -> Result<()> {
-        let asked =
-            self.ask(async |channel| channel.basic_qos(0, BasicQosOptions::default()).await);
-        asked.await?.map_err(from_lapin)
+        let answer = self.ask(Question::Nothing).await?;
+        answer.map(drop).map_err(from_lapin)
     }
 
     /// The queue, if it is there.
@@ -104,7 +163,11 @@ impl Queues {
         }
         self.declare(&address.queue).await?;
         let found = self.look(address, None).await?;
-        found.ok_or_else(|| Error::new(ErrorKind::Unavailable, "the RabbitMQ queue is gone again"))
+        let found = found.ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the RabbitMQ queue is gone again")
+        })?;
+        found.tried.store(true, Ordering::Relaxed);
+        Ok(found)
     }
 
     /// Sees to it that an exchange is there: publishing to one that is not costs the channel, which others share.
@@ -113,17 +176,8 @@ impl Queues {
         if name.as_str().is_empty() || seen.is_some_and(|at| at.elapsed() < BELIEVED) {
             return Ok(());
         }
-        let options = ExchangeDeclareOptions {
-            passive: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let asked = self.ask(async |channel| {
-            let none = FieldTable::default();
-            channel
-                .exchange_declare(name.clone(), ExchangeKind::Direct, options, none)
-                .await
-        });
-        if unless_missing(asked.await?)?.is_none() {
+        let answer = self.ask(Question::Exchange(name)).await?;
+        if unless_missing(answer)?.is_none() {
             let sentence = "RabbitMQ has no exchange of the name that the pool's options give";
             return Err(Error::new(ErrorKind::Internal, sentence).with("exchange", name));
         }
@@ -147,6 +201,8 @@ impl Queues {
         address: &Address,
         before: Option<Arc<Known>>,
     ) -> Result<Option<Arc<Known>>> {
+        // One that is being made here is seen before it can be used.
+        drop(self.turn(&address.queue).await);
         let there = match &before {
             None if self.adopt => self.probe(&address.queue).await?,
             _ => self.passive(&address.queue).await?.is_some(),
@@ -173,7 +229,7 @@ impl Queues {
             seen: now,
             companion_seen,
             companion: AtomicBool::new(companion),
-            tried: AtomicBool::new(tried || !self.adopt),
+            tried: AtomicBool::new(tried),
         });
         self.known()
             .insert(address.queue.clone(), Arc::clone(&known));
@@ -196,35 +252,27 @@ impl Queues {
     }
 
     pub(crate) async fn purge(&self, queue: &ShortString) -> Result<()> {
-        let options = QueuePurgeOptions::default();
-        let asked = self.ask(async |channel| channel.queue_purge(queue.clone(), options).await);
-        unless_missing(asked.await?).map(drop)
+        let _turn = self.turn(queue).await;
+        let answer = self.ask(Question::Purge(queue)).await?;
+        unless_missing(answer).map(drop)
     }
 
     pub(crate) async fn delete(&self, queue: &ShortString) -> Result<()> {
-        let options = QueueDeleteOptions::default();
-        let asked = self.ask(async |channel| channel.queue_delete(queue.clone(), options).await);
-        unless_missing(asked.await?).map(drop)
+        let _turn = self.turn(queue).await;
+        let answer = self.ask(Question::Delete(queue)).await?;
+        unless_missing(answer).map(drop)
     }
 
     async fn passive(&self, queue: &ShortString) -> Result<Option<Queue>> {
-        let options = QueueDeclareOptions::durable().passive();
-        let none = FieldTable::default();
-        let asked =
-            self.ask(async |channel| channel.queue_declare(queue.clone(), options, none).await);
-        unless_missing(asked.await?)
+        let answer = self.ask(Question::Passive(queue)).await?;
+        Ok(unless_missing(answer)?.flatten())
     }
 
     /// Declares a queue of ours. One of that name that is there with other arguments is taken as it is.
     async fn declare(&self, queue: &ShortString) -> Result<()> {
-        let options = QueueDeclareOptions::durable();
+        let _turn = self.turn(queue).await;
         let arguments = arguments(self.queue_type);
-        let asked = self.ask(async |channel| {
-            channel
-                .queue_declare(queue.clone(), options, arguments)
-                .await
-        });
-        match asked.await? {
+        match self.ask(Question::Declare(queue, &arguments)).await? {
             Ok(_) => Ok(()),
             Err(error) if code(&error) == Some(406) => {
                 if self.probe(queue).await? {
@@ -245,14 +293,7 @@ impl Queues {
             AMQPValue::LongString(probe::QUESTION.into()),
         );
         for _ in 0..probe::ROUNDS {
-            let question = arguments.clone();
-            let options = QueueDeclareOptions::durable();
-            let asked = self.ask(async |channel| {
-                channel
-                    .queue_declare(queue.clone(), options, question)
-                    .await
-            });
-            let error = match asked.await? {
+            let error = match self.ask(Question::Declare(queue, &arguments)).await? {
                 // A broker that knows no types of queues.
                 Ok(_) => return Ok(true),
                 Err(error) => error,
@@ -272,14 +313,23 @@ impl Queues {
         Ok(true)
     }
 
+    /// Asks, and once more where that made RabbitMQ fail: every question may be repeated. (Up to 3.10 it fails when a
+    /// quorum queue is purged by one while it is being declared by another.)
+    async fn ask(&self, question: Question<'_>) -> Result<lapin::Result<Option<Queue>>> {
+        match self.ask_once(question).await {
+            Ok(Err(error)) if code(&error) == Some(541) => {
+                tokio::time::sleep(IN_THE_MAKING).await;
+                self.ask_once(question).await
+            }
+            answer => answer,
+        }
+    }
+
     /// Asks on a channel of its own; one that survives is used again.
-    async fn ask<T>(
-        &self,
-        question: impl AsyncFnOnce(Channel) -> lapin::Result<T>,
-    ) -> Result<lapin::Result<T>> {
+    async fn ask_once(&self, question: Question<'_>) -> Result<lapin::Result<Option<Queue>>> {
         let work = async {
             let (live, channel) = self.channel().await?;
-            let answer = question(channel.clone()).await;
+            let answer = question.put(&channel).await;
             if answer.is_ok() {
                 self.idle().push((live, channel));
             }
@@ -291,6 +341,14 @@ impl Queues {
             self.idle().clear();
         }
         answer
+    }
+
+    /// Waits until nobody else here changes the queue.
+    async fn turn(&self, queue: &ShortString) -> tokio::sync::MutexGuard<'_, ()> {
+        let mut hasher = DefaultHasher::new();
+        queue.hash(&mut hasher);
+        let at = hasher.finish() as usize % self.turns.len();
+        self.turns[at].lock().await
     }
 
     async fn channel(&self) -> Result<(Arc<Live>, Channel)> {

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     ]);
     // A static is never dropped, and the node is to end.
     if let Some(Ok(node)) = LazyLock::get(&NODE) {
-        node.kill();
+        node.end();
     }
     status
 }

@@ -78,8 +78,8 @@ fn main() -> ExitCode {
     }
     let status = libtest_mimic::run(&Arguments::from_args(), trials);
     // A static is never dropped, and the node is to end.
-    if let Ok(node) = &*NODE {
-        node.kill();
+    if let Some(Ok(node)) = LazyLock::get(&NODE) {
+        node.end();
     }
     status.exit_code()
 }

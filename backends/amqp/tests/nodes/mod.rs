@@ -26,7 +26,7 @@ pub(crate) struct Node {
     /// Further arguments of the virtual machine.
     arguments: String,
     /// Keeps the names of nodes, as the virtual machine wants it.
-    epmd: Mutex<Guarded>,
+    epmd: Mutex<Option<Guarded>>,
     process: Mutex<Option<Guarded>>,
 }
 
@@ -90,7 +90,7 @@ impl Node {
             .map_err(|error| format!("epmd does not start: {error}"))?;
         let node = Self {
             scripts,
-            epmd: Mutex::new(Guarded::of(epmd)?),
+            epmd: Mutex::new(Some(Guarded::of(epmd)?)),
             ports,
             folder,
             arguments: set.arguments.to_owned(),
@@ -146,6 +146,19 @@ impl Node {
     /// Kills the node at once, as a crash would.
     pub(crate) fn kill(&self) {
         drop(self.process().take());
+    }
+
+    /// Ends a node that is never dropped, and leaves nothing of it.
+    pub(crate) fn end(&self) {
+        self.kill();
+        drop(
+            self.epmd
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        // What is left then is the system's to clear away.
+        std::fs::remove_dir_all(self.folder.path()).ok();
     }
 
     /// Holds the node's process up, or lets it go on.
