@@ -14,7 +14,7 @@ use lapin::types::ShortString;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::holder::HoldingChannel;
+use crate::channel::HoldingChannel;
 use crate::publisher::{Outgoing, Target};
 
 /// Names a delivery in this life of this server.

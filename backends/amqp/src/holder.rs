@@ -14,27 +14,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use futures_util::future::join_all;
 use isimud_contract::Result;
-use lapin::message::{BasicGetMessage, Delivery};
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
-    BasicQosOptions, ChannelFlowOptions,
-};
-use lapin::types::{FieldTable, ShortString};
-use lapin::{BasicProperties, Channel};
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::ShortString;
 
+use crate::channel::{HoldingChannel, Settle};
 use crate::error::from_lapin;
 use crate::held::{Held, Holding, Tag};
-use crate::link::{Link, Live};
+use crate::link::Link;
 
 /// From so many messages on a consumer is lent.
 const WIDE: usize = 50;
-
-/// How long a lent consumer waits for the next message. It is told how many there are, so it waits in vain only where
-/// somebody else was faster.
-const IDLE: Duration = Duration::from_millis(100);
 
 /// A message that was got, and is held.
 #[derive(Debug)]
@@ -57,115 +49,6 @@ pub(crate) struct Holder {
     number: AtomicU64,
     hold_cap: Duration,
     pub(crate) held: Held,
-}
-
-/// A channel, and what it is doing.
-#[derive(Debug)]
-pub(crate) struct HoldingChannel {
-    number: u64,
-    live: Arc<Live>,
-    channel: Channel,
-    busy: AtomicUsize,
-    /// Held by whoever starts a consumer.
-    drawing: tokio::sync::Mutex<()>,
-}
-
-impl HoldingChannel {
-    fn is_open(&self) -> bool {
-        self.live.is_open() && self.channel.status().connected()
-    }
-
-    async fn get(&self, queue: &ShortString) -> lapin::Result<Option<BasicGetMessage>> {
-        let options = BasicGetOptions { no_ack: false };
-        self.channel.basic_get(queue.clone(), options).await
-    }
-
-    /// Gets messages, all asked for at once. What came before a failure comes with it.
-    async fn get_each(
-        &self,
-        queue: &ShortString,
-        count: usize,
-    ) -> (Vec<Delivery>, Option<lapin::Error>) {
-        let (mut got, mut failed) = (Vec::with_capacity(count), None);
-        for answer in join_all((0..count).map(|_| self.get(queue))).await {
-            match answer {
-                Ok(message) => got.extend(message.map(|message| message.delivery)),
-                Err(error) => failed = Some(error),
-            }
-        }
-        (got, failed)
-    }
-
-    /// Has messages sent by a consumer that is lent for as many as are wanted and taken away again.
-    async fn draw(
-        &self,
-        queue: &ShortString,
-        count: usize,
-    ) -> (Vec<Delivery>, Option<lapin::Error>) {
-        let mut got = Vec::with_capacity(count);
-        let failed = self.draw_into(&mut got, queue, count).await.err();
-        (got, failed)
-    }
-
-    async fn draw_into(
-        &self,
-        got: &mut Vec<Delivery>,
-        queue: &ShortString,
-        count: usize,
-    ) -> lapin::Result<()> {
-        let none = FieldTable::default();
-        // The limit is the next consumer's, so there must not be two.
-        let one = self.drawing.lock().await;
-        let limit = u16::try_from(count).unwrap_or(u16::MAX);
-        let options = BasicQosOptions { global: false };
-        self.channel.basic_qos(limit, options).await?;
-        let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
-        let consume = self
-            .channel
-            .basic_consume(queue.clone(), tag, options, none);
-        let mut consumer = consume.await?;
-        drop(one);
-        // It ends early where others take what was counted.
-        while got.len() < usize::from(limit)
-            && let Ok(Some(delivery)) = tokio::time::timeout(IDLE, consumer.next()).await
-        {
-            got.push(delivery?);
-        }
-        let options = BasicCancelOptions::default();
-        self.channel.basic_cancel(consumer.tag(), options).await?;
-        while let Some(delivery) = consumer.next().await {
-            got.push(delivery?);
-        }
-        Ok(())
-    }
-
-    // What was taken out of `held` is settled by whoever took it, so no delivery is settled twice: RabbitMQ would close
-    // the channel. The client's own acker would not keep the order.
-
-    async fn ack(self: Arc<Self>, deliveries: Vec<u64>) -> lapin::Result<()> {
-        let options = BasicAckOptions::default();
-        let acks = deliveries
-            .into_iter()
-            .map(|it| self.channel.basic_ack(it, options));
-        join_all(acks).await.into_iter().collect()
-    }
-
-    async fn give_back(self: Arc<Self>, deliveries: Vec<u64>) -> lapin::Result<()> {
-        let options = BasicNackOptions {
-            multiple: false,
-            requeue: true,
-        };
-        let nacks = deliveries
-            .into_iter()
-            .map(|it| self.channel.basic_nack(it, options));
-        join_all(nacks)
-            .await
-            .into_iter()
-            .collect::<lapin::Result<()>>()?;
-        // An answer to anything on this channel proves that what came before has been read.
-        let options = ChannelFlowOptions { active: true };
-        self.channel.channel_flow(options).await.map(drop)
-    }
 }
 
 /// A channel in use. Unless the use ends well, the channel is dropped.
@@ -258,6 +141,7 @@ impl Holder {
             channel: channel.number,
             delivery: delivery.delivery_tag,
         };
+        channel.received(delivery.delivery_tag);
         let now = self.held.now();
         let holding = Holding {
             channel: Arc::clone(channel),
@@ -309,13 +193,8 @@ impl Holder {
 
     async fn open(&self, link: &Link) -> Result<Arc<HoldingChannel>> {
         let (live, channel) = link.channel().await?;
-        Ok(Arc::new(HoldingChannel {
-            number: self.number.fetch_add(1, Ordering::Relaxed),
-            live,
-            channel,
-            busy: AtomicUsize::new(1),
-            drawing: tokio::sync::Mutex::default(),
-        }))
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(HoldingChannel::new(number, live, channel)))
     }
 
     /// Drops a channel and its receipts.
@@ -336,29 +215,22 @@ impl Holder {
 
     /// Has the broker forget deliveries.
     pub(crate) async fn ack(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
-        self.settle(taken, HoldingChannel::ack).await
+        self.settle(taken, Settle::Ack).await
     }
 
     /// Gives deliveries back, in their order, and waits until the broker has read that.
     pub(crate) async fn give_back(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
-        self.settle(taken, HoldingChannel::give_back).await
+        self.settle(taken, Settle::GiveBack).await
     }
 
-    async fn settle<F>(
-        &self,
-        mut taken: Vec<(Tag, Holding)>,
-        on_channel: impl Fn(Arc<HoldingChannel>, Vec<u64>) -> F,
-    ) -> Result<()>
-    where
-        F: Future<Output = lapin::Result<()>>,
-    {
+    async fn settle(&self, mut taken: Vec<(Tag, Holding)>, how: Settle) -> Result<()> {
         taken.sort_unstable_by_key(|(tag, _)| *tag);
         let parts = taken.chunk_by(|(one, _), (next, _)| one.channel == next.channel);
         let work = parts.filter_map(|part| {
             let channel = Arc::clone(&part.first()?.1.channel);
             let deliveries = part.iter().map(|(tag, _)| tag.delivery).collect();
             // A channel that is closed holds nothing, and the broker has the messages back.
-            channel.is_open().then(|| on_channel(channel, deliveries))
+            channel.is_open().then(|| channel.settle(deliveries, how))
         });
         let work = join_all(work);
         let all = async { work.await.into_iter().collect::<lapin::Result<()>>() };

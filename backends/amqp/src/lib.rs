@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 
 mod broker;
+mod channel;
 mod config;
 mod connect;
 mod control;
