@@ -10,7 +10,7 @@
 //!
 //! A channel that failed is dropped, with its receipts: RabbitMQ has given back what it held.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
