@@ -76,7 +76,7 @@ impl AmqpBroker {
         let server = Uuid::now_v7();
         let publisher = Arc::new(Publisher::new(link("publishing")));
         let questions = Arc::new(link("asking"));
-        let held = Held::new(Arc::clone(&config.ahead));
+        let held = Held::new(config.by_service.then(|| Arc::clone(&clock)));
         let inner = Arc::new(Inner {
             server,
             adopt: config.adopt,

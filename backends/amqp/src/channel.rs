@@ -1,6 +1,6 @@
 //! A channel that gets messages, holds them and settles them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +20,10 @@ use crate::link::Live;
 /// How long a lent consumer waits for the next message. It is told how many there are, so it waits in vain only where
 /// somebody else was faster.
 const IDLE: Duration = Duration::from_millis(100);
+
+/// As many as a quorum queue takes back in their order by one word: it keeps them in a map of Erlang, which is sorted up
+/// to this size. It puts off words beyond this number, and those lose their order in any case.
+const IN_ORDER: usize = 32;
 
 /// How a delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,20 +53,39 @@ pub(crate) struct HoldingChannel {
 struct Tags {
     /// The highest that has come.
     highest: u64,
-    /// All up to that one that were not settled, whether or not they have come: answers overtake each other here.
-    open: BTreeSet<u64>,
+    /// All up to that one that were not settled, whether or not they have come: answers overtake each other here. With
+    /// each is the lent consumer that it came to, by the delivery tag before its first; 0 is for those that were got.
+    open: BTreeMap<u64, u64>,
 }
 
 impl Tags {
-    fn received(&mut self, tag: u64) {
-        self.open.extend(self.highest + 1..=tag);
+    fn received(&mut self, tag: u64, lent: u64) {
+        self.open
+            .extend((self.highest + 1..=tag).map(|tag| (tag, 0)));
         self.highest = self.highest.max(tag);
+        self.open.insert(tag, lent);
     }
 
     /// How many of these, which are in order, stand in front of all others: those can be settled by one word.
     fn in_front(&self, tags: &[u64]) -> usize {
-        let same = self.open.iter().zip(tags);
+        let same = self.open.keys().zip(tags);
         same.take_while(|(open, tag)| open == tag).count()
+    }
+
+    /// The words that give back deliveries in front, by the last tag of each. RabbitMQ sorts what one word gives back by
+    /// consumer, so no word is about two of them; and the first words are short enough for a quorum queue.
+    fn words(&self, tags: &[u64]) -> Vec<u64> {
+        let lent = |tag: &u64| self.open.get(tag).copied().unwrap_or(0);
+        let mut words = Vec::new();
+        for part in tags.chunk_by(|one, next| lent(one) == lent(next)) {
+            let most = if words.len() < IN_ORDER {
+                IN_ORDER
+            } else {
+                usize::MAX
+            };
+            words.extend(part.chunks(most).filter_map(<[u64]>::last));
+        }
+        words
     }
 
     fn settled(&mut self, tags: &[u64]) {
@@ -90,9 +113,9 @@ impl HoldingChannel {
         self.live.is_open() && self.channel.status().connected()
     }
 
-    /// Takes note of a delivery.
-    pub(crate) fn received(&self, tag: u64) {
-        self.tags().received(tag);
+    /// Takes note of a delivery, and of the lent consumer that it came to.
+    pub(crate) fn received(&self, tag: u64, lent: u64) {
+        self.tags().received(tag, lent);
     }
 
     fn tags(&self) -> MutexGuard<'_, Tags> {
@@ -165,15 +188,22 @@ impl HoldingChannel {
 
     /// Settles deliveries, which are in order, each of them once: RabbitMQ would close the channel at a second time.
     ///
-    /// Those in front of all others are settled by one word, `multiple`. A classic queue that gets back a thousand
+    /// Those in front of all others are settled by few words, with `multiple`. A classic queue that gets back a thousand
     /// messages one by one goes through itself a thousand times, and a quorum queue puts off what is more than some
-    /// thirty. Nothing else may be settled at the same time, or the words would overtake each other; and a tag is
+    /// thirty words; it also keeps no order among more than that in one. Nothing else may be settled at the same time, or the words would overtake each other; and a tag is
     /// forgotten only after the word about it is out, so that a call that is broken off is at worst too careful.
     pub(crate) async fn settle(self: Arc<Self>, tags: Vec<u64>, how: Settle) -> lapin::Result<()> {
         let turn = self.settling.lock().await;
-        let in_front = self.tags().in_front(&tags);
-        let (front, others) = tags.split_at(if in_front > 1 { in_front } else { 0 });
-        let words = front.last().map(|tag| (*tag, true)).into_iter();
+        let (front, others) = {
+            let known = self.tags();
+            let (front, others) = tags.split_at(known.in_front(&tags));
+            let front = match how {
+                Settle::Ack => front.last().copied().into_iter().collect(),
+                Settle::GiveBack => known.words(front),
+            };
+            (front, others)
+        };
+        let words = front.into_iter().map(|tag| (tag, true));
         let words = words.chain(others.iter().map(|tag| (*tag, false)));
         let said = join_all(words.map(|(tag, multiple)| self.say(tag, multiple, how))).await;
         self.tags().settled(&tags);
@@ -210,20 +240,37 @@ mod tests {
     #[test]
     fn one_word_settles_only_what_stands_in_front() {
         let mut tags = Tags::default();
-        tags.received(4);
+        tags.received(4, 0);
         assert_eq!(tags.in_front(&[1, 2]), 2);
         assert_eq!(tags.in_front(&[2, 3]), 0);
         assert_eq!(tags.in_front(&[1, 3]), 1);
         tags.settled(&[1, 2]);
         assert_eq!(tags.in_front(&[3, 4]), 2);
         // The seventh has overtaken the two before it, and they may be anybody's.
-        tags.received(7);
+        tags.received(7, 0);
         assert_eq!(tags.in_front(&[3, 4, 7]), 2);
         tags.settled(&[3, 4, 7]);
-        tags.received(6);
+        tags.received(6, 0);
         assert_eq!(tags.in_front(&[6]), 0);
         tags.settled(&[5, 6]);
-        tags.received(8);
+        tags.received(8, 0);
         assert_eq!(tags.in_front(&[8]), 1);
+    }
+
+    #[test]
+    fn messages_go_back_in_words_about_one_consumer_each() {
+        let mut tags = Tags::default();
+        let all: Vec<u64> = (1..=150).collect();
+        for tag in &all {
+            let lent = match tag {
+                11..=110 => 10,
+                121..=150 => 120,
+                _ => 0,
+            };
+            tags.received(*tag, lent);
+        }
+        assert_eq!(tags.words(&all), [10, 42, 74, 106, 110, 120, 150]);
+        assert_eq!(tags.words(&all[..9]), [9]);
+        assert_eq!(tags.words(&[]), [0; 0]);
     }
 }

@@ -2,8 +2,6 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
 use isimud_contract::{Error, Result};
@@ -12,8 +10,8 @@ use percent_encoding::percent_decode_str;
 use crate::names::Names;
 
 const OPTIONS: &str = "queue_type, adopt, prefix, name, exchange, routing_key (each also with .QUEUE), journal, \
-                       timeout_ms, heartbeat_s, hold_cap_s, max_held, channels, native_ttl_s, ca_file, cert_file, \
-                       key_file";
+                       timeout_ms, heartbeat_s, hold_cap_s, max_held, channels, native_ttl_s, clock, ca_file, \
+                       cert_file, key_file";
 
 /// What [`AmqpBroker::open`](crate::AmqpBroker::open) needs to know.
 #[derive(Debug, Clone)]
@@ -39,8 +37,8 @@ pub struct Config {
     /// The life of a message that says nothing of one.
     pub(crate) native_ttl: Duration,
     pub(crate) papers: Papers,
-    /// How many milliseconds the time of holds runs ahead.
-    pub(crate) ahead: Arc<AtomicI64>,
+    /// Whether holds end by the service's clock.
+    pub(crate) by_service: bool,
 }
 
 /// Where a node listens.
@@ -126,7 +124,7 @@ impl Config {
             channels: 32,
             native_ttl: Duration::from_secs(1_209_600),
             papers: Papers::default(),
-            ahead: Arc::default(),
+            by_service: false,
         };
         config.apply(query)?;
         config.check()?;
@@ -136,13 +134,6 @@ impl Config {
     /// Whether messages are written into the ledger when they are posted, so that they can be listed and got by id.
     pub fn journal(&self) -> bool {
         self.journal
-    }
-
-    /// Lets the time of holds run so many milliseconds ahead, for tests.
-    #[doc(hidden)]
-    #[must_use]
-    pub fn ahead(self, ahead: Arc<AtomicI64>) -> Self {
-        Self { ahead, ..self }
     }
 
     fn apply(&mut self, query: &str) -> Result<()> {
@@ -176,6 +167,11 @@ impl Config {
             "queue_type" => queue_type(value).map(|it| self.queue_type = it),
             "adopt" => value.parse().ok().map(|it| self.adopt = it),
             "journal" => value.parse().ok().map(|it| self.journal = it),
+            "clock" => match value {
+                "machine" => Some(self.by_service = false),
+                "service" => Some(self.by_service = true),
+                _ => None,
+            },
             "timeout_ms" => {
                 let span = number(value, 10, 600_000).map(Duration::from_millis);
                 span.map(|it| self.timeout = it)
@@ -300,14 +296,14 @@ mod tests {
         let uri = "amqps://me:p%40ss@a,[::1]:7000/my%2Fhost?queue_type=classic&journal=false&timeout_ms=300\
                    &heartbeat_s=5&hold_cap_s=60&max_held=7&channels=3&native_ttl_s=90&prefix=x.&adopt=true\
                    &name=%7Bqueue%7D&name.orders=Old%20Orders&exchange=e&routing_key={queue}\
-                   &ca_file=/c%20a&cert_file=c&key_file=k";
+                   &clock=service&ca_file=/c%20a&cert_file=c&key_file=k";
         let config = Config::parse(uri).unwrap();
         assert_eq!(config.hosts, [host("a", 5671), host("::1", 7000)]);
         assert_eq!(config.user, "me");
         assert_eq!(config.password, Secret("p@ss".into()));
         assert_eq!(config.vhost, "my/host");
         assert_eq!(config.queue_type, QueueType::Classic);
-        assert!(config.tls && config.adopt && !config.journal());
+        assert!(config.tls && config.adopt && config.by_service && !config.journal());
         assert_eq!(config.timeout, Duration::from_millis(300));
         assert_eq!(config.heartbeat, Duration::from_secs(5));
         assert_eq!(config.hold_cap, Duration::from_secs(60));
@@ -332,6 +328,7 @@ mod tests {
             "amqp://u:secret@h?colour=red",
             "amqp://u:secret@h?queue_type=stream",
             "amqp://u:secret@h?journal=maybe",
+            "amqp://u:secret@h?clock=mine",
             "amqp://u:secret@h?timeout_ms=0",
             "amqp://u:secret@h?hold_cap_s=1",
             "amqp://u:secret@h?prefix=amq.",

@@ -6,10 +6,10 @@
 //! and whoever receives the message next is told so there.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use isimud_contract::{Clock, Timestamp};
 use lapin::types::ShortString;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -51,7 +51,9 @@ pub(crate) struct Held {
     inner: Mutex<Inner>,
     /// Told when something ends earlier than all before.
     pub(crate) sooner: Notify,
-    ahead: Arc<AtomicI64>,
+    /// What the time of holds goes by, and what it was at the beginning; the machine's time if nothing.
+    clock: Option<(Arc<dyn Clock>, Timestamp)>,
+    opened: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -61,18 +63,27 @@ struct Inner {
 }
 
 impl Held {
-    pub(crate) fn new(ahead: Arc<AtomicI64>) -> Self {
+    pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
         Self {
             inner: Mutex::default(),
             sooner: Notify::new(),
-            ahead,
+            clock: clock.map(|clock| {
+                let now = clock.now();
+                (clock, now)
+            }),
+            opened: Instant::now(),
         }
     }
 
     /// The time of holds.
     pub(crate) fn now(&self) -> Instant {
-        let ahead = u64::try_from(self.ahead.load(Ordering::SeqCst)).unwrap_or(0);
-        Instant::now() + Duration::from_millis(ahead)
+        match &self.clock {
+            None => Instant::now(),
+            Some((clock, first)) => {
+                let millis = u64::try_from(clock.now().0 - first.0).unwrap_or(0);
+                self.opened + Duration::from_millis(millis)
+            }
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

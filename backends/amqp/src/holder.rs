@@ -119,14 +119,15 @@ impl Holder {
         };
         // It says how many are left, so that nobody asks an empty queue in vain.
         let left = (first.message_count as usize).min(max - 1);
-        let mut got = vec![self.hold(channel, queue, first.delivery, hold)];
-        let (more, failed) = if left < WIDE {
-            channel.get_each(queue, left).await
+        let tag = first.delivery.delivery_tag;
+        let mut got = vec![self.hold(channel, queue, first.delivery, hold, 0)];
+        let ((more, failed), lent) = if left < WIDE {
+            (channel.get_each(queue, left).await, 0)
         } else {
-            channel.draw(queue, left).await
+            (channel.draw(queue, left).await, tag)
         };
         let more = more.into_iter();
-        got.extend(more.map(|delivery| self.hold(channel, queue, delivery, hold)));
+        got.extend(more.map(|delivery| self.hold(channel, queue, delivery, hold, lent)));
         failed.map_or(Ok(got), |error| Err(from_lapin(error)))
     }
 
@@ -136,12 +137,13 @@ impl Holder {
         queue: &ShortString,
         delivery: Delivery,
         hold: Duration,
+        lent: u64,
     ) -> Got {
         let tag = Tag {
             channel: channel.number,
             delivery: delivery.delivery_tag,
         };
-        channel.received(delivery.delivery_tag);
+        channel.received(delivery.delivery_tag, lent);
         let now = self.held.now();
         let holding = Holding {
             channel: Arc::clone(channel),

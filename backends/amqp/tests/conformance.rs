@@ -1,30 +1,39 @@
 //! RabbitMQ and a ledger keep every promise of the contract together: on classic and on quorum queues, with the journal
-//! and without. The node is the trials' own.
+//! and without, with the ledger in SQLite and in Redis. Both servers are the trials' own.
 
 mod nodes;
+#[path = "../../redis/tests/servers/mod.rs"]
+mod servers;
 
+use std::fmt::Debug;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_amqp::{AmqpBroker, Config};
 use isimud_conformance::{Approximations, Fixture, Harness, Start, Stores};
-use isimud_contract::{Clock, ManualClock, Result, Timestamp};
+use isimud_contract::{Clock, Ledger, ManualClock, Result, Timestamp};
 use isimud_lease::{Journal, Leased};
+use isimud_redis::RedisStore;
 use isimud_sqlite::SqliteStore;
 use nodes::Node;
+use servers::Servers;
 
 static NODE: LazyLock<std::result::Result<Node, String>> = LazyLock::new(Node::start);
+static REDIS: LazyLock<std::result::Result<Servers, String>> = LazyLock::new(Servers::plain);
 
 fn main() -> ExitCode {
-    let status = isimud_conformance::run(vec![
-        Arc::new(SetUp::new("quorum", Journal::On)),
-        Arc::new(SetUp::new("quorum-bare", Journal::Off)),
-        Arc::new(SetUp::new("classic", Journal::On)),
-        Arc::new(SetUp::new("classic-bare", Journal::Off)),
-    ]);
+    let mut harnesses: Vec<Arc<dyn Harness>> = Vec::new();
+    for ledger in [Kept::InSqlite, Kept::InRedis] {
+        for kind in ["quorum", "classic"] {
+            for journal in [Journal::On, Journal::Off] {
+                harnesses.push(Arc::new(SetUp::new(kind, journal, ledger)));
+            }
+        }
+    }
+    let status = isimud_conformance::run(harnesses);
     // A static is never dropped, and the node is to end.
     if let Some(Ok(node)) = LazyLock::get(&NODE) {
         node.end();
@@ -32,19 +41,38 @@ fn main() -> ExitCode {
     status
 }
 
-/// A kind of queue, and whether there is a journal.
+/// Where the ledger is.
+#[derive(Debug, Clone, Copy)]
+enum Kept {
+    InSqlite,
+    InRedis,
+}
+
+/// A kind of queue, whether there is a journal, and where the ledger is.
 #[derive(Debug)]
 struct SetUp {
-    name: &'static str,
+    name: String,
+    kind: &'static str,
     journal: Journal,
+    ledger: Kept,
     trials: AtomicU64,
 }
 
 impl SetUp {
-    fn new(name: &'static str, journal: Journal) -> Self {
+    fn new(kind: &'static str, journal: Journal, ledger: Kept) -> Self {
+        let bare = match journal {
+            Journal::On => "",
+            Journal::Off => "-bare",
+        };
+        let beside = match ledger {
+            Kept::InSqlite => "sqlite",
+            Kept::InRedis => "redis",
+        };
         Self {
-            name,
+            name: format!("{kind}{bare}-{beside}"),
+            kind,
             journal,
+            ledger,
             trials: AtomicU64::new(0),
         }
     }
@@ -53,7 +81,7 @@ impl SetUp {
 #[async_trait]
 impl Harness for SetUp {
     fn name(&self) -> &str {
-        self.name
+        &self.name
     }
 
     async fn start(&self) -> Result<Start> {
@@ -62,22 +90,39 @@ impl Harness for SetUp {
             Err(why) => return Ok(Start::BackendDown(why.clone())),
         };
         let trial = self.trials.fetch_add(1, Ordering::Relaxed);
-        let kind = self.name.split('-').next().unwrap_or_default();
+        let prefix = format!("{}.{trial}.", self.name);
+        let ledgers = match self.ledger {
+            Kept::InSqlite => Ledgers::Sqlite(OnceLock::new()),
+            Kept::InRedis => match &*REDIS {
+                Ok(redis) => Ledgers::Redis(format!(
+                    "{}&timeout_ms=20000&clock=service",
+                    redis.uri(&prefix)
+                )),
+                Err(why) => return Ok(Start::BackendDown(why.clone())),
+            },
+        };
         let uri = format!(
-            "{}?queue_type={kind}&prefix={}.{trial}.&timeout_ms=20000",
+            "{}?queue_type={}&prefix={prefix}&timeout_ms=20000&clock=service",
             node.uri(),
-            self.name
+            self.kind
         );
-        let ahead = Arc::new(AtomicI64::new(0));
         Ok(Start::Ready(Box::new(Place {
-            config: Config::parse(&uri)?.ahead(Arc::clone(&ahead)),
-            quorum: kind == "quorum",
+            config: Config::parse(&uri)?,
+            quorum: self.kind == "quorum",
             journal: self.journal,
-            ledgers: OnceLock::new(),
+            ledgers,
             clock: Arc::default(),
-            ahead,
         })))
     }
+}
+
+/// The store that keeps the ledger.
+#[derive(Debug)]
+enum Ledgers {
+    /// In memory; one for all servers of a trial.
+    Sqlite(OnceLock<Arc<SqliteStore>>),
+    /// Each server of a trial has connections of its own to it.
+    Redis(String),
 }
 
 /// Queues of one trial's prefix, and a ledger for them.
@@ -86,26 +131,38 @@ struct Place {
     config: Config,
     quorum: bool,
     journal: Journal,
-    ledgers: OnceLock<Arc<SqliteStore>>,
-    /// The clock of the ledger and of the servers.
+    ledgers: Ledgers,
+    /// The clock of the ledger and of the servers, by which RabbitMQ's messages are held, too.
     clock: Arc<ManualClock>,
-    /// The same for how long RabbitMQ's messages are held.
-    ahead: Arc<AtomicI64>,
+}
+
+impl Place {
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock) as _
+    }
+
+    fn ledger(&self) -> Result<Arc<dyn Ledger>> {
+        match &self.ledgers {
+            Ledgers::Sqlite(store) => {
+                if let Some(store) = store.get() {
+                    return Ok(store.ledger("pool"));
+                }
+                let opened = SqliteStore::open(isimud_sqlite::Config::memory(), self.clock())?;
+                Ok(store.get_or_init(|| opened).ledger("pool"))
+            }
+            Ledgers::Redis(uri) => {
+                let config = isimud_redis::Config::parse(uri)?.by(self.clock());
+                Ok(RedisStore::open(config)?.ledger("pool"))
+            }
+        }
+    }
 }
 
 #[async_trait]
 impl Fixture for Place {
     async fn open(&self) -> Result<Stores> {
-        let clock = || Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let ledgers = match self.ledgers.get() {
-            Some(store) => store,
-            None => {
-                let store = SqliteStore::open(isimud_sqlite::Config::memory(), clock())?;
-                self.ledgers.get_or_init(|| store)
-            }
-        };
-        let broker = AmqpBroker::open(self.config.clone(), clock())?;
-        let leased = Leased::new(broker, ledgers.ledger("pool"), clock(), self.journal);
+        let broker = AmqpBroker::open(self.config.clone(), self.clock())?;
+        let leased = Leased::new(broker, self.ledger()?, self.clock(), self.journal);
         Ok(Stores {
             messages: Arc::new(leased),
             management: None,
@@ -135,7 +192,5 @@ impl Fixture for Place {
 
     async fn advance(&self, span: Duration) {
         self.clock.advance(span);
-        let millis = i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
-        self.ahead.fetch_add(millis, Ordering::SeqCst);
     }
 }

@@ -1,11 +1,10 @@
 //! How a hold ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use isimud_amqp::{AmqpBroker, Config};
-use isimud_contract::{Receipt, SystemClock};
+use isimud_contract::{ManualClock, Receipt};
 use isimud_lease::{Envelope, LeaseBroker};
 
 use crate::place::{
@@ -64,23 +63,23 @@ pub(crate) async fn what_was_given_back_is_there_at_once_and_in_place(place: Pla
 }
 
 pub(crate) async fn a_hold_ends_before_the_patience_of_rabbitmq(place: Place) {
-    let ahead = Arc::new(AtomicI64::new(0));
+    let clock = Arc::new(ManualClock::default());
     let uri = format!(
-        "{}?queue_type={}&prefix={}&timeout_ms=5000&hold_cap_s=1200",
+        "{}?queue_type={}&prefix={}&timeout_ms=5000&hold_cap_s=1200&clock=service",
         place.node(),
         place.kind,
         place.prefix
     );
-    let config = Config::parse(&uri).unwrap().ahead(Arc::clone(&ahead));
-    let broker = AmqpBroker::open(config, Arc::new(SystemClock)).unwrap();
+    let config = Config::parse(&uri).unwrap();
+    let broker = AmqpBroker::open(config, Arc::clone(&clock) as _).unwrap();
     let q = queue("q");
     broker.send(&q, numbered(1)).await.unwrap();
     let hold = Duration::from_secs(43_200);
     let got = broker.receive(&q, 1, hold).await.unwrap();
     broker.extend(&q, &receipts(&got), hold).await.unwrap();
-    ahead.store(1_199_000, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(1199));
     assert!(broker.receive(&q, 1, hold).await.unwrap().is_empty());
-    ahead.store(1_201_000, Ordering::SeqCst);
+    clock.advance(Duration::from_secs(2));
     let again = broker.receive(&q, 1, hold).await.unwrap();
     assert_eq!(ids(&again), ids(&got));
 }

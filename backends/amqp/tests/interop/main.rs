@@ -136,17 +136,27 @@ impl Place {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/natives.py");
         let mut command = Command::new(PYTHON.as_ref().unwrap());
         let port = self.node.port().to_string();
-        command.arg(script).args([what, &port, &self.name]).args(arguments);
+        command
+            .arg(script)
+            .args([what, &port, &self.name])
+            .args(arguments);
         command
     }
 
     fn declare(&self) {
-        assert!(self.native("declare", &[self.kind]).status().unwrap().success());
+        assert!(
+            self.native("declare", &[self.kind])
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     fn produce(&self, first: usize, last: usize, ids: &str) -> Child {
         let (first, last) = (first.to_string(), last.to_string());
-        self.native("produce", &[&first, &last, ids]).spawn().unwrap()
+        self.native("produce", &[&first, &last, ids])
+            .spawn()
+            .unwrap()
     }
 
     fn consume(&self) -> Consumer {
@@ -220,7 +230,10 @@ async fn work(store: &Store, q: &QueueKey) -> Vec<usize> {
         return Vec::new();
     }
     let ids: Vec<MessageId> = claim.messages.iter().map(|it| it.id).collect();
-    let deleted = store.delete(q, &ids, Guard::HeldBy(vec![lease.id])).await.unwrap();
+    let deleted = store
+        .delete(q, &ids, Guard::HeldBy(vec![lease.id]))
+        .await
+        .unwrap();
     assert_eq!(deleted, ids.len());
     claim.messages.iter().map(number).collect()
 }
@@ -230,16 +243,28 @@ async fn what_natives_produce_is_claimed_once_and_in_order(place: Place) {
     place.declare();
     let (store, q) = (place.open(), place.queue());
     for (ids, from) in [("uuid", 0), ("none", COUNT)] {
-        assert!(place.produce(from, from + COUNT, ids).wait().unwrap().success());
+        assert!(
+            place
+                .produce(from, from + COUNT, ids)
+                .wait()
+                .unwrap()
+                .success()
+        );
         let mut numbers = Vec::new();
         while numbers.len() < COUNT {
             let claim = store.claim(&q, &lease(), 20).await.unwrap().unwrap();
             let ids: Vec<MessageId> = claim.messages.iter().map(|it| it.id).collect();
-            let deleted = store.delete(&q, &ids, Guard::HeldBy(vec![claim.id])).await.unwrap();
+            let deleted = store
+                .delete(&q, &ids, Guard::HeldBy(vec![claim.id]))
+                .await
+                .unwrap();
             assert_eq!(deleted, ids.len());
             numbers.extend(claim.messages.iter().map(number));
         }
-        assert!(numbers.into_iter().eq(from..from + COUNT), "in order, with ids: {ids}");
+        assert!(
+            numbers.into_iter().eq(from..from + COUNT),
+            "in order, with ids: {ids}"
+        );
     }
     assert_eq!(store.claim(&q, &lease(), 20).await.unwrap(), None);
 }
@@ -346,11 +371,23 @@ async fn both_sides_at_once_process_twenty_thousand_messages_once(place: Place) 
         begun.elapsed()
     );
     assert_eq!(by_api + native.len(), 4 * EACH);
-    let ids: HashSet<&str> = native.iter().filter_map(|it| it["message_id"].as_str()).collect();
-    let with_id = native.iter().filter(|it| !it["message_id"].is_null()).count();
+    let ids: HashSet<&str> = native
+        .iter()
+        .filter_map(|it| it["message_id"].as_str())
+        .collect();
+    let with_id = native
+        .iter()
+        .filter(|it| !it["message_id"].is_null())
+        .count();
     assert_eq!(ids.len(), with_id, "no id twice");
     let expected = |number: &usize| if *number < EACH { 3 } else { 1 };
-    let wrong: Vec<_> = times.iter().filter(|(number, times)| **times != expected(number)).collect();
+    let wrong: Vec<_> = times
+        .iter()
+        .filter(|(number, times)| **times != expected(number))
+        .collect();
     assert!(wrong.is_empty(), "{wrong:?}");
-    assert!(by_api > EACH / 10 && native.len() > EACH / 10, "one side did nearly all");
+    assert!(
+        by_api > EACH / 10 && native.len() > EACH / 10,
+        "one side did nearly all"
+    );
 }
