@@ -15,9 +15,12 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rabbitmq::Node;
 use redis::Servers;
 use tempfile::TempDir;
 
+#[path = "../backends/amqp/tests/nodes/mod.rs"]
+mod rabbitmq;
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod redis;
 
@@ -50,19 +53,24 @@ journeys! {
     sqlite_file: |folder| Some(format!("sqlite:{}/isimud.db", folder.display()).into());
     sqlite_memory: |_| Some("sqlite::memory:".to_owned().into());
     redis_server: |_| super::Store::redis();
+    rabbitmq_classic: |_| super::Store::rabbitmq("classic");
+    rabbitmq_quorum: |_| super::Store::rabbitmq("quorum");
 }
 
 /// Where a server keeps what it is given.
 struct Store {
     uri: String,
+    /// Where queues and the ledger are kept, if that is another place.
+    management: Option<&'static str>,
     /// What runs for as long as the store is used.
-    _servers: Option<Servers>,
+    _servers: Option<Box<dyn std::any::Any>>,
 }
 
 impl From<String> for Store {
     fn from(uri: String) -> Self {
         Self {
             uri,
+            management: None,
             _servers: None,
         }
     }
@@ -75,9 +83,27 @@ impl Store {
         match Servers::single() {
             Ok(servers) => Some(Self {
                 uri: servers.uri("journeys:"),
-                _servers: Some(servers),
+                management: None,
+                _servers: Some(Box::new(servers)),
             }),
             Err(why) if required => panic!("Redis is required: {why}"),
+            Err(why) => {
+                eprintln!("left out: {why}");
+                None
+            }
+        }
+    }
+
+    /// A RabbitMQ node of the test's own; `None` where there is none and none is required.
+    fn rabbitmq(queue_type: &str) -> Option<Self> {
+        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+        match Node::start() {
+            Ok(node) => Some(Self {
+                uri: format!("{}?queue_type={queue_type}&timeout_ms=20000", node.uri()),
+                management: Some("sqlite::memory:"),
+                _servers: Some(Box::new(node)),
+            }),
+            Err(why) if required => panic!("RabbitMQ is required: {why}"),
             Err(why) => {
                 eprintln!("left out: {why}");
                 None
@@ -199,6 +225,12 @@ impl Server {
         }
         let child = command
             .args(["--listen", &address.to_string(), "--store", &store.uri])
+            .args(
+                store
+                    .management
+                    .iter()
+                    .flat_map(|uri| ["--management", uri]),
+            )
             .env("ISIMUD__SIGNED_URL__SECRET_KEY", "journey")
             .env("ISIMUD__NOTIFICATIONS__ALLOWED_NETWORKS", "[\"127.0.0.1\"]")
             .current_dir(folder.path())

@@ -61,6 +61,7 @@ impl App {
         std::fs::write(&path, file).expect("the operator's file");
         let flags = Flags {
             store: Some(store.to_owned()),
+            management: store::beside(store),
             config: Some(path),
             ..Flags::default()
         };

@@ -73,18 +73,15 @@ impl Tags {
     }
 
     /// The words that give back deliveries in front, by the last tag of each. RabbitMQ sorts what one word gives back by
-    /// consumer, so no word is about two of them; and the first words are short enough for a quorum queue.
+    /// consumer, so no word is about two of them; and none is longer than what keeps its order. But that is so for the
+    /// first words only, and for a thousand messages: a quorum queue would put off the others, and a classic queue goes
+    /// through itself for each.
     fn words(&self, tags: &[u64]) -> Vec<u64> {
         let lent = |tag: &u64| self.open.get(tag).copied().unwrap_or(0);
-        let mut words = Vec::new();
-        for part in tags.chunk_by(|one, next| lent(one) == lent(next)) {
-            let most = if words.len() < IN_ORDER {
-                IN_ORDER
-            } else {
-                usize::MAX
-            };
-            words.extend(part.chunks(most).filter_map(<[u64]>::last));
-        }
+        let parts = tags.chunk_by(|one, next| lent(one) == lent(next));
+        let words = parts.flat_map(|part| part.chunks(IN_ORDER).filter_map(<[u64]>::last));
+        let mut words: Vec<u64> = words.copied().take(IN_ORDER).collect();
+        words.extend(tags.last().filter(|last| words.last() != Some(*last)));
         words
     }
 
@@ -272,5 +269,8 @@ mod tests {
         assert_eq!(tags.words(&all), [10, 42, 74, 106, 110, 120, 150]);
         assert_eq!(tags.words(&all[..9]), [9]);
         assert_eq!(tags.words(&[]), [0; 0]);
+        let many: Vec<u64> = (1..=3000).collect();
+        let words = tags.words(&many);
+        assert_eq!((words.len(), words.last()), (IN_ORDER + 1, Some(&3000)));
     }
 }

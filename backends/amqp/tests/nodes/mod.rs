@@ -105,6 +105,11 @@ impl Node {
         format!("amqp://127.0.0.1:{}", self.ports.amqp)
     }
 
+    /// Where it keeps everything.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.ports.amqp
     }
