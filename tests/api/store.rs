@@ -1,6 +1,6 @@
 //! Where the service under test keeps what it is given: in memory, or with `API_STORE=redis` on a Redis server that all
 //! tests share, each under a prefix of its own. With `API_STORE=amqp` the messages are on a RabbitMQ node that all tests
-//! share, and queues and the ledger in memory.
+//! share, and queues and the ledger in memory. Its queues are classic ones: quorum queues put what comes back to the head.
 //!
 //! There too the clock stands until a test moves it: the store goes by the service's.
 
@@ -42,6 +42,11 @@ fn is_amqp() -> bool {
     std::env::var("API_STORE").as_deref() == Ok("amqp")
 }
 
+/// Whether the store is a broker that can only lease, with a ledger beside it.
+pub(crate) fn leases() -> bool {
+    is_amqp()
+}
+
 /// Where queues and the ledger are kept for a store, if that is another place.
 pub(crate) fn beside(uri: &str) -> Option<String> {
     uri.starts_with("amqp:").then(|| {
@@ -60,7 +65,7 @@ pub(crate) fn fresh() -> String {
         format!("{}&clock=service", REDIS.uri(&format!("api{test}:")))
     } else if is_amqp() {
         let (test, node) = (TESTS.fetch_add(1, Ordering::Relaxed), RABBITMQ.uri());
-        format!("{node}?prefix=api{test}.&clock=service&timeout_ms=20000")
+        format!("{node}?queue_type=classic&prefix=api{test}.&clock=service&timeout_ms=20000")
     } else {
         "sqlite::memory:".to_owned()
     }

@@ -20,8 +20,10 @@ use crate::support::{CLIENT, PROJECT};
 
 /// A service whose stores are closed.
 async fn closed() -> Api {
+    let store = crate::store::fresh();
     let flags = Flags {
-        store: Some(crate::store::fresh()),
+        management: crate::store::beside(&store),
+        store: Some(store),
         ..Flags::default()
     };
     let config = Config::load(&flags).expect("a right configuration");

@@ -153,7 +153,7 @@ pub(crate) async fn whoever_is_not_let_in_is_told(place: Place) {
     ] {
         let port = place.node.port();
         let broker = open(&format!(
-            "amqp://{login}127.0.0.1:{port}{vhost}?timeout_ms=1500"
+            "amqp://{login}127.0.0.1:{port}{vhost}?timeout_ms=2000"
         ));
         let begun = Instant::now();
         let refusal = send_one(&broker).await.unwrap_err();

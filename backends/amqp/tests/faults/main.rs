@@ -11,6 +11,8 @@ mod holder;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod proxy;
+#[path = "../../../redis/tests/servers/mod.rs"]
+mod servers;
 mod tls;
 
 use std::process::ExitCode;
@@ -49,9 +51,9 @@ static IMPATIENT: Started = LazyLock::new(|| {
 static TRIALS: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
-pub(crate) const TIMEOUT: Duration = Duration::from_millis(1500);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(2000);
 /// How much longer than its time-out a call may take on a busy machine.
-pub(crate) const SLACK: Duration = Duration::from_millis(1500);
+pub(crate) const SLACK: Duration = Duration::from_millis(3000);
 
 type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
@@ -115,10 +117,15 @@ fn trial(name: &'static str, node: &'static Started, check: Check) -> Trial {
 
 /// What becomes of a trial without its node.
 fn missing(why: &str) -> Result<Completion, Failed> {
-    if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") {
+    if is_required() {
         return Err(Failed::from(why));
     }
     Ok(Completion::ignored_with(why))
+}
+
+/// Whether a backend that is not there is a failure.
+pub(crate) fn is_required() -> bool {
+    std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1")
 }
 
 fn run(check: impl Future<Output = ()>) -> Result<Completion, Failed> {
@@ -149,7 +156,10 @@ impl Place {
     /// The address of a broker that is to wait no longer than [`TIMEOUT`].
     pub(crate) fn uri(&self, port: u16, options: &str) -> String {
         let prefix = &self.prefix;
-        format!("amqp://127.0.0.1:{port}?prefix={prefix}&timeout_ms=1500&heartbeat_s=2{options}")
+        let timeout = TIMEOUT.as_millis();
+        format!(
+            "amqp://127.0.0.1:{port}?prefix={prefix}&timeout_ms={timeout}&heartbeat_s=2{options}"
+        )
     }
 
     pub(crate) fn open(&self) -> Arc<AmqpBroker> {
@@ -198,7 +208,7 @@ pub(crate) async fn recovered(broker: &AmqpBroker) -> MessageId {
     loop {
         match send_one(broker).await {
             Ok(id) => return id,
-            Err(error) if begun.elapsed() > MINUTE => panic!("it never works again: {error}"),
+            Err(error) if begun.elapsed() > 2 * MINUTE => panic!("it never works again: {error}"),
             Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
