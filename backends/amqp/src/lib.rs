@@ -61,7 +61,7 @@
 //! | given back very often | nothing happens | nothing happens up to a million times (`x-delivery-limit`) |
 //!
 //! So on a quorum queue messages of one claim keep their order, and those of two claims come back in the order in which
-//! the claims end. An adopted quorum queue has the limit that it was given: RabbitMQ 4 gives 20, and drops or
+//! the claims end. Of many that end at the same moment the first thousand keep their order. An adopted quorum queue has the limit that it was given: RabbitMQ 4 gives 20, and drops or
 //! dead-letters what came back more often; 3.x gives none, and puts what comes back at the tail.
 //!
 //! # What is approximate
@@ -79,6 +79,9 @@
 //!   queue while it is held (`native`). Its `expiration` begins anew with that, and is not dead-lettered there.
 //! * **A removed queue** that another server still believes to be there costs that one a channel at its next claim, with
 //!   what it holds on it: it is delivered again, and the ledger holds it back.
+//!
+//! The conformance suite is told of three of these, and excuses nothing else: counts without the journal (`counts`), on
+//! quorum queues the places of messages of several claims that end in another order (`places`), and walls (`walls`).
 //!
 //! # What is not possible
 //!

@@ -122,6 +122,12 @@ impl Node {
         self.ports.management
     }
 
+    /// The process that it runs in.
+    pub(crate) fn process_id(&self) -> u32 {
+        let process = self.process();
+        process.as_ref().map_or(0, |running| running.process.id())
+    }
+
     /// Starts a node that was killed or stopped, on the same data.
     pub(crate) fn start_again(&self) -> Result<(), String> {
         let log = File::create(self.folder.path().join("output")).map_err(|e| e.to_string())?;
