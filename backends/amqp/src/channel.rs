@@ -187,7 +187,7 @@ impl HoldingChannel {
     ///
     /// Those in front of all others are settled by few words, with `multiple`. A classic queue that gets back a thousand
     /// messages one by one goes through itself a thousand times, and a quorum queue puts off what is more than some
-    /// thirty words; it also keeps no order among more than that in one. Nothing else may be settled at the same time, or the words would overtake each other; and a tag is
+    /// thirty words. Nothing else may be settled at the same time, or the words would overtake each other; and a tag is
     /// forgotten only after the word about it is out, so that a call that is broken off is at worst too careful.
     pub(crate) async fn settle(self: Arc<Self>, tags: Vec<u64>, how: Settle) -> lapin::Result<()> {
         let turn = self.settling.lock().await;

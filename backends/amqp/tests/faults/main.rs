@@ -51,7 +51,7 @@ static IMPATIENT: Started = LazyLock::new(|| {
 static TRIALS: AtomicU64 = AtomicU64::new(0);
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
-pub(crate) const TIMEOUT: Duration = Duration::from_millis(2000);
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(1800);
 /// How much longer than its time-out a call may take on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_millis(3000);
 
