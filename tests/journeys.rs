@@ -62,6 +62,8 @@ struct Store {
     uri: String,
     /// Where queues and the ledger are kept, if that is another place.
     management: Option<&'static str>,
+    /// Whether a message whose life a claim lengthens goes to the end of its queue.
+    copies: bool,
     /// What runs for as long as the store is used.
     _servers: Option<Box<dyn std::any::Any>>,
 }
@@ -71,6 +73,7 @@ impl From<String> for Store {
         Self {
             uri,
             management: None,
+            copies: false,
             _servers: None,
         }
     }
@@ -84,6 +87,7 @@ impl Store {
             Ok(servers) => Some(Self {
                 uri: servers.uri("journeys:"),
                 management: None,
+                copies: false,
                 _servers: Some(Box::new(servers)),
             }),
             Err(why) if required => panic!("Redis is required: {why}"),
@@ -101,6 +105,7 @@ impl Store {
             Ok(node) => Some(Self {
                 uri: format!("{}?queue_type={queue_type}&timeout_ms=20000", node.uri()),
                 management: Some("sqlite::memory:"),
+                copies: true,
                 _servers: Some(Box::new(node)),
             }),
             Err(why) if required => panic!("RabbitMQ is required: {why}"),
@@ -186,6 +191,10 @@ fn journey(python: &Path, script: &str, server: &Server) -> Result<Journey> {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .env("PYTHONUNBUFFERED", "1")
         .env("NO_PROXY", "*")
+        .env(
+            "JOURNEY_COPIES",
+            if server.store.copies { "1" } else { "0" },
+        )
         .current_dir(server.folder.path())
         .stdin(Stdio::null())
         .stderr(output.try_clone()?)

@@ -70,7 +70,9 @@
 //!   something that has not. What is held is not told. With the journal statistics are the ledger's, and exact.
 //! * **A claim longer than `hold_cap_s`** is given back to the queue while it goes on. No other claim gets its messages,
 //!   for the ledger knows; but a native consumer of the same queue may.
-//! * **So may it get the copy** that a claim makes of a message whose life it lengthens (see `isimud-lease`).
+//! * **A message whose life a claim lengthens** (by its ttl and grace, beyond what the message has left) is copied, as
+//!   `expiration` cannot be changed: should it come back, it stands at the end of its queue. A native consumer may get the
+//!   copy while the claim goes on.
 //! * **A release through another server** is waited for; one that comes while a server has lost its connection for
 //!   orders comes to nothing, and the message is free when its hold ends.
 //! * **A wall** of many thousand messages that nobody may have, delayed ones above all, takes several claims to pass:
