@@ -180,6 +180,7 @@ async fn claim(channels: &[Channel], queue: &str) -> u64 {
 }
 
 /// How many a second, with so many callers at a time.
+#[expect(clippy::future_not_send, reason = "it is awaited where it is called")]
 async fn rate(callers: usize, call: impl AsyncFn(usize) -> u64) -> f64 {
     let over = AtomicBool::new(false);
     let count = AtomicU64::new(0);

@@ -50,6 +50,9 @@ impl Drop for AmqpBroker {
     }
 }
 
+/// Deliveries that were taken out of what is held.
+type Taken = Vec<(Tag, Holding)>;
+
 #[derive(Debug)]
 struct Inner {
     /// Names this life of this server.
@@ -336,7 +339,7 @@ impl Inner {
         if taken.is_empty() {
             return Ok(());
         }
-        let mut copies: HashMap<Target, (Vec<Outgoing>, Vec<(Tag, Holding)>)> = HashMap::new();
+        let mut copies: HashMap<Target, (Vec<Outgoing>, Taken)> = HashMap::new();
         let mut others = Vec::new();
         for (tag, mut holding) in taken {
             let goes_on = holding.wanted > holding.cap;

@@ -167,11 +167,14 @@ impl Config {
             "queue_type" => queue_type(value).map(|it| self.queue_type = it),
             "adopt" => value.parse().ok().map(|it| self.adopt = it),
             "journal" => value.parse().ok().map(|it| self.journal = it),
-            "clock" => match value {
-                "machine" => Some(self.by_service = false),
-                "service" => Some(self.by_service = true),
-                _ => None,
-            },
+            "clock" => {
+                let own = match value {
+                    "machine" => Some(false),
+                    "service" => Some(true),
+                    _ => None,
+                };
+                own.map(|it| self.by_service = it)
+            }
             "timeout_ms" => {
                 let span = number(value, 10, 600_000).map(Duration::from_millis);
                 span.map(|it| self.timeout = it)

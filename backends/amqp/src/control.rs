@@ -132,7 +132,7 @@ impl Control {
     }
 
     /// Listens for ever, and has every order carried out.
-    pub(crate) async fn listen(&self, link: &Link, carry_out: impl Fn(Order)) {
+    pub(crate) async fn listen(&self, link: &Link, carry_out: impl Fn(Order) + Send + Sync) {
         loop {
             let heard = async {
                 // The channel must live as long as the consumer is listened to.
@@ -181,7 +181,11 @@ impl Control {
         link.in_time(work).await
     }
 
-    async fn hear(&self, mut consumer: Consumer, carry_out: &impl Fn(Order)) -> Result<()> {
+    async fn hear(
+        &self,
+        mut consumer: Consumer,
+        carry_out: &(impl Fn(Order) + Send + Sync),
+    ) -> Result<()> {
         while let Some(delivery) = consumer.next().await {
             match Order::read(&delivery.map_err(from_lapin)?.data) {
                 Some(Order {

@@ -293,10 +293,9 @@ impl Queues {
             AMQPValue::LongString(probe::QUESTION.into()),
         );
         for _ in 0..probe::ROUNDS {
-            let error = match self.ask(Question::Declare(queue, &arguments)).await? {
+            let Err(error) = self.ask(Question::Declare(queue, &arguments)).await? else {
                 // A broker that knows no types of queues.
-                Ok(_) => return Ok(true),
-                Err(error) => error,
+                return Ok(true);
             };
             match probe::read(&error) {
                 Found::Usable => return Ok(true),
