@@ -119,6 +119,10 @@ const DRIVERS: &[Driver] = &[
     redis("redis"),
     #[cfg(feature = "redis")]
     redis("rediss"),
+    #[cfg(feature = "amqp")]
+    amqp("amqp", ":5672"),
+    #[cfg(feature = "amqp")]
+    amqp("amqps", ":5671"),
     #[cfg(feature = "sqs")]
     Driver {
         scheme: "sqs",
@@ -143,6 +147,33 @@ const DRIVERS: &[Driver] = &[
         },
     },
 ];
+
+/// The RabbitMQ driver, without and with TLS. It needs a ledger, from the management store.
+#[cfg(feature = "amqp")]
+const fn amqp(scheme: &'static str, port: &'static str) -> Driver {
+    Driver {
+        scheme,
+        is_file: false,
+        port,
+        naming: &["name", "prefix"],
+        check: |uri| isimud_amqp::Config::parse(uri).map(drop),
+        open: |uri, context| {
+            let config = isimud_amqp::Config::parse(uri)?;
+            let journal = match config.journal() {
+                true => isimud_lease::Journal::On,
+                false => isimud_lease::Journal::Off,
+            };
+            let (ledger, clock) = (context.ledger()?, || Arc::clone(&context.clock));
+            let broker = isimud_amqp::AmqpBroker::open(config, clock())?;
+            Ok(Backend {
+                name: "amqp",
+                messages: Arc::new(isimud_lease::Leased::new(broker, ledger, clock(), journal)),
+                management: None,
+                ledgers: None,
+            })
+        },
+    }
+}
 
 /// The Redis driver, without and with TLS. It goes by the clock of its server, unless the URI says otherwise.
 #[cfg(feature = "redis")]
@@ -309,6 +340,11 @@ fn without_port(place: &str, port: &str) -> String {
         Some(at) => place.split_at(at),
         None => (place, ""),
     };
+    // The database, or the virtual host, that is meant where none is named.
+    let path = match path {
+        "/" | "/%2f" => "",
+        path => path,
+    };
     let hosts: Vec<&str> = hosts
         .split(',')
         .map(|host| host.strip_suffix(port).unwrap_or(host))
@@ -364,6 +400,10 @@ mod tests {
         }
         assert!(same("redis://h", "redis://h:6379"));
         assert!(same("redis://h/2", "rediss://h:6379/2"));
+        #[cfg(feature = "amqp")]
+        for other in ["amqp://h/", "amqps://me:pw@h:5671/%2F?journal=false"] {
+            assert!(same("amqp://h", other), "{other}");
+        }
         for other in [
             "redis://h:2?prefix=x",
             "redis://h:1",

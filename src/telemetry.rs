@@ -394,10 +394,13 @@ impl bridging::Tally for Metrics {
         self.bridges.up.remove(&labels);
     }
 }
+/// A client library that logs every refusal of a broker as an error, and messages with their bodies. Whoever wants to
+/// read that names it.
+const QUIET: &str = "lapin=off";
 
 /// Which events are logged.
 pub(crate) fn filter(log: &Log) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::try_new(&log.level)
+    EnvFilter::try_new(format!("{QUIET},{}", log.level))
         .map_err(|error| ConfigError::new(format!("log.level is wrong: '{}': {error}", log.level)))
 }
 

@@ -15,10 +15,13 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rabbitmq::Node;
 use redis::Servers;
 use sqs::Emulator;
 use tempfile::TempDir;
 
+#[path = "../backends/amqp/tests/nodes/mod.rs"]
+mod rabbitmq;
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod redis;
 #[path = "../backends/sqs/tests/emulator/mod.rs"]
@@ -53,6 +56,8 @@ journeys! {
     sqlite_file: |folder| Some(format!("sqlite:{}/isimud.db", folder.display()).into());
     sqlite_memory: |_| Some("sqlite::memory:".to_owned().into());
     redis_server: |_| super::Store::redis();
+    rabbitmq_classic: |_| super::Store::rabbitmq("classic");
+    rabbitmq_quorum: |_| super::Store::rabbitmq("quorum");
     sqs_server: |_| super::Store::sqs();
 }
 
@@ -63,8 +68,10 @@ struct Store {
     management: Option<&'static str>,
     /// Messages of one post: more of them may come in another order.
     post_size: &'static str,
+    /// Whether a message whose life a claim lengthens goes to the end of its queue.
+    copies: bool,
     /// What runs for as long as the store is used.
-    _servers: Option<Servers>,
+    _servers: Option<Box<dyn std::any::Any>>,
 }
 
 impl From<String> for Store {
@@ -73,6 +80,7 @@ impl From<String> for Store {
             uri,
             management: None,
             post_size: "1000",
+            copies: false,
             _servers: None,
         }
     }
@@ -87,9 +95,29 @@ impl Store {
                 uri: servers.uri("journeys:"),
                 management: None,
                 post_size: "1000",
-                _servers: Some(servers),
+                copies: false,
+                _servers: Some(Box::new(servers)),
             }),
             Err(why) if required => panic!("Redis is required: {why}"),
+            Err(why) => {
+                eprintln!("left out: {why}");
+                None
+            }
+        }
+    }
+
+    /// A RabbitMQ node of the test's own; `None` where there is none and none is required.
+    fn rabbitmq(queue_type: &str) -> Option<Self> {
+        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+        match Node::start() {
+            Ok(node) => Some(Self {
+                uri: format!("{}?queue_type={queue_type}&timeout_ms=20000", node.uri()),
+                management: Some("sqlite::memory:"),
+                post_size: "1000",
+                copies: true,
+                _servers: Some(Box::new(node)),
+            }),
+            Err(why) if required => panic!("RabbitMQ is required: {why}"),
             Err(why) => {
                 eprintln!("left out: {why}");
                 None
@@ -106,6 +134,7 @@ impl Store {
                 management: Some("sqlite::memory:"),
                 // Of one request.
                 post_size: "10",
+                copies: false,
                 _servers: None,
             }),
             Err(why) if required => panic!("an SQS server is required: {why}"),
@@ -192,6 +221,10 @@ fn journey(python: &Path, script: &str, server: &Server) -> Result<Journey> {
         .env("PYTHONUNBUFFERED", "1")
         .env("NO_PROXY", "*")
         .env("JOURNEY_POST_SIZE", server.store.post_size)
+        .env(
+            "JOURNEY_COPIES",
+            if server.store.copies { "1" } else { "0" },
+        )
         .current_dir(server.folder.path())
         .stdin(Stdio::null())
         .stderr(output.try_clone()?)
@@ -234,9 +267,8 @@ impl Server {
             .args(
                 store
                     .management
-                    .map(|uri| ["--management", uri])
                     .iter()
-                    .flatten(),
+                    .flat_map(|uri| ["--management", uri]),
             )
             // What an SQS server of a test asks for.
             .env("AWS_ACCESS_KEY_ID", "JOURNEY")

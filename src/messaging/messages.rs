@@ -5,13 +5,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    ClaimId, ClientId, Error, ErrorKind, Guard, Message, MessageId, QueueKey, Result, Selection,
+    ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, QueueKey, Result,
+    Selection,
 };
 use uuid::Uuid;
 
 use super::settings::Settings;
 use super::{Messaging, checksum};
-use crate::catalogue::{Listed, Position};
+use crate::catalogue::{Listed, Position, Route};
+
+/// How long an encrypted message is held while it is popped.
+const POP: Duration = Duration::from_secs(60);
 
 /// What a post must keep to in one queue, known before its body is read.
 #[derive(Debug, Clone)]
@@ -204,16 +208,64 @@ impl Messaging {
     /// Takes messages off the head of a queue.
     pub async fn pop(&self, queue: &QueueKey, count: i64) -> Result<Vec<Message>> {
         let limit = self.limits.pop_count(count)?;
-        let route = self.route(queue).await?;
-        let popped = route.pop(queue, limit).await?;
-        let mut messages = popped.clone();
-        if let Err(unreadable) = self.open_all(&mut messages) {
-            // They would be gone, and nobody would have read them.
-            route.post(queue, popped).await?;
-            return Err(unreadable);
-        }
+        let known = self.known(queue).await?;
+        let messages = match known {
+            Some(known) if known.settings.encrypt => {
+                self.pop_sealed(queue, &known.route, limit).await?
+            }
+            _ => {
+                let route = self.route(queue).await?;
+                let popped = route.pop(queue, limit).await?;
+                let mut messages = popped.clone();
+                if let Err(unreadable) = self.open_all(&mut messages) {
+                    // They would be gone, and nobody would have read them.
+                    route.post(queue, popped).await?;
+                    return Err(unreadable);
+                }
+                messages
+            }
+        };
         self.flow.deleted(messages.len());
         Ok(messages)
+    }
+
+    /// Pops what may be unreadable here: it is claimed first, and deleted when it was read. A store that has deleted a
+    /// message may not take it back under its id, and under another it could not be decrypted.
+    async fn pop_sealed(
+        &self,
+        queue: &QueueKey,
+        route: &Route,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        let mut popped = Vec::new();
+        for stop in route.readable() {
+            let lease = Lease {
+                id: ClaimId(Uuid::now_v7()),
+                ttl: POP,
+                grace: Duration::ZERO,
+                dead_letter: None,
+            };
+            let left = limit - popped.len();
+            let Some(mut claim) = stop.claim(queue, &lease, left).await? else {
+                continue;
+            };
+            if let Err(unreadable) = self.open_all(&mut claim.messages) {
+                route.release_claim(queue, claim.id).await?;
+                return Err(unreadable);
+            }
+            let ids: Vec<MessageId> = claim.messages.iter().map(|message| message.id).collect();
+            let held = Guard::HeldBy(vec![claim.id]);
+            route.delete(queue, &ids, held).await?;
+            for message in &mut claim.messages {
+                message.claim = None;
+                message.claim_count = message.claim_count.saturating_sub(1);
+            }
+            popped.append(&mut claim.messages);
+            if popped.len() == limit {
+                break;
+            }
+        }
+        Ok(popped)
     }
 
     /// Refuses a number of ids that one call may not carry.

@@ -325,9 +325,14 @@ async fn a_queue_that_is_its_own_dead_letter_queue_comes_to_an_end() {
         // There is no end to go to: the same claim may meet it again.
         return;
     }
-    // The first goes to the end, counted anew.
-    assert_eq!(deliver(&app).await, json!([2]));
-    assert_eq!(listed(&app).await, json!([2, 1]));
+    // The first is counted anew: at the end, or where it is if another service keeps the order.
+    if crate::store::leases() {
+        assert_eq!(deliver(&app).await, json!([1, 2]));
+        assert_eq!(listed(&app).await, json!([1, 2]));
+    } else {
+        assert_eq!(deliver(&app).await, json!([2]));
+        assert_eq!(listed(&app).await, json!([2, 1]));
+    }
     assert_eq!(counts(&app, "fizbat").await, [0, 2, 2]);
 }
 

@@ -1,7 +1,9 @@
-//! Where the service under test keeps what it is given: in memory, or with `API_STORE=redis` on a Redis server that all
-//! tests share, each under a prefix of its own. With `API_STORE=sqs` the messages are in a server that speaks SQS, with a
-//! ledger in memory; that one has a clock for all tests, so they run one after another, and credentials from the
-//! environment.
+//! Where the service under test keeps what it is given: in memory, or with `API_STORE` on another store.
+//!
+//! `redis`: a Redis server that all tests share, each under a prefix of its own. `amqp`: messages on a RabbitMQ node that
+//! all tests share, queues and the ledger in memory; its queues are classic ones, since quorum queues put what comes back
+//! to the head. `sqs`: messages in a server that speaks SQS, with a ledger in memory; that one has a clock for all tests,
+//! so they run one after another, and credentials from the environment.
 //!
 //! There too the clock stands until a test moves it: the store goes by the service's.
 
@@ -13,11 +15,14 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+#[path = "../../backends/amqp/tests/nodes/mod.rs"]
+mod nodes;
 #[path = "../../backends/redis/tests/servers/mod.rs"]
 mod servers;
 #[path = "../../backends/sqs/tests/emulator/mod.rs"]
 mod sqs;
 
+use nodes::Node;
 use servers::Servers;
 use sqs::{Corner, Emulator};
 
@@ -25,28 +30,57 @@ use sqs::{Corner, Emulator};
 static REDIS: LazyLock<Servers> =
     LazyLock::new(|| Servers::plain().unwrap_or_else(|why| panic!("API_STORE=redis: {why}")));
 
+/// The RabbitMQ node, started by the first test that needs it. It ends with the program.
+static RABBITMQ: LazyLock<Node> =
+    LazyLock::new(|| Node::start().unwrap_or_else(|why| panic!("API_STORE=amqp: {why}")));
+
 /// The server that speaks SQS, started by the first test that needs it.
 static SQS: LazyLock<Corner> =
     LazyLock::new(|| Emulator::shared().unwrap_or_else(|why| panic!("API_STORE=sqs: {why}")));
 
-/// What is kept beside messages in SQS, where that is not in memory.
+/// What is kept beside messages elsewhere, where that is not in memory.
 static BESIDE: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::default);
 
-fn is_redis() -> bool {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sqlite,
+    Redis,
+    Amqp,
+    Sqs,
+}
+
+fn kind() -> Kind {
     match std::env::var("API_STORE").as_deref() {
-        Err(_) | Ok("" | "sqlite" | "sqs") => false,
-        Ok("redis") => true,
-        Ok(other) => panic!("API_STORE is 'sqlite', 'redis' or 'sqs', not '{other}'"),
+        Err(_) | Ok("" | "sqlite") => Kind::Sqlite,
+        Ok("redis") => Kind::Redis,
+        Ok("amqp") => Kind::Amqp,
+        Ok("sqs") => Kind::Sqs,
+        Ok(other) => panic!("API_STORE is 'sqlite', 'redis', 'amqp' or 'sqs', not '{other}'"),
     }
 }
 
-fn is_sqs() -> bool {
-    std::env::var("API_STORE").as_deref() == Ok("sqs")
+/// Whether the store is a broker that can only lease, with a ledger beside it.
+pub(crate) fn leases() -> bool {
+    matches!(kind(), Kind::Amqp | Kind::Sqs)
+}
+
+/// Whether what is posted at once is claimed in its order, and all that is there by one claim. A standard queue of SQS
+/// does its best.
+pub(crate) fn is_ordered() -> bool {
+    kind() != Kind::Sqs
+}
+
+/// Lets time pass where the service's clock does not.
+pub(crate) fn advance(span: Duration) {
+    if kind() == Kind::Sqs {
+        SQS.advance_all(span);
+    }
 }
 
 /// Where queues and the ledger are kept for a store, if that is another place.
 pub(crate) fn beside(uri: &str) -> Option<String> {
-    uri.starts_with("sqs:").then(|| {
+    let needs_ledger = uri.starts_with("amqp:") || uri.starts_with("sqs:");
+    needs_ledger.then(|| {
         let beside = BESIDE.lock().expect("nobody panicked here");
         let kept = beside.get(uri);
         kept.cloned()
@@ -54,35 +88,25 @@ pub(crate) fn beside(uri: &str) -> Option<String> {
     })
 }
 
-/// Whether what is posted at once is claimed in its order, and all that is there by one claim. A standard queue of SQS
-/// does its best.
-pub(crate) fn is_ordered() -> bool {
-    !is_sqs()
-}
-
-/// Lets time pass where the service's clock does not.
-pub(crate) fn advance(span: Duration) {
-    if is_sqs() {
-        SQS.advance_all(span);
-    }
-}
-
 /// The URI of an empty store that nobody else has.
 pub(crate) fn fresh() -> String {
     static TESTS: AtomicUsize = AtomicUsize::new(0);
-    if is_redis() {
-        let test = TESTS.fetch_add(1, Ordering::Relaxed);
-        format!("{}&clock=service", REDIS.uri(&format!("api{test}:")))
-    } else if is_sqs() {
-        let test = TESTS.fetch_add(1, Ordering::Relaxed);
-        let corner = Corner {
-            login: format!("api{test}"),
-            ..SQS.clone()
-        };
-        corner.hurry();
-        corner.uri(corner.port, "")
-    } else {
-        "sqlite::memory:".to_owned()
+    let test = TESTS.fetch_add(1, Ordering::Relaxed);
+    match kind() {
+        Kind::Sqlite => "sqlite::memory:".to_owned(),
+        Kind::Redis => format!("{}&clock=service", REDIS.uri(&format!("api{test}:"))),
+        Kind::Amqp => format!(
+            "{}?queue_type=classic&prefix=api{test}.&clock=service&timeout_ms=20000",
+            RABBITMQ.uri()
+        ),
+        Kind::Sqs => {
+            let corner = Corner {
+                login: format!("api{test}"),
+                ..SQS.clone()
+            };
+            corner.hurry();
+            corner.uri(corner.port, "")
+        }
     }
 }
 
@@ -96,28 +120,31 @@ pub(crate) struct Kept {
 impl Kept {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let uri = if is_redis() {
-            fresh()
-        } else if is_sqs() {
-            let (uri, file) = (fresh(), folder.path().join("isimud.db"));
-            let mut beside = BESIDE.lock().expect("nobody panicked here");
-            beside.insert(uri.clone(), format!("sqlite:{}", file.display()));
-            uri
-        } else {
-            format!("sqlite:{}/isimud.db", folder.path().display())
+        let file = format!("sqlite:{}/isimud.db", folder.path().display());
+        let uri = match kind() {
+            Kind::Sqlite => file,
+            Kind::Redis => fresh(),
+            Kind::Amqp | Kind::Sqs => {
+                let uri = fresh();
+                let mut beside = BESIDE.lock().expect("nobody panicked here");
+                beside.insert(uri.clone(), file);
+                uri
+            }
         };
         Self { uri, folder }
     }
 
     /// Whether a text stands anywhere on the disk.
     pub(crate) fn has_at_rest(&self, text: &str) -> bool {
-        let folder = if is_redis() {
-            REDIS.get(0).folder()
-        } else {
-            self.folder.path()
-        };
-        files(folder).into_iter().any(|file| {
-            let bytes = std::fs::read(file).expect("a file");
+        let mut all = files(self.folder.path());
+        match kind() {
+            Kind::Sqlite | Kind::Sqs => {}
+            Kind::Redis => all = files(REDIS.get(0).folder()),
+            Kind::Amqp => all.extend(files(RABBITMQ.folder())),
+        }
+        all.into_iter().any(|file| {
+            // A server may remove one meanwhile.
+            let bytes = std::fs::read(file).unwrap_or_default();
             bytes
                 .windows(text.len())
                 .any(|window| window == text.as_bytes())

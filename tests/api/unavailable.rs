@@ -94,6 +94,11 @@ async fn an_operation_on_messages_or_claims_says_what_could_not_be_done() {
              seconds.\"}}"
         );
         let answer = ask(&api, method, path, body).await;
+        if body == "{" && crate::store::leases() {
+            // Queues are kept elsewhere, and that store answers.
+            assert_eq!(answer.0, 400, "{method} {path}");
+            continue;
+        }
         assert_eq!(answer, (503, document), "{method} {path}");
     }
 }

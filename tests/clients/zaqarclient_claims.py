@@ -1,5 +1,6 @@
 """Claims: made, found, renewed, released, and what becomes of their messages."""
 
+import os
 import uuid
 
 from zaqarclient.queues.v2 import core
@@ -108,14 +109,17 @@ def claims(url, project):
         [0] + list(range(2, 13)),
     )
     last = queue.claim(ttl=60, grace=60, limit=4)
-    check("and are claimed again first", bodies(last), [0, 2, 3, 4])
+    # A broker that ends lives by itself gets a copy of what a claim lets live longer, and that stands at the end.
+    copies = os.environ.get("JOURNEY_COPIES") == "1"
+    first, then = ([3, 4, 5, 6], [0, 2]) if copies else ([0, 2, 3, 4], [5, 6])
+    check("and are claimed again first", bodies(last), first)
     check("releasing again is no error", low(zaqar, core.claim_delete, "orders", mine.id), None)
     check("nor in no queue", low(zaqar, core.claim_delete, "nope", mine.id), None)
     for found in queue.claim(id=last.id):
         found.delete()
     last.delete()
     check(
-        "deleted by their claim, they stay away", bodies(queue.messages(echo=True, limit=2)), [5, 6]
+        "deleted by their claim, they stay away", bodies(queue.messages(echo=True, limit=2)), then
     )
 
     nobody = str(uuid.uuid4())

@@ -60,7 +60,9 @@ async fn fifty_thousand_held_messages_in_front_are_no_obstacle(bench: Bench) -> 
     assert_eq!(ids(&bench.take(10).await?.messages), oldest);
     bench.advance(HOUR / 2).await;
     assert_eq!(bench.counts().await?, (IN_FRONT + 20, 0));
-    assert_eq!(ids(&bench.take(10).await?.messages), oldest);
+    let again = ids(&bench.take(10).await?.messages);
+    // They were claimed last, and come back with all the others.
+    assert!(again == oldest || bench.approximates().places);
     Ok(())
 }
 

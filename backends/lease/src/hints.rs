@@ -10,9 +10,13 @@ use tokio::sync::Semaphore;
 /// Hints that may be under way at once. One more is left out: the broker then delivers the message again, later.
 const ROOM: u32 = 4096;
 
-/// How long a call waits for its own hint. A healthy broker takes a fraction of it, and then what was released is
-/// free, and what was deleted counts no more, when the caller has its answer.
+/// How long a call waits for its own hint, unless that frees messages. A healthy broker takes a fraction of it, and
+/// then what was deleted counts no more when the caller has its answer.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long a call waits for a hint that frees messages. Somebody may be about to claim them, and where another server
+/// holds them they take two ways.
+const PATIENCE_TO_FREE: Duration = Duration::from_secs(1);
 
 /// How long a close waits for all hints.
 const PARTING: Duration = Duration::from_secs(5);
@@ -35,6 +39,24 @@ impl Hints {
         queue: &QueueKey,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) {
+        self.wait(queue, PATIENCE, work).await;
+    }
+
+    /// The same for a hint that frees messages: the moment is a longer one.
+    pub(crate) async fn free(
+        &self,
+        queue: &QueueKey,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
+        self.wait(queue, PATIENCE_TO_FREE, work).await;
+    }
+
+    async fn wait(
+        &self,
+        queue: &QueueKey,
+        patience: Duration,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) {
         let queue = queue.clone();
         let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
             let error = Error::new(ErrorKind::Unavailable, "too many hints are under way");
@@ -47,7 +69,7 @@ impl Hints {
             drop(permit);
         });
         // Whether it was in time makes no difference to anybody.
-        drop(tokio::time::timeout(PATIENCE, task).await);
+        drop(tokio::time::timeout(patience, task).await);
     }
 
     /// Waits for every hint, for as long as a close may take.

@@ -173,7 +173,7 @@ impl<B: LeaseBroker> Leased<B> {
         if !receipts.is_empty() {
             let (broker, on) = (Arc::clone(&self.broker), queue.clone());
             let work = async move { broker.release(&on, &receipts).await };
-            self.hints.hint(queue, work).await;
+            self.hints.free(queue, work).await;
         }
         Ok(())
     }

@@ -232,7 +232,7 @@ impl<B: LeaseBroker> Leased<B> {
         if settled.is_empty() && free.is_empty() && held.is_empty() {
             return;
         }
-        let (broker, on) = (Arc::clone(&self.broker), queue.clone());
+        let (broker, on, frees) = (Arc::clone(&self.broker), queue.clone(), !free.is_empty());
         let work = async move {
             // Each is told, whatever becomes of the others.
             let mut told = Ok(());
@@ -247,6 +247,10 @@ impl<B: LeaseBroker> Leased<B> {
             }
             told
         };
-        self.hints.hint(queue, work).await;
+        if frees {
+            self.hints.free(queue, work).await;
+        } else {
+            self.hints.hint(queue, work).await;
+        }
     }
 }

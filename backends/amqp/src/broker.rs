@@ -1,0 +1,514 @@
+//! The broker: every promise of [`LeaseBroker`], by RabbitMQ.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use isimud_contract::{Capabilities, Clock, Delivery, Error, ErrorKind, QueueKey, Receipt, Result};
+use isimud_lease::{Depth, Envelope, LeaseBroker};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::connect::{self, Connector};
+use crate::control::{Control, Order, Wish};
+use crate::error::{full, unroutable};
+use crate::held::{Held, Holding, Tag};
+use crate::holder::{Got, Holder};
+use crate::link::Link;
+use crate::message;
+use crate::names::{Address, Names};
+use crate::native;
+use crate::publisher::{Fate, Outgoing, Publisher, Target};
+use crate::queues::{IN_THE_MAKING, Known, Queues};
+use crate::receipt;
+
+/// The largest message that every version of RabbitMQ takes, in bytes.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// Delivers the messages of RabbitMQ's queues.
+pub struct AmqpBroker {
+    inner: Arc<Inner>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl fmt::Debug for AmqpBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AmqpBroker({})", self.inner.server)
+    }
+}
+
+impl Drop for AmqpBroker {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+/// Deliveries that were taken out of what is held.
+type Taken = Vec<(Tag, Holding)>;
+
+#[derive(Debug)]
+struct Inner {
+    /// Names this life of this server.
+    server: Uuid,
+    names: Names,
+    adopt: bool,
+    max_held: usize,
+    native_ttl: Duration,
+    clock: Arc<dyn Clock>,
+    publisher: Arc<Publisher>,
+    holder: Holder,
+    queues: Queues,
+    control: Control,
+    /// For questions and for other servers.
+    questions: Arc<Link>,
+}
+
+impl AmqpBroker {
+    /// Starts the broker. Connects nowhere yet: a RabbitMQ that is down is `Unavailable` call by call, and used when it
+    /// is back. Needs a Tokio runtime around it; the clock dates messages that say nothing of their age.
+    pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
+        connect::check(&config)?;
+        let link = |name| Link::new(Connector::new(config.clone(), name), config.timeout);
+        let server = Uuid::now_v7();
+        let publisher = Arc::new(Publisher::new(link("publishing")));
+        let questions = Arc::new(link("asking"));
+        let held = Held::new(config.by_service.then(|| Arc::clone(&clock)));
+        let inner = Arc::new(Inner {
+            server,
+            adopt: config.adopt,
+            max_held: config.max_held,
+            native_ttl: config.native_ttl,
+            clock,
+            holder: Holder::new(
+                [link("holding"), link("trying")],
+                held,
+                config.channels,
+                config.hold_cap,
+            ),
+            queues: Queues::new(Arc::clone(&questions), &config),
+            control: Control::new(
+                server,
+                config.names.clone(),
+                Arc::clone(&publisher),
+                config.timeout,
+            ),
+            questions,
+            publisher,
+            names: config.names,
+        });
+        let tasks = [
+            tokio::spawn(end_holds(Arc::clone(&inner))),
+            tokio::spawn(listen(Arc::clone(&inner))),
+        ];
+        Ok(Self { inner, tasks })
+    }
+}
+
+/// Gives back what has been held for long enough.
+async fn end_holds(inner: Arc<Inner>) {
+    let held = &inner.holder.held;
+    loop {
+        let sooner = held.sooner.notified();
+        match inner.end_due().await {
+            Some(next) => {
+                let left = next.saturating_duration_since(held.now());
+                tokio::select! {
+                    () = tokio::time::sleep(left) => {}
+                    () = sooner => {}
+                }
+            }
+            None => sooner.await,
+        }
+    }
+}
+
+/// Carries out what other servers want.
+async fn listen(inner: Arc<Inner>) {
+    let carry_out = |order: Order| {
+        let inner = Arc::clone(&inner);
+        tokio::spawn(async move { inner.carry_out(order).await });
+    };
+    inner.control.listen(&inner.questions, carry_out).await;
+}
+
+/// Deliveries on their way to a caller. One who has gone gives them back.
+struct Catch {
+    inner: Arc<Inner>,
+    deliveries: Vec<Delivery>,
+}
+
+impl Catch {
+    fn keep(mut self) -> Vec<Delivery> {
+        std::mem::take(&mut self.deliveries)
+    }
+}
+
+impl Drop for Catch {
+    fn drop(&mut self) {
+        let tags: Vec<Tag> = self
+            .deliveries
+            .iter()
+            .filter_map(|it| receipt::read(&it.receipt).map(|(_, tag)| tag))
+            .collect();
+        let held = &self.inner.holder.held;
+        held.extend(&tags, held.now());
+    }
+}
+
+impl Inner {
+    async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
+        let address = self.names.of(queue);
+        self.queues.make(&address).await?;
+        let outgoing: Vec<Outgoing> = batch
+            .into_iter()
+            .map(|envelope| Outgoing {
+                properties: message::properties(&envelope),
+                body: envelope.message.body,
+            })
+            .collect();
+        let target = Target {
+            exchange: address.exchange.clone(),
+            routing_key: address.routing_key.clone(),
+        };
+        if self
+            .publisher
+            .publish(target.clone(), outgoing.clone())
+            .await?
+            == Fate::Stored
+        {
+            return Ok(());
+        }
+        // The queue is gone since it was seen. Messages that were stored before it went are gone with it.
+        self.queues.forget(&address);
+        self.queues.make(&address).await?;
+        match self.publisher.publish(target, outgoing).await? {
+            Fate::Stored => Ok(()),
+            Fate::Unroutable => Err(unroutable()),
+        }
+    }
+
+    async fn receive(
+        self: &Arc<Self>,
+        queue: &QueueKey,
+        max: usize,
+        hold: Duration,
+    ) -> Result<Catch> {
+        self.end_due().await;
+        let mut catch = Catch {
+            inner: Arc::clone(self),
+            deliveries: Vec::new(),
+        };
+        let address = self.names.of(queue);
+        let Some(known) = self.queues.find(&address).await? else {
+            return Ok(catch);
+        };
+        self.control.ready().await;
+        let max = max.min(self.max_held.saturating_sub(self.holder.held.len()));
+        if max == 0 {
+            return Err(full());
+        }
+        if known.has_companion() {
+            let got = self.holder.get(&address.companion, max, hold, false).await;
+            let got = self.unless_gone(&address, got)?;
+            catch.deliveries.extend(self.read_copies(&address, got));
+        }
+        let room = max.saturating_sub(catch.deliveries.len());
+        let got = self.get(&address, &known, room, hold).await?;
+        let mut nameless = Vec::new();
+        for got in got {
+            match self.read(&got) {
+                Some(delivery) => catch.deliveries.push(delivery),
+                None => nameless.push(got),
+            }
+        }
+        if !nameless.is_empty() {
+            let copies = self.adopt(&address, &known, nameless, hold).await?;
+            catch.deliveries.extend(self.read_copies(&address, copies));
+        }
+        Ok(catch)
+    }
+
+    /// Gets messages from the queue itself.
+    async fn get(
+        &self,
+        address: &Address,
+        known: &Known,
+        max: usize,
+        hold: Duration,
+    ) -> Result<Vec<Got>> {
+        if known.tried.load(Ordering::Relaxed) {
+            let got = self.holder.get(&address.queue, max, hold, false).await;
+            return self.unless_gone(address, got);
+        }
+        let mut got = self.holder.get(&address.queue, max, hold, true).await;
+        if got.is_err() {
+            // Another server may be making it: RabbitMQ shows a quorum queue before it can be used.
+            tokio::time::sleep(IN_THE_MAKING).await;
+            got = self.holder.get(&address.queue, max, hold, true).await;
+        }
+        known.tried.store(got.is_ok(), Ordering::Relaxed);
+        self.unless_gone(address, got)
+    }
+
+    /// A queue that somebody has deleted is asked for anew at the next call.
+    fn unless_gone(&self, address: &Address, got: Result<Vec<Got>>) -> Result<Vec<Got>> {
+        if got.is_err() {
+            self.queues.forget(address);
+        }
+        got
+    }
+
+    fn read(&self, got: &Got) -> Option<Delivery> {
+        let now = self.clock.now();
+        let (message, posted) = message::read(&got.properties, &got.body, now, self.native_ttl)?;
+        Some(Delivery {
+            message,
+            posted,
+            receipt: receipt::write(self.server, got.tag),
+        })
+    }
+
+    /// Reads what came from a companion; given back, it goes to the queue itself.
+    fn read_copies(&self, address: &Address, got: Vec<Got>) -> Vec<Delivery> {
+        let read = got.into_iter().filter_map(|got| {
+            let delivery = self.read(&got)?;
+            let returned = Outgoing {
+                properties: got.properties,
+                body: got.body.into(),
+            };
+            let target = Target::queue(&address.queue);
+            self.holder.held.instead(got.tag, target, returned);
+            Some(delivery)
+        });
+        read.collect()
+    }
+
+    /// Puts copies with an id into the companion, and gets them there.
+    async fn adopt(
+        &self,
+        address: &Address,
+        known: &Known,
+        nameless: Vec<Got>,
+        hold: Duration,
+    ) -> Result<Vec<Got>> {
+        let tags: Vec<Tag> = nameless.iter().map(|got| got.tag).collect();
+        let copied = async {
+            self.queues.make_companion(address, known).await?;
+            let target = Target::queue(&address.companion);
+            let copies = nameless.iter().map(native::copy).collect();
+            match self.publisher.publish(target, copies).await? {
+                Fate::Stored => Ok(()),
+                Fate::Unroutable => Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the companion of the RabbitMQ queue is gone",
+                )),
+            }
+        };
+        let copied = copied.await;
+        let originals = self.holder.held.take(&tags);
+        if let Err(error) = copied {
+            self.queues.forget(address);
+            self.holder.give_back(originals).await?;
+            return Err(error);
+        }
+        self.holder.ack(originals).await?;
+        self.holder
+            .get(&address.companion, tags.len(), hold, false)
+            .await
+    }
+
+    /// Gives back what has ended, and says when the next will.
+    async fn end_due(&self) -> Option<Instant> {
+        let (ended, next) = self.holder.held.take_ended();
+        if let Err(error) = self.give_back(ended).await {
+            tracing::debug!(%error, "RabbitMQ takes back what has ended by itself");
+        }
+        next
+    }
+
+    /// Gives back deliveries. A copy whose lease has ended is published where its original came from; one whose lease
+    /// goes on stays in the companion, where no native consumer finds it.
+    async fn give_back(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
+        if taken.is_empty() {
+            return Ok(());
+        }
+        let mut copies: HashMap<Target, (Vec<Outgoing>, Taken)> = HashMap::new();
+        let mut others = Vec::new();
+        for (tag, mut holding) in taken {
+            let goes_on = holding.wanted > holding.cap;
+            match holding.instead.take().filter(|_| !goes_on) {
+                Some(instead) => {
+                    let (target, message) = *instead;
+                    let (messages, held) = copies.entry(target).or_default();
+                    messages.push(message);
+                    held.push((tag, holding));
+                }
+                None => others.push((tag, holding)),
+            }
+        }
+        for (target, (messages, held)) in copies {
+            match self.publisher.publish(target, messages).await {
+                Ok(Fate::Stored) => self.holder.ack(held).await?,
+                Ok(Fate::Unroutable) | Err(_) => others.extend(held),
+            }
+        }
+        self.holder.give_back(others).await
+    }
+
+    /// Sorts receipts by who holds what they name. What is no receipt is void.
+    fn by_server(&self, receipts: &[Receipt]) -> (Vec<Tag>, BTreeMap<Uuid, Vec<Tag>>) {
+        let mut ours = Vec::new();
+        let mut theirs: BTreeMap<Uuid, Vec<Tag>> = BTreeMap::new();
+        for (server, tag) in receipts.iter().filter_map(receipt::read) {
+            if server == self.server {
+                ours.push(tag);
+            } else {
+                theirs.entry(server).or_default().push(tag);
+            }
+        }
+        (ours, theirs)
+    }
+
+    async fn settle(&self, receipts: &[Receipt], wish: Wish) -> Result<()> {
+        let (ours, theirs) = self.by_server(receipts);
+        let done = self.settle_ours(&ours, wish).await;
+        for (server, tags) in theirs {
+            self.control.tell(server, wish, &tags).await?;
+        }
+        done
+    }
+
+    async fn settle_ours(&self, tags: &[Tag], wish: Wish) -> Result<()> {
+        let held = &self.holder.held;
+        match wish {
+            Wish::Ack => self.holder.ack(held.take(tags)).await,
+            Wish::Extend(hold) => {
+                held.extend(tags, held.now() + hold);
+                Ok(())
+            }
+            Wish::Release => {
+                let mut taken = held.take(tags);
+                for (_, holding) in &mut taken {
+                    holding.wanted = holding.wanted.min(holding.cap);
+                }
+                self.give_back(taken).await
+            }
+            Wish::Done => Ok(()),
+        }
+    }
+
+    async fn carry_out(&self, order: Order) {
+        if let Err(error) = self.settle_ours(&order.tags, order.wish).await {
+            tracing::debug!(%error, "RabbitMQ takes back what another server asked for by itself");
+        }
+        if order.wish == Wish::Release {
+            self.control.done(&order).await;
+        }
+    }
+
+    async fn empty(&self, address: &Address) -> Result<()> {
+        let held = &self.holder.held;
+        let mut taken = held.take_queue(&address.queue);
+        taken.extend(held.take_queue(&address.companion));
+        self.queues.purge(&address.queue).await?;
+        self.queues.purge(&address.companion).await?;
+        self.holder.ack(taken).await
+    }
+
+    async fn remove(&self, address: &Address) -> Result<()> {
+        self.queues.forget(address);
+        if self.adopt {
+            return self.empty(address).await;
+        }
+        let held = &self.holder.held;
+        let mut taken = held.take_queue(&address.queue);
+        taken.extend(held.take_queue(&address.companion));
+        self.queues.delete(&address.queue).await?;
+        self.queues.delete(&address.companion).await?;
+        // RabbitMQ accepts this of a queue that is gone.
+        self.holder.ack(taken).await
+    }
+}
+
+#[async_trait]
+impl LeaseBroker for AmqpBroker {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            browse: false,
+            largest_body: Some(LARGEST),
+            ..Capabilities::FULL
+        }
+    }
+
+    fn ends_lives(&self) -> bool {
+        true
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.queues.ping().await
+    }
+
+    async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
+        self.inner.send(queue, batch).await
+    }
+
+    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>> {
+        // On a task of its own: what RabbitMQ has delivered must be held by somebody, also when the caller has gone.
+        let (inner, queue) = (Arc::clone(&self.inner), queue.clone());
+        let work = tokio::spawn(async move { inner.receive(&queue, max, hold).await });
+        let caught = work.await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "receiving broke off").caused_by(error)
+        })?;
+        Ok(caught?.keep())
+    }
+
+    async fn extend(&self, _: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
+        self.inner.settle(receipts, Wish::Extend(hold)).await
+    }
+
+    async fn ack(&self, _: &QueueKey, receipts: &[Receipt]) -> Result<()> {
+        self.inner.settle(receipts, Wish::Ack).await
+    }
+
+    async fn release(&self, _: &QueueKey, receipts: &[Receipt]) -> Result<()> {
+        self.inner.settle(receipts, Wish::Release).await
+    }
+
+    async fn depth(&self, queue: &QueueKey) -> Result<Depth> {
+        let address = self.inner.names.of(queue);
+        self.inner.end_due().await;
+        let mut ready = self.inner.queues.ready(&address.queue).await?;
+        let known = self.inner.queues.find(&address).await?;
+        if known.is_some_and(|known| known.has_companion()) {
+            ready += self.inner.queues.ready(&address.companion).await?;
+        }
+        // AMQP does not tell what other servers and native consumers hold.
+        Ok(Depth { ready, held: None })
+    }
+
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        self.inner.empty(&self.inner.names.of(queue)).await
+    }
+
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        self.inner.remove(&self.inner.names.of(queue)).await
+    }
+
+    async fn close(&self) -> Result<()> {
+        for task in &self.tasks {
+            task.abort();
+        }
+        self.inner.holder.close().await;
+        self.inner.publisher.close().await;
+        self.inner.queues.close();
+        self.inner.questions.close().await;
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! A channel that gets messages, holds them and settles them.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use lapin::Channel;
+use lapin::message::{BasicGetMessage, Delivery};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicNackOptions,
+    BasicQosOptions, ChannelFlowOptions,
+};
+use lapin::types::{FieldTable, ShortString};
+
+use crate::link::Live;
+
+/// How long a lent consumer waits for the next message. It is told how many there are, so it waits in vain only where
+/// somebody else was faster.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// As many as a quorum queue takes back in their order by one word: it keeps them in a map of Erlang, which is sorted up
+/// to this size. It puts off words beyond this number, and those lose their order in any case.
+const IN_ORDER: usize = 32;
+
+/// How a delivery is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Settle {
+    Ack,
+    GiveBack,
+}
+
+/// A channel, and what it is doing.
+#[derive(Debug)]
+pub(crate) struct HoldingChannel {
+    /// Tells it from every other channel of this life of the server.
+    pub(crate) number: u64,
+    pub(crate) live: Arc<Live>,
+    channel: Channel,
+    /// How many calls use it.
+    pub(crate) busy: AtomicUsize,
+    /// Held by whoever starts a consumer.
+    drawing: tokio::sync::Mutex<()>,
+    /// Held by whoever settles.
+    settling: tokio::sync::Mutex<()>,
+    tags: Mutex<Tags>,
+}
+
+/// The delivery tags of a channel: 1, 2, 3 and so on.
+#[derive(Debug, Default)]
+struct Tags {
+    /// The highest that has come.
+    highest: u64,
+    /// All up to that one that were not settled, whether or not they have come: answers overtake each other here. With
+    /// each is the lent consumer that it came to, by the delivery tag before its first; 0 is for those that were got.
+    open: BTreeMap<u64, u64>,
+}
+
+impl Tags {
+    fn received(&mut self, tag: u64, lent: u64) {
+        self.open
+            .extend((self.highest + 1..=tag).map(|tag| (tag, 0)));
+        self.highest = self.highest.max(tag);
+        self.open.insert(tag, lent);
+    }
+
+    /// How many of these, which are in order, stand in front of all others: those can be settled by one word.
+    fn in_front(&self, tags: &[u64]) -> usize {
+        let same = self.open.keys().zip(tags);
+        same.take_while(|(open, tag)| open == tag).count()
+    }
+
+    /// The words that give back deliveries in front, by the last tag of each. RabbitMQ sorts what one word gives back by
+    /// consumer, so no word is about two of them; and none is longer than what keeps its order. But that is so for the
+    /// first words only, and for a thousand messages: a quorum queue would put off the others, and a classic queue goes
+    /// through itself for each.
+    fn words(&self, tags: &[u64]) -> Vec<u64> {
+        let lent = |tag: &u64| self.open.get(tag).copied().unwrap_or(0);
+        let parts = tags.chunk_by(|one, next| lent(one) == lent(next));
+        let words = parts.flat_map(|part| part.chunks(IN_ORDER).filter_map(<[u64]>::last));
+        let mut words: Vec<u64> = words.copied().take(IN_ORDER).collect();
+        words.extend(tags.last().filter(|last| words.last() != Some(*last)));
+        words
+    }
+
+    fn settled(&mut self, tags: &[u64]) {
+        for tag in tags {
+            self.open.remove(tag);
+        }
+    }
+}
+
+impl HoldingChannel {
+    /// A channel that is in use.
+    pub(crate) fn new(number: u64, live: Arc<Live>, channel: Channel) -> Self {
+        Self {
+            number,
+            live,
+            channel,
+            busy: AtomicUsize::new(1),
+            drawing: tokio::sync::Mutex::default(),
+            settling: tokio::sync::Mutex::default(),
+            tags: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.live.is_open() && self.channel.status().connected()
+    }
+
+    /// Takes note of a delivery, and of the lent consumer that it came to.
+    pub(crate) fn received(&self, tag: u64, lent: u64) {
+        self.tags().received(tag, lent);
+    }
+
+    fn tags(&self) -> MutexGuard<'_, Tags> {
+        self.tags.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) async fn get(&self, queue: &ShortString) -> lapin::Result<Option<BasicGetMessage>> {
+        let options = BasicGetOptions { no_ack: false };
+        self.channel.basic_get(queue.clone(), options).await
+    }
+
+    /// Gets messages, all asked for at once. What came before a failure comes with it.
+    pub(crate) async fn get_each(
+        &self,
+        queue: &ShortString,
+        count: usize,
+    ) -> (Vec<Delivery>, Option<lapin::Error>) {
+        let (mut got, mut failed) = (Vec::with_capacity(count), None);
+        for answer in join_all((0..count).map(|_| self.get(queue))).await {
+            match answer {
+                Ok(message) => got.extend(message.map(|message| message.delivery)),
+                Err(error) => failed = Some(error),
+            }
+        }
+        (got, failed)
+    }
+
+    /// Has messages sent by a consumer that is lent for as many as are wanted and taken away again.
+    pub(crate) async fn draw(
+        &self,
+        queue: &ShortString,
+        count: usize,
+    ) -> (Vec<Delivery>, Option<lapin::Error>) {
+        let mut got = Vec::with_capacity(count);
+        let failed = self.draw_into(&mut got, queue, count).await.err();
+        (got, failed)
+    }
+
+    async fn draw_into(
+        &self,
+        got: &mut Vec<Delivery>,
+        queue: &ShortString,
+        count: usize,
+    ) -> lapin::Result<()> {
+        let none = FieldTable::default();
+        // The limit is the next consumer's, so there must not be two.
+        let one = self.drawing.lock().await;
+        let limit = u16::try_from(count).unwrap_or(u16::MAX);
+        let options = BasicQosOptions { global: false };
+        self.channel.basic_qos(limit, options).await?;
+        let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
+        let consume = self
+            .channel
+            .basic_consume(queue.clone(), tag, options, none);
+        let mut consumer = consume.await?;
+        drop(one);
+        // It ends early where others take what was counted.
+        while got.len() < usize::from(limit)
+            && let Ok(Some(delivery)) = tokio::time::timeout(IDLE, consumer.next()).await
+        {
+            got.push(delivery?);
+        }
+        let options = BasicCancelOptions::default();
+        self.channel.basic_cancel(consumer.tag(), options).await?;
+        while let Some(delivery) = consumer.next().await {
+            got.push(delivery?);
+        }
+        Ok(())
+    }
+
+    /// Settles deliveries, which are in order, each of them once: RabbitMQ would close the channel at a second time.
+    ///
+    /// Those in front of all others are settled by few words, with `multiple`. A classic queue that gets back a thousand
+    /// messages one by one goes through itself a thousand times, and a quorum queue puts off what is more than some
+    /// thirty words. Nothing else may be settled at the same time, or the words would overtake each other; and a tag is
+    /// forgotten only after the word about it is out, so that a call that is broken off is at worst too careful.
+    pub(crate) async fn settle(self: Arc<Self>, tags: Vec<u64>, how: Settle) -> lapin::Result<()> {
+        let turn = self.settling.lock().await;
+        let (front, others) = {
+            let known = self.tags();
+            let (front, others) = tags.split_at(known.in_front(&tags));
+            let front = match how {
+                Settle::Ack => front.last().copied().into_iter().collect(),
+                Settle::GiveBack => known.words(front),
+            };
+            (front, others)
+        };
+        let words = front.into_iter().map(|tag| (tag, true));
+        let words = words.chain(others.iter().map(|tag| (*tag, false)));
+        let said = join_all(words.map(|(tag, multiple)| self.say(tag, multiple, how))).await;
+        self.tags().settled(&tags);
+        drop(turn);
+        said.into_iter().collect::<lapin::Result<()>>()?;
+        if how == Settle::GiveBack {
+            // An answer to anything on this channel proves that what came before has been read.
+            let options = ChannelFlowOptions { active: true };
+            self.channel.channel_flow(options).await?;
+        }
+        Ok(())
+    }
+
+    /// The client's own acker would not keep the order.
+    async fn say(&self, tag: u64, multiple: bool, how: Settle) -> lapin::Result<()> {
+        match how {
+            Settle::Ack => {
+                let options = BasicAckOptions { multiple };
+                self.channel.basic_ack(tag, options).await
+            }
+            Settle::GiveBack => {
+                let requeue = true;
+                let options = BasicNackOptions { multiple, requeue };
+                self.channel.basic_nack(tag, options).await
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_settles_only_what_stands_in_front() {
+        let mut tags = Tags::default();
+        tags.received(4, 0);
+        assert_eq!(tags.in_front(&[1, 2]), 2);
+        assert_eq!(tags.in_front(&[2, 3]), 0);
+        assert_eq!(tags.in_front(&[1, 3]), 1);
+        tags.settled(&[1, 2]);
+        assert_eq!(tags.in_front(&[3, 4]), 2);
+        // The seventh has overtaken the two before it, and they may be anybody's.
+        tags.received(7, 0);
+        assert_eq!(tags.in_front(&[3, 4, 7]), 2);
+        tags.settled(&[3, 4, 7]);
+        tags.received(6, 0);
+        assert_eq!(tags.in_front(&[6]), 0);
+        tags.settled(&[5, 6]);
+        tags.received(8, 0);
+        assert_eq!(tags.in_front(&[8]), 1);
+    }
+
+    #[test]
+    fn messages_go_back_in_words_about_one_consumer_each() {
+        let mut tags = Tags::default();
+        let all: Vec<u64> = (1..=150).collect();
+        for tag in &all {
+            let lent = match tag {
+                11..=110 => 10,
+                121..=150 => 120,
+                _ => 0,
+            };
+            tags.received(*tag, lent);
+        }
+        assert_eq!(tags.words(&all), [10, 42, 74, 106, 110, 120, 150]);
+        assert_eq!(tags.words(&all[..9]), [9]);
+        assert_eq!(tags.words(&[]), [0; 0]);
+        let many: Vec<u64> = (1..=3000).collect();
+        let words = tags.words(&many);
+        assert_eq!((words.len(), words.last()), (IN_ORDER + 1, Some(&3000)));
+    }
+}

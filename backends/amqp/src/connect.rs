@@ -1,0 +1,211 @@
+//! How a connection is made: to the next of the hosts that answers, with TLS where that is asked for.
+//!
+//! The client runs a connection on a thread of its own, which ends with its socket. So the socket is kept at hand: a
+//! connection that has fallen silent, or an attempt that came to nothing, is cut off there, and what the server held for
+//! it is free at once.
+
+use std::fmt;
+use std::io;
+use std::net::Shutdown;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_compat::{Compat, CompatExt};
+use isimud_contract::{Error, Result};
+use lapin::tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
+use lapin::{Connection, ConnectionProperties};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+
+use crate::config::{Config, Host, Papers};
+use crate::error::{too_late, while_connecting};
+
+type Stream = AsyncTcpStream<Compat<TcpStream>>;
+
+/// Makes connections.
+#[derive(Debug)]
+pub(crate) struct Connector {
+    config: Config,
+    /// What the server shows operators.
+    name: &'static str,
+}
+
+impl Connector {
+    pub(crate) fn new(config: Config, name: &'static str) -> Self {
+        Self { config, name }
+    }
+
+    /// How long making a connection may take: there must be time left for the call that needs it.
+    pub(crate) fn patience(&self) -> Duration {
+        self.config.timeout / 2
+    }
+
+    /// Tries the hosts in their order, beginning with the one of that number. The time is shared among them.
+    pub(crate) async fn connect(&self, first: usize) -> Result<(Connection, Plug)> {
+        let hosts = &self.config.hosts;
+        let share = self.patience() / hosts.len().max(1) as u32;
+        let mut told = too_late();
+        for at in 0..hosts.len() {
+            let host = &hosts[(first + at) % hosts.len()];
+            match tokio::time::timeout(share, self.connect_to(host)).await {
+                Ok(Ok(made)) => return Ok(made),
+                Ok(Err(error)) => told = error,
+                Err(_) => told = too_late(),
+            }
+        }
+        Err(told)
+    }
+
+    async fn connect_to(&self, host: &Host) -> Result<(Connection, Plug)> {
+        let tls = self
+            .config
+            .tls
+            .then(|| tls(&self.config.papers))
+            .transpose()?;
+        let plug = Plug::default();
+        let attempt = Attempt(Some(plug.clone()));
+        let address = (host.name.clone(), host.port);
+        let open = async move |_: AMQPUri, _| open(&address, tls.as_ref(), &plug).await;
+        let runtime = lapin::runtime::default_runtime().map_err(while_connecting)?;
+        let properties = ConnectionProperties::default()
+            .with_connection_name(format!("isimud {}", self.name).into());
+        let connection = Connection::connector(self.uri(host), runtime, open, properties)
+            .await
+            .map_err(while_connecting)?;
+        let plug = attempt.succeeded();
+        Ok((connection, plug))
+    }
+
+    fn uri(&self, host: &Host) -> AMQPUri {
+        AMQPUri {
+            // What is below the protocol is made here.
+            scheme: AMQPScheme::AMQP,
+            authority: AMQPAuthority {
+                userinfo: AMQPUserInfo {
+                    username: self.config.user.clone(),
+                    password: self.config.password.0.clone(),
+                },
+                host: host.name.clone(),
+                port: host.port,
+            },
+            vhost: self.config.vhost.clone(),
+            query: AMQPQueryString {
+                heartbeat: u16::try_from(self.config.heartbeat.as_secs()).ok(),
+                ..AMQPQueryString::default()
+            },
+        }
+    }
+}
+
+async fn open(
+    address: &(String, u16),
+    tls: Option<&RustlsConnector>,
+    plug: &Plug,
+) -> lapin::Result<Stream> {
+    let stream = TcpStream::connect((address.0.as_str(), address.1)).await?;
+    stream.set_nodelay(true)?;
+    let stream = stream.into_std()?;
+    plug.hold(stream.try_clone()?)?;
+    let stream = AsyncTcpStream::Plain(TcpStream::from_std(stream)?.compat());
+    match tls {
+        Some(tls) => Ok(stream.into_rustls(tls, &address.0).await?),
+        None => Ok(stream),
+    }
+}
+
+/// Refuses papers that cannot be used, before anybody asks for them.
+pub(crate) fn check(config: &Config) -> Result<()> {
+    if config.tls {
+        tls(&config.papers)?;
+    }
+    Ok(())
+}
+
+fn tls(papers: &Papers) -> Result<RustlsConnector> {
+    let refused = |error: io::Error| {
+        Error::invalid("a certificate or key of the AMQP store cannot be used").caused_by(error)
+    };
+    let trust = match &papers.authorities {
+        Some(file) => RustlsConnectorConfig::default()
+            .with_parsable_certificates(certificates(file).map_err(refused)?),
+        None => RustlsConnectorConfig::new_with_native_certs().map_err(refused)?,
+    };
+    let connector = match &papers.own {
+        Some((chain, key)) => certificates(chain).and_then(|chain| {
+            let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
+            trust.connector_with_single_cert(chain, key)
+        }),
+        None => trust.connector_with_no_client_auth(),
+    };
+    connector.map_err(refused)
+}
+
+fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
+    let named = |error: String| io::Error::other(format!("{}: {error}", file.display()));
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(file)
+        .map_err(|error| named(error.to_string()))?
+        .collect();
+    let all = all.map_err(|error| named(error.to_string()))?;
+    if all.is_empty() {
+        return Err(named("there is no certificate in it".into()));
+    }
+    Ok(all)
+}
+
+/// The socket of a connection, to cut it off.
+#[derive(Clone, Default)]
+pub(crate) struct Plug(Arc<Mutex<Socket>>);
+
+#[derive(Default)]
+enum Socket {
+    #[default]
+    None,
+    Open(std::net::TcpStream),
+    Pulled,
+}
+
+impl Plug {
+    fn hold(&self, socket: std::net::TcpStream) -> io::Result<()> {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*place, Socket::Pulled) {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        *place = Socket::Open(socket);
+        Ok(())
+    }
+
+    /// Ends the connection without a word.
+    pub(crate) fn pull(&self) {
+        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Socket::Open(socket) = std::mem::replace(&mut *place, Socket::Pulled) {
+            // It may be closed already; then there is nothing to do.
+            socket.shutdown(Shutdown::Both).ok();
+        }
+    }
+}
+
+impl fmt::Debug for Plug {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Plug")
+    }
+}
+
+/// An attempt to connect. Unless it succeeds, nothing is left of it.
+struct Attempt(Option<Plug>);
+
+impl Attempt {
+    fn succeeded(mut self) -> Plug {
+        self.0.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(plug) = self.0.take() {
+            plug.pull();
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! What this server holds, and until when.
+//!
+//! RabbitMQ holds a delivery for as long as its channel is open, or until its own time-out closes the channel and gives
+//! everything on it back. So the end of a hold is ours: each delivery has a moment at which it is given back, the end of
+//! its lease or, before RabbitMQ's patience is over, the end of `hold_cap`. A lease that is longer goes on in the ledger,
+//! and whoever receives the message next is told so there.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use isimud_contract::{Clock, Timestamp};
+use lapin::types::ShortString;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::channel::HoldingChannel;
+use crate::publisher::{Outgoing, Target};
+
+/// Names a delivery in this life of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Tag {
+    /// The number of the channel, never given twice.
+    pub(crate) channel: u64,
+    pub(crate) delivery: u64,
+}
+
+/// A delivery that is held.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    pub(crate) channel: Arc<HoldingChannel>,
+    /// The RabbitMQ queue that delivered it.
+    pub(crate) queue: ShortString,
+    /// What is published when it is given back, in the place of giving it back.
+    pub(crate) instead: Option<Box<(Target, Outgoing)>>,
+    /// When its lease ends.
+    pub(crate) wanted: Instant,
+    /// When it is given back at the latest.
+    pub(crate) cap: Instant,
+}
+
+impl Holding {
+    fn due(&self) -> Instant {
+        self.wanted.min(self.cap)
+    }
+}
+
+/// Everything that is held.
+#[derive(Debug)]
+pub(crate) struct Held {
+    inner: Mutex<Inner>,
+    /// Told when something ends earlier than all before.
+    pub(crate) sooner: Notify,
+    /// What the time of holds goes by, and what it was at the beginning; the machine's time if nothing.
+    clock: Option<(Arc<dyn Clock>, Timestamp)>,
+    opened: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    all: HashMap<Tag, Holding>,
+    ends: BTreeSet<(Instant, Tag)>,
+}
+
+impl Held {
+    pub(crate) fn new(clock: Option<Arc<dyn Clock>>) -> Self {
+        Self {
+            inner: Mutex::default(),
+            sooner: Notify::new(),
+            clock: clock.map(|clock| {
+                let now = clock.now();
+                (clock, now)
+            }),
+            opened: Instant::now(),
+        }
+    }
+
+    /// The time of holds.
+    pub(crate) fn now(&self) -> Instant {
+        match &self.clock {
+            None => Instant::now(),
+            Some((clock, first)) => {
+                let millis = u64::try_from(clock.now().0 - first.0).unwrap_or(0);
+                self.opened + Duration::from_millis(millis)
+            }
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.inner().all.len()
+    }
+
+    pub(crate) fn insert(&self, tag: Tag, holding: Holding) {
+        let due = holding.due();
+        let mut inner = self.inner();
+        let first = inner.ends.first().map(|(end, _)| *end);
+        inner.ends.insert((due, tag));
+        inner.all.insert(tag, holding);
+        drop(inner);
+        if first.is_none_or(|first| due < first) {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Has deliveries held until a moment, or as long before it as they can be.
+    pub(crate) fn extend(&self, tags: &[Tag], until: Instant) {
+        let mut inner = self.inner();
+        let Inner { all, ends } = &mut *inner;
+        let first = ends.first().map(|(end, _)| *end);
+        for tag in tags {
+            if let Some(holding) = all.get_mut(tag) {
+                ends.remove(&(holding.due(), *tag));
+                holding.wanted = until;
+                ends.insert((holding.due(), *tag));
+            }
+        }
+        let now_first = ends.first().map(|(end, _)| *end);
+        drop(inner);
+        if now_first < first {
+            self.sooner.notify_one();
+        }
+    }
+
+    /// Keeps what is to be published when a delivery is given back.
+    pub(crate) fn instead(&self, tag: Tag, target: Target, outgoing: Outgoing) {
+        if let Some(holding) = self.inner().all.get_mut(&tag) {
+            holding.instead = Some(Box::new((target, outgoing)));
+        }
+    }
+
+    /// Takes deliveries out, those that are held; whoever takes one settles it.
+    pub(crate) fn take(&self, tags: &[Tag]) -> Vec<(Tag, Holding)> {
+        let mut inner = self.inner();
+        let taken = tags.iter().filter_map(|tag| inner.remove(*tag));
+        taken.collect()
+    }
+
+    /// Takes what has ended, and says when the next will.
+    pub(crate) fn take_ended(&self) -> (Vec<(Tag, Holding)>, Option<Instant>) {
+        let now = self.now();
+        let mut inner = self.inner();
+        let mut ended = Vec::new();
+        while let Some((end, tag)) = inner.ends.first().copied() {
+            if end > now {
+                return (ended, Some(end));
+            }
+            ended.extend(inner.remove(tag));
+        }
+        (ended, None)
+    }
+
+    /// Takes all of a queue.
+    pub(crate) fn take_queue(&self, queue: &ShortString) -> Vec<(Tag, Holding)> {
+        self.take_where(|_, holding| holding.queue == *queue)
+    }
+
+    /// Takes all of a channel: once it is closed they are the broker's again.
+    pub(crate) fn take_channel(&self, channel: u64) -> Vec<(Tag, Holding)> {
+        self.take_where(|tag, _| tag.channel == channel)
+    }
+
+    pub(crate) fn take_all(&self) -> Vec<(Tag, Holding)> {
+        self.take_where(|_, _| true)
+    }
+
+    fn take_where(&self, fits: impl Fn(&Tag, &Holding) -> bool) -> Vec<(Tag, Holding)> {
+        let mut inner = self.inner();
+        let tags = inner.all.iter().filter(|(tag, it)| fits(tag, it));
+        let tags: Vec<Tag> = tags.map(|(tag, _)| *tag).collect();
+        tags.into_iter()
+            .filter_map(|tag| inner.remove(tag))
+            .collect()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, tag: Tag) -> Option<(Tag, Holding)> {
+        let holding = self.all.remove(&tag)?;
+        self.ends.remove(&(holding.due(), tag));
+        Some((tag, holding))
+    }
+}

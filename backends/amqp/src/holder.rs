@@ -1,0 +1,254 @@
+//! Getting messages and settling them, on channels that hold what they got.
+//!
+//! One call gets all its messages on one channel, so that they come in the queue's order and go back in it: a quorum
+//! queue puts what is given back at its head, in the order of giving back. Calls are spread over channels, which is what
+//! makes a quorum queue fast: it answers one `basic.get` of a channel after another.
+//!
+//! A few messages are got by `basic.get`, all at once. Many, as they stand in the way of a claim when a server has died
+//! or when they are delayed, are sent by a consumer that is lent for their number: 15 times faster on a quorum queue. A
+//! consumer that stood for good would hide from other servers what it was sent in advance.
+//!
+//! A channel that failed is dropped, with its receipts: RabbitMQ has given back what it held.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use isimud_contract::Result;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::ShortString;
+
+use crate::channel::{HoldingChannel, Settle};
+use crate::error::from_lapin;
+use crate::held::{Held, Holding, Tag};
+use crate::link::Link;
+
+/// From so many messages on a consumer is lent.
+const WIDE: usize = 50;
+
+/// A message that was got, and is held.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) tag: Tag,
+    pub(crate) exchange: ShortString,
+    pub(crate) routing_key: ShortString,
+    pub(crate) properties: BasicProperties,
+    pub(crate) body: Vec<u8>,
+}
+
+/// Gets and settles, on a connection of its own.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    link: Link,
+    /// For queues of which it is not known what a `basic.get` does to them. Some cost the whole connection.
+    trying: Link,
+    channels: Mutex<Vec<Arc<HoldingChannel>>>,
+    limit: usize,
+    number: AtomicU64,
+    hold_cap: Duration,
+    pub(crate) held: Held,
+}
+
+/// A channel in use. Unless the use ends well, the channel is dropped.
+struct Use<'a> {
+    holder: &'a Holder,
+    channel: Arc<HoldingChannel>,
+    well: bool,
+}
+
+impl Drop for Use<'_> {
+    fn drop(&mut self) {
+        self.channel.busy.fetch_sub(1, Ordering::Relaxed);
+        if !self.well {
+            self.channel.live.doubt();
+            self.holder.forget(&self.channel);
+        }
+    }
+}
+
+impl Holder {
+    pub(crate) fn new(
+        [link, trying]: [Link; 2],
+        held: Held,
+        channels: usize,
+        hold_cap: Duration,
+    ) -> Self {
+        Self {
+            link,
+            trying,
+            channels: Mutex::default(),
+            limit: channels,
+            number: AtomicU64::new(1),
+            hold_cap,
+            held,
+        }
+    }
+
+    /// Gets up to `max` messages and holds them. `alone` is for a queue that was never asked: it is asked where nothing
+    /// else is held.
+    pub(crate) async fn get(
+        &self,
+        queue: &ShortString,
+        max: usize,
+        hold: Duration,
+        alone: bool,
+    ) -> Result<Vec<Got>> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let work = async {
+            let mut using = self.pick(alone).await?;
+            let got = self.get_some(&using.channel, queue, max, hold).await;
+            using.well = got.is_ok();
+            got
+        };
+        self.link.in_time(work).await
+    }
+
+    async fn get_some(
+        &self,
+        channel: &Arc<HoldingChannel>,
+        queue: &ShortString,
+        max: usize,
+        hold: Duration,
+    ) -> Result<Vec<Got>> {
+        let Some(first) = channel.get(queue).await.map_err(from_lapin)? else {
+            return Ok(Vec::new());
+        };
+        // It says how many are left, so that nobody asks an empty queue in vain.
+        let left = (first.message_count as usize).min(max - 1);
+        let tag = first.delivery.delivery_tag;
+        let mut got = vec![self.hold(channel, queue, first.delivery, hold, 0)];
+        let ((more, failed), lent) = if left < WIDE {
+            (channel.get_each(queue, left).await, 0)
+        } else {
+            (channel.draw(queue, left).await, tag)
+        };
+        let more = more.into_iter();
+        got.extend(more.map(|delivery| self.hold(channel, queue, delivery, hold, lent)));
+        failed.map_or(Ok(got), |error| Err(from_lapin(error)))
+    }
+
+    fn hold(
+        &self,
+        channel: &Arc<HoldingChannel>,
+        queue: &ShortString,
+        delivery: Delivery,
+        hold: Duration,
+        lent: u64,
+    ) -> Got {
+        let tag = Tag {
+            channel: channel.number,
+            delivery: delivery.delivery_tag,
+        };
+        channel.received(delivery.delivery_tag, lent);
+        let now = self.held.now();
+        let holding = Holding {
+            channel: Arc::clone(channel),
+            queue: queue.clone(),
+            instead: None,
+            wanted: now + hold,
+            cap: now + self.hold_cap,
+        };
+        self.held.insert(tag, holding);
+        Got {
+            tag,
+            exchange: delivery.exchange,
+            routing_key: delivery.routing_key,
+            properties: delivery.properties,
+            body: delivery.data,
+        }
+    }
+
+    /// The least busy channel, or a new one where all are busy and there may be one more.
+    async fn pick(&self, alone: bool) -> Result<Use<'_>> {
+        let channel = if alone {
+            self.open(&self.trying).await?
+        } else if let Some(channel) = self.least_busy() {
+            channel
+        } else {
+            let channel = self.open(&self.link).await?;
+            self.channels().push(Arc::clone(&channel));
+            channel
+        };
+        Ok(Use {
+            holder: self,
+            channel,
+            well: false,
+        })
+    }
+
+    fn least_busy(&self) -> Option<Arc<HoldingChannel>> {
+        let busy = |it: &Arc<HoldingChannel>| it.busy.load(Ordering::Relaxed);
+        let mut channels = self.channels();
+        channels.retain(|channel| channel.is_open() || self.lost(channel));
+        let full = channels.len() >= self.limit;
+        let least = channels.iter().min_by_key(|it| busy(it))?;
+        let fits = !least.live.is_doubted() && (full || busy(least) == 0);
+        fits.then(|| {
+            least.busy.fetch_add(1, Ordering::Relaxed);
+            Arc::clone(least)
+        })
+    }
+
+    async fn open(&self, link: &Link) -> Result<Arc<HoldingChannel>> {
+        let (live, channel) = link.channel().await?;
+        let number = self.number.fetch_add(1, Ordering::Relaxed);
+        Ok(Arc::new(HoldingChannel::new(number, live, channel)))
+    }
+
+    /// Drops a channel and its receipts.
+    fn forget(&self, channel: &Arc<HoldingChannel>) {
+        self.channels().retain(|it| !Arc::ptr_eq(it, channel));
+        self.lost(channel);
+    }
+
+    /// Drops the receipts of a channel that is closed. Always false: it is to be dropped.
+    fn lost(&self, channel: &HoldingChannel) -> bool {
+        drop(self.held.take_channel(channel.number));
+        false
+    }
+
+    fn channels(&self) -> MutexGuard<'_, Vec<Arc<HoldingChannel>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the broker forget deliveries.
+    pub(crate) async fn ack(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
+        self.settle(taken, Settle::Ack).await
+    }
+
+    /// Gives deliveries back, in their order, and waits until the broker has read that.
+    pub(crate) async fn give_back(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
+        self.settle(taken, Settle::GiveBack).await
+    }
+
+    async fn settle(&self, mut taken: Vec<(Tag, Holding)>, how: Settle) -> Result<()> {
+        taken.sort_unstable_by_key(|(tag, _)| *tag);
+        let parts = taken.chunk_by(|(one, _), (next, _)| one.channel == next.channel);
+        let work = parts.filter_map(|part| {
+            let channel = Arc::clone(&part.first()?.1.channel);
+            let deliveries = part.iter().map(|(tag, _)| tag.delivery).collect();
+            // A channel that is closed holds nothing, and the broker has the messages back.
+            channel.is_open().then(|| channel.settle(deliveries, how))
+        });
+        let work = join_all(work);
+        let all = async { work.await.into_iter().collect::<lapin::Result<()>>() };
+        self.link
+            .in_time(async { all.await.map_err(from_lapin) })
+            .await
+    }
+
+    /// Gives everything back and closes. Closing alone would count as a failed delivery.
+    pub(crate) async fn close(&self) {
+        let all = self.held.take_all();
+        if let Err(error) = self.give_back(all).await {
+            tracing::debug!(%error, "RabbitMQ takes back what was held by itself");
+        }
+        self.channels().clear();
+        self.link.close().await;
+        self.trying.close().await;
+    }
+}

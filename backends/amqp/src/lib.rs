@@ -1,0 +1,127 @@
+//! RabbitMQ as a broker that leases: [`AmqpBroker`] implements `LeaseBroker`, and the crate `isimud-lease` completes it
+//! into a whole message store with a ledger beside it.
+//!
+//! ```text
+//! broker     the contract, each method          config     URIs
+//! names      which RabbitMQ queue a queue is    error      what RabbitMQ says, as kinds
+//! message    a message in properties and back   native     messages of the estate's own producers
+//! publisher  confirmed and routed               queues     what is known of queues, and how they are made
+//! holder     getting, on channels that hold     probe      what kind of queue somebody else's is
+//! channel    such a channel: get, settle        control    settling what another server holds
+//! held       what is held, and until when       receipt    who holds it
+//! link       a connection, made again           connect    how one is made
+//! ```
+//!
+//! # What maps to what
+//!
+//! | the broker's contract | here |
+//! |---|---|
+//! | a queue | a durable queue of its own, quorum or classic; or one of the estate's (`adopt`, `name`) |
+//! | a message | the body bare, the rest in properties and headers (`message`) |
+//! | send | `basic.publish`, mandatory and persistent; it returns when all are confirmed |
+//! | receive | `basic.get`, all of a call on one channel; from fifty on a consumer that is lent for their number |
+//! | a hold | the delivery stays unacknowledged, and is given back (`basic.nack`) at the end of its lease |
+//! | extend | the moment is put off, up to `hold_cap_s` after the delivery |
+//! | ack, release | `basic.ack`, `basic.nack` on the channel that got it, or an order to the server that has it |
+//! | a receipt | server, channel, delivery tag. Each life of a server has a new id, each channel a new number |
+//! | ttl | `expiration`, which RabbitMQ enforces at the head of the queue; the ledger knows better |
+//! | delay | none: the ledger has what is not due held, and held again |
+//!
+//! # Connections
+//!
+//! Five at most, for a server and pool, and RabbitMQ shows their names. *publishing*: a server that is short of memory
+//! or disk space stops a whole connection. *holding*: what costs a channel or a connection must not be done where
+//! deliveries are held. *trying*: the first `basic.get` of a queue, which for some kinds of queues costs the connection.
+//! *asking*: declarations, of which one that is refused costs its channel; and the queue by which other servers reach
+//! this one.
+//!
+//! # What holds
+//!
+//! * **Confirmed is stored.** A post is acknowledged when the queue has it; a message that reaches no queue is an error,
+//!   after the queue was made anew.
+//! * **Nobody waits for RabbitMQ's patience.** RabbitMQ itself ends a hold with the connection that holds it, which it
+//!   misses at once when a server is killed and after two heartbeats when the network falls silent. A hold that goes on
+//!   is given back before RabbitMQ's `consumer_timeout` (half an hour) closes the channel.
+//! * **A hint that comes late changes nothing.** A delivery is settled once, by whoever takes it out of `held`; what is
+//!   not there any more is not settled. RabbitMQ would close the channel at a second time, and all on it would return.
+//! * **Whoever goes away takes nothing with him.** Getting is a task of its own, and what it got for a caller who has
+//!   gone is given back.
+//! * **A call waits no longer than `timeout_ms`.** One that is not answered costs its channel; the next one opens another
+//!   and so finds out whether the connection is alive. Nothing here repeats a call but a declaration that made RabbitMQ
+//!   fail, and the first `basic.get` of a queue.
+//!
+//! # What a queue does with what comes back
+//!
+//! Observed with RabbitMQ 3.10; the queues that are made here are made so that it is the same in later versions.
+//!
+//! | | classic | quorum |
+//! |---|---|---|
+//! | released, or the hold has ended | at its old place | at the head, in the order of coming back |
+//! | the server died | at its old place | at the head, in no order |
+//! | given back very often | nothing happens | nothing happens up to a million times (`x-delivery-limit`) |
+//!
+//! So on a quorum queue messages of one claim keep their order, and those of two claims come back in the order in which
+//! the claims end. Of many that end at the same moment the first thousand keep their order. An adopted quorum queue has the limit that it was given: RabbitMQ 4 gives 20, and drops or
+//! dead-letters what came back more often; 3.x gives none, and puts what comes back at the tail.
+//!
+//! # What is approximate
+//!
+//! * **Counts** are of what is ready, a few milliseconds late on a quorum queue, and include what has ended behind
+//!   something that has not. What is held is not told. With the journal statistics are the ledger's, and exact.
+//! * **A claim longer than `hold_cap_s`** is given back to the queue while it goes on. No other claim gets its messages,
+//!   for the ledger knows; but a native consumer of the same queue may.
+//! * **A message whose life a claim lengthens** (by its ttl and grace, beyond what the message has left) is copied, as
+//!   `expiration` cannot be changed: should it come back, it stands at the end of its queue. A native consumer may get the
+//!   copy while the claim goes on.
+//! * **A release through another server** is waited for; one that comes while a server has lost its connection for
+//!   orders comes to nothing, and the message is free when its hold ends.
+//! * **A wall** of many thousand messages that nobody may have, delayed ones above all, takes several claims to pass:
+//!   RabbitMQ sends some 10,000 a second.
+//! * **A message of the estate without an id** goes to the end of its queue when it is given back, and lives in a second
+//!   queue while it is held (`native`). Its `expiration` begins anew with that, and is not dead-lettered there.
+//! * **A removed queue** that another server still believes to be there costs that one a channel at its next claim, with
+//!   what it holds on it: it is delivered again, and the ledger holds it back.
+//!
+//! The conformance suite is told of three of these, and excuses nothing else: counts without the journal (`counts`), on
+//! quorum queues the places of messages of several claims that end in another order (`places`), and walls (`walls`).
+//!
+//! # What is not possible
+//!
+//! * Streams, queues with a single active consumer, exclusive queues of others: refused with a sentence.
+//! * Messages whose properties or headers' names are not UTF-8: the client (`lapin`) gives the connection up. Nobody
+//!   should have such a message at the head of a queue.
+//! * Priorities of one's own: those of native messages are left as they are, and a queue with priorities delivers by
+//!   them.
+//!
+//! # Roads not taken
+//!
+//! * **A standing consumer** is two to fifteen times faster than gets, and hides from every other server what it was sent
+//!   in advance; an idle server would hoard.
+//! * **A queue for each claim**, with a ttl and a dead letter back: claims survive anything, but are 25 to 70 times
+//!   slower, not atomic, and what ends goes to the tail.
+//! * **Wait queues for delays**: messages of one such queue block each other, so it takes a queue for each delay.
+//! * **Adopting a message by publishing it to its own queue**, with an id: a native consumer could get the copy while a
+//!   claim holds the message, and behind a long queue it would come after everything else.
+//! * **One channel for each message of a claim**: three times faster for a single claim on a quorum queue, no faster for
+//!   many, and the order is lost.
+#![warn(missing_docs)]
+
+mod broker;
+mod channel;
+mod config;
+mod connect;
+mod control;
+mod error;
+mod held;
+mod holder;
+mod link;
+mod message;
+mod names;
+mod native;
+mod probe;
+mod publisher;
+mod queues;
+mod receipt;
+
+pub use broker::AmqpBroker;
+pub use config::Config;

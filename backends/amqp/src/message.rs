@@ -1,0 +1,340 @@
+//! A message in RabbitMQ's terms, and what comes from there as a message.
+//!
+//! | a message | in RabbitMQ |
+//! |---|---|
+//! | body | the body, bare: JSON text as posted |
+//! | id | `message_id` |
+//! | life that is left | `expiration`, in milliseconds |
+//! | when it was posted | `timestamp`, in seconds, and the header `isimud-posted`, in milliseconds |
+//! | | `content_type` is `application/json`, or `application/vnd.isimud.sealed` for an encrypted body |
+//! | | `app_id` is `isimud`, `delivery_mode` is 2 (persistent) |
+//! | client | header `isimud-client` |
+//! | ttl, and what is left of it where that differs | headers `isimud-ttl` and `isimud-left`, in milliseconds |
+//! | age, delay, claim count, where there is one | headers `isimud-age`, `isimud-delay`, `isimud-claims` |
+//! | checksum, encryption, where there is one | headers `isimud-checksum`, `isimud-sealed` |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use isimud_contract::{Checksum, ClientId, Message, MessageId, Timestamp};
+use isimud_lease::Envelope;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
+use uuid::Uuid;
+
+use crate::native;
+
+/// The longest `expiration` that RabbitMQ takes, in milliseconds. A message that lives longer has none.
+const LONGEST_EXPIRATION: u128 = 4_294_967_295;
+
+const SEALED: &str = "application/vnd.isimud.sealed";
+
+/// The properties of a message that is posted.
+pub(crate) fn properties(envelope: &Envelope) -> BasicProperties {
+    let message = &envelope.message;
+    let content_type = if message.sealed {
+        SEALED
+    } else {
+        "application/json"
+    };
+    let properties = BasicProperties::default()
+        .with_message_id(message.id.to_string().into())
+        .with_app_id("isimud".into())
+        .with_delivery_mode(2)
+        .with_content_type(content_type.into())
+        .with_timestamp(u64::try_from(envelope.posted.0 / 1000).unwrap_or(0))
+        .with_headers(headers(envelope));
+    match message.left.as_millis() {
+        left if left <= LONGEST_EXPIRATION => properties.with_expiration(left.to_string().into()),
+        _ => properties,
+    }
+}
+
+fn headers(envelope: &Envelope) -> FieldTable {
+    let message = &envelope.message;
+    let mut headers = FieldTable::default();
+    let mut put = |name: &'static str, value| {
+        headers.insert(name.into(), value);
+    };
+    let span =
+        |span: Duration| AMQPValue::LongLongInt(span.as_millis().min(i64::MAX as u128) as i64);
+    put("isimud-posted", AMQPValue::LongLongInt(envelope.posted.0));
+    put("isimud-client", text(&message.client.to_string()));
+    put("isimud-ttl", span(message.ttl));
+    for (name, value, usual) in [
+        ("isimud-left", message.left, message.ttl),
+        ("isimud-age", message.age, Duration::ZERO),
+        ("isimud-delay", message.delay, Duration::ZERO),
+    ] {
+        if value != usual {
+            put(name, span(value));
+        }
+    }
+    if message.claim_count > 0 {
+        put(
+            "isimud-claims",
+            AMQPValue::LongLongInt(message.claim_count.into()),
+        );
+    }
+    if let Some(checksum) = &message.checksum {
+        put("isimud-checksum", text(&checksum.to_string()));
+    }
+    if message.sealed {
+        put("isimud-sealed", AMQPValue::Boolean(true));
+    }
+    headers
+}
+
+fn text(text: &str) -> AMQPValue {
+    AMQPValue::LongString(LongString::from(text))
+}
+
+/// Reads a message as it was delivered, with the moment that its spans are of. `None` when it has no id.
+///
+/// A message of ours tells its times itself, but not once RabbitMQ has dead-lettered it: it would be over as soon as it
+/// comes, where it was dead-lettered because its life had ended. It is as good as new then, like one from elsewhere.
+pub(crate) fn read(
+    properties: &BasicProperties,
+    body: &[u8],
+    now: Timestamp,
+    native_ttl: Duration,
+) -> Option<(Message, Timestamp)> {
+    let headers = Headers::of(properties);
+    let id = id(properties, &headers)?;
+    let client = headers.text("isimud-client").and_then(client);
+    let sealed =
+        headers.0.get("isimud-sealed") == Some(&&AMQPValue::Boolean(true)) && body.is_ascii();
+    let body = if sealed {
+        Bytes::copy_from_slice(body)
+    } else {
+        native::as_json(properties, body)
+    };
+    let new = |ttl| Message {
+        sealed,
+        checksum: headers.text("isimud-checksum").and_then(checksum),
+        claim_count: headers
+            .number("isimud-claims")
+            .and_then(|it| u32::try_from(it).ok())
+            .unwrap_or(0),
+        ..Message::new(
+            id,
+            client.clone().unwrap_or(ClientId::Uuid(Uuid::nil())),
+            ttl,
+            body,
+        )
+    };
+    match (headers.number("isimud-posted"), headers.span("isimud-ttl")) {
+        (Some(posted), Some(ttl)) if !headers.0.contains_key("x-death") => {
+            let message = Message {
+                left: headers.span("isimud-left").unwrap_or(ttl),
+                age: headers.span("isimud-age").unwrap_or_default(),
+                delay: headers.span("isimud-delay").unwrap_or_default(),
+                ..new(ttl)
+            };
+            Some((message, Timestamp(posted)))
+        }
+        _ => {
+            let message = Message {
+                age: native::age(properties, now),
+                ..new(native::life(properties).unwrap_or(native_ttl))
+            };
+            Some((message, now))
+        }
+    }
+}
+
+/// The id that a message was given when it was adopted, or the one that its producer gave it.
+fn id(properties: &BasicProperties, headers: &Headers<'_>) -> Option<MessageId> {
+    let given = properties.message_id().as_ref().map(ShortString::as_str);
+    let id = headers
+        .text(native::ID)
+        .or_else(|| given.map(str::to_owned));
+    let id = Uuid::try_parse(&id?).ok()?;
+    // These two are placeholders, and no names.
+    (!id.is_nil() && !id.is_max()).then_some(MessageId(id))
+}
+
+fn client(text: String) -> Option<ClientId> {
+    match Uuid::try_parse(&text) {
+        Ok(id) => Some(ClientId::Uuid(id)),
+        Err(_) if text.is_empty() => None,
+        Err(_) => Some(ClientId::Text(text.into())),
+    }
+}
+
+/// Reads what [`Checksum`] writes.
+fn checksum(text: String) -> Option<Checksum> {
+    let digits = text
+        .strip_prefix("MD5:")
+        .filter(|it| it.len() == 32 && it.is_ascii())?;
+    let mut bytes = [0; 16];
+    for (at, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).ok()?;
+    }
+    Some(Checksum(bytes))
+}
+
+/// The headers of a message. Nobody promises what is in them.
+struct Headers<'a>(BTreeMap<&'a str, &'a AMQPValue>);
+
+impl<'a> Headers<'a> {
+    fn of(properties: &'a BasicProperties) -> Self {
+        let table = properties.headers().as_ref().map(FieldTable::inner);
+        let all = table.into_iter().flatten();
+        Self(all.map(|(name, value)| (name.as_str(), value)).collect())
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        match self.0.get(name)? {
+            AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+            AMQPValue::ShortString(text) => Some(text.to_string()),
+            _ => None,
+        }
+    }
+
+    fn number(&self, name: &str) -> Option<i64> {
+        match self.0.get(name)? {
+            AMQPValue::LongLongInt(number) => Some(*number),
+            AMQPValue::LongInt(number) => Some((*number).into()),
+            AMQPValue::LongUInt(number) => Some((*number).into()),
+            AMQPValue::ShortInt(number) => Some((*number).into()),
+            AMQPValue::ShortUInt(number) => Some((*number).into()),
+            AMQPValue::ShortShortInt(number) => Some((*number).into()),
+            AMQPValue::ShortShortUInt(number) => Some((*number).into()),
+            _ => None,
+        }
+    }
+
+    fn span(&self, name: &str) -> Option<Duration> {
+        let millis = u64::try_from(self.number(name)?).ok()?;
+        Some(Duration::from_millis(millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn message(body: &'static str) -> Message {
+        let client = ClientId::Uuid(Uuid::from_u128(7));
+        Message::new(
+            MessageId(Uuid::now_v7()),
+            client,
+            Duration::from_secs(60),
+            body,
+        )
+    }
+
+    fn there_and_back(message: Message) -> (BasicProperties, Message) {
+        let envelope = Envelope {
+            message,
+            posted: NOW,
+        };
+        let properties = properties(&envelope);
+        let later = NOW.after(DAY);
+        let read = read(&properties, &envelope.message.body, later, DAY).unwrap();
+        assert_eq!(read.1, NOW);
+        (properties, read.0)
+    }
+
+    #[test]
+    fn a_message_comes_back_as_it_was() {
+        let plain = message(r#"{"a": 1}"#);
+        let everything = Message {
+            client: ClientId::Text("me".into()),
+            sealed: true,
+            checksum: Some(Checksum(*b"0123456789abcdef")),
+            age: Duration::from_millis(5),
+            left: Duration::from_secs(90),
+            delay: Duration::from_millis(1500),
+            claim_count: 3,
+            ..message("sealed text")
+        };
+        for message in [plain, everything] {
+            assert_eq!(there_and_back(message.clone()).1, message);
+        }
+    }
+
+    #[test]
+    fn natives_find_what_they_know() {
+        let message = message("[]");
+        let (properties, _) = there_and_back(message.clone());
+        assert_eq!(
+            properties.message_id(),
+            &Some(message.id.to_string().into())
+        );
+        assert_eq!(properties.expiration(), &Some("60000".into()));
+        assert_eq!(properties.timestamp(), &Some(1_800_000_000));
+        assert_eq!(properties.content_type(), &Some("application/json".into()));
+        assert_eq!(properties.delivery_mode(), &Some(2));
+    }
+
+    #[test]
+    fn a_life_longer_than_rabbitmq_can_count_is_the_ledgers_alone() {
+        let long = Duration::from_secs(5_000_000);
+        let message = Message {
+            ttl: long,
+            left: long,
+            ..message("1")
+        };
+        let (properties, read) = there_and_back(message);
+        assert_eq!(properties.expiration(), &None);
+        assert_eq!(read.left, long);
+    }
+
+    fn native(id: &str) -> BasicProperties {
+        BasicProperties::default().with_message_id(id.into())
+    }
+
+    #[test]
+    fn an_id_of_the_producer_is_the_id() {
+        let id = Uuid::now_v7();
+        let (message, posted) = read(&native(&id.to_string()), b"{}", NOW, DAY).unwrap();
+        assert_eq!(
+            (message.id, message.ttl, message.left),
+            (MessageId(id), DAY, DAY)
+        );
+        assert_eq!(message.client, ClientId::Uuid(Uuid::nil()));
+        assert_eq!(posted, NOW);
+        for none in ["", "order-1", "00000000-0000-0000-0000-000000000000"] {
+            assert_eq!(read(&native(none), b"{}", NOW, DAY), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_rabbitmq_has_dead_lettered_begins_anew() {
+        let envelope = Envelope {
+            message: message("{}"),
+            posted: Timestamp(0),
+        };
+        let properties = properties(&envelope);
+        let mut headers = properties.headers().clone().unwrap();
+        headers.insert("x-death".into(), AMQPValue::FieldArray(Vec::new().into()));
+        let properties = properties.with_headers(headers).with_expiration("".into());
+        let (message, posted) = read(&properties, b"{}", NOW, DAY).unwrap();
+        assert_eq!(message.id, envelope.message.id);
+        assert_eq!((message.left, posted), (DAY, NOW));
+        assert_eq!(message.client, envelope.message.client);
+    }
+
+    #[test]
+    fn headers_of_other_kinds_are_no_headers() {
+        let envelope = Envelope {
+            message: message("{}"),
+            posted: NOW,
+        };
+        let properties = properties(&envelope);
+        let mut headers = properties.headers().clone().unwrap();
+        headers.insert("isimud-ttl".into(), AMQPValue::LongLongInt(-1));
+        headers.insert("isimud-checksum".into(), text("MD5:nothing"));
+        headers.insert("isimud-client".into(), AMQPValue::Void);
+        let (message, _) = read(&properties.with_headers(headers), b"{", NOW, DAY).unwrap();
+        assert_eq!(message.checksum, None);
+        assert_eq!(message.body, r#""{""#);
+        assert_eq!(message.ttl, Duration::from_secs(60), "of the expiration");
+    }
+}

@@ -1,0 +1,202 @@
+//! Queues that others have made.
+
+use isimud_contract::{ErrorKind, Resource};
+use isimud_lease::LeaseBroker;
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, ExchangeKind};
+
+use crate::place::{
+    MINUTE, Place, bodies, envelope, numbered, numbers, queue, receipts, table, text, until,
+    until_there,
+};
+
+pub(crate) async fn queues_keep_their_names_exchanges_and_keys(place: Place) {
+    let native = place.native().await;
+    let prefix = &place.prefix;
+    let (legacy, exchange) = (format!("{prefix}Legacy Orders"), format!("{prefix}events"));
+    native
+        .declare(&legacy, table(&[("x-queue-type", text(place.kind))]))
+        .await;
+    let options = ExchangeDeclareOptions::default();
+    let made = native.channel.exchange_declare(
+        exchange.as_str().into(),
+        ExchangeKind::Topic,
+        options,
+        FieldTable::default(),
+    );
+    made.await.unwrap();
+    let bound = native.channel.queue_bind(
+        legacy.as_str().into(),
+        exchange.as_str().into(),
+        "orders.#".into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await.unwrap();
+    let broker = place.adopting(&format!(
+        "&name.orders={prefix}Legacy%20Orders&exchange.orders={exchange}&routing_key.orders=orders.{{project}}.new"
+    ));
+    let q = queue("orders");
+    broker.send(&q, numbered(2)).await.unwrap();
+    let got = native.get(&legacy).await.unwrap();
+    assert_eq!(got.exchange.as_str(), exchange);
+    assert_eq!(got.routing_key.as_str(), "orders.p.new");
+    let got = broker.receive(&q, 9, MINUTE).await.unwrap();
+    assert_eq!(bodies(&got), numbers(1..2));
+    // What cannot be right is said, and holds up nobody else.
+    let wrong = place.adopting(&format!(
+        "&exchange={prefix}nowhere&name.orders={prefix}Legacy%20Orders&exchange.orders="
+    ));
+    let refusal = wrong.send(&queue("other"), numbered(1)).await.unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Internal);
+    assert!(refusal.sentence().contains("exchange"), "{refusal}");
+    wrong.send(&q, numbered(1)).await.unwrap();
+    let unbound = place.adopting(&format!(
+        "&name.orders={prefix}Legacy%20Orders&exchange={exchange}&routing_key=bills"
+    ));
+    let refusal = unbound.send(&q, numbered(1)).await.unwrap_err();
+    assert!(refusal.sentence().contains("routing key"), "{refusal}");
+}
+
+pub(crate) async fn a_queue_that_is_missing_is_not_made(place: Place) {
+    let broker = place.adopting("");
+    let q = queue("missing");
+    assert!(broker.receive(&q, 9, MINUTE).await.unwrap().is_empty());
+    let refusal = broker.send(&q, numbered(1)).await.unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::NotFound(Resource::Queue));
+    let native = place.native().await;
+    let name = format!("{}missing", place.prefix);
+    assert_eq!(native.ready(&name).await, None);
+    // And when somebody makes it, it is used.
+    native.declare(&name, FieldTable::default()).await;
+    broker.send(&q, numbered(1)).await.unwrap();
+    assert_eq!(broker.receive(&q, 9, MINUTE).await.unwrap().len(), 1);
+}
+
+pub(crate) async fn queues_of_any_arguments_are_adopted(place: Place) {
+    let native = place.native().await;
+    let broker = place.adopting("");
+    let common = [
+        ("x-message-ttl", AMQPValue::LongInt(600_000)),
+        ("x-expires", AMQPValue::LongInt(600_000)),
+        ("x-max-length", AMQPValue::LongInt(100)),
+        ("x-dead-letter-exchange", text("amq.fanout")),
+        ("x-dead-letter-routing-key", text("it's")),
+        ("x-overflow", text("reject-publish")),
+        ("x-unknown", AMQPValue::Boolean(true)),
+    ];
+    for (at, kind) in [Some("quorum"), Some("classic"), None]
+        .into_iter()
+        .enumerate()
+    {
+        let mut arguments = common.to_vec();
+        match kind {
+            Some(kind) => arguments.push(("x-queue-type", text(kind))),
+            None => arguments.push(("x-max-priority", AMQPValue::LongInt(9))),
+        }
+        let q = queue(&format!("q{at}"));
+        native
+            .declare(&format!("{}q{at}", place.prefix), table(&arguments))
+            .await;
+        broker.send(&q, numbered(2)).await.unwrap();
+        assert_eq!(
+            broker.receive(&q, 9, MINUTE).await.unwrap().len(),
+            2,
+            "{kind:?}"
+        );
+    }
+}
+
+pub(crate) async fn a_queue_with_other_arguments_is_used_as_it_is(place: Place) {
+    let native = place.native().await;
+    let arguments = table(&[("x-max-length", AMQPValue::LongInt(50))]);
+    native.declare(&place.name("q"), arguments).await;
+    let broker = place.open();
+    broker.send(&queue("q"), numbered(3)).await.unwrap();
+    let got = broker.receive(&queue("q"), 9, MINUTE).await.unwrap();
+    assert_eq!(bodies(&got), numbers(0..3));
+}
+
+pub(crate) async fn a_stream_is_refused_and_costs_nothing(place: Place) {
+    let native = place.native().await;
+    let broker = place.adopting("");
+    native
+        .declare(&format!("{}q", place.prefix), FieldTable::default())
+        .await;
+    native
+        .declare(
+            &format!("{}s", place.prefix),
+            table(&[("x-queue-type", text("stream"))]),
+        )
+        .await;
+    let (q, stream) = (queue("q"), queue("s"));
+    broker.send(&q, numbered(3)).await.unwrap();
+    assert_eq!(broker.receive(&q, 3, MINUTE).await.unwrap().len(), 3);
+    for refusal in [
+        broker.receive(&stream, 1, MINUTE).await.unwrap_err(),
+        broker.send(&stream, numbered(1)).await.unwrap_err(),
+    ] {
+        assert_eq!(refusal.kind(), ErrorKind::Unsupported);
+        assert!(refusal.sentence().contains("stream"), "{refusal}");
+    }
+    assert_eq!(broker.depth(&q).await.unwrap().ready, 0);
+}
+
+pub(crate) async fn a_queue_of_somebody_alone_is_refused(place: Place) {
+    let native = place.native().await;
+    let broker = place.adopting("");
+    let prefix = &place.prefix;
+    let options = QueueDeclareOptions::exclusive();
+    let made = native.channel.queue_declare(
+        format!("{prefix}exclusive").into(),
+        options,
+        FieldTable::default(),
+    );
+    made.await.unwrap();
+    let single = table(&[("x-single-active-consumer", AMQPValue::Boolean(true))]);
+    native.declare(&format!("{prefix}single"), single).await;
+    for name in ["exclusive", "single"] {
+        let refusal = broker.receive(&queue(name), 1, MINUTE).await.unwrap_err();
+        assert_eq!(refusal.kind(), ErrorKind::Unsupported, "{name}: {refusal}");
+    }
+}
+
+pub(crate) async fn a_full_queue_is_unavailable(place: Place) {
+    let native = place.native().await;
+    let broker = place.adopting("");
+    let arguments = table(&[
+        ("x-queue-type", text(place.kind)),
+        ("x-max-length", AMQPValue::LongInt(5)),
+        ("x-overflow", text("reject-publish")),
+    ]);
+    native
+        .declare(&format!("{}q", place.prefix), arguments)
+        .await;
+    let q = queue("q");
+    let refusal = loop {
+        if let Err(refusal) = broker.send(&q, numbered(1)).await {
+            break refusal;
+        }
+    };
+    assert_eq!(refusal.kind(), ErrorKind::Unavailable, "{refusal}");
+    let got = until_there(&broker, &q, 5).await;
+    broker.ack(&q, &receipts(&got)).await.unwrap();
+    until("there is room again", || async {
+        broker.send(&q, numbered(1)).await.is_ok()
+    })
+    .await;
+}
+
+pub(crate) async fn a_removed_queue_of_the_estate_is_emptied_only(place: Place) {
+    let native = place.native().await;
+    let broker = place.adopting("");
+    let name = format!("{}q", place.prefix);
+    native.declare(&name, FieldTable::default()).await;
+    native
+        .publish(&name, BasicProperties::default(), b"1")
+        .await;
+    broker.send(&queue("q"), vec![envelope("2")]).await.unwrap();
+    broker.remove(&queue("q")).await.unwrap();
+    assert_eq!(native.ready(&name).await, Some(0));
+}

@@ -1,0 +1,105 @@
+//! The broker keeps its promises on a RabbitMQ of its own, with classic and with quorum queues.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a failed step fails its trial, and says so at that line"
+)]
+
+mod delivering;
+mod ending;
+mod estate;
+mod native;
+#[path = "../nodes/mod.rs"]
+mod nodes;
+mod place;
+mod servers;
+
+use std::process::ExitCode;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use nodes::Node;
+use place::Place;
+
+static NODE: LazyLock<Result<Node, String>> = LazyLock::new(Node::start);
+
+static TRIALS: AtomicU64 = AtomicU64::new(0);
+
+type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+fn main() -> ExitCode {
+    let mut trials = Vec::new();
+    macro_rules! trials {
+        ($($name:path,)+) => {
+            for kind in ["classic", "quorum"] {
+                $(trials.push(trial(stringify!($name), kind, |place| Box::pin($name(place))));)+
+            }
+        };
+    }
+    trials! {
+        delivering::what_was_sent_is_received_in_order,
+        delivering::a_queue_that_is_not_there_is_empty,
+        delivering::what_is_held_is_delivered_to_nobody_else,
+        delivering::what_was_settled_is_gone,
+        delivering::counts_are_told,
+        delivering::a_purge_forgets_what_is_there,
+        delivering::a_queue_that_was_removed_can_be_used_again,
+        delivering::a_queue_that_somebody_deleted_is_made_again,
+        delivering::many_queues_have_nothing_in_common,
+        delivering::as_much_is_held_as_is_allowed,
+        delivering::whoever_has_gone_takes_nothing_with_him,
+        delivering::many_at_once_take_each_message_once,
+        ending::a_hold_ends_by_itself_and_in_place,
+        ending::a_hold_is_extended_and_cut_short,
+        ending::what_was_given_back_is_there_at_once_and_in_place,
+        ending::a_hold_ends_before_the_patience_of_rabbitmq,
+        ending::late_hints_change_nothing,
+        ending::a_life_ends_in_rabbitmq_too,
+        ending::a_closed_broker_gives_everything_back,
+        servers::one_settles_what_another_holds,
+        servers::receipts_of_the_dead_are_void,
+        servers::a_queue_removed_by_one_is_usable_by_the_other,
+        native::a_post_is_a_plain_message_for_natives,
+        native::any_body_can_be_received,
+        native::an_id_of_the_producer_stays,
+        native::a_message_without_an_id_is_given_one_that_stays,
+        native::an_adopted_message_goes_back_to_the_estate,
+        native::an_adopted_message_is_never_there_twice,
+        native::what_rabbitmq_dead_lettered_can_be_received,
+        native::a_user_and_copies_do_not_lead_astray,
+        estate::queues_keep_their_names_exchanges_and_keys,
+        estate::a_queue_that_is_missing_is_not_made,
+        estate::queues_of_any_arguments_are_adopted,
+        estate::a_queue_with_other_arguments_is_used_as_it_is,
+        estate::a_stream_is_refused_and_costs_nothing,
+        estate::a_queue_of_somebody_alone_is_refused,
+        estate::a_full_queue_is_unavailable,
+        estate::a_removed_queue_of_the_estate_is_emptied_only,
+    }
+    let status = libtest_mimic::run(&Arguments::from_args(), trials);
+    // A static is never dropped, and the node is to end.
+    if let Some(Ok(node)) = LazyLock::get(&NODE) {
+        node.end();
+    }
+    status.exit_code()
+}
+
+fn trial(name: &'static str, kind: &'static str, check: Check) -> Trial {
+    let run = move || {
+        let node = match &*NODE {
+            Ok(node) => node,
+            Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
+                return Err(Failed::from(why));
+            }
+            Err(why) => return Ok(Completion::ignored_with(why)),
+        };
+        let number = TRIALS.fetch_add(1, Ordering::Relaxed);
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()?
+            .block_on(check(Place::new(node.uri(), kind, number)));
+        Ok(Completion::Completed)
+    };
+    Trial::ignorable_test(name, run).with_kind(kind)
+}

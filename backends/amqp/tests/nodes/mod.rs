@@ -1,0 +1,313 @@
+//! Private RabbitMQ nodes for tests: in a folder of their own, on free ports of the loopback interface, stopped with the
+//! process that started them, however it ends.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+use std::fs::File;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// How long a node may take until it listens. It is some ten seconds on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where Debian's package and RabbitMQ's own archive put the scripts. Those on the path switch the user.
+const INSTALLED: [&str; 2] = ["/usr/lib/rabbitmq/lib", "/opt/rabbitmq/lib"];
+
+/// A node.
+#[derive(Debug)]
+pub(crate) struct Node {
+    scripts: PathBuf,
+    folder: TempDir,
+    ports: Ports,
+    /// Further arguments of the virtual machine.
+    arguments: String,
+    /// Keeps the names of nodes, as the virtual machine wants it.
+    epmd: Mutex<Option<Guarded>>,
+    process: Mutex<Option<Guarded>>,
+}
+
+#[derive(Debug)]
+struct Ports {
+    amqp: u16,
+    tls: u16,
+    management: u16,
+    distribution: u16,
+    epmd: u16,
+}
+
+/// What is special about a node.
+#[derive(Debug, Default)]
+pub(crate) struct Set {
+    /// Lines of `rabbitmq.conf`; `{tls}` and `{management}` are ports.
+    pub(crate) lines: Vec<String>,
+    pub(crate) plugins: &'static str,
+    pub(crate) arguments: &'static str,
+}
+
+impl Node {
+    /// Starts a node like any other.
+    pub(crate) fn start() -> Result<Self, String> {
+        Self::start_with(Set::default())
+    }
+
+    pub(crate) fn start_with(set: Set) -> Result<Self, String> {
+        let scripts = scripts()?;
+        let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
+        let port = || free_port();
+        let ports = Ports {
+            amqp: port()?,
+            tls: port()?,
+            management: port()?,
+            distribution: port()?,
+            epmd: port()?,
+        };
+        let lines = set.lines.iter().map(|line| {
+            line.replace("{tls}", &ports.tls.to_string())
+                .replace("{management}", &ports.management.to_string())
+        });
+        let mut text = format!(
+            "listeners.tcp.1 = 127.0.0.1:{}\nloopback_users = none\nlog.file.level = warning\n\
+             disk_free_limit.absolute = 50MB\n",
+            ports.amqp
+        );
+        lines.for_each(|line| text += &format!("{line}\n"));
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).map_err(|error| error.to_string())
+        };
+        write("rabbitmq.conf", &text)?;
+        write("enabled_plugins", &format!("[{}].\n", set.plugins))?;
+        let mut epmd = Command::new("epmd");
+        epmd.args(["-address", "127.0.0.1", "-port", &ports.epmd.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let epmd = epmd
+            .spawn()
+            .map_err(|error| format!("epmd does not start: {error}"))?;
+        let node = Self {
+            scripts,
+            epmd: Mutex::new(Some(Guarded::of(epmd)?)),
+            ports,
+            folder,
+            arguments: set.arguments.to_owned(),
+            process: Mutex::default(),
+        };
+        node.start_again()?;
+        Ok(node)
+    }
+
+    /// The address, without options.
+    pub(crate) fn uri(&self) -> String {
+        format!("amqp://127.0.0.1:{}", self.ports.amqp)
+    }
+
+    /// Where it keeps everything.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.ports.amqp
+    }
+
+    pub(crate) fn tls_port(&self) -> u16 {
+        self.ports.tls
+    }
+
+    pub(crate) fn management_port(&self) -> u16 {
+        self.ports.management
+    }
+
+    /// The process that it runs in.
+    pub(crate) fn process_id(&self) -> u32 {
+        let process = self.process();
+        process.as_ref().map_or(0, |running| running.process.id())
+    }
+
+    /// Starts a node that was killed or stopped, on the same data.
+    pub(crate) fn start_again(&self) -> Result<(), String> {
+        let log = File::create(self.folder.path().join("output")).map_err(|e| e.to_string())?;
+        let mut command = self.script("rabbitmq-server");
+        command
+            .stdin(Stdio::null())
+            .stderr(log.try_clone().map_err(|error| error.to_string())?)
+            .stdout(log);
+        let started = command
+            .spawn()
+            .map_err(|error| format!("rabbitmq-server does not start: {error}"))?;
+        let begun = Instant::now();
+        let guarded = Guarded::of(started)?;
+        while TcpStream::connect(("127.0.0.1", self.ports.amqp)).is_err() {
+            if begun.elapsed() > PATIENCE {
+                return Err(format!(
+                    "rabbitmq-server does not listen; it says {:?}",
+                    self.says()
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        *self.process() = Some(guarded);
+        Ok(())
+    }
+
+    /// Kills the node at once, as a crash would.
+    pub(crate) fn kill(&self) {
+        drop(self.process().take());
+    }
+
+    /// Ends a node that is never dropped, and leaves nothing of it.
+    pub(crate) fn end(&self) {
+        self.kill();
+        drop(
+            self.epmd
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take(),
+        );
+        // What is left then is the system's to clear away.
+        std::fs::remove_dir_all(self.folder.path()).ok();
+    }
+
+    /// Holds the node's process up, or lets it go on.
+    pub(crate) fn signal(&self, name: &str) {
+        if let Some(running) = self.process().as_ref() {
+            let number = running.process.id().to_string();
+            let sent = Command::new("kill").args([name, &number]).status();
+            assert!(
+                sent.is_ok_and(|status| status.success()),
+                "no signal {name}"
+            );
+        }
+    }
+
+    /// Stops the node in good order.
+    pub(crate) fn stop(&self) -> Result<(), String> {
+        self.control(&["stop"])?;
+        self.kill();
+        Ok(())
+    }
+
+    /// Runs `rabbitmqctl`, which takes some seconds.
+    pub(crate) fn control(&self, arguments: &[&str]) -> Result<String, String> {
+        let output = self.script("rabbitmqctl").args(arguments).output();
+        let output = output.map_err(|error| format!("rabbitmqctl does not start: {error}"))?;
+        let says = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            Ok(says)
+        } else {
+            let errors = String::from_utf8_lossy(&output.stderr);
+            Err(format!("rabbitmqctl {arguments:?}: {says}{errors}"))
+        }
+    }
+
+    fn script(&self, name: &str) -> Command {
+        let mut command = Command::new(self.scripts.join(name));
+        let file = |name: &str| self.folder.path().join(name);
+        command
+            .env("HOME", self.folder.path())
+            .env(
+                "RABBITMQ_NODENAME",
+                format!("isimud{}@localhost", self.ports.amqp),
+            )
+            .env("RABBITMQ_MNESIA_BASE", file("mnesia"))
+            .env("RABBITMQ_LOG_BASE", file("log"))
+            .env("RABBITMQ_CONFIG_FILE", file("rabbitmq.conf"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", file("enabled_plugins"))
+            .env("RABBITMQ_PID_FILE", file("pid"))
+            // The script becomes the node, and leaves no other process to stop.
+            .env("RUNNING_UNDER_SYSTEMD", "1")
+            .env("RABBITMQ_CONF_ENV_FILE", "/dev/null")
+            .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", &self.arguments)
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("ERL_EPMD_PORT", self.ports.epmd.to_string())
+            .current_dir(self.folder.path());
+        command
+    }
+
+    /// The last that it wrote.
+    fn says(&self) -> String {
+        let output = std::fs::read_to_string(self.folder.path().join("output"));
+        let output = output.unwrap_or_default();
+        let start = output.len().saturating_sub(600);
+        output.get(start..).unwrap_or_default().to_owned()
+    }
+
+    fn process(&self) -> std::sync::MutexGuard<'_, Option<Guarded>> {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The folder with the scripts that do not switch the user.
+fn scripts() -> Result<PathBuf, String> {
+    let versions = INSTALLED
+        .iter()
+        .filter_map(|lib| std::fs::read_dir(lib).ok());
+    let folders = versions
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path().join("sbin"));
+    let mut found: Vec<PathBuf> = folders
+        .filter(|folder| Path::new(folder).join("rabbitmq-server").exists())
+        .collect();
+    found.sort();
+    found
+        .pop()
+        .ok_or_else(|| format!("there is no rabbitmq-server in {INSTALLED:?}"))
+}
+
+/// A running process. It ends when it is dropped, and when the process that started it ends.
+#[derive(Debug)]
+struct Guarded {
+    process: Child,
+    /// Waits for the end of its input, which comes when nobody is left to write it, and kills the process.
+    guard: Child,
+}
+
+impl Guarded {
+    fn of(mut process: Child) -> Result<Self, String> {
+        let guard = Command::new("sh")
+            .args(["-c", "read -r never; kill -9 \"$0\""])
+            .arg(process.id().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        match guard {
+            Ok(guard) => Ok(Self { process, guard }),
+            Err(error) => {
+                end(&mut process);
+                Err(format!("the server cannot be guarded: {error}"))
+            }
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        // The guard first: afterwards the number may be another process's.
+        end(&mut self.guard);
+        end(&mut self.process);
+    }
+}
+
+fn end(process: &mut Child) {
+    // It may have ended by itself; then there is nothing to do.
+    process.kill().and_then(|()| process.wait()).ok();
+}
+
+pub(crate) fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
+    let address = listener.local_addr().map_err(|error| error.to_string())?;
+    Ok(address.port())
+}
