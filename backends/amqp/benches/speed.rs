@@ -163,7 +163,8 @@ impl Caller {
     }
 }
 
-/// A request on a connection that is kept, and the body of its answer.
+/// A request on a connection that is kept until the server closes it, which it does after some hundreds, and the body of
+/// its answer.
 async fn exchange(stream: &tokio::sync::Mutex<TcpStream>, path: &str, body: &str) -> String {
     let mut stream = stream.lock().await;
     let request = format!(
@@ -187,7 +188,12 @@ async fn exchange(stream: &tokio::sync::Mutex<TcpStream>, path: &str, body: &str
         let (_, length) = head.split_once("content-length: ").unwrap();
         let length = length.lines().next().unwrap().trim();
         if body.len() == length.parse::<usize>().unwrap() {
-            return body.to_owned();
+            let body = body.to_owned();
+            if head.contains("connection: close") {
+                let address = stream.peer_addr().unwrap();
+                *stream = TcpStream::connect(address).await.unwrap();
+            }
+            return body;
         }
     }
 }
