@@ -8,10 +8,14 @@
 mod command;
 #[path = "bridge/line.rs"]
 mod line;
+#[path = "../backends/amqp/tests/nodes/mod.rs"]
+mod rabbitmq;
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod redis;
 #[path = "support/server.rs"]
 mod server;
+#[path = "../backends/sqs/tests/emulator/mod.rs"]
+mod sqs;
 #[path = "bridge/stations.rs"]
 mod stations;
 

@@ -25,21 +25,35 @@ fn is_required() -> bool {
     std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1")
 }
 
-#[test]
-fn twenty_thousand_messages_go_down_the_line_once_and_in_order() {
-    let mut runs = 0;
-    for line in LINES {
-        match (line.stations)() {
-            Ok(stations) => {
-                println!("{}:", line.name);
-                travel(line, &stations);
-                runs += 1;
-            }
-            Err(why) if is_required() => panic!("{} is required: {why}", line.name),
-            Err(why) => eprintln!("{} is left out: {why}", line.name),
+/// Twenty thousand messages go down a line, each once, and in order where the line keeps one.
+macro_rules! lines {
+    ($($test:ident: $name:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            go_down($name);
+        })*
+
+        #[test]
+        fn every_line_has_its_test() {
+            let tested = [$($name),*];
+            assert!(LINES.iter().all(|line| tested.contains(&line.name)));
         }
+    };
+}
+
+lines! {
+    twenty_thousand_messages_go_through_redis: "embedded, Redis, embedded",
+    twenty_thousand_messages_go_through_rabbitmq: "embedded, RabbitMQ, embedded",
+    twenty_thousand_messages_go_through_sqs_to_rabbitmq: "embedded, SQS, RabbitMQ",
+}
+
+fn go_down(name: &str) {
+    let line = LINES.iter().find(|line| line.name == name).expect(name);
+    match (line.stations)() {
+        Ok(stations) => travel(line, &stations),
+        Err(why) if is_required() => panic!("{name} is required: {why}"),
+        Err(why) => eprintln!("{name} is left out: {why}"),
     }
-    println!("{runs} lines");
 }
 
 /// The queue at a station; 0 is where the line begins.
@@ -153,7 +167,12 @@ fn travel(line: &Line, stations: &[Station]) {
                 most = most.max(lag.unwrap_or_default());
                 count() >= all * tenths / 10
             });
-            println!("{} of {all} after {:.1?}", count(), began.elapsed());
+            println!(
+                "{}: {} of {all} after {:.1?}",
+                line.name,
+                count(),
+                began.elapsed()
+            );
             let mut address = address.write().expect("the address");
             match event {
                 Event::RestartTheStations => {
