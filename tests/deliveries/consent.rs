@@ -73,10 +73,17 @@ fn a_receiver_is_asked_agrees_and_leaves() {
         let got = receiver.wait_for("/in", 2, SOON);
         assert_eq!(got[1].json()["body"], "in time");
 
+        // Another one stays, and shows when what was posted has been given out.
+        service.subscribe(source, &receiver.url("/other"), json!({}));
+        let asked = receiver.wait_for("/other", 1, SOON).remove(0);
+        assert_eq!(answer(&service, &asked, true).status, 204);
+
         assert_eq!(answer(&service, &question, false).status, 204);
         let told = receiver.wait_for("/in", 3, SOON).remove(2);
         assert_eq!(told.json()["Message_Type"], "UnsubscribeConfirmation");
         service.post(source, [json!("too late")]);
+        let other = receiver.wait_for("/other", 2, SOON);
+        assert_eq!(other[1].json()["body"], "too late");
         // The signature it was told of lets it come back.
         assert_eq!(answer(&service, &told, true).status, 204);
         service.post(source, [json!("again")]);

@@ -223,6 +223,7 @@ fn a_redirect_keeps_the_post_and_the_address_policy() {
     }
     // Four hops an attempt, and three attempts at once.
     receiver.wait_for("/round", 12, SOON);
+    receiver.wait_for("/private", 1, SOON);
     assert_eq!(receiver.count("/private"), 1);
     assert_eq!(hidden.count("/hidden"), 0);
 }
