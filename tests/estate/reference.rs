@@ -212,7 +212,7 @@ fn everything_that_the_reference_has_is_here_as_it_is_there() {
     configure(folder);
     // The service runs meanwhile.
     let store = ours.uri("imported:");
-    let service = Server::start_with(&store, folder, &["--config", "isimud.toml"]);
+    let service = Server::start(&store, folder);
     let from = format!("redis://{}", theirs.get(0).host());
     let shared = [
         "zaqar",
@@ -314,7 +314,7 @@ fn queues_in_sql_come_from_the_file_and_from_a_dump() {
         let more = ["--encryption-key-file", "keys", "--management", management];
         let ended = import(folder, &[&shared[..], &more].concat());
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        let service = Server::start_with(&store, folder, &["--config", "isimud.toml"]);
+        let service = Server::start(&store, folder);
         let service = format!("http://{}", service.address);
         script(
             &python,
