@@ -11,7 +11,6 @@ use crate::book::numbered;
 use crate::redis::Servers;
 use crate::server::Client;
 
-const MESSAGES: usize = 50_000;
 const PRODUCERS: usize = 4;
 const WORKERS: usize = 16;
 const BATCH: usize = 100;
@@ -21,24 +20,34 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn every_message_is_claimed_and_deleted_exactly_once() {
-    let Some(service) = Service::start(Servers::single) else {
-        return;
-    };
+    if let Some(service) = Service::start(Servers::single) {
+        share(&service, 50_000);
+    }
+}
+
+#[test]
+fn every_message_of_a_broker_is_claimed_and_deleted_exactly_once() {
+    if let Some(service) = Service::on_rabbitmq() {
+        share(&service, 10_000);
+    }
+}
+
+/// Has so many messages posted, claimed and deleted through both servers.
+fn share(service: &Service, total: usize) {
     let begun = Instant::now();
-    let delivered: Vec<AtomicBool> = (0..MESSAGES).map(|_| AtomicBool::new(false)).collect();
+    let delivered: Vec<AtomicBool> = (0..total).map(|_| AtomicBool::new(false)).collect();
     let count = AtomicUsize::new(0);
     thread::scope(|scope| {
         for producer in 0..PRODUCERS {
             let client = service.client(producer);
-            scope.spawn(move || produce(client, producer));
+            scope.spawn(move || produce(client, producer, total));
         }
         for worker in 0..WORKERS {
             let (client, delivered, count) = (service.client(worker), &delivered, &count);
             // Half of those at each server delete one by one.
             let singly = worker % 4 < 2;
             scope.spawn(move || {
-                let over =
-                    || count.load(Ordering::Relaxed) >= MESSAGES || begun.elapsed() > PATIENCE;
+                let over = || count.load(Ordering::Relaxed) >= total || begun.elapsed() > PATIENCE;
                 consume(client, singly, over, |number| {
                     let again = delivered[number].swap(true, Ordering::Relaxed);
                     assert!(!again, "{number} was delivered twice");
@@ -48,8 +57,8 @@ fn every_message_is_claimed_and_deleted_exactly_once() {
         }
     });
     let took = begun.elapsed();
-    println!("{MESSAGES} messages, {WORKERS} workers, two servers: {took:?}");
-    assert_eq!(count.into_inner(), MESSAGES, "delivered after {took:?}");
+    println!("{total} messages, {WORKERS} workers, two servers: {took:?}");
+    assert_eq!(count.into_inner(), total, "delivered after {took:?}");
     for mut client in service.clients() {
         let stats = client.send("GET", &format!("{QUEUE}/stats"), None);
         let stats = stats.expect("an answer").json()["messages"].take();
@@ -61,8 +70,8 @@ fn every_message_is_claimed_and_deleted_exactly_once() {
 }
 
 /// Posts one producer's share.
-fn produce(mut client: Client, producer: usize) {
-    let numbers: Vec<usize> = (producer..MESSAGES).step_by(PRODUCERS).collect();
+fn produce(mut client: Client, producer: usize, total: usize) {
+    let numbers: Vec<usize> = (producer..total).step_by(PRODUCERS).collect();
     for numbers in numbers.chunks(BATCH) {
         let message = |number| json!({"ttl": 3600, "body": {"number": number}});
         let messages: Vec<Value> = numbers.iter().map(message).collect();
