@@ -56,6 +56,8 @@
 //!   It ends where a store's own promises do: in a Redis Cluster the stage and the target are on different servers and
 //!   step 5 is two steps; consumers that read a broker directly, past this service, see the copies that its ledger sorts
 //!   out; a target whose home is changed while a batch is cut off gets that batch at least once.
+//!   One gap is known: a server whose claim was on its way for longer than it takes another to get the seat, whose delete
+//!   arrives later still, and which is killed before step 5, leaves its batch in a stage that nobody looks at.
 //! * A message keeps its id, its client, its age and the life that it has left, and its checksum. One that would end
 //!   within the half minute that a batch may take lives for that long. A **delay** is waited out in the source.
 //!   Claims are counted anew.
