@@ -163,8 +163,8 @@ impl Caller {
     }
 }
 
-/// A request on a connection that is kept until the server closes it, which it does after some hundreds, and the body of
-/// its answer.
+/// A request on a connection that is kept until the server closes it, which it does after some hundreds and while it is
+/// idle, and the body of its answer.
 async fn exchange(stream: &tokio::sync::Mutex<TcpStream>, path: &str, body: &str) -> String {
     let mut stream = stream.lock().await;
     let request = format!(
@@ -172,12 +172,22 @@ async fn exchange(stream: &tokio::sync::Mutex<TcpStream>, path: &str, body: &str
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    stream.write_all(request.as_bytes()).await.unwrap();
+    let address = stream.peer_addr().unwrap();
+    let mut is_kept = stream.write_all(request.as_bytes()).await.is_ok();
     let mut answer = Vec::new();
     loop {
         let mut some = [0; 4096];
-        let read = stream.read(&mut some).await.unwrap();
-        assert!(read > 0, "the connection was closed");
+        let read = match is_kept {
+            true => stream.read(&mut some).await.unwrap_or(0),
+            false => 0,
+        };
+        if read == 0 {
+            assert!(answer.is_empty(), "the connection was closed in an answer");
+            *stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            is_kept = true;
+            continue;
+        }
         answer.extend_from_slice(&some[..read]);
         let text = std::str::from_utf8(&answer).unwrap();
         let Some((head, body)) = text.split_once("\r\n\r\n") else {
@@ -190,7 +200,6 @@ async fn exchange(stream: &tokio::sync::Mutex<TcpStream>, path: &str, body: &str
         if body.len() == length.parse::<usize>().unwrap() {
             let body = body.to_owned();
             if head.contains("connection: close") {
-                let address = stream.peer_addr().unwrap();
                 *stream = TcpStream::connect(address).await.unwrap();
             }
             return body;
@@ -295,7 +304,8 @@ async fn measure(node: &Node) {
         let (rate, share) = median(of_it);
         let (_, floor) = median(&rates[&(*act, BARE)]);
         let percent = 100.0 * share / floor;
-        println!("{act:<16?}{name:<14}{rate:>9.0}{share:>16.0}{percent:>9.0}%");
+        let act = format!("{act:?}");
+        println!("{act:<16}{name:<14}{rate:>9.0}{share:>16.0}{percent:>9.0}%");
     }
 }
 

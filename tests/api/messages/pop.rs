@@ -171,7 +171,10 @@ async fn the_largest_number_can_be_configured() {
     let app = App::with("[limits]\nmax_messages_per_claim_or_pop = 30\n");
     post_bodies(&app, 0..35).await;
     let popped = pop(&app, "30").await;
-    assert_eq!(bodies(&popped), json!((0..30).collect::<Vec<_>>()));
+    if crate::store::is_ordered() {
+        assert_eq!(bodies(&popped), json!((0..30).collect::<Vec<_>>()));
+    }
+    assert_eq!(counts(&app, "fizbat").await, [0, 5, 5]);
     let description = "Pop value must be at least 1 and may not be greater than 30.";
     let answer = pop(&app, "31").await;
     answer.assert_refused(400, INVALID_REQUEST, description);
