@@ -14,8 +14,8 @@ use super::settings::Settings;
 use super::{Messaging, checksum};
 use crate::catalogue::{Listed, Position, Route};
 
-/// How long an encrypted message is held while it is popped.
-const POP: Duration = Duration::from_secs(60);
+/// How long an encrypted message is held while it is popped. One that has less left shows this as its ttl.
+const POP: Duration = Duration::from_secs(10);
 
 /// What a post must keep to in one queue, known before its body is read.
 #[derive(Debug, Clone)]
@@ -258,7 +258,6 @@ impl Messaging {
             route.delete(queue, &ids, held).await?;
             for message in &mut claim.messages {
                 message.claim = None;
-                message.claim_count = message.claim_count.saturating_sub(1);
             }
             popped.append(&mut claim.messages);
             if popped.len() == limit {

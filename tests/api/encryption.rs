@@ -243,6 +243,24 @@ async fn what_cannot_be_read_is_neither_popped_nor_claimed() {
 }
 
 #[tokio::test]
+async fn a_pop_tells_the_claims_that_were_counted() {
+    for encrypted in [false, true] {
+        let app = App::new();
+        let policy = json!({
+            "_enable_encrypt_messages": encrypted,
+            "_max_claim_count": 5, "_dead_letter_queue": "dead",
+        });
+        app.put("/v2/queues/q", policy).await.assert_status(201);
+        app.post_bodies("q", [json!(1)]).await;
+        let claim = app.post("/v2/queues/q/claims", ()).await;
+        let location = claim.header("location").expect("a claim").to_owned();
+        app.delete(&location).await.assert_status(204);
+        let popped = app.delete("/v2/queues/q/messages?pop=1").await.json();
+        assert_eq!(popped["messages"][0]["claim_count"], 1, "{encrypted}");
+    }
+}
+
+#[tokio::test]
 async fn the_checksum_of_an_encrypted_message_is_that_of_its_plain_body() {
     let app = App::with("[messages]\nchecksums = true");
     app.put("/v2/queues/q", ENCRYPTED).await.assert_status(201);
