@@ -171,7 +171,10 @@ async fn the_largest_limit_can_be_configured() {
     let app = App::with("[limits]\nmax_messages_per_claim_or_pop = 30\n");
     post_bodies(&app, 0..35).await;
     let answer = app.post(&format!("{CLAIMS}?limit=30"), ()).await;
-    assert_eq!(bodies(&answer), json!((0..30).collect::<Vec<_>>()));
+    if crate::store::is_ordered() {
+        assert_eq!(bodies(&answer), json!((0..30).collect::<Vec<_>>()));
+    }
+    assert_eq!(counts(&app, "fizbat").await, [30, 5, 35]);
     let description = "Limit must be at least 1 and may not be greater than 30.";
     let answer = app.post(&format!("{CLAIMS}?limit=31"), ()).await;
     answer.assert_refused(400, "Invalid API request", description);
