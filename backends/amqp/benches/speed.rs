@@ -87,6 +87,7 @@ enum Caller {
 enum Act {
     Post,
     ClaimAndDelete,
+    Pop,
 }
 
 fn body() -> String {
@@ -118,6 +119,7 @@ impl Caller {
                 assert_eq!(store.delete(q, &ids, guard).await.unwrap(), 1);
                 true
             }
+            (Self::Store(store, q), Act::Pop) => !store.pop(q, 1).await.unwrap().is_empty(),
             (Self::Bare(channel, name), Act::Post) => {
                 let properties = BasicProperties::default().with_delivery_mode(2);
                 let options = BasicPublishOptions {
@@ -135,7 +137,7 @@ impl Caller {
                 assert!(sent.await.unwrap().await.unwrap().is_ack());
                 true
             }
-            (Self::Bare(channel, name), Act::ClaimAndDelete) => {
+            (Self::Bare(channel, name), Act::ClaimAndDelete | Act::Pop) => {
                 let options = BasicGetOptions { no_ack: false };
                 let got = channel.basic_get(name.as_str().into(), options).await;
                 let Some(got) = got.unwrap() else {
@@ -154,7 +156,7 @@ impl Caller {
                 assert!(answer.contains(r#""routed":true"#), "{answer}");
                 true
             }
-            (Self::Http(stream, name), Act::ClaimAndDelete) => {
+            (Self::Http(stream, name), Act::ClaimAndDelete | Act::Pop) => {
                 let body = r#"{"count":1,"ackmode":"ack_requeue_false","encoding":"auto"}"#;
                 let path = format!("/api/queues/%2F/{name}/get");
                 exchange(stream, &path, body).await != "[]"
@@ -272,8 +274,8 @@ async fn contenders(node: &Node, kind: &str) -> Vec<Contender> {
     all
 }
 
-/// Acts a second, and acts a second of processor time.
-type Rate = (f64, f64);
+/// Acts a second, acts a second of processor time, and the share of that time which RabbitMQ used.
+type Rate = (f64, f64, f64);
 
 async fn measure(node: &Node) {
     let kind = std::env::var("QUEUES").unwrap_or_else(|_| "quorum".into());
@@ -283,7 +285,7 @@ async fn measure(node: &Node) {
     let mut rates: BTreeMap<(Act, &str), Vec<Rate>> = BTreeMap::new();
     for round in 0..=ROUNDS {
         for contender in &all {
-            for act in [Act::Post, Act::ClaimAndDelete] {
+            for act in [Act::Post, Act::ClaimAndDelete, Act::Post, Act::Pop] {
                 let rate = play(node, contender, act, window).await;
                 // The first round makes queues and connections.
                 if round > 0 {
@@ -297,15 +299,15 @@ async fn measure(node: &Node) {
         body().len()
     );
     println!(
-        "{:<16}{:<14}{:>9}{:>16}{:>10}",
-        "", "", "a second", "a CPU-second", "of bare"
+        "{:<16}{:<14}{:>9}{:>16}{:>10}{:>10}",
+        "", "", "a second", "a CPU-second", "of bare", "RabbitMQ"
     );
     for ((act, name), of_it) in &rates {
-        let (rate, share) = median(of_it);
-        let (_, floor) = median(&rates[&(*act, BARE)]);
-        let percent = 100.0 * share / floor;
+        let (rate, share, brokers) = median(of_it);
+        let (_, floor, _) = median(&rates[&(*act, BARE)]);
+        let (percent, brokers) = (100.0 * share / floor, 100.0 * brokers);
         let act = format!("{act:?}");
-        println!("{act:<16}{name:<14}{rate:>9.0}{share:>16.0}{percent:>9.0}%");
+        println!("{act:<16}{name:<14}{rate:>9.0}{share:>16.0}{percent:>9.0}%{brokers:>9.0}%");
     }
 }
 
@@ -335,23 +337,25 @@ async fn play(node: &Node, contender: &Contender, act: Act, window: Duration) ->
     }
     timer.abort();
     let count = count.load(Ordering::Relaxed) as f64;
-    let used = processor_time(node) - before;
-    (
-        count / begun.elapsed().as_secs_f64(),
-        count / used.max(0.01),
-    )
+    let after = processor_time(node);
+    let (ours, brokers) = (after.0 - before.0, after.1 - before.1);
+    let used = (ours + brokers).max(0.01);
+    let elapsed = begun.elapsed().as_secs_f64();
+    (count / elapsed, count / used, brokers / used)
 }
 
 /// Seconds that this process and RabbitMQ's have used so far.
-fn processor_time(node: &Node) -> f64 {
+fn processor_time(node: &Node) -> (f64, f64) {
     let of = |process: u32| -> f64 {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
         // The second field is in parentheses and may contain anything; times are the 14th and the 15th.
         let (_, fields) = stat.rsplit_once(") ").unwrap();
         let times = fields.split(' ').skip(11).take(2);
-        times.map(|ticks| ticks.parse::<f64>().unwrap()).sum()
+        times
+            .map(|ticks| ticks.parse::<f64>().unwrap() / TICKS)
+            .sum()
     };
-    (of(std::process::id()) + of(node.process_id())) / TICKS
+    (of(std::process::id()), of(node.process_id()))
 }
 
 fn median(rates: &[Rate]) -> Rate {
@@ -360,5 +364,9 @@ fn median(rates: &[Rate]) -> Rate {
         all.sort_by(f64::total_cmp);
         all[all.len() / 2]
     };
-    (middle(|rate| rate.0), middle(|rate| rate.1))
+    (
+        middle(|rate| rate.0),
+        middle(|rate| rate.1),
+        middle(|rate| rate.2),
+    )
 }

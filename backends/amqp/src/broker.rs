@@ -63,7 +63,7 @@ struct Inner {
     native_ttl: Duration,
     clock: Arc<dyn Clock>,
     publisher: Arc<Publisher>,
-    holder: Holder,
+    holder: Arc<Holder>,
     queues: Queues,
     control: Control,
     /// For questions and for other servers.
@@ -86,12 +86,12 @@ impl AmqpBroker {
             max_held: config.max_held,
             native_ttl: config.native_ttl,
             clock,
-            holder: Holder::new(
+            holder: Arc::new(Holder::new(
                 [link("holding"), link("trying")],
                 held,
                 config.channels,
                 config.hold_cap,
-            ),
+            )),
             queues: Queues::new(Arc::clone(&questions), &config),
             control: Control::new(
                 server,
@@ -244,8 +244,10 @@ impl Inner {
         hold: Duration,
     ) -> Result<Vec<Got>> {
         if known.tried.load(Ordering::Relaxed) {
-            let got = self.holder.get(&address.queue, max, hold, false).await;
-            return self.unless_gone(address, got);
+            let got = self
+                .holder
+                .get_in_line(&known.line, &address.queue, max, hold);
+            return self.unless_gone(address, got.await);
         }
         let mut got = self.holder.get(&address.queue, max, hold, true).await;
         if got.is_err() {

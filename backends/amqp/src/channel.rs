@@ -1,12 +1,12 @@
 //! A channel that gets messages, holds them and settles them.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use lapin::Channel;
 use lapin::message::{BasicGetMessage, Delivery};
 use lapin::options::{
@@ -43,8 +43,12 @@ pub(crate) struct HoldingChannel {
     pub(crate) busy: AtomicUsize,
     /// Held by whoever starts a consumer.
     drawing: tokio::sync::Mutex<()>,
+    /// Whether the server may hold a delivery on it that nobody here has seen.
+    worn: AtomicBool,
     /// Held by whoever settles.
     settling: tokio::sync::Mutex<()>,
+    /// Deliveries to acknowledge with the next that are.
+    acks: Mutex<Vec<u64>>,
     tags: Mutex<Tags>,
 }
 
@@ -101,7 +105,9 @@ impl HoldingChannel {
             channel,
             busy: AtomicUsize::new(1),
             drawing: tokio::sync::Mutex::default(),
+            worn: AtomicBool::new(false),
             settling: tokio::sync::Mutex::default(),
+            acks: Mutex::default(),
             tags: Mutex::default(),
         }
     }
@@ -110,9 +116,19 @@ impl HoldingChannel {
         self.live.is_open() && self.channel.status().connected()
     }
 
+    /// Whether it is to get nothing more. It closes when all that is held on it is settled, and with that the server takes
+    /// back what it may have sent to nobody.
+    pub(crate) fn is_worn(&self) -> bool {
+        self.worn.load(Ordering::Relaxed)
+    }
+
     /// Takes note of a delivery, and of the lent consumer that it came to.
     pub(crate) fn received(&self, tag: u64, lent: u64) {
         self.tags().received(tag, lent);
+    }
+
+    fn acks(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.acks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tags(&self) -> MutexGuard<'_, Tags> {
@@ -162,12 +178,15 @@ impl HoldingChannel {
         let one = self.drawing.lock().await;
         let limit = u16::try_from(count).unwrap_or(u16::MAX);
         let options = BasicQosOptions { global: false };
-        self.channel.basic_qos(limit, options).await?;
+        let limiting = self.channel.basic_qos(limit, options);
         let (tag, options) = (ShortString::default(), BasicConsumeOptions::default());
         let consume = self
             .channel
             .basic_consume(queue.clone(), tag, options, none);
-        let mut consumer = consume.await?;
+        // Both are said at once, in this order.
+        let (limited, consumer) = join(limiting, consume).await;
+        limited?;
+        let mut consumer = consumer?;
         drop(one);
         // It ends early where others take what was counted.
         while got.len() < usize::from(limit)
@@ -175,7 +194,13 @@ impl HoldingChannel {
         {
             got.push(delivery?);
         }
-        let options = BasicCancelOptions::default();
+        // With all that it may have unsettled, it is sent no more: what settles them is said after this.
+        let nowait = got.len() == usize::from(limit);
+        if !nowait {
+            // A message that comes just now may be sent behind the answer, to nobody.
+            self.worn.store(true, Ordering::Relaxed);
+        }
+        let options = BasicCancelOptions { nowait };
         self.channel.basic_cancel(consumer.tag(), options).await?;
         while let Some(delivery) = consumer.next().await {
             got.push(delivery?);
@@ -189,8 +214,26 @@ impl HoldingChannel {
     /// messages one by one goes through itself a thousand times, and a quorum queue puts off what is more than some
     /// thirty words. Nothing else may be settled at the same time, or the words would overtake each other; and a tag is
     /// forgotten only after the word about it is out, so that a call that is broken off is at worst too careful.
-    pub(crate) async fn settle(self: Arc<Self>, tags: Vec<u64>, how: Settle) -> lapin::Result<()> {
+    ///
+    /// Acknowledgements that come while others are under way go out together. Whoever finds that his have gone out with
+    /// another's is done: should that fail, so does the channel.
+    pub(crate) async fn settle(
+        self: Arc<Self>,
+        mut tags: Vec<u64>,
+        how: Settle,
+    ) -> lapin::Result<()> {
+        if how == Settle::Ack {
+            self.acks().append(&mut tags);
+        }
         let turn = self.settling.lock().await;
+        if how == Settle::Ack {
+            // From here to the first words there is nothing to wait for, at which a caller could be broken off.
+            tags = std::mem::take(&mut *self.acks());
+            tags.sort_unstable();
+        }
+        if tags.is_empty() {
+            return Ok(());
+        }
         let (front, others) = {
             let known = self.tags();
             let (front, others) = tags.split_at(known.in_front(&tags));

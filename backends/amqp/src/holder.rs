@@ -5,8 +5,9 @@
 //! makes a quorum queue fast: it answers one `basic.get` of a channel after another.
 //!
 //! A few messages are got by `basic.get`, all at once. Many, as they stand in the way of a claim when a server has died
-//! or when they are delayed, are sent by a consumer that is lent for their number: 15 times faster on a quorum queue. A
-//! consumer that stood for good would hide from other servers what it was sent in advance.
+//! or when they are delayed, or as a crowd of callers wants them ([`crate::line`]), are sent by a consumer that is lent for
+//! their number: 15 times faster on a quorum queue. A consumer that stood for good would hide from other servers what it
+//! was sent in advance.
 //!
 //! A channel that failed is dropped, with its receipts: RabbitMQ has given back what it held.
 
@@ -15,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use isimud_contract::Result;
+use isimud_contract::{Error, Result};
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
@@ -23,6 +24,7 @@ use lapin::types::ShortString;
 use crate::channel::{HoldingChannel, Settle};
 use crate::error::from_lapin;
 use crate::held::{Held, Holding, Tag};
+use crate::line::{Alone, Demand, Line, Serving, Turn};
 use crate::link::Link;
 
 /// From so many messages on a consumer is lent.
@@ -102,23 +104,124 @@ impl Holder {
             let mut using = self.pick(alone).await?;
             let got = self.get_some(&using.channel, queue, max, hold).await;
             using.well = got.is_ok();
-            got
+            got.map(|(got, _)| got)
         };
         self.link.in_time(work).await
     }
 
+    /// Gets up to `max` messages of a queue that was asked before, together with others who want some.
+    pub(crate) async fn get_in_line(
+        self: &Arc<Self>,
+        line: &Arc<Line>,
+        queue: &ShortString,
+        max: usize,
+        hold: Duration,
+    ) -> Result<Vec<Got>> {
+        if max == 0 {
+            return Ok(Vec::new());
+        }
+        let work = async {
+            let answered = match line.join(max, hold) {
+                Turn::Alone(alone) => return self.get_counted(alone, queue, max, hold).await,
+                Turn::Wait(answered) => answered,
+                Turn::Begin(answered) => {
+                    let (holder, queue) = (Arc::clone(self), queue.clone());
+                    tokio::spawn(holder.serve(Serving(Arc::clone(line)), queue));
+                    answered
+                }
+            };
+            match answered.await {
+                Ok(got) => got,
+                Err(_) => self.get_counted(line.go(), queue, max, hold).await,
+            }
+        };
+        self.link.in_time(work).await
+    }
+
+    async fn get_counted(
+        &self,
+        alone: Alone<'_>,
+        queue: &ShortString,
+        max: usize,
+        hold: Duration,
+    ) -> Result<Vec<Got>> {
+        let mut using = self.pick(false).await?;
+        let got = self.get_some(&using.channel, queue, max, hold).await;
+        using.well = got.is_ok();
+        let (got, left) = got?;
+        alone.counted(left);
+        Ok(got)
+    }
+
+    /// Draws for those who wait in a line, until nobody does.
+    async fn serve(self: Arc<Self>, serving: Serving, queue: ShortString) {
+        while let Some((demands, sum)) = serving.0.next() {
+            match self.link.in_time(self.draw(&serving.0, &queue, sum)).await {
+                Ok((channel, drawn)) => self.deal_out(&channel, &queue, demands, drawn),
+                Err(error) => {
+                    for Demand { answer, .. } in demands {
+                        let same = Error::new(error.kind(), error.sentence().to_owned());
+                        // Whoever asked may have gone.
+                        answer.send(Err(same)).ok();
+                    }
+                }
+            }
+        }
+    }
+
+    async fn draw(
+        &self,
+        line: &Line,
+        queue: &ShortString,
+        count: usize,
+    ) -> Result<(Arc<HoldingChannel>, Vec<Delivery>)> {
+        let mut using = self.pick(false).await?;
+        let (drawn, failed) = using.channel.draw(queue, count).await;
+        using.well = failed.is_none();
+        if let Some(error) = failed {
+            return Err(from_lapin(error));
+        }
+        if drawn.len() < count {
+            line.lost_count();
+        }
+        Ok((Arc::clone(&using.channel), drawn))
+    }
+
+    fn deal_out(
+        &self,
+        channel: &Arc<HoldingChannel>,
+        queue: &ShortString,
+        demands: Vec<Demand>,
+        drawn: Vec<Delivery>,
+    ) {
+        let lent = drawn.first().map_or(0, |first| first.delivery_tag);
+        let mut drawn = drawn.into_iter();
+        for Demand { max, hold, answer } in demands {
+            let some = drawn.by_ref().take(max);
+            let got = some.map(|delivery| self.hold(channel, queue, delivery, hold, lent));
+            let got: Vec<Got> = got.collect();
+            if let Err(Ok(unwanted)) = answer.send(Ok(got)) {
+                // Whoever asked has gone: they end now.
+                let tags: Vec<Tag> = unwanted.iter().map(|got| got.tag).collect();
+                self.held.extend(&tags, self.held.now());
+            }
+        }
+    }
+
+    /// Gets up to `max` messages, and says how many are left.
     async fn get_some(
         &self,
         channel: &Arc<HoldingChannel>,
         queue: &ShortString,
         max: usize,
         hold: Duration,
-    ) -> Result<Vec<Got>> {
+    ) -> Result<(Vec<Got>, usize)> {
         let Some(first) = channel.get(queue).await.map_err(from_lapin)? else {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), 0));
         };
         // It says how many are left, so that nobody asks an empty queue in vain.
-        let left = (first.message_count as usize).min(max - 1);
+        let ready = first.message_count as usize;
+        let left = ready.min(max - 1);
         let tag = first.delivery.delivery_tag;
         let mut got = vec![self.hold(channel, queue, first.delivery, hold, 0)];
         let ((more, failed), lent) = if left < WIDE {
@@ -128,7 +231,7 @@ impl Holder {
         };
         let more = more.into_iter();
         got.extend(more.map(|delivery| self.hold(channel, queue, delivery, hold, lent)));
-        failed.map_or(Ok(got), |error| Err(from_lapin(error)))
+        failed.map_or(Ok((got, ready - left)), |error| Err(from_lapin(error)))
     }
 
     fn hold(
@@ -183,7 +286,7 @@ impl Holder {
     fn least_busy(&self) -> Option<Arc<HoldingChannel>> {
         let busy = |it: &Arc<HoldingChannel>| it.busy.load(Ordering::Relaxed);
         let mut channels = self.channels();
-        channels.retain(|channel| channel.is_open() || self.lost(channel));
+        channels.retain(|it| (it.is_open() || self.lost(it)) && !it.is_worn());
         let full = channels.len() >= self.limit;
         let least = channels.iter().min_by_key(|it| busy(it))?;
         let fits = !least.live.is_doubted() && (full || busy(least) == 0);

@@ -7,9 +7,10 @@
 //! message    a message in properties and back   native     messages of the estate's own producers
 //! publisher  confirmed and routed               queues     what is known of queues, and how they are made
 //! holder     getting, on channels that hold     probe      what kind of queue somebody else's is
-//! channel    such a channel: get, settle        control    settling what another server holds
-//! held       what is held, and until when       receipt    who holds it
-//! link       a connection, made again           connect    how one is made
+//! line       those who get at the same moment   control    settling what another server holds
+//! channel    a channel: get, draw, settle       receipt    who holds it
+//! held       what is held, and until when       connect    how a connection is made
+//! link       a connection, made again
 //! ```
 //!
 //! # What maps to what
@@ -19,7 +20,7 @@
 //! | a queue | a durable queue of its own, quorum or classic; or one of the estate's (`adopt`, `name`) |
 //! | a message | the body bare, the rest in properties and headers (`message`) |
 //! | send | `basic.publish`, mandatory and persistent; it returns when all are confirmed |
-//! | receive | `basic.get`, all of a call on one channel; from fifty on a consumer that is lent for their number |
+//! | receive | `basic.get`, all of a call on one channel; for many, a consumer that is lent for their number (`line`) |
 //! | a hold | the delivery stays unacknowledged, and is given back (`basic.nack`) at the end of its lease |
 //! | extend | the moment is put off, up to `hold_cap_s` after the delivery |
 //! | ack, release | `basic.ack`, `basic.nack` on the channel that got it, or an order to the server that has it |
@@ -115,6 +116,7 @@ mod control;
 mod error;
 mod held;
 mod holder;
+mod line;
 mod link;
 mod message;
 mod names;

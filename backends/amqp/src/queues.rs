@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, QueueType};
 use crate::error::{code, from_lapin};
+use crate::line::Line;
 use crate::link::{Link, Live};
 use crate::names::Address;
 use crate::probe::{self, Found};
@@ -46,6 +47,8 @@ pub(crate) struct Known {
     companion: AtomicBool,
     /// Whether a message was got from it: then it can be asked on a channel that holds others.
     pub(crate) tried: AtomicBool,
+    /// Those who want messages of it.
+    pub(crate) line: Arc<Line>,
 }
 
 impl Known {
@@ -230,6 +233,7 @@ impl Queues {
             companion_seen,
             companion: AtomicBool::new(companion),
             tried: AtomicBool::new(tried),
+            line: before.map_or_else(Arc::default, |it| Arc::clone(&it.line)),
         });
         self.known()
             .insert(address.queue.clone(), Arc::clone(&known));
