@@ -24,7 +24,7 @@ use lapin::types::ShortString;
 use crate::channel::{HoldingChannel, Settle};
 use crate::error::from_lapin;
 use crate::held::{Held, Holding, Tag};
-use crate::line::{Alone, Demand, Line, Serving, Turn};
+use crate::line::{Demand, Line, Serving, Turn};
 use crate::link::Link;
 
 /// From so many messages on a consumer is lent.
@@ -121,36 +121,24 @@ impl Holder {
             return Ok(Vec::new());
         }
         let work = async {
-            let answered = match line.join(max, hold) {
-                Turn::Alone(alone) => return self.get_counted(alone, queue, max, hold).await,
-                Turn::Wait(answered) => answered,
-                Turn::Begin(answered) => {
-                    let (holder, queue) = (Arc::clone(self), queue.clone());
-                    tokio::spawn(holder.serve(Serving(Arc::clone(line)), queue));
-                    answered
-                }
+            let alone = match line.join(max, hold) {
+                Turn::Alone(alone) => alone,
+                Turn::Wait(answered) => match answered.await {
+                    Ok(got) => return got,
+                    Err(_) => line.go(),
+                },
             };
-            match answered.await {
-                Ok(got) => got,
-                Err(_) => self.get_counted(line.go(), queue, max, hold).await,
+            let mut using = self.pick(false).await?;
+            let got = self.get_some(&using.channel, queue, max, hold).await;
+            using.well = got.is_ok();
+            let (got, left) = got?;
+            if alone.counted(left) {
+                let (holder, queue) = (Arc::clone(self), queue.clone());
+                tokio::spawn(holder.serve(Serving(Arc::clone(line)), queue));
             }
+            Ok(got)
         };
         self.link.in_time(work).await
-    }
-
-    async fn get_counted(
-        &self,
-        alone: Alone<'_>,
-        queue: &ShortString,
-        max: usize,
-        hold: Duration,
-    ) -> Result<Vec<Got>> {
-        let mut using = self.pick(false).await?;
-        let got = self.get_some(&using.channel, queue, max, hold).await;
-        using.well = got.is_ok();
-        let (got, left) = got?;
-        alone.counted(left);
-        Ok(got)
     }
 
     /// Draws for those who wait in a line, until nobody does.

@@ -16,15 +16,16 @@ use tokio::time::Instant;
 
 use crate::holder::Got;
 
-/// So many callers that go by themselves are a crowd, in which the next one gathers.
-const CROWD: usize = 2;
+/// So many callers may be on their way by themselves; the next ones wait for the first of those to come back.
+const CROWD: usize = 4;
 
 /// The least and the most messages of a draw.
 const FEWEST: usize = 3;
 const MOST: usize = 1000;
 
-/// So many times what a draw is about must be ready.
+/// What must be ready for a draw: so many times what it is about, beyond what others may have taken meanwhile.
 const PLENTY: usize = 2;
+const MEANWHILE: usize = 50;
 
 /// For how long a count is believed. Others take messages too.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -63,8 +64,6 @@ pub(crate) enum Turn<'a> {
     Alone(Alone<'a>),
     /// Wait for the answer.
     Wait(oneshot::Receiver<Result<Vec<Got>>>),
-    /// The same, and have somebody serve the line.
-    Begin(oneshot::Receiver<Result<Vec<Got>>>),
 }
 
 /// A caller who has gone by himself.
@@ -72,17 +71,25 @@ pub(crate) enum Turn<'a> {
 pub(crate) struct Alone<'a>(&'a Line);
 
 impl Alone<'_> {
-    /// Comes back, and says how many messages are ready.
-    pub(crate) fn counted(self, ready: usize) {
+    /// Comes back, and says how many messages are ready. True if those who wait are to be served now.
+    pub(crate) fn counted(self, ready: usize) -> bool {
         let mut inner = self.0.inner();
         inner.ready = ready;
         inner.counted = Some(Instant::now());
+        let begin = !inner.served && !inner.waiting.is_empty();
+        inner.served |= begin;
+        begin
     }
 }
 
 impl Drop for Alone<'_> {
     fn drop(&mut self) {
-        self.0.inner().alone -= 1;
+        let mut inner = self.0.inner();
+        inner.alone -= 1;
+        if inner.alone == 0 && !inner.served {
+            // Nobody is left to begin.
+            inner.waiting.clear();
+        }
     }
 }
 
@@ -102,16 +109,13 @@ impl Line {
     /// Says what a caller is to do who wants up to `max` messages.
     pub(crate) fn join(&self, max: usize, hold: Duration) -> Turn<'_> {
         let mut inner = self.inner();
-        if !(inner.served || inner.alone >= CROWD) || inner.plenty() < max.max(FEWEST) {
+        let crowd = inner.served || inner.alone >= CROWD;
+        if !crowd || inner.plenty() < max.max(FEWEST) {
             return Turn::Alone(Self::alone(self, &mut inner));
         }
         let (answer, answered) = oneshot::channel();
         inner.waiting.push_back(Demand { max, hold, answer });
-        if std::mem::replace(&mut inner.served, true) {
-            Turn::Wait(answered)
-        } else {
-            Turn::Begin(answered)
-        }
+        Turn::Wait(answered)
     }
 
     /// Sends a caller by himself.
@@ -125,7 +129,7 @@ impl Line {
     }
 
     /// Those for whom the next draw is to be made, in the order in which they came, and what they want in all. When that
-    /// is too little they are sent by themselves, and nobody serves the line any more.
+    /// is too little, none is to be made.
     pub(crate) fn next(&self) -> Option<(Vec<Demand>, usize)> {
         let mut inner = self.inner();
         inner.waiting.retain(|demand| !demand.answer.is_closed());
@@ -136,9 +140,6 @@ impl Line {
             batch.push(demand);
         }
         if sum < FEWEST {
-            // Those too who did not fit in: it takes but one of them to begin a draw again.
-            inner.waiting.clear();
-            inner.served = false;
             return None;
         }
         inner.ready = inner.ready.saturating_sub(sum);
@@ -159,6 +160,97 @@ impl Inner {
     /// How many messages may be drawn at once.
     fn plenty(&self) -> usize {
         let fresh = self.counted.is_some_and(|at| at.elapsed() < BELIEVED);
-        if fresh { self.ready / PLENTY } else { 0 }
+        if fresh {
+            self.ready.saturating_sub(MEANWHILE) / PLENTY
+        } else {
+            0
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    /// A line, and as many as make a crowd on their way.
+    fn crowded(line: &Line) -> Vec<Alone<'_>> {
+        (0..CROWD).map(|_| line.go()).collect()
+    }
+
+    fn wait(line: &Line, max: usize) -> oneshot::Receiver<Result<Vec<Got>>> {
+        match line.join(max, MINUTE) {
+            Turn::Wait(answered) => answered,
+            Turn::Alone(_) => panic!("sent alone"),
+        }
+    }
+
+    fn is_dismissed(answered: &mut oneshot::Receiver<Result<Vec<Got>>>) -> bool {
+        matches!(
+            answered.try_recv(),
+            Err(oneshot::error::TryRecvError::Closed)
+        )
+    }
+
+    #[test]
+    fn few_callers_go_by_themselves_and_so_do_all_while_little_is_ready() {
+        let line = Line::default();
+        assert!(!line.go().counted(1000));
+        let mut alone = crowded(&line);
+        assert!(!alone.pop().unwrap().counted(1000));
+        assert!(matches!(line.join(1, MINUTE), Turn::Alone(_)));
+        alone.push(line.go());
+        // More than half of what is ready beyond the first fifty.
+        assert!(matches!(line.join(476, MINUTE), Turn::Alone(_)));
+        drop(wait(&line, 475));
+        assert!(line.go().counted(MEANWHILE + 1));
+        assert!(matches!(line.join(1, MINUTE), Turn::Alone(_)));
+    }
+
+    #[test]
+    fn the_first_who_comes_back_has_those_served_who_wait() {
+        let line = Arc::new(Line::default());
+        assert!(!line.go().counted(1000));
+        let mut alone = crowded(&line);
+        let (mut first, gone) = (wait(&line, 2), wait(&line, 9));
+        let mut second = wait(&line, 1);
+        drop(gone);
+        assert!(alone.pop().unwrap().counted(1000));
+        assert!(!alone.pop().unwrap().counted(1000), "somebody serves");
+        let serving = Serving(Arc::clone(&line));
+        let (batch, sum) = line.next().unwrap();
+        let wanted: Vec<usize> = batch.iter().map(|demand| demand.max).collect();
+        assert_eq!((wanted, sum), (vec![2, 1], 3));
+        // Who comes now waits for the next draw, which would be too small.
+        let mut third = wait(&line, 1);
+        assert!(line.next().is_none());
+        drop(serving);
+        assert!(is_dismissed(&mut third));
+        assert!(!is_dismissed(&mut first) && !is_dismissed(&mut second));
+    }
+
+    #[test]
+    fn nobody_waits_for_those_who_never_come_back() {
+        let line = Line::default();
+        assert!(!line.go().counted(1000));
+        let alone = crowded(&line);
+        let mut waiting = wait(&line, 1);
+        drop(alone);
+        assert!(is_dismissed(&mut waiting));
+    }
+
+    #[test]
+    fn what_is_drawn_is_ready_no_more() {
+        let line = Line::default();
+        assert!(!line.go().counted(MEANWHILE + 20));
+        let mut alone = crowded(&line);
+        let _waiting = [wait(&line, 6), wait(&line, 6)];
+        assert!(alone.pop().unwrap().counted(MEANWHILE + 20));
+        // The second would be more than half of the twenty.
+        assert_eq!(line.next().map(|(_, sum)| sum), Some(6));
+        assert_eq!(line.next().map(|(_, sum)| sum), Some(6));
+        line.lost_count();
+        assert!(matches!(line.join(1, MINUTE), Turn::Alone(_)));
     }
 }

@@ -4,6 +4,7 @@
     reason = "a failed step fails its trial, and says so at that line"
 )]
 
+mod crowd;
 mod delivering;
 mod ending;
 mod estate;
@@ -49,6 +50,9 @@ fn main() -> ExitCode {
         delivering::as_much_is_held_as_is_allowed,
         delivering::whoever_has_gone_takes_nothing_with_him,
         delivering::many_at_once_take_each_message_once,
+        crowd::a_crowd_gets_each_message_once_and_in_order,
+        crowd::whoever_leaves_a_crowd_takes_nothing_with_him,
+        crowd::crowds_of_two_servers_and_a_native_leave_nothing,
         ending::a_hold_ends_by_itself_and_in_place,
         ending::a_hold_is_extended_and_cut_short,
         ending::what_was_given_back_is_there_at_once_and_in_place,
