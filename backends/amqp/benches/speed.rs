@@ -11,8 +11,10 @@
 
 #[path = "../tests/nodes/mod.rs"]
 mod nodes;
+mod rivals;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -24,15 +26,8 @@ use isimud_contract::{
 };
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
-use lapin::options::{
-    BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
-};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use nodes::{Node, Set};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use rivals::Rival;
 use uuid::Uuid;
 
 /// Callers at once.
@@ -78,8 +73,7 @@ struct Contender {
 /// One of those who call at once.
 enum Caller {
     Store(Arc<Leased<AmqpBroker>>, QueueKey),
-    Bare(Channel, String),
-    Http(tokio::sync::Mutex<TcpStream>, String),
+    Rival(Rival),
 }
 
 /// What a caller does.
@@ -120,91 +114,11 @@ impl Caller {
                 true
             }
             (Self::Store(store, q), Act::Pop) => !store.pop(q, 1).await.unwrap().is_empty(),
-            (Self::Bare(channel, name), Act::Post) => {
-                let properties = BasicProperties::default().with_delivery_mode(2);
-                let options = BasicPublishOptions {
-                    mandatory: true,
-                    ..BasicPublishOptions::default()
-                };
-                let body = body();
-                let sent = channel.basic_publish(
-                    "".into(),
-                    name.as_str().into(),
-                    options,
-                    body.as_bytes(),
-                    properties,
-                );
-                assert!(sent.await.unwrap().await.unwrap().is_ack());
+            (Self::Rival(rival), Act::Post) => {
+                rival.post(&body()).await;
                 true
             }
-            (Self::Bare(channel, name), Act::ClaimAndDelete | Act::Pop) => {
-                let options = BasicGetOptions { no_ack: false };
-                let got = channel.basic_get(name.as_str().into(), options).await;
-                let Some(got) = got.unwrap() else {
-                    return false;
-                };
-                assert!(got.delivery.ack(BasicAckOptions::default()).await.unwrap());
-                true
-            }
-            (Self::Http(stream, name), Act::Post) => {
-                let body = serde_json::json!({
-                    "properties": {"delivery_mode": 2}, "routing_key": name,
-                    "payload": body(), "payload_encoding": "string",
-                });
-                let path = "/api/exchanges/%2F/amq.default/publish";
-                let answer = exchange(stream, path, &body.to_string()).await;
-                assert!(answer.contains(r#""routed":true"#), "{answer}");
-                true
-            }
-            (Self::Http(stream, name), Act::ClaimAndDelete | Act::Pop) => {
-                let body = r#"{"count":1,"ackmode":"ack_requeue_false","encoding":"auto"}"#;
-                let path = format!("/api/queues/%2F/{name}/get");
-                exchange(stream, &path, body).await != "[]"
-            }
-        }
-    }
-}
-
-/// A request on a connection that is kept until the server closes it, which it does after some hundreds and while it is
-/// idle, and the body of its answer.
-async fn exchange(stream: &tokio::sync::Mutex<TcpStream>, path: &str, body: &str) -> String {
-    let mut stream = stream.lock().await;
-    let request = format!(
-        "POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Basic Z3Vlc3Q6Z3Vlc3Q=\r\n\
-         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let address = stream.peer_addr().unwrap();
-    let mut is_kept = stream.write_all(request.as_bytes()).await.is_ok();
-    let mut answer = Vec::new();
-    loop {
-        let mut some = [0; 4096];
-        let read = match is_kept {
-            true => stream.read(&mut some).await.unwrap_or(0),
-            false => 0,
-        };
-        if read == 0 {
-            assert!(answer.is_empty(), "the connection was closed in an answer");
-            *stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(request.as_bytes()).await.unwrap();
-            is_kept = true;
-            continue;
-        }
-        answer.extend_from_slice(&some[..read]);
-        let text = std::str::from_utf8(&answer).unwrap();
-        let Some((head, body)) = text.split_once("\r\n\r\n") else {
-            continue;
-        };
-        assert!(head.starts_with("HTTP/1.1 200"), "{text}");
-        let head = head.to_ascii_lowercase();
-        let (_, length) = head.split_once("content-length: ").unwrap();
-        let length = length.lines().next().unwrap().trim();
-        if body.len() == length.parse::<usize>().unwrap() {
-            let body = body.to_owned();
-            if head.contains("connection: close") {
-                *stream = TcpStream::connect(address).await.unwrap();
-            }
-            return body;
+            (Self::Rival(rival), Act::ClaimAndDelete | Act::Pop) => rival.take().await,
         }
     }
 }
@@ -234,43 +148,18 @@ async fn contenders(node: &Node, kind: &str) -> Vec<Contender> {
         let callers = (0..CALLERS).map(|_| caller()).collect();
         all.push(Contender { name, callers });
     }
-    let connection = Connection::connect(&node.uri(), ConnectionProperties::default())
-        .await
-        .unwrap();
-    let mut bare = Vec::new();
-    for name in ["bare", "http"] {
-        let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
-        let channel = connection.create_channel().await.unwrap();
-        let options = QueueDeclareOptions::durable();
-        channel
-            .queue_declare(name.into(), options, arguments)
-            .await
-            .unwrap();
+    let rival = |rival| Arc::new(Caller::Rival(rival));
+    for (name, rivals) in [
+        (BARE, rivals::bare(&node.uri(), kind, "bare", CALLERS).await),
+        ("management", {
+            drop(rivals::bare(&node.uri(), kind, "http", 0).await);
+            let address = SocketAddr::from(([127, 0, 0, 1], node.management_port()));
+            rivals::management(address, "http", HTTP).await
+        }),
+    ] {
+        let callers = rivals.into_iter().map(rival).collect();
+        all.push(Contender { name, callers });
     }
-    for _ in 0..CALLERS {
-        let channel = connection.create_channel().await.unwrap();
-        channel
-            .confirm_select(ConfirmSelectOptions::default())
-            .await
-            .unwrap();
-        bare.push(Arc::new(Caller::Bare(channel, "bare".into())));
-    }
-    all.push(Contender {
-        name: BARE,
-        callers: bare,
-    });
-    let mut http = Vec::new();
-    for _ in 0..HTTP {
-        let stream = TcpStream::connect(("127.0.0.1", node.management_port()))
-            .await
-            .unwrap();
-        http.push(Arc::new(Caller::Http(stream.into(), "http".into())));
-    }
-    all.push(Contender {
-        name: "management",
-        callers: http,
-    });
     all
 }
 
