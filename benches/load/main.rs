@@ -14,6 +14,10 @@
 //! driver's scripts through one connection and does nothing else ([`scripted`]); with `--reference` the reference
 //! implementation takes its turns on the same Redis, in a database of its own.
 //!
+//! On RabbitMQ (`--rabbitmq`) its process is charged in the same way, with the journal (`amqp`) and without
+//! (`amqp-unlisted`). Beside the service stand the bare client and RabbitMQ's own API over HTTP ([`rabbit`]), and what is
+//! compared is cycles, since those have no claims that would take two requests.
+//!
 //! # What is not
 //!
 //! The generator is a closed loop: each connection sends its next request when it has read the last answer, so a slow
@@ -28,6 +32,7 @@
 //! server.rs    a server as a child process: start, processor time, stop
 //! floor.rs     the server that does nothing
 //! redis.rs     a Redis of the bench's own
+//! rabbit.rs    a RabbitMQ of its own, and who uses it without a service
 //! scripted.rs  the server that does nothing but run scripts on it
 //! reference.rs the reference implementation on it
 //! wire.rs      a connection: request bytes out, an HTTP/1.1 answer in, timed
@@ -41,9 +46,14 @@
 mod depth;
 mod drive;
 mod floor;
+#[path = "../../backends/amqp/tests/nodes/mod.rs"]
+mod nodes;
+mod rabbit;
 mod redis;
 mod reference;
 mod report;
+#[path = "../../backends/amqp/benches/rivals/mod.rs"]
+mod rivals;
 mod scenario;
 mod scripted;
 mod server;
@@ -58,6 +68,7 @@ use std::time::Duration;
 use clap::Parser;
 
 use crate::drive::Pool;
+use crate::rabbit::{Rabbit, Turn};
 use crate::redis::Redis;
 use crate::report::{Table, Window};
 use crate::scenario::{Scenario, Stage};
@@ -82,6 +93,9 @@ struct Options {
     /// The same, and the reference implementation.
     #[arg(long)]
     reference: bool,
+    /// The servers floor,lapin,amqp,amqp-unlisted,management, on a RabbitMQ that is started here (needs rabbitmq-server).
+    #[arg(long)]
+    rabbitmq: bool,
     /// A server that runs already, and the processes whose time it costs: NAME=ADDRESS@PID[+PID...].
     #[arg(long, value_name = "SERVER")]
     attach: Vec<Attached>,
@@ -115,6 +129,12 @@ struct Options {
     /// Be the server that does nothing but run scripts.
     #[arg(long, hide = true, value_name = "URI")]
     on_redis: Option<String>,
+    /// Be the bare client of RabbitMQ.
+    #[arg(long, hide = true, value_name = "URI")]
+    on_rabbit: Option<String>,
+    /// Be a client of RabbitMQ's own API over HTTP.
+    #[arg(long, hide = true, value_name = "ADDRESS")]
+    on_management: Option<SocketAddr>,
     /// Passed by `cargo bench`; means nothing here.
     #[arg(long, hide = true)]
     bench: bool,
@@ -128,9 +148,13 @@ struct Target {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = match (options.serve_floor, &options.on_redis) {
-        (Some(address), Some(redis)) => scripted::serve(address, redis),
-        (Some(address), None) => floor::serve(address),
+    let outcome = match (options.serve_floor, &options.on_redis, &options.on_rabbit) {
+        (Some(address), Some(redis), _) => scripted::serve(address, redis),
+        (Some(address), None, Some(rabbit)) => {
+            let callers = options.connections.into();
+            rabbit::serve(address, rabbit, options.on_management, callers)
+        }
+        (Some(address), None, None) => floor::serve(address),
         _ => load(&options),
     };
     match outcome {
@@ -163,7 +187,13 @@ async fn run(options: &Options) -> Result<()> {
         .then(|| Redis::start(&options.data))
         .transpose()?;
     let redis = redis.as_ref();
-    let mut targets = start(options, redis).await?;
+    let rabbit = options
+        .servers()
+        .iter()
+        .any(|kind| kind.on_rabbit())
+        .then(Rabbit::start)
+        .transpose()?;
+    let mut targets = start(options, redis, rabbit.as_ref()).await?;
     if options.depth {
         println!("{}", report::depth_header(options.connections));
         for target in targets.iter_mut().filter(|target| target.server.keeps) {
@@ -184,10 +214,15 @@ async fn run(options: &Options) -> Result<()> {
 }
 
 /// Starts every server that was asked for and connects to it.
-async fn start(options: &Options, redis: Option<&Redis>) -> Result<Vec<Target>> {
+async fn start(
+    options: &Options,
+    redis: Option<&Redis>,
+    rabbit: Option<&Rabbit>,
+) -> Result<Vec<Target>> {
     let ground = Ground {
         data: &options.data,
         redis,
+        rabbit,
         connections: options.connections,
         reference: &options.reference_venv,
     };
@@ -215,6 +250,9 @@ async fn measure(
     let mut table = Table::new(scenario.title());
     for _ in 0..options.rounds {
         for target in &mut *targets {
+            if target.server.is_rival && Turn::beside(scenario).is_none() {
+                continue;
+            }
             let window = play(scenario, target, options.stock, window)
                 .await
                 .map_err(|error| target.server.failure(&format!("failed: {error}")))?;
@@ -234,6 +272,16 @@ async fn play(
     window: Duration,
 ) -> Result<Window> {
     let stock = stock / if server.slow { 20 } else { 1 };
+    let stock = stock / if server.on_rabbit { 10 } else { 1 };
+    if let Some(turn) = Turn::beside(scenario).filter(|_| server.is_rival) {
+        if turn == Turn::Take {
+            rabbit::lay_in(pool, stock).await?;
+        }
+        rabbit::play_on(pool, turn, window / 10).await?;
+        let before = server.cost()?;
+        let outcome = rabbit::play_on(pool, turn, window).await?;
+        return Ok(Window::new(&outcome, server.cost()?.since(before), 0));
+    }
     let stage = Stage::set(scenario, pool, stock, server.slow).await?;
     stage.play(pool, window / 10).await?; // caches, allocators and branch predictors warm up
     let (before, refused) = (server.cost()?, stage.refused());
@@ -246,9 +294,11 @@ async fn play(
 
 impl Options {
     fn servers(&self) -> Vec<Kind> {
+        use Kind::{Amqp, AmqpUnlisted, Floor, Lapin, Management};
         let mut servers = match (self.servers.is_empty(), self.redis || self.reference) {
             (false, _) => self.servers.clone(),
             (true, true) => vec![Kind::Floor, Kind::RedisFloor, Kind::Redis],
+            (true, false) if self.rabbitmq => vec![Floor, Lapin, Amqp, AmqpUnlisted, Management],
             (true, false) => vec![Kind::Floor, Kind::Memory, Kind::Durable],
         };
         if self.reference && !servers.contains(&Kind::Reference) {
@@ -258,7 +308,9 @@ impl Options {
     }
 
     fn scenarios(&self) -> Vec<Scenario> {
-        if self.only.is_empty() {
+        if self.only.is_empty() && self.rabbitmq {
+            vec![Scenario::Post, Scenario::ClaimDelete, Scenario::Pop]
+        } else if self.only.is_empty() {
             clap::ValueEnum::value_variants().to_vec()
         } else {
             self.only.clone()

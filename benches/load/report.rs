@@ -41,7 +41,7 @@ pub(crate) struct Window {
     cycles: f64,
     seconds: f64,
     front_seconds: f64,
-    redis_seconds: f64,
+    behind_seconds: f64,
     p50: f64,
     p99: f64,
     bytes: f64,
@@ -55,7 +55,7 @@ impl Window {
             cycles: outcome.cycles as f64,
             seconds: outcome.elapsed.as_secs_f64(),
             front_seconds: cost.front.as_secs_f64(),
-            redis_seconds: cost.redis.as_secs_f64(),
+            behind_seconds: cost.behind.as_secs_f64(),
             p50: millis(percentile(&outcome.latencies, 50)),
             p99: millis(percentile(&outcome.latencies, 99)),
             bytes: outcome.received as f64,
@@ -66,9 +66,17 @@ impl Window {
         self.requests / self.seconds
     }
 
-    /// Of the front and its Redis together.
+    /// Of the front and what it works on together.
     fn requests_per_cpu_second(&self) -> f64 {
-        self.requests / (self.front_seconds + self.redis_seconds)
+        self.requests / (self.front_seconds + self.behind_seconds)
+    }
+
+    fn cycles_per_second(&self) -> f64 {
+        self.cycles / self.seconds
+    }
+
+    fn cycles_per_cpu_second(&self) -> f64 {
+        self.cycles / (self.front_seconds + self.behind_seconds)
     }
 
     fn requests_per_front_second(&self) -> f64 {
@@ -160,8 +168,8 @@ impl Table {
                 of(|window| window.p50),
                 of(|window| window.p99),
                 of(|window| window.per_thousand(window.front_seconds)),
-                of(|window| window.per_thousand(window.redis_seconds)),
-                of(|window| window.per_thousand(window.front_seconds + window.redis_seconds)),
+                of(|window| window.per_thousand(window.behind_seconds)),
+                of(|window| window.per_thousand(window.front_seconds + window.behind_seconds)),
                 share(Window::requests_per_second),
                 share(Window::requests_per_front_second),
                 share(Window::requests_per_cpu_second),
@@ -181,13 +189,63 @@ impl Table {
         }
         Ok(())
     }
+
+    /// Where servers work on RabbitMQ they are set beside the bare client, and beside RabbitMQ's own API, by cycles.
+    fn write_on_rabbit(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "  {:<14}{:>10}{:>9}{:>9} |{:>9}{:>10}{:>8} |{:>13}{:>10} |{:>10}{:>12}",
+            "", "", "p50", "p99", "cpu s", "/1000", "cycles", "cycles", "of", "of", "times"
+        )?;
+        writeln!(
+            f,
+            "  {:<14}{:>10}{:>9}{:>9} |{:>9}{:>10}{:>8} |{:>13}{:>10} |{:>10}{:>12}",
+            "server",
+            "cycles/s",
+            "ms",
+            "ms",
+            "front",
+            "rabbitmq",
+            "both",
+            "/cpu second",
+            "floor",
+            "lapin",
+            "management"
+        )?;
+        for (server, windows) in &self.rows {
+            let of = |value: fn(&Window) -> f64| median(windows.iter().map(value));
+            let share = |other| self.share(other, windows, Window::cycles_per_cpu_second);
+            let times = self.times("management", windows, Window::cycles_per_cpu_second);
+            let per_thousand = |value: fn(&Window) -> f64| {
+                1000.0 * median(windows.iter().map(|it| value(it) / it.cycles))
+            };
+            writeln!(
+                f,
+                "  {server:<14}{:>10.0}{:>9.2}{:>9.2} |{:>9.4}{:>10.4}{:>8.4} |{:>13.0}{:>10} |{:>10}{:>12}",
+                of(Window::cycles_per_second),
+                of(|window| window.p50),
+                of(|window| window.p99),
+                per_thousand(|window| window.front_seconds),
+                per_thousand(|window| window.behind_seconds),
+                per_thousand(|window| window.front_seconds + window.behind_seconds),
+                of(Window::cycles_per_cpu_second),
+                share("floor"),
+                share("lapin"),
+                times.map_or_else(|| "-".to_owned(), |times| format!("{times:.1}")),
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.title)?;
         let mut windows = self.rows.iter().flat_map(|(_, windows)| windows);
-        if windows.any(|window| window.redis_seconds > 0.0) {
+        if self.rows.iter().any(|(server, _)| server == "lapin") {
+            return self.write_on_rabbit(f);
+        }
+        if windows.any(|window| window.behind_seconds > 0.0) {
             return self.write_on_redis(f);
         }
         writeln!(

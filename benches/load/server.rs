@@ -16,6 +16,7 @@ use clap::ValueEnum;
 use tempfile::TempDir;
 
 use crate::Result;
+use crate::rabbit::Rabbit;
 use crate::redis::Redis;
 use crate::reference;
 use crate::wire::Connection;
@@ -44,6 +45,14 @@ pub(crate) enum Kind {
     Redis,
     /// The reference implementation on the same Redis.
     Reference,
+    /// Isimud on RabbitMQ.
+    Amqp,
+    /// The same without the journal.
+    AmqpUnlisted,
+    /// The bare client on the same RabbitMQ, without a service.
+    Lapin,
+    /// RabbitMQ's own API over HTTP.
+    Management,
 }
 
 /// What servers are started on.
@@ -52,6 +61,7 @@ pub(crate) struct Ground<'a> {
     /// The folder below which each has one of its own.
     pub(crate) data: &'a Path,
     pub(crate) redis: Option<&'a Redis>,
+    pub(crate) rabbit: Option<&'a Rabbit>,
     /// The connections that are going to be open at once.
     pub(crate) connections: u16,
     /// Where the reference implementation is installed.
@@ -62,6 +72,21 @@ impl Ground<'_> {
     fn redis(&self) -> Result<&Redis> {
         Ok(self.redis.ok_or("no Redis was started")?)
     }
+
+    fn rabbit(&self) -> Result<&Rabbit> {
+        Ok(self.rabbit.ok_or("no RabbitMQ was started")?)
+    }
+
+    /// The process of what a server works on.
+    fn behind(&self, kind: Kind) -> Option<u32> {
+        if kind.on_redis() {
+            self.redis.map(Redis::process)
+        } else if kind.on_rabbit() {
+            self.rabbit.map(Rabbit::process)
+        } else {
+            None
+        }
+    }
 }
 
 /// Processor time, user and system.
@@ -69,15 +94,15 @@ impl Ground<'_> {
 pub(crate) struct Cost {
     /// Of the processes that answer.
     pub(crate) front: Duration,
-    /// Of the Redis behind them.
-    pub(crate) redis: Duration,
+    /// Of the Redis or RabbitMQ behind them.
+    pub(crate) behind: Duration,
 }
 
 impl Cost {
     pub(crate) fn since(self, before: Self) -> Self {
         Self {
             front: self.front.saturating_sub(before.front),
-            redis: self.redis.saturating_sub(before.redis),
+            behind: self.behind.saturating_sub(before.behind),
         }
     }
 }
@@ -91,9 +116,23 @@ impl Kind {
         matches!(self, Self::RedisFloor | Self::Redis | Self::Reference)
     }
 
-    /// What is posted is there afterwards, and counted; not so on the floors.
+    /// Whether it works on RabbitMQ.
+    pub(crate) fn on_rabbit(self) -> bool {
+        matches!(
+            self,
+            Self::Amqp | Self::AmqpUnlisted | Self::Lapin | Self::Management
+        )
+    }
+
+    /// Whether it does not speak the API, and plays by itself.
+    fn is_rival(self) -> bool {
+        matches!(self, Self::Lapin | Self::Management)
+    }
+
+    /// What is posted is there afterwards, and counted at once; not so on the floors.
     fn keeps(self) -> bool {
-        !matches!(self, Self::Floor | Self::RedisFloor)
+        use Kind::{AmqpUnlisted, Floor, RedisFloor};
+        !matches!(self, Floor | RedisFloor | AmqpUnlisted) && !self.is_rival()
     }
 
     /// The program and its arguments, to be run in the folder `home`.
@@ -126,6 +165,21 @@ impl Kind {
                 command.args(["--on-redis", &ground.redis()?.uri(1)]);
                 command
             }
+            Self::Amqp => isimud(&format!("{}?timeout_ms=60000", ground.rabbit()?.uri())),
+            Self::AmqpUnlisted => isimud(&format!(
+                "{}?timeout_ms=60000&journal=false&prefix=unlisted.",
+                ground.rabbit()?.uri()
+            )),
+            Self::Lapin | Self::Management => {
+                let rabbit = ground.rabbit()?;
+                let mut command = floor()?;
+                command.args(["--on-rabbit", &rabbit.uri()]);
+                command.args(["--connections", &ground.connections.to_string()]);
+                if self == Self::Management {
+                    command.args(["--on-management", &rabbit.management().to_string()]);
+                }
+                command
+            }
             Self::Reference => {
                 let redis = ground.redis()?.address;
                 let Ground {
@@ -147,6 +201,10 @@ impl Kind {
             Self::RedisFloor => "redis-floor",
             Self::Redis => "redis",
             Self::Reference => "reference",
+            Self::Amqp => "amqp",
+            Self::AmqpUnlisted => "amqp-unlisted",
+            Self::Lapin => "lapin",
+            Self::Management => "management",
         }
     }
 }
@@ -186,9 +244,14 @@ pub(crate) struct Server {
     pub(crate) keeps: bool,
     /// So slow that it gets a twentieth of the work, and is measured on that.
     pub(crate) slow: bool,
+    /// It does not speak the API, and plays by itself.
+    pub(crate) is_rival: bool,
+    /// It gets a tenth of the work.
+    pub(crate) on_rabbit: bool,
     processes: Vec<u32>,
-    /// The process of the Redis that it works on.
-    redis: Option<u32>,
+    /// The process of the Redis or RabbitMQ that it works on.
+    behind: Option<u32>,
+    on_redis: bool,
     child: Option<Child>,
     /// Its working folder, with its database and its log.
     home: Option<TempDir>,
@@ -201,8 +264,11 @@ impl From<Attached> for Server {
             address: attached.address,
             keeps: true,
             slow: false,
+            is_rival: false,
+            on_rabbit: false,
             processes: attached.processes,
-            redis: None,
+            behind: None,
+            on_redis: false,
             child: None,
             home: None,
         }
@@ -231,8 +297,11 @@ impl Server {
             address,
             keeps: kind.keeps(),
             slow: kind == Kind::Reference,
+            is_rival: kind.is_rival(),
+            on_rabbit: kind.on_rabbit(),
             processes: vec![child.id()],
-            redis: ground.redis.filter(|_| kind.on_redis()).map(Redis::process),
+            behind: ground.behind(kind),
+            on_redis: kind.on_redis(),
             child: Some(child),
             home: Some(home),
         };
@@ -240,6 +309,10 @@ impl Server {
         // One that divides its work has done so before it answered.
         for parent in server.processes.clone() {
             server.processes.extend(children(parent)?);
+        }
+        if kind == Kind::Management {
+            // What it does is the generator's work.
+            server.processes.clear();
         }
         Ok(server)
     }
@@ -263,14 +336,14 @@ impl Server {
     }
 
     pub(crate) fn works_on_redis(&self) -> bool {
-        self.redis.is_some()
+        self.on_redis
     }
 
-    /// The processor time used so far by all threads of its processes, and of its Redis.
+    /// The processor time used so far by all threads of its processes, and of what it works on.
     pub(crate) fn cost(&self) -> Result<Cost> {
         Ok(Cost {
             front: used(&self.processes)?,
-            redis: used(self.redis.as_slice())?,
+            behind: used(self.behind.as_slice())?,
         })
     }
 
