@@ -1,9 +1,9 @@
 //! Where the service under test keeps what it is given: in memory, or with `API_STORE` on another store.
 //!
 //! `redis`: a Redis server that all tests share, each under a prefix of its own. `amqp`: messages on a RabbitMQ node that
-//! all tests share, queues and the ledger in memory; its queues are classic ones, since quorum queues put what comes back
-//! to the head. `sqs`: messages in a server that speaks SQS, with a ledger in memory; that one has a clock for all tests,
-//! so they run one after another, and credentials from the environment.
+//! all tests share, queues and the ledger in memory; half of the tests have classic queues, the others quorum queues, and
+//! all of them one kind with `amqp-classic` or `amqp-quorum`. `sqs`: messages in a server that speaks SQS, with a ledger
+//! in memory; that one has a clock for all tests, so they run one after another, and credentials from the environment.
 //!
 //! There too the clock stands until a test moves it: the store goes by the service's.
 
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 #[path = "../../backends/amqp/tests/nodes/mod.rs"]
@@ -45,7 +46,7 @@ static BESIDE: LazyLock<Mutex<HashMap<String, String>>> = LazyLock::new(Mutex::d
 enum Kind {
     Sqlite,
     Redis,
-    Amqp,
+    Amqp { quorum: bool },
     Sqs,
 }
 
@@ -53,21 +54,45 @@ fn kind() -> Kind {
     match std::env::var("API_STORE").as_deref() {
         Err(_) | Ok("" | "sqlite") => Kind::Sqlite,
         Ok("redis") => Kind::Redis,
-        Ok("amqp") => Kind::Amqp,
+        Ok("amqp") => Kind::Amqp {
+            quorum: is_of_second_half(),
+        },
+        Ok("amqp-classic") => Kind::Amqp { quorum: false },
+        Ok("amqp-quorum") => Kind::Amqp { quorum: true },
         Ok("sqs") => Kind::Sqs,
-        Ok(other) => panic!("API_STORE is 'sqlite', 'redis', 'amqp' or 'sqs', not '{other}'"),
+        Ok(other) => panic!(
+            "API_STORE is 'sqlite', 'redis', 'amqp', 'amqp-classic', 'amqp-quorum' or 'sqs', not '{other}'"
+        ),
     }
+}
+
+/// Halves the tests by their names, by which their threads are called, so that each always falls into the same half. With
+/// `--test-threads 1` there are no such threads, and all are of the second half.
+fn is_of_second_half() -> bool {
+    let thread = std::thread::current();
+    let name = thread.name().filter(|name| *name != "main");
+    name.is_none_or(|name| name.bytes().map(u32::from).sum::<u32>() % 2 == 1)
 }
 
 /// Whether the store is a broker that can only lease, with a ledger beside it.
 pub(crate) fn leases() -> bool {
-    matches!(kind(), Kind::Amqp | Kind::Sqs)
+    matches!(kind(), Kind::Amqp { .. } | Kind::Sqs)
 }
 
 /// Whether what is posted at once is claimed in its order, and all that is there by one claim. A standard queue of SQS
 /// does its best.
 pub(crate) fn is_ordered() -> bool {
     kind() != Kind::Sqs
+}
+
+/// Bodies of a claim, some of which were held before: as they are, or in an order that says nothing where what comes back
+/// does not go to its old place. On a quorum queue what came back last stands in front.
+pub(crate) fn placed(bodies: &Value) -> Vec<Value> {
+    let mut bodies = bodies.as_array().cloned().unwrap_or_default();
+    if kind() == (Kind::Amqp { quorum: true }) {
+        bodies.sort_by_key(Value::to_string);
+    }
+    bodies
 }
 
 /// Lets time pass where the service's clock does not.
@@ -95,9 +120,10 @@ pub(crate) fn fresh() -> String {
     match kind() {
         Kind::Sqlite => "sqlite::memory:".to_owned(),
         Kind::Redis => format!("{}&clock=service", REDIS.uri(&format!("api{test}:"))),
-        Kind::Amqp => format!(
-            "{}?queue_type=classic&prefix=api{test}.&clock=service&timeout_ms=20000",
-            RABBITMQ.uri()
+        Kind::Amqp { quorum } => format!(
+            "{}?queue_type={}&prefix=api{test}.&clock=service&timeout_ms=20000",
+            RABBITMQ.uri(),
+            if quorum { "quorum" } else { "classic" }
         ),
         Kind::Sqs => {
             let corner = Corner {
@@ -124,7 +150,7 @@ impl Kept {
         let uri = match kind() {
             Kind::Sqlite => file,
             Kind::Redis => fresh(),
-            Kind::Amqp | Kind::Sqs => {
+            Kind::Amqp { .. } | Kind::Sqs => {
                 let uri = fresh();
                 let mut beside = BESIDE.lock().expect("nobody panicked here");
                 beside.insert(uri.clone(), file);
@@ -140,7 +166,7 @@ impl Kept {
         match kind() {
             Kind::Sqlite | Kind::Sqs => {}
             Kind::Redis => all = files(REDIS.get(0).folder()),
-            Kind::Amqp => all.extend(files(RABBITMQ.folder())),
+            Kind::Amqp { .. } => all.extend(files(RABBITMQ.folder())),
         }
         all.into_iter().any(|file| {
             // A server may remove one meanwhile.

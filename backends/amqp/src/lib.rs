@@ -62,9 +62,9 @@
 //! | given back very often | nothing happens | nothing happens up to a million times (`x-delivery-limit`) |
 //!
 //! So on a quorum queue messages of one claim keep their order, and those of two claims come back in the order in which
-//! the claims end. Of many that end at the same moment the first thousand keep their order. An adopted quorum queue has
-//! the limit that it was given: RabbitMQ 4 gives 20, and drops or dead-letters what came back more often; 3.x gives none,
-//! and puts what comes back at the tail.
+//! the claims end; a delayed message that a claim has met stands at the head when it is due. Of many that end at the same
+//! moment the first thousand keep their order. An adopted quorum queue has the limit that it was given: RabbitMQ 4 gives
+//! 20, and drops or dead-letters what came back more often; 3.x gives none, and puts what comes back at the tail.
 //!
 //! # What is approximate
 //!

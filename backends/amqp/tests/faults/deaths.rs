@@ -1,11 +1,8 @@
 //! RabbitMQ dies, hangs, has an alarm, or loses its patience.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use isimud_contract::{ErrorKind, MessageId};
+use isimud_contract::ErrorKind;
 use isimud_lease::LeaseBroker;
 
 use crate::{
@@ -42,80 +39,6 @@ pub(crate) async fn a_node_that_hangs_is_unavailable_in_time(place: Place) {
     place.node.signal("-CONT");
     let after = recovered(&broker).await;
     all_come(&broker, [sent, after].into(), MINUTE).await;
-}
-
-/// Posts and takes away from many sides while the node is killed and started again.
-pub(crate) async fn nothing_confirmed_is_lost_when_a_node_dies_under_load(place: Place) {
-    let brokers = [place.open(), place.open()];
-    recovered(&brokers[0]).await;
-    let over = Arc::new(AtomicBool::new(false));
-    let posting = (0..8).map(|number: usize| {
-        let (broker, over) = (Arc::clone(&brokers[number % 2]), Arc::clone(&over));
-        tokio::spawn(async move {
-            let mut confirmed = Vec::new();
-            while !over.load(Ordering::Relaxed) {
-                let begun = Instant::now();
-                match send_one(&broker).await {
-                    Ok(id) => confirmed.push(id),
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                }
-                assert!(
-                    begun.elapsed() < TIMEOUT + 2 * SLACK,
-                    "{:?}",
-                    begun.elapsed()
-                );
-            }
-            confirmed
-        })
-    });
-    let taking = (0..4).map(|number: usize| {
-        let (broker, over) = (Arc::clone(&brokers[number % 2]), Arc::clone(&over));
-        tokio::spawn(async move {
-            let mut taken = Vec::new();
-            while !over.load(Ordering::Relaxed) {
-                let Ok(got) = broker.receive(&queue("q"), 10, MINUTE).await else {
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    continue;
-                };
-                taken.extend(got.iter().map(|it| it.message.id));
-                broker.ack(&queue("q"), &receipts(&got)).await.ok();
-            }
-            taken
-        })
-    });
-    let (posting, taking): (Vec<_>, Vec<_>) = (posting.collect(), taking.collect());
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_millis(1500)).await;
-        place.node.kill();
-        place.node.start_again().unwrap();
-    }
-    recovered(&brokers[0]).await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    over.store(true, Ordering::Relaxed);
-    let mut confirmed: HashSet<MessageId> = HashSet::new();
-    for post in posting {
-        confirmed.extend(post.await.unwrap());
-    }
-    let (mut taken, mut seen) = (Vec::new(), confirmed.clone());
-    for take in taking {
-        taken.extend(take.await.unwrap());
-    }
-    for id in &taken {
-        seen.remove(id);
-    }
-    let rest = all_come(&brokers[0], seen, MINUTE).await;
-    taken.extend(rest);
-    let once: HashSet<_> = taken.iter().collect();
-    println!(
-        "{} messages confirmed, none lost; {} deliveries were second ones",
-        confirmed.len(),
-        taken.len() - once.len()
-    );
-    assert!(
-        confirmed.len() > 100,
-        "too little happened: {}",
-        confirmed.len()
-    );
 }
 
 pub(crate) async fn a_node_without_memory_takes_no_messages_and_gives_them(place: Place) {

@@ -1,5 +1,5 @@
-//! What happens when RabbitMQ is killed, held up, short of memory or out of patience, when the network fails in the middle
-//! of anything, and when a server dies with what it holds.
+//! What happens when RabbitMQ is stopped, killed, held up, short of memory or out of patience, when the network fails in
+//! the middle of anything, and when a server dies with what it holds.
 #![expect(
     clippy::unwrap_used,
     reason = "a failed step fails its trial, and says so at that line"
@@ -8,11 +8,13 @@
 mod cuts;
 mod deaths;
 mod holder;
+mod load;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod proxy;
 #[path = "../../../redis/tests/servers/mod.rs"]
 mod servers;
+mod stops;
 mod tls;
 
 use std::process::ExitCode;
@@ -70,9 +72,12 @@ fn main() -> ExitCode {
         MORTAL:
             deaths::a_killed_node_is_unavailable_until_it_is_back,
             deaths::a_node_that_hangs_is_unavailable_in_time,
-            deaths::nothing_confirmed_is_lost_when_a_node_dies_under_load,
             deaths::a_node_without_memory_takes_no_messages_and_gives_them,
-            deaths::a_broker_opens_while_the_node_is_down;
+            deaths::a_broker_opens_while_the_node_is_down,
+            stops::nothing_acknowledged_is_lost_when_a_node_dies_under_load,
+            stops::nothing_acknowledged_is_lost_when_a_node_is_stopped_under_load,
+            stops::nothing_acknowledged_is_lost_when_the_application_stops_under_load,
+            stops::nothing_acknowledged_is_lost_when_connections_are_closed_under_load;
         STEADY:
             cuts::what_is_confirmed_is_there_wherever_a_publish_is_cut,
             cuts::nothing_is_lost_wherever_a_get_is_cut,

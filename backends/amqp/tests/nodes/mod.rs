@@ -184,6 +184,24 @@ impl Node {
         }
     }
 
+    /// Stops the node in good order, as whoever runs services does, and waits for its end.
+    pub(crate) fn terminate(&self) -> Result<(), String> {
+        self.signal("-TERM");
+        let begun = Instant::now();
+        let mut process = self.process();
+        while let Some(running) = process.as_mut() {
+            let ended = running.process.try_wait();
+            if ended.map_err(|error| error.to_string())?.is_some() {
+                *process = None;
+            } else if begun.elapsed() > PATIENCE {
+                return Err("rabbitmq-server does not end".into());
+            } else {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
     /// Stops the node in good order.
     pub(crate) fn stop(&self) -> Result<(), String> {
         self.control(&["stop"])?;
