@@ -165,11 +165,16 @@ impl Kind {
                 command.args(["--on-redis", &ground.redis()?.uri(1)]);
                 command
             }
-            Self::Amqp => isimud(&format!("{}?timeout_ms=60000", ground.rabbit()?.uri())),
-            Self::AmqpUnlisted => isimud(&format!(
-                "{}?timeout_ms=60000&journal=false&prefix=unlisted.",
-                ground.rabbit()?.uri()
-            )),
+            Self::Amqp | Self::AmqpUnlisted => {
+                let journal = self == Self::Amqp;
+                let mut command = isimud(&format!(
+                    "{}?timeout_ms=60000&journal={journal}&prefix=journal-{journal}.",
+                    ground.rabbit()?.uri()
+                ));
+                // The ledger is in memory, as in the driver's own bench.
+                command.args(["--management", "sqlite::memory:"]);
+                command
+            }
             Self::Lapin | Self::Management => {
                 let rabbit = ground.rabbit()?;
                 let mut command = floor()?;

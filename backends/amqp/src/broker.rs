@@ -1,6 +1,7 @@
 //! The broker: every promise of [`LeaseBroker`], by RabbitMQ.
 
 use std::collections::{BTreeMap, HashMap};
+use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -259,12 +260,14 @@ impl Inner {
         self.unless_gone(address, got)
     }
 
-    /// A queue that somebody has deleted is asked for anew at the next call.
+    /// A queue that somebody has deleted is asked for anew at the next call; not one that is slow.
     fn unless_gone(&self, address: &Address, got: Result<Vec<Got>>) -> Result<Vec<Got>> {
-        if got.is_err() {
-            self.queues.forget(address);
-        }
-        got
+        got.inspect_err(|error| {
+            // What the server or the client says is behind an error, and nothing is behind one of being late.
+            if error.source().is_some() {
+                self.queues.forget(address);
+            }
+        })
     }
 
     fn read(&self, got: &Got) -> Option<Delivery> {

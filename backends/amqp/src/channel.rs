@@ -14,6 +14,7 @@ use lapin::options::{
     BasicQosOptions, ChannelFlowOptions,
 };
 use lapin::types::{FieldTable, ShortString};
+use tokio::runtime::Handle;
 
 use crate::link::Live;
 
@@ -116,10 +117,24 @@ impl HoldingChannel {
         self.live.is_open() && self.channel.status().connected()
     }
 
-    /// Whether it is to get nothing more. It closes when all that is held on it is settled, and with that the server takes
-    /// back what it may have sent to nobody.
+    /// Whether it is to get nothing more. It closes when all that is held on it is settled, and then the server takes back
+    /// what it may have sent to nobody.
     pub(crate) fn is_worn(&self) -> bool {
         self.worn.load(Ordering::Relaxed)
+    }
+
+    /// Has it get nothing more.
+    pub(crate) fn wear(&self) {
+        self.worn.store(true, Ordering::Relaxed);
+    }
+
+    /// Closes it, whoever still has it: the client would keep a channel open on which the answer to a consumer is late, and
+    /// with it what the server then sends.
+    pub(crate) fn close_soon(&self) {
+        let channel = self.channel.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move { channel.close(200, "given up".into()).await.ok() });
+        }
     }
 
     /// Takes note of a delivery, and of the lent consumer that it came to.
@@ -188,22 +203,26 @@ impl HoldingChannel {
         limited?;
         let mut consumer = consumer?;
         drop(one);
-        // It ends early where others take what was counted.
-        while got.len() < usize::from(limit)
-            && let Ok(Some(delivery)) = tokio::time::timeout(IDLE, consumer.next()).await
-        {
-            got.push(delivery?);
+        let limit = usize::from(limit);
+        while got.len() < limit {
+            match tokio::time::timeout(IDLE, consumer.next()).await {
+                Ok(Some(delivery)) => got.push(delivery?),
+                // The server has taken the consumer away.
+                Ok(None) => return Ok(()),
+                // Others have taken what was counted.
+                Err(_) => break,
+            }
         }
         // With all that it may have unsettled, it is sent no more: what settles them is said after this.
-        let nowait = got.len() == usize::from(limit);
-        if !nowait {
-            // A message that comes just now may be sent behind the answer, to nobody.
-            self.worn.store(true, Ordering::Relaxed);
-        }
+        let nowait = got.len() == limit;
         let options = BasicCancelOptions { nowait };
         self.channel.basic_cancel(consumer.tag(), options).await?;
         while let Some(delivery) = consumer.next().await {
             got.push(delivery?);
+        }
+        if got.len() < limit {
+            // A message that came just then may have been sent behind the answer, to nobody.
+            self.wear();
         }
         Ok(())
     }

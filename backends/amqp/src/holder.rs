@@ -16,10 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use isimud_contract::{Error, Result};
+use isimud_contract::{Error, ErrorKind, Result};
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
+use tokio::sync::oneshot;
 
 use crate::channel::{HoldingChannel, Settle};
 use crate::error::from_lapin;
@@ -29,6 +30,9 @@ use crate::link::Link;
 
 /// From so many messages on a consumer is lent.
 const WIDE: usize = 50;
+
+/// How many channels may be worn. RabbitMQ allows 2047 of a connection, and up to a thousand are in use.
+const WORN: usize = 500;
 
 /// A message that was got, and is held.
 #[derive(Debug)]
@@ -53,6 +57,27 @@ pub(crate) struct Holder {
     pub(crate) held: Held,
 }
 
+/// Somebody who waits in a line. When he leaves it, what he is given all the same ends at once.
+struct Waiting<'a> {
+    held: &'a Held,
+    answered: oneshot::Receiver<Result<Vec<Got>>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.answered.close();
+        if let Ok(Ok(unwanted)) = self.answered.try_recv() {
+            give_up(self.held, &unwanted);
+        }
+    }
+}
+
+/// Has holds end for which there is nobody.
+fn give_up(held: &Held, unwanted: &[Got]) {
+    let tags: Vec<Tag> = unwanted.iter().map(|got| got.tag).collect();
+    held.extend(&tags, held.now());
+}
+
 /// A channel in use. Unless the use ends well, the channel is dropped.
 struct Use<'a> {
     holder: &'a Holder,
@@ -66,6 +91,7 @@ impl Drop for Use<'_> {
         if !self.well {
             self.channel.live.doubt();
             self.holder.forget(&self.channel);
+            self.channel.close_soon();
         }
     }
 }
@@ -123,16 +149,23 @@ impl Holder {
         let work = async {
             let alone = match line.join(max, hold) {
                 Turn::Alone(alone) => alone,
-                Turn::Wait(answered) => match answered.await {
-                    Ok(got) => return got,
-                    Err(_) => line.go(),
-                },
+                Turn::Wait(answered) => {
+                    let mut waiting = Waiting {
+                        held: &self.held,
+                        answered,
+                    };
+                    match (&mut waiting.answered).await {
+                        Ok(got) => return got,
+                        Err(_) => line.go(),
+                    }
+                }
             };
             let mut using = self.pick(false).await?;
             let got = self.get_some(&using.channel, queue, max, hold).await;
             using.well = got.is_ok();
             let (got, left) = got?;
-            if alone.counted(left) {
+            let bytes = got.first().map_or(0, |got| got.body.len());
+            if alone.counted(left, bytes) {
                 let (holder, queue) = (Arc::clone(self), queue.clone());
                 tokio::spawn(holder.serve(Serving(Arc::clone(line)), queue));
             }
@@ -143,10 +176,13 @@ impl Holder {
 
     /// Draws for those who wait in a line, until nobody does.
     async fn serve(self: Arc<Self>, serving: Serving, queue: ShortString) {
-        while let Some((demands, sum)) = serving.0.next() {
+        while !self.is_worn_out()
+            && let Some((demands, sum)) = serving.0.next()
+        {
             match self.link.in_time(self.draw(&serving.0, &queue, sum)).await {
                 Ok((channel, drawn)) => self.deal_out(&channel, &queue, demands, drawn),
                 Err(error) => {
+                    serving.0.lost_count();
                     for Demand { answer, .. } in demands {
                         let same = Error::new(error.kind(), error.sentence().to_owned());
                         // Whoever asked may have gone.
@@ -188,12 +224,20 @@ impl Holder {
             let some = drawn.by_ref().take(max);
             let got = some.map(|delivery| self.hold(channel, queue, delivery, hold, lent));
             let got: Vec<Got> = got.collect();
+            if got.is_empty() {
+                // Others were faster, and there may be more: he goes by himself, and hears the truth.
+                continue;
+            }
             if let Err(Ok(unwanted)) = answer.send(Ok(got)) {
-                // Whoever asked has gone: they end now.
-                let tags: Vec<Tag> = unwanted.iter().map(|got| got.tag).collect();
-                self.held.extend(&tags, self.held.now());
+                give_up(&self.held, &unwanted);
             }
         }
+    }
+
+    /// Whether so many channels are worn that there are to be no more of them.
+    fn is_worn_out(&self) -> bool {
+        let channels = self.channels();
+        channels.iter().filter(|it| it.is_worn()).count() >= WORN
     }
 
     /// Gets up to `max` messages, and says how many are left.
@@ -274,9 +318,12 @@ impl Holder {
     fn least_busy(&self) -> Option<Arc<HoldingChannel>> {
         let busy = |it: &Arc<HoldingChannel>| it.busy.load(Ordering::Relaxed);
         let mut channels = self.channels();
-        channels.retain(|it| (it.is_open() || self.lost(it)) && !it.is_worn());
-        let full = channels.len() >= self.limit;
-        let least = channels.iter().min_by_key(|it| busy(it))?;
+        // One that is worn stays as long as somebody has it, so that what it holds is known to be lost when it is.
+        let wanted = |it: &Arc<HoldingChannel>| !it.is_worn() || Arc::strong_count(it) > 1;
+        channels.retain(|it| wanted(it) && (it.is_open() || self.lost(it)));
+        let usable = || channels.iter().filter(|it| !it.is_worn());
+        let full = usable().count() >= self.limit;
+        let least = usable().min_by_key(|it| busy(it))?;
         let fits = !least.live.is_doubted() && (full || busy(least) == 0);
         fits.then(|| {
             least.busy.fetch_add(1, Ordering::Relaxed);
@@ -319,17 +366,26 @@ impl Holder {
     async fn settle(&self, mut taken: Vec<(Tag, Holding)>, how: Settle) -> Result<()> {
         taken.sort_unstable_by_key(|(tag, _)| *tag);
         let parts = taken.chunk_by(|(one, _), (next, _)| one.channel == next.channel);
+        // On tasks of their own: words that are broken off would leave others', which go out with them, unsaid.
         let work = parts.filter_map(|part| {
             let channel = Arc::clone(&part.first()?.1.channel);
             let deliveries = part.iter().map(|(tag, _)| tag.delivery).collect();
             // A channel that is closed holds nothing, and the broker has the messages back.
-            channel.is_open().then(|| channel.settle(deliveries, how))
+            let open = channel.is_open();
+            open.then(|| tokio::spawn(channel.settle(deliveries, how)))
         });
         let work = join_all(work);
-        let all = async { work.await.into_iter().collect::<lapin::Result<()>>() };
-        self.link
-            .in_time(async { all.await.map_err(from_lapin) })
-            .await
+        let all = async {
+            for settled in work.await {
+                settled
+                    .map_err(|error| {
+                        Error::new(ErrorKind::Internal, "settling broke off").caused_by(error)
+                    })?
+                    .map_err(from_lapin)?;
+            }
+            Ok(())
+        };
+        self.link.in_time(all).await
     }
 
     /// Gives everything back and closes. Closing alone would count as a failed delivery.

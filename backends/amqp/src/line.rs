@@ -19,9 +19,13 @@ use crate::holder::Got;
 /// So many callers may be on their way by themselves; the next ones wait for the first of those to come back.
 const CROWD: usize = 4;
 
-/// The least and the most messages of a draw.
+/// The least and the most messages of a draw, and the most bytes: all of them have to come in the time of a call.
 const FEWEST: usize = 3;
 const MOST: usize = 1000;
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// Whoever wants so many goes by himself. He would fill a draw, and the others would wait for him.
+const MANY: usize = 50;
 
 /// What must be ready for a draw: so many times what it is about, beyond what others may have taken meanwhile.
 const PLENTY: usize = 2;
@@ -41,6 +45,8 @@ struct Inner {
     /// How many messages were ready, but for what was drawn since, and when that was counted.
     ready: usize,
     counted: Option<Instant>,
+    /// The bytes of a message of late.
+    bytes: usize,
     /// Callers who have gone by themselves and are not back.
     alone: usize,
     waiting: VecDeque<Demand>,
@@ -71,10 +77,10 @@ pub(crate) enum Turn<'a> {
 pub(crate) struct Alone<'a>(&'a Line);
 
 impl Alone<'_> {
-    /// Comes back, and says how many messages are ready. True if those who wait are to be served now.
-    pub(crate) fn counted(self, ready: usize) -> bool {
+    /// Comes back, and says how many messages are ready and how large one was. True if those who wait are to be served now.
+    pub(crate) fn counted(self, ready: usize, bytes: usize) -> bool {
         let mut inner = self.0.inner();
-        inner.ready = ready;
+        (inner.ready, inner.bytes) = (ready, bytes);
         inner.counted = Some(Instant::now());
         let begin = !inner.served && !inner.waiting.is_empty();
         inner.served |= begin;
@@ -110,7 +116,7 @@ impl Line {
     pub(crate) fn join(&self, max: usize, hold: Duration) -> Turn<'_> {
         let mut inner = self.inner();
         let crowd = inner.served || inner.alone >= CROWD;
-        if !crowd || inner.plenty() < max.max(FEWEST) {
+        if !crowd || max >= MANY || inner.plenty() < max.max(FEWEST) {
             return Turn::Alone(Self::alone(self, &mut inner));
         }
         let (answer, answered) = oneshot::channel();
@@ -133,7 +139,7 @@ impl Line {
     pub(crate) fn next(&self) -> Option<(Vec<Demand>, usize)> {
         let mut inner = self.inner();
         inner.waiting.retain(|demand| !demand.answer.is_closed());
-        let most = inner.plenty().min(MOST);
+        let most = inner.plenty();
         let (mut batch, mut sum) = (Vec::new(), 0);
         while let Some(demand) = inner.waiting.pop_front_if(|it| sum + it.max <= most) {
             sum += demand.max;
@@ -159,12 +165,11 @@ impl Line {
 impl Inner {
     /// How many messages may be drawn at once.
     fn plenty(&self) -> usize {
-        let fresh = self.counted.is_some_and(|at| at.elapsed() < BELIEVED);
-        if fresh {
-            self.ready.saturating_sub(MEANWHILE) / PLENTY
-        } else {
-            0
+        if self.counted.is_none_or(|at| at.elapsed() >= BELIEVED) {
+            return 0;
         }
+        let plenty = self.ready.saturating_sub(MEANWHILE) / PLENTY;
+        plenty.min(MOST).min(MOST_BYTES / self.bytes.max(1))
     }
 }
 
@@ -196,28 +201,33 @@ mod tests {
     #[test]
     fn few_callers_go_by_themselves_and_so_do_all_while_little_is_ready() {
         let line = Line::default();
-        assert!(!line.go().counted(1000));
+        assert!(!line.go().counted(1000, 9));
         let mut alone = crowded(&line);
-        assert!(!alone.pop().unwrap().counted(1000));
+        assert!(!alone.pop().unwrap().counted(1000, 9));
         assert!(matches!(line.join(1, MINUTE), Turn::Alone(_)));
         alone.push(line.go());
+        assert!(matches!(line.join(MANY, MINUTE), Turn::Alone(_)));
+        drop(wait(&line, MANY - 1));
         // More than half of what is ready beyond the first fifty.
-        assert!(matches!(line.join(476, MINUTE), Turn::Alone(_)));
-        drop(wait(&line, 475));
-        assert!(line.go().counted(MEANWHILE + 1));
-        assert!(matches!(line.join(1, MINUTE), Turn::Alone(_)));
+        assert!(line.go().counted(MEANWHILE + 19, 9));
+        assert!(matches!(line.join(10, MINUTE), Turn::Alone(_)));
+        drop(wait(&line, 9));
+        // More than sixteen megabytes.
+        assert!(!line.go().counted(1000, MOST_BYTES / 8));
+        assert!(matches!(line.join(9, MINUTE), Turn::Alone(_)));
+        drop(wait(&line, 8));
     }
 
     #[test]
     fn the_first_who_comes_back_has_those_served_who_wait() {
         let line = Arc::new(Line::default());
-        assert!(!line.go().counted(1000));
+        assert!(!line.go().counted(1000, 9));
         let mut alone = crowded(&line);
         let (mut first, gone) = (wait(&line, 2), wait(&line, 9));
         let mut second = wait(&line, 1);
         drop(gone);
-        assert!(alone.pop().unwrap().counted(1000));
-        assert!(!alone.pop().unwrap().counted(1000), "somebody serves");
+        assert!(alone.pop().unwrap().counted(1000, 9));
+        assert!(!alone.pop().unwrap().counted(1000, 9), "somebody serves");
         let serving = Serving(Arc::clone(&line));
         let (batch, sum) = line.next().unwrap();
         let wanted: Vec<usize> = batch.iter().map(|demand| demand.max).collect();
@@ -233,7 +243,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_those_who_never_come_back() {
         let line = Line::default();
-        assert!(!line.go().counted(1000));
+        assert!(!line.go().counted(1000, 9));
         let alone = crowded(&line);
         let mut waiting = wait(&line, 1);
         drop(alone);
@@ -243,10 +253,10 @@ mod tests {
     #[test]
     fn what_is_drawn_is_ready_no_more() {
         let line = Line::default();
-        assert!(!line.go().counted(MEANWHILE + 20));
+        assert!(!line.go().counted(MEANWHILE + 20, 9));
         let mut alone = crowded(&line);
         let _waiting = [wait(&line, 6), wait(&line, 6)];
-        assert!(alone.pop().unwrap().counted(MEANWHILE + 20));
+        assert!(alone.pop().unwrap().counted(MEANWHILE + 20, 9));
         // The second would be more than half of the twenty.
         assert_eq!(line.next().map(|(_, sum)| sum), Some(6));
         assert_eq!(line.next().map(|(_, sum)| sum), Some(6));
