@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use isimud_amqp::AmqpBroker;
 use isimud_contract::{Delivery, MessageId, QueueKey};
 use isimud_lease::LeaseBroker;
+use lapin::options::QueueDeleteOptions;
 
-use crate::place::{MINUTE, Place, ids, numbered, queue, receipts, until_there};
+use crate::place::{self, MINUTE, Place, ids, numbered, queue, receipts, until_there};
 
 /// Callers at once.
 const CROWD: usize = 24;
@@ -158,4 +159,37 @@ async fn take_all(
         all.extend(ids(&got));
     }
     all
+}
+
+/// RabbitMQ takes the consumer of a draw away with the queue.
+pub(crate) async fn a_queue_that_is_deleted_under_a_crowd_holds_nobody_up(place: Place) {
+    let broker = place.open();
+    let q = queue("q");
+    broker.send(&q, numbered(2000)).await.unwrap();
+    let over = Arc::new(AtomicBool::new(false));
+    let crowd = (0..CROWD).map(|_| {
+        let (broker, q, over) = (Arc::clone(&broker), q.clone(), Arc::clone(&over));
+        tokio::spawn(async move {
+            let mut slowest = Duration::ZERO;
+            while !over.load(Ordering::SeqCst) {
+                let begun = Instant::now();
+                // What it comes to while the queue goes is open, but it has to come to something.
+                broker.receive(&q, 1, MINUTE).await.ok();
+                slowest = slowest.max(begun.elapsed());
+            }
+            slowest
+        })
+    });
+    let crowd: Vec<_> = crowd.collect();
+    let native = place.native().await;
+    for _ in 0..5 {
+        let (name, options) = (place.name("q").into(), QueueDeleteOptions::default());
+        native.channel.queue_delete(name, options).await.unwrap();
+        broker.send(&q, numbered(2000)).await.unwrap();
+    }
+    over.store(true, Ordering::SeqCst);
+    for member in crowd {
+        let slowest = member.await.unwrap();
+        assert!(slowest < place::TIMEOUT, "{slowest:?}: in vain");
+    }
 }

@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         delivering::many_at_once_take_each_message_once,
         crowd::a_crowd_gets_each_message_once_and_in_order,
         crowd::whoever_leaves_a_crowd_takes_nothing_with_him,
+        crowd::a_queue_that_is_deleted_under_a_crowd_holds_nobody_up,
         crowd::crowds_of_two_servers_and_a_native_leave_nothing,
         ending::a_hold_ends_by_itself_and_in_place,
         ending::a_hold_is_extended_and_cut_short,

@@ -20,6 +20,9 @@ use uuid::Uuid;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+/// How long a call may take.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+
 /// How long something that happens by itself may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -46,7 +49,8 @@ impl Place {
 
     pub(crate) fn open_with(&self, options: &str) -> Arc<AmqpBroker> {
         let (node, kind, prefix) = (&self.node, self.kind, &self.prefix);
-        let uri = format!("{node}?queue_type={kind}&prefix={prefix}&timeout_ms=5000{options}");
+        let timeout = TIMEOUT.as_millis();
+        let uri = format!("{node}?queue_type={kind}&prefix={prefix}&timeout_ms={timeout}{options}");
         let config = Config::parse(&uri).unwrap();
         Arc::new(AmqpBroker::open(config, Arc::new(SystemClock)).unwrap())
     }

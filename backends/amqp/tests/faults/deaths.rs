@@ -1,13 +1,15 @@
 //! RabbitMQ dies, hangs, has an alarm, or loses its patience.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use isimud_contract::ErrorKind;
 use isimud_lease::LeaseBroker;
 
 use crate::{
-    MINUTE, Place, SLACK, TIMEOUT, all_come, assert_unavailable, open, queue, receipts, recovered,
-    send_one,
+    MINUTE, Place, SLACK, TIMEOUT, all_come, assert_unavailable, envelope, open, queue, receipts,
+    recovered, send_one,
 };
 
 pub(crate) async fn a_killed_node_is_unavailable_until_it_is_back(place: Place) {
@@ -39,6 +41,48 @@ pub(crate) async fn a_node_that_hangs_is_unavailable_in_time(place: Place) {
     place.node.signal("-CONT");
     let after = recovered(&broker).await;
     all_come(&broker, [sent, after].into(), MINUTE).await;
+}
+
+/// What it hangs in the middle of, above all, is sending many messages for a crowd. It may go on with that when nobody
+/// waits any more.
+pub(crate) async fn a_crowd_gets_everything_from_a_node_that_hangs(place: Place) {
+    const ALL: usize = 6000;
+    let broker = place.open();
+    let envelopes = (0..ALL).map(|_| envelope()).collect();
+    broker.send(&queue("q"), envelopes).await.unwrap();
+    let taken = Arc::new(Mutex::new(HashSet::new()));
+    let crowd = (0..24).map(|_| {
+        let (broker, taken) = (Arc::clone(&broker), Arc::clone(&taken));
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            while taken.lock().unwrap().len() < ALL {
+                let so_many = taken.lock().unwrap().len();
+                assert!(begun.elapsed() < MINUTE, "only {so_many} came");
+                // It holds what it has got for longer than it waits for the rest.
+                let Ok(got) = broker.receive(&queue("q"), 1, 10 * MINUTE).await else {
+                    continue;
+                };
+                broker.ack(&queue("q"), &receipts(&got)).await.ok();
+                taken
+                    .lock()
+                    .unwrap()
+                    .extend(got.iter().map(|it| it.message.id));
+            }
+        })
+    });
+    let crowd: Vec<_> = crowd.collect();
+    for _ in 0..4 {
+        let so_many = taken.lock().unwrap().len();
+        while taken.lock().unwrap().len() < (so_many + 200).min(ALL) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        place.node.signal("-STOP");
+        tokio::time::sleep(TIMEOUT + Duration::from_millis(300)).await;
+        place.node.signal("-CONT");
+    }
+    for member in crowd {
+        member.await.unwrap();
+    }
 }
 
 pub(crate) async fn a_node_without_memory_takes_no_messages_and_gives_them(place: Place) {

@@ -72,6 +72,7 @@ fn main() -> ExitCode {
         MORTAL:
             deaths::a_killed_node_is_unavailable_until_it_is_back,
             deaths::a_node_that_hangs_is_unavailable_in_time,
+            deaths::a_crowd_gets_everything_from_a_node_that_hangs,
             deaths::a_node_without_memory_takes_no_messages_and_gives_them,
             deaths::a_broker_opens_while_the_node_is_down,
             stops::nothing_acknowledged_is_lost_when_a_node_dies_under_load,
