@@ -129,16 +129,7 @@ impl Corner {
 
     /// Sets this corner's clock forward.
     pub(crate) fn advance(&self, span: Duration) {
-        self.advance_of(&self.login, span);
-    }
-
-    /// Sets the clock of every corner forward.
-    pub(crate) fn advance_all(&self, span: Duration) {
-        self.advance_of("*", span);
-    }
-
-    fn advance_of(&self, corner: &str, span: Duration) {
-        let millis = span.as_millis();
+        let (corner, millis) = (&self.login, span.as_millis());
         self.tell(
             "clock",
             &format!(r#"{{"corner": "{corner}", "millis": {millis}}}"#),
