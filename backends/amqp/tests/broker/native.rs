@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isimud_amqp::AmqpBroker;
-use isimud_contract::{ClientId, MessageId};
+use isimud_contract::{ClientId, ErrorKind, MessageId};
 use isimud_lease::LeaseBroker;
 use lapin::BasicProperties;
 use lapin::options::{BasicGetOptions, BasicRejectOptions};
@@ -189,12 +189,21 @@ pub(crate) async fn an_adopted_message_is_never_there_twice(place: Place) {
             )
             .await;
     }
+    let begun = Instant::now();
     let taking = |broker: Arc<AmqpBroker>| {
         let q = q.clone();
         tokio::spawn(async move {
             let mut taken = Vec::new();
             loop {
-                let got = broker.receive(&q, 6, MINUTE).await.unwrap();
+                let got = match broker.receive(&q, 6, MINUTE).await {
+                    Ok(got) => got,
+                    // A quorum queue refuses what it is too busy for, and the message stays what it was.
+                    Err(error) if error.kind() == ErrorKind::Unavailable => {
+                        assert!(begun.elapsed() < MINUTE, "{error}");
+                        continue;
+                    }
+                    Err(error) => panic!("{error}"),
+                };
                 if got.is_empty() {
                     return taken;
                 }
@@ -211,8 +220,9 @@ pub(crate) async fn an_adopted_message_is_never_there_twice(place: Place) {
     for taker in takers {
         all.extend(taker.await.unwrap());
     }
-    let left = broker.depth(&q).await.unwrap();
-    all.extend(bodies(&until_there(&broker, &q, left.ready as usize).await));
+    let left = 200_usize.saturating_sub(all.len());
+    all.extend(bodies(&until_there(&broker, &q, left).await));
+    assert_eq!(broker.depth(&q).await.unwrap().ready, 0);
     assert_eq!(all.len(), 200);
     assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 200);
 }
