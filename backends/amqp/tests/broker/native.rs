@@ -227,6 +227,39 @@ pub(crate) async fn an_adopted_message_is_never_there_twice(place: Place) {
     assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 200);
 }
 
+pub(crate) async fn an_adopted_message_is_once_where_its_copy_was_refused(place: Place) {
+    let (broker, native, name) = both(&place).await;
+    let arguments = table(&[
+        ("x-queue-type", text(place.kind)),
+        ("x-max-length", AMQPValue::LongInt(3)),
+        ("x-overflow", text("reject-publish")),
+    ]);
+    native.declare(&format!("{name}~adopted"), arguments).await;
+    for number in 0..30 {
+        let body = number.to_string();
+        let properties = BasicProperties::default();
+        native.publish(&name, properties, body.as_bytes()).await;
+    }
+    let q = queue("q");
+    let (begun, mut all, mut refused) = (Instant::now(), Vec::new(), 0);
+    while all.len() < 30 {
+        assert!(begun.elapsed() < MINUTE, "only {} came", all.len());
+        let Ok(got) = broker.receive(&q, 10, MINUTE).await else {
+            refused += 1;
+            continue;
+        };
+        refused += usize::from(got.len() < 10);
+        broker.ack(&q, &receipts(&got)).await.unwrap();
+        all.extend(bodies(&got));
+    }
+    // A quorum queue may take more than it is to have, and tells producers a little later.
+    let must_refuse = place.kind == "classic";
+    assert!(refused > 0 || !must_refuse, "nothing was refused");
+    assert_eq!(broker.depth(&q).await.unwrap().ready, 0);
+    assert_eq!(all.len(), 30);
+    assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 30);
+}
+
 pub(crate) async fn what_rabbitmq_dead_lettered_can_be_received(place: Place) {
     let native = place.native().await;
     let (from, to) = (
