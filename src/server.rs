@@ -1,36 +1,39 @@
 //! Listening, and stopping: connections are served until the signal, requests under way until they are done.
 
+mod rest;
+
 use std::io;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 
+use rest::Lent;
+
 /// Answers requests of many connections.
 pub(crate) trait Answer: Clone + Send + 'static {
     fn answer(
         self,
-        request: Request<Incoming>,
+        request: Request<Lent>,
     ) -> impl Future<Output = axum::http::Response<Body>> + Send;
 }
 
 impl Answer for crate::http::Api {
     fn answer(
         self,
-        request: Request<Incoming>,
+        request: Request<Lent>,
     ) -> impl Future<Output = axum::http::Response<Body>> + Send {
         Self::answer(self, request)
     }
 }
 
 impl Answer for axum::Router {
-    async fn answer(mut self, request: Request<Incoming>) -> axum::http::Response<Body> {
+    async fn answer(mut self, request: Request<Lent>) -> axum::http::Response<Body> {
         let Ok(response) = tower::Service::call(&mut self, request.map(Body::new)).await;
         response
     }
@@ -84,8 +87,13 @@ fn serve(stream: TcpStream, http: &http1::Builder, face: impl Answer, graceful: 
         tracing::debug!(%error, "a connection is gone already");
     }
     let service = service_fn(move |request| {
+        let (request, rest) = rest::lend(request);
         let answer = face.clone().answer(request);
-        async move { Ok::<_, std::convert::Infallible>(answer.await) }
+        async move {
+            let mut answer = answer.await;
+            rest.settle(&mut answer);
+            Ok::<_, std::convert::Infallible>(answer)
+        }
     });
     let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));
     tokio::spawn(async move {

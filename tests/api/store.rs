@@ -3,10 +3,11 @@
 //! `redis`: a Redis server that all tests share, each under a prefix of its own. `amqp`: messages on a RabbitMQ node that
 //! all tests share, queues and the ledger in memory; half of the tests have classic queues, the others quorum queues, and
 //! all of them one kind with `amqp-classic` or `amqp-quorum`. `sqs`: messages in a server that speaks SQS, with a ledger
-//! in memory; that one has a clock for all tests, so they run one after another, and credentials from the environment.
+//! in memory, and credentials from the environment.
 //!
 //! There too the clock stands until a test moves it: the store goes by the service's.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -95,11 +96,14 @@ pub(crate) fn placed(bodies: &Value) -> Vec<Value> {
     bodies
 }
 
-/// Lets time pass where the service's clock does not.
+thread_local! {
+    /// The corners of the server that speaks SQS which the test of this thread uses, each with a clock of its own.
+    static CORNERS: RefCell<Vec<Corner>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lets time pass in the stores of this thread's test, where the service's clock does not.
 pub(crate) fn advance(span: Duration) {
-    if kind() == Kind::Sqs {
-        SQS.advance_all(span);
-    }
+    CORNERS.with_borrow(|corners| corners.iter().for_each(|corner| corner.advance(span)));
 }
 
 /// Where queues and the ledger are kept for a store, if that is another place.
@@ -131,7 +135,9 @@ pub(crate) fn fresh() -> String {
                 ..SQS.clone()
             };
             corner.hurry();
-            corner.uri(corner.port, "")
+            let uri = corner.uri(corner.port, "");
+            CORNERS.with_borrow_mut(|corners| corners.push(corner));
+            uri
         }
     }
 }

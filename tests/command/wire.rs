@@ -106,6 +106,44 @@ fn a_chunked_body_that_never_ends_is_refused_when_it_is_too_large() {
     );
 }
 
+/// Many clients send the head and the body apart, and the next request on the same connection.
+#[test]
+fn a_body_that_is_not_read_does_not_end_the_connection() {
+    let (server, _folder) = start();
+    let stream = connect(server.address, SOON).expect("a connection");
+    let mut stream = BufReader::new(stream);
+    let refused = "PUT /v2/queues/two%20words HTTP/1.1\r\n";
+    // Each time the rest of one request, and the head of the next.
+    for sent in [
+        format!("{refused}{HEADERS}Content-Length: 2\r\n\r\n"),
+        format!("{{}}{refused}{HEADERS}Transfer-Encoding: chunked\r\n\r\n"),
+        format!("2\r\n{{}}\r\n0\r\n\r\n{refused}{HEADERS}\r\n"),
+    ] {
+        stream
+            .get_mut()
+            .write_all(sent.as_bytes())
+            .expect("it is read");
+        let answer = Answer::read(&mut stream, false).expect("HTTP");
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 400, "{answer}");
+        assert!(answer.keeps_alive(), "{answer}");
+    }
+}
+
+#[test]
+fn where_a_large_body_is_not_read_the_answer_ends_the_connection() {
+    let (server, _folder) = start();
+    for further in [
+        "Content-Length: 5000000\r\n",
+        "Content-Length: 2\r\nExpect: 100-continue\r\n",
+    ] {
+        let request = format!("PUT /v2/queues/two%20words HTTP/1.1\r\n{HEADERS}{further}\r\n");
+        let answer = exchange(server.address, &request);
+        assert_eq!(answer.status, 400, "{answer}");
+        assert!(!answer.keeps_alive(), "{answer}");
+    }
+}
+
 #[test]
 fn a_client_that_is_too_slow_is_not_waited_for() {
     let folder = tempfile::tempdir().expect("a folder");

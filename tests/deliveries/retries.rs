@@ -103,8 +103,9 @@ fn a_back_off_keeps_its_times() {
     assert_eq!(attempts, ["1", "2", "3", "4", "5"]);
     for (pair, least) in got.windows(2).zip([0.0, 1.0, 1.0, 6.0]) {
         let pause = pair[1].at.duration_since(pair[0].at).as_secs_f64();
+        // Late on a busy machine, and not so late that it might be the next pause of the sequence.
         assert!(
-            pause >= least && pause < least + 2.0,
+            pause >= least && pause < least + 4.5,
             "{pause} after {least}"
         );
     }

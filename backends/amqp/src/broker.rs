@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::connect::{self, Connector};
 use crate::control::{Control, Order, Wish};
-use crate::error::{full, unroutable};
+use crate::error::{full, refused, unroutable};
 use crate::held::{Held, Holding, Tag};
 use crate::holder::{Got, Holder};
 use crate::link::Link;
@@ -295,7 +295,8 @@ impl Inner {
         read.collect()
     }
 
-    /// Puts copies with an id into the companion, and gets them there.
+    /// Puts copies with an id into the companion, and gets them there. The originals of copies that the companion refuses,
+    /// as one that is full does, or one in the making, go back.
     async fn adopt(
         &self,
         address: &Address,
@@ -303,27 +304,38 @@ impl Inner {
         nameless: Vec<Got>,
         hold: Duration,
     ) -> Result<Vec<Got>> {
-        let tags: Vec<Tag> = nameless.iter().map(|got| got.tag).collect();
+        let mut tags: Vec<Tag> = nameless.iter().map(|got| got.tag).collect();
         let copied = async {
             self.queues.make_companion(address, known).await?;
             let target = Target::queue(&address.companion);
             let copies = nameless.iter().map(native::copy).collect();
-            match self.publisher.publish(target, copies).await? {
-                Fate::Stored => Ok(()),
-                Fate::Unroutable => Err(Error::new(
+            match self.publisher.publish_some(target, copies).await? {
+                (Fate::Stored, refused) => Ok(refused),
+                (Fate::Unroutable, _) => Err(Error::new(
                     ErrorKind::Unavailable,
                     "the companion of the RabbitMQ queue is gone",
                 )),
             }
         };
-        let copied = copied.await;
-        let originals = self.holder.held.take(&tags);
-        if let Err(error) = copied {
-            self.queues.forget(address);
-            self.holder.give_back(originals).await?;
-            return Err(error);
-        }
-        self.holder.ack(originals).await?;
+        let not_copied = match copied.await {
+            Ok(places) if places.is_empty() => Ok(Vec::new()),
+            Ok(places) if places.len() == tags.len() => Err(refused()),
+            Ok(places) => Ok(places.into_iter().map(|at| tags[at]).collect()),
+            Err(error) => Err(error),
+        };
+        let not_copied = match not_copied {
+            Ok(not_copied) => not_copied,
+            Err(error) => {
+                self.queues.forget(address);
+                self.holder.give_back(self.holder.held.take(&tags)).await?;
+                return Err(error);
+            }
+        };
+        tags.retain(|tag| !not_copied.contains(tag));
+        self.holder
+            .give_back(self.holder.held.take(&not_copied))
+            .await?;
+        self.holder.ack(self.holder.held.take(&tags)).await?;
         self.holder
             .get(&address.companion, tags.len(), hold, false)
             .await

@@ -98,8 +98,11 @@ struct Gauge {
 struct Request {
     target: Target,
     messages: Vec<Outgoing>,
-    answer: oneshot::Sender<Result<Fate>>,
+    answer: oneshot::Sender<Answer>,
 }
+
+/// The fate of messages, and the places among them of those that the queue refused: it has the others.
+type Answer = Result<(Fate, Vec<usize>)>;
 
 impl Publisher {
     pub(crate) fn new(link: Link) -> Self {
@@ -112,8 +115,16 @@ impl Publisher {
 
     /// Publishes in order and waits for all confirms. An error leaves open which of them arrived.
     pub(crate) async fn publish(&self, target: Target, messages: Vec<Outgoing>) -> Result<Fate> {
+        match self.publish_some(target, messages).await? {
+            (fate, none) if none.is_empty() => Ok(fate),
+            _ => Err(refused()),
+        }
+    }
+
+    /// The same for whoever can do with some of them stored: those that the queue refused are told by their places.
+    pub(crate) async fn publish_some(&self, target: Target, messages: Vec<Outgoing>) -> Answer {
         if messages.is_empty() {
-            return Ok(Fate::Stored);
+            return Ok((Fate::Stored, Vec::new()));
         }
         let work = async {
             let lane = self.lane().await?;
@@ -240,7 +251,8 @@ struct Waiting {
     target: Target,
     left: usize,
     fate: Result<Fate>,
-    answer: oneshot::Sender<Result<Fate>>,
+    refused: Vec<usize>,
+    answer: oneshot::Sender<Answer>,
 }
 
 impl Driver {
@@ -260,13 +272,14 @@ impl Driver {
         loop {
             tokio::select! {
                 biased;
-                Some((number, confirmed)) = flying.next() => self.hear(number, confirmed),
+                Some((place, confirmed)) = flying.next() => self.hear(place, confirmed),
                 request = requests.recv(), if !given_up => match request {
                     Some(request) => {
                         let (number, target, messages) = self.begin(request);
-                        for message in messages {
+                        for (at, message) in messages.into_iter().enumerate() {
                             // Each is handed to the client when it is first polled, which is in this order.
-                            flying.push(send(self.channel.clone(), number, target.clone(), message));
+                            let (channel, target) = (self.channel.clone(), target.clone());
+                            flying.push(send(channel, (number, at), target, message));
                         }
                     }
                     None => given_up = true,
@@ -288,14 +301,17 @@ impl Driver {
             target: request.target.clone(),
             left: request.messages.len(),
             fate: Ok(Fate::Stored),
+            refused: Vec::new(),
             answer: request.answer,
         };
         self.waiting.insert(number, waiting);
         (number, request.target, request.messages)
     }
 
-    fn hear(&mut self, number: u64, confirmed: lapin::Result<Confirmation>) {
+    /// Notes what became of the message at a place of a request.
+    fn hear(&mut self, (number, at): (u64, usize), confirmed: lapin::Result<Confirmation>) {
         self.gauge.confirms.fetch_add(1, Ordering::Relaxed);
+        let mut is_refused = false;
         let fate = match confirmed {
             Ok(Confirmation::Ack(None)) => Ok(Fate::Stored),
             Ok(Confirmation::Ack(Some(returned))) => {
@@ -305,7 +321,10 @@ impl Driver {
                 });
                 Ok(Fate::Stored)
             }
-            Ok(Confirmation::Nack(_)) => Err(refused()),
+            Ok(Confirmation::Nack(_)) => {
+                is_refused = true;
+                Ok(Fate::Stored)
+            }
             Ok(Confirmation::NotRequested) => Err(strange()),
             Err(error) => Err(from_lapin(error)),
         };
@@ -313,6 +332,9 @@ impl Driver {
             return;
         };
         waiting.left -= 1;
+        if is_refused {
+            waiting.refused.push(at);
+        }
         if fate.is_err() {
             waiting.fate = fate;
         }
@@ -320,7 +342,8 @@ impl Driver {
             && let Some(done) = self.waiting.remove(&number)
         {
             // Whoever asked may have gone.
-            done.answer.send(done.fate).ok();
+            let Waiting { fate, refused, .. } = done;
+            done.answer.send(fate.map(|fate| (fate, refused))).ok();
         }
     }
 
@@ -336,10 +359,10 @@ impl Driver {
 /// Publishes a message and waits until the server says what became of it.
 async fn send(
     channel: Channel,
-    number: u64,
+    place: (u64, usize),
     target: Target,
     message: Outgoing,
-) -> (u64, lapin::Result<Confirmation>) {
+) -> ((u64, usize), lapin::Result<Confirmation>) {
     let options = BasicPublishOptions {
         mandatory: true,
         immediate: false,
@@ -354,5 +377,5 @@ async fn send(
         Ok(confirm) => confirm.await,
         Err(error) => Err(error),
     };
-    (number, confirmed)
+    (place, confirmed)
 }

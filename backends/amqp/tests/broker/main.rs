@@ -70,6 +70,7 @@ fn main() -> ExitCode {
         native::a_message_without_an_id_is_given_one_that_stays,
         native::an_adopted_message_goes_back_to_the_estate,
         native::an_adopted_message_is_never_there_twice,
+        native::an_adopted_message_is_once_where_its_copy_was_refused,
         native::what_rabbitmq_dead_lettered_can_be_received,
         native::a_user_and_copies_do_not_lead_astray,
         estate::queues_keep_their_names_exchanges_and_keys,

@@ -140,9 +140,9 @@ pub(crate) async fn holds_end_before_the_node_loses_patience(place: Place) {
     let got = broker.receive(&queue("q"), 1, 10 * MINUTE).await.unwrap();
     assert_eq!(got[0].message.id, sent);
     // Another one on the same channel, held anew again and again, would be lost with it.
-    let begun = Instant::now();
-    let mut rounds = 0;
-    while begun.elapsed() < Duration::from_secs(10) {
+    let (begun, mut rounds) = (Instant::now(), 0);
+    while rounds < 4 || begun.elapsed() < Duration::from_secs(10) {
+        assert!(begun.elapsed() < MINUTE, "it was held {rounds} times anew");
         if let Some(delivery) = broker
             .receive(&queue("q"), 1, 10 * MINUTE)
             .await
@@ -154,7 +154,8 @@ pub(crate) async fn holds_end_before_the_node_loses_patience(place: Place) {
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    assert!((3..=6).contains(&rounds), "it was held {rounds} times anew");
+    let most = begun.elapsed().as_secs() / 2 + 1;
+    assert!(rounds <= most, "it was held {rounds} times anew");
 }
 
 pub(crate) async fn a_node_that_loses_patience_costs_a_channel(place: Place) {

@@ -121,7 +121,8 @@ pub(crate) async fn a_killed_server_leaves_nothing_behind(place: Place) {
 }
 
 pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(place: Place) {
-    const TTL: Duration = Duration::from_secs(15);
+    // Long enough for all that is done while the claims live, on a busy machine.
+    const TTL: Duration = Duration::from_secs(30);
     // Two programs share the ledger, so it is in Redis.
     let redis = match Servers::plain() {
         Ok(redis) => redis,
@@ -135,6 +136,7 @@ pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(place: Pla
         let messages = (0..100).map(|_| message("{}")).collect();
         store.post(&q, messages).await.unwrap();
     }
+    let asked = Instant::now();
     let (child, claims) = start(format!("claim {uri} {ledger} {}", TTL.as_secs())).await;
     let claimed = Instant::now();
     let claims: Vec<ClaimId> = claims
@@ -174,8 +176,7 @@ pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(place: Pla
             came.len()
         );
         if let Some(claim) = store.claim(&q, &lease(10 * MINUTE), 1000).await.unwrap() {
-            let early = claimed.elapsed() + Duration::from_secs(3) < TTL;
-            assert!(!early, "a claim ended early");
+            assert!(asked.elapsed() >= TTL, "a claim ended early");
             came.extend(claim.messages.iter().map(|it| it.id));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -43,12 +43,7 @@ impl Emulator {
     /// The same with further arguments: the files of a certificate and its key.
     pub(crate) fn start_with(arguments: &[&str]) -> Result<Self, String> {
         let python = python()?;
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(|error| error.to_string())?;
-        let port = listener
-            .local_addr()
-            .map_err(|error| error.to_string())?
-            .port();
-        drop(listener);
+        let port = free_port()?;
         let script = crate_folder().join("tests/emulator/server.py");
         let mut process = Command::new(&python)
             .arg(script)
@@ -94,6 +89,14 @@ impl Emulator {
     }
 }
 
+/// A port that nobody listens on, and none of those that the system gives to whoever asks for any: the server needs some
+/// seconds to start, and somebody else would have it by then.
+fn free_port() -> Result<u16, String> {
+    let some = (0..100).map(|_| fastrand::u16(26_000..32_000));
+    let mut free = some.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().ok_or_else(|| "there is no free port".into())
+}
+
 /// The folder of the driver's crate, from wherever a test has this file.
 fn crate_folder() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -129,16 +132,7 @@ impl Corner {
 
     /// Sets this corner's clock forward.
     pub(crate) fn advance(&self, span: Duration) {
-        self.advance_of(&self.login, span);
-    }
-
-    /// Sets the clock of every corner forward.
-    pub(crate) fn advance_all(&self, span: Duration) {
-        self.advance_of("*", span);
-    }
-
-    fn advance_of(&self, corner: &str, span: Duration) {
-        let millis = span.as_millis();
+        let (corner, millis) = (&self.login, span.as_millis());
         self.tell(
             "clock",
             &format!(r#"{{"corner": "{corner}", "millis": {millis}}}"#),

@@ -4,10 +4,10 @@ What it adds to moto_server, and why:
 
 * One lock around every request. moto's queues are plain lists without one, and two requests at once can lose a message
   or deliver it twice, which no SQS does by that. A long poll lets go of the lock while it waits.
-* Speed: moto counts the whole queue several times for each message that it sends or receives, and walks over it twice
-  for each that it deletes.
+* Speed: moto counts the whole queue several times for each message that it sends or receives, walks over it twice for
+  each that it deletes, and computes again and again what never changes.
 * A clock for each test, which it may set forward: POST /-/clock {"corner": "x", "millis": N} is for queues whose names
-  begin with "x-", and the corner "*" for all.
+  begin with "x-".
 * Shorter waits for tests that wait for nothing: POST /-/waits {"corner": "x", "factor": 0.1}.
 * A count of the requests of each access key, by action: GET /-/requests?login=KEY.
 * Connections are kept, as by SQS itself.
@@ -16,10 +16,13 @@ What it adds to moto_server, and why:
     python server.py PORT [CERTIFICATE KEY]     with TLS where these files are named
 """
 
+import copy
+import functools
 import io
 import json
 import os
 import re
+import secrets
 import sys
 import threading
 import time
@@ -75,7 +78,7 @@ CURRENT = threading.local()
 
 
 def look_at_the_clock():
-    CURRENT.now = time.time() * 1000 + AHEAD["*"] + AHEAD[CURRENT.corner]
+    CURRENT.now = time.time() * 1000 + AHEAD[CURRENT.corner]
     CURRENT.counted = {}
 
 
@@ -96,19 +99,59 @@ def once_a_request(name):
     setattr(models.Queue, name, property(counted))
 
 
+# What is the same each time.
+models.camelcase_to_underscores = functools.cache(models.camelcase_to_underscores)
+DomainDispatcherApplication.get_backend_for_host = functools.cache(DomainDispatcherApplication.get_backend_for_host)
+
+# Two hundred random choices for one handle, and a copy of all that a message has, where one attribute is replaced.
+models.generate_receipt_handle = lambda: secrets.token_hex(92)
+models.deepcopy = copy.copy
+
+
+def visible(self):
+    return (it for it in self._messages if CURRENT.now > it.visible_at and CURRENT.now >= it.delayed_until)
+
+
+models.Queue.messages = property(visible)
+models.Queue.approximate_number_of_messages = property(lambda self: sum(1 for _ in visible(self)))
+
 for counts in ("", "_delayed", "_not_visible"):
     once_a_request("approximate_number_of_messages" + counts)
+
+all_attributes = models.Queue.attributes.fget
+
+
+def attributes(self):
+    # A send asks for all of them, for each of its messages, and reads this one.
+    if not CURRENT.action.startswith("SendMessage"):
+        return all_attributes(self)
+    return {"ContentBasedDeduplication": str(bool(self.fifo_queue and self.content_based_deduplication)).lower()}
+
+
+models.Queue.attributes = property(attributes)
+
+
+def is_retained(self, queue_name, message):
+    # This asked for all of them, too.
+    return message.sent_timestamp + self.get_queue(queue_name).message_retention_period * 1000 > CURRENT.now
+
+
+models.SQSBackend.is_message_valid_based_on_retention_period = is_retained
+
+groups = models.Queue.pending_message_groups.fget
+models.Queue.pending_message_groups = property(lambda self: groups(self) if self.fifo_queue else set())
 
 receive_at_once = models.SQSBackend.receive_message
 
 
 def let_go(queue):
     # moto holds a group for messages that are visible again, until it comes by each of them.
-    queue._pending_messages = {message for message in queue._pending_messages if not message.visible}
+    if queue.fifo_queue:
+        queue._pending_messages = {message for message in queue._pending_messages if not message.visible}
 
 
 def receive_message(self, queue_name, count, wait_seconds_timeout, *others, **named):
-    factor = WAITS.get(CURRENT.corner, WAITS.get("*", 1))
+    factor = WAITS.get(CURRENT.corner, 1)
     until = time.time() + int(wait_seconds_timeout or 0) * factor
     while True:
         let_go(self.get_queue(queue_name))
@@ -165,8 +208,8 @@ class Application:
         with LOCK:
             CURRENT.corner = corner_of(body)
             look_at_the_clock()
-            action = environ.get("HTTP_X_AMZ_TARGET", "?").rpartition(".")[2]
-            REQUESTS.setdefault(login_of(environ), Counter())[action] += 1
+            CURRENT.action = environ.get("HTTP_X_AMZ_TARGET", "?").rpartition(".")[2]
+            REQUESTS.setdefault(login_of(environ), Counter())[CURRENT.action] += 1
             # The answer is made here, and not while it is sent.
             return list(self.moto(environ, start_response))
 
