@@ -85,6 +85,7 @@
 mod bench;
 mod harness;
 mod outcome;
+pub mod ports;
 mod promise;
 mod words;
 

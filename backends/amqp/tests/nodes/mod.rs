@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::File;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -324,10 +324,6 @@ fn end(process: &mut Child) {
     process.kill().and_then(|()| process.wait()).ok();
 }
 
-/// A port that nobody listens on. It is none of those that the system gives to whoever asks for any: a node is a while in
-/// starting, and away where a test kills it, and somebody else would have its port then.
-pub(crate) fn free_port() -> Result<u16, String> {
-    let some = (0..100).map(|_| fastrand::u16(16_000..21_000));
-    let mut free = some.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().ok_or_else(|| "there is no free port".into())
+fn free_port() -> Result<u16, String> {
+    isimud_conformance::ports::reserve(16_000..21_000, &[])
 }

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -374,11 +374,7 @@ fn end(process: &mut Child) {
     process.kill().and_then(|()| process.wait()).ok();
 }
 
-/// A port that nobody listens on, nor 10,000 above it, where a cluster's bus does. It is none of those that the system
-/// gives to whoever asks for any: while a test has killed a server, somebody else would have its port then.
+/// A port that nobody listens on, nor 10,000 above it, where a cluster's bus does.
 pub(crate) fn free_port() -> Result<u16, String> {
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let some = (0..100).map(|_| fastrand::u16(11_000..16_000));
-    let mut free = some.filter(|port| is_free(*port) && is_free(port + 10_000));
-    free.next().ok_or_else(|| "there is no free port".into())
+    isimud_conformance::ports::reserve(11_000..16_000, &[10_000])
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
@@ -89,12 +89,8 @@ impl Emulator {
     }
 }
 
-/// A port that nobody listens on, and none of those that the system gives to whoever asks for any: the server needs some
-/// seconds to start, and somebody else would have it by then.
 fn free_port() -> Result<u16, String> {
-    let some = (0..100).map(|_| fastrand::u16(26_000..32_000));
-    let mut free = some.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    free.next().ok_or_else(|| "there is no free port".into())
+    isimud_conformance::ports::reserve(26_000..32_000, &[])
 }
 
 /// The folder of the driver's crate, from wherever a test has this file.
