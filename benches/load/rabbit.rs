@@ -1,7 +1,7 @@
 //! A RabbitMQ of the bench's own, and two who use it without a service between: the bare client, and RabbitMQ's own API
 //! over HTTP.
 //!
-//! Each of the two is a process of its own that plays when it is told to, over HTTP as well: `POST /fill` lays in messages,
+//! Each of the two is a process of its own that plays when it is told to, over HTTP as well: `POST /fill` lays in so many messages, and none else,
 //! `POST /play` does what a scenario does for a while and answers with the time of each turn. The bare client's processor
 //! time is charged with RabbitMQ's; a client of the API over HTTP is part of the generator, and is not charged. Their queue
 //! is a quorum queue, as Isimud's are. They have no leases: a get with its acknowledgement stands beside a claim with its
@@ -123,6 +123,9 @@ pub(crate) fn serve(
 }
 
 async fn fill(State(stand): State<Arc<Stand>>, Path(count): Path<u64>) -> StatusCode {
+    if let Some(rival) = stand.filler.first() {
+        rival.empty().await;
+    }
     let left = Arc::new(AtomicU64::new(count));
     let mut work = JoinSet::new();
     for rival in stand.filler.iter().map(Arc::clone) {

@@ -211,6 +211,9 @@ impl Inner {
             return Ok(catch);
         };
         self.control.ready().await;
+        for name in [&address.queue, &address.companion] {
+            self.holder.held.is_back(name).await;
+        }
         let max = max.min(self.max_held.saturating_sub(self.holder.held.len()));
         if max == 0 {
             return Err(full());
@@ -343,10 +346,11 @@ impl Inner {
 
     /// Gives back what has ended, and says when the next will.
     async fn end_due(&self) -> Option<Instant> {
-        let (ended, next) = self.holder.held.take_ended();
+        let (ended, next, returning) = self.holder.held.take_ended();
         if let Err(error) = self.give_back(ended).await {
             tracing::debug!(%error, "RabbitMQ takes back what has ended by itself");
         }
+        drop(returning);
         next
     }
 

@@ -5,7 +5,8 @@
 //! its lease or, before RabbitMQ's patience is over, the end of `hold_cap`. A lease that is longer goes on in the ledger,
 //! and whoever receives the message next is told so there.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub(crate) struct Held {
     inner: Mutex<Inner>,
     /// Told when something ends earlier than all before.
     pub(crate) sooner: Notify,
+    /// Told when what had ended is back in its queues.
+    back: Notify,
     /// What the time of holds goes by, and what it was at the beginning; the machine's time if nothing.
     clock: Option<(Arc<dyn Clock>, Timestamp)>,
     opened: Instant,
@@ -60,6 +63,31 @@ pub(crate) struct Held {
 struct Inner {
     all: HashMap<Tag, Holding>,
     ends: BTreeSet<(Instant, Tag)>,
+    /// Queues to which something that has ended is on its way back, with how many are giving it back.
+    returning: HashMap<ShortString, usize>,
+}
+
+/// What has ended, on its way back. Whoever is about to receive from its queues waits until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Returning<'a> {
+    held: &'a Held,
+    queues: HashSet<ShortString>,
+}
+
+impl Drop for Returning<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.held.inner();
+        for queue in &self.queues {
+            if let Some(count) = inner.returning.get_mut(queue) {
+                *count -= 1;
+                if *count == 0 {
+                    inner.returning.remove(queue);
+                }
+            }
+        }
+        drop(inner);
+        self.held.back.notify_waiters();
+    }
 }
 
 impl Held {
@@ -67,6 +95,7 @@ impl Held {
         Self {
             inner: Mutex::default(),
             sooner: Notify::new(),
+            back: Notify::new(),
             clock: clock.map(|clock| {
                 let now = clock.now();
                 (clock, now)
@@ -105,7 +134,7 @@ impl Held {
     /// Has deliveries held until a moment, or as long before it as they can be.
     pub(crate) fn extend(&self, tags: &[Tag], until: Instant) {
         let mut inner = self.inner();
-        let Inner { all, ends } = &mut *inner;
+        let Inner { all, ends, .. } = &mut *inner;
         let first = ends.first().map(|(end, _)| *end);
         for tag in tags {
             if let Some(holding) = all.get_mut(tag) {
@@ -135,18 +164,37 @@ impl Held {
         taken.collect()
     }
 
-    /// Takes what has ended, and says when the next will.
-    pub(crate) fn take_ended(&self) -> (Vec<(Tag, Holding)>, Option<Instant>) {
+    /// Takes what has ended, and says when the next will. Whoever takes it gives it back, and then drops the third.
+    pub(crate) fn take_ended(&self) -> (Vec<(Tag, Holding)>, Option<Instant>, Returning<'_>) {
         let now = self.now();
         let mut inner = self.inner();
-        let mut ended = Vec::new();
+        let (mut ended, mut next) = (Vec::new(), None);
         while let Some((end, tag)) = inner.ends.first().copied() {
             if end > now {
-                return (ended, Some(end));
+                next = Some(end);
+                break;
             }
             ended.extend(inner.remove(tag));
         }
-        (ended, None)
+        let queues: HashSet<_> = ended.iter().map(|(_, it)| it.queue.clone()).collect();
+        for queue in &queues {
+            *inner.returning.entry(queue.clone()).or_default() += 1;
+        }
+        drop(inner);
+        let held = self;
+        (ended, next, Returning { held, queues })
+    }
+
+    /// Waits until nothing that has ended is on its way back to a queue: somebody else may have taken it.
+    pub(crate) async fn is_back(&self, queue: &ShortString) {
+        loop {
+            let mut told = pin!(self.back.notified());
+            told.as_mut().enable();
+            if !self.inner().returning.contains_key(queue) {
+                return;
+            }
+            told.await;
+        }
     }
 
     /// Takes all of a queue.

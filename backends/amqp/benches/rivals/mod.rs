@@ -1,5 +1,6 @@
 //! Whom a store on RabbitMQ is compared with: the bare client (confirmed publish; get and acknowledge) and RabbitMQ's own API
 //! over HTTP.
+#![allow(dead_code, reason = "each bench uses a part of it")]
 #![expect(
     clippy::unwrap_used,
     reason = "a failed step ends the measurement, and says so at that line"
@@ -24,7 +25,7 @@ pub(crate) enum Rival {
     Management(Mutex<TcpStream>, String),
 }
 
-/// So many with a channel each of one connection, on a durable queue that is empty.
+/// So many with a channel each of one connection, on a durable queue.
 pub(crate) async fn bare(uri: &str, kind: &str, queue: &str, callers: usize) -> Vec<Rival> {
     let options = ConnectionProperties::default();
     let connection = Connection::connect(uri, options).await.unwrap();
@@ -34,8 +35,6 @@ pub(crate) async fn bare(uri: &str, kind: &str, queue: &str, callers: usize) -> 
     let options = QueueDeclareOptions::durable();
     let declared = channel.queue_declare(queue.into(), options, arguments);
     declared.await.unwrap();
-    let options = QueuePurgeOptions::default();
-    channel.queue_purge(queue.into(), options).await.unwrap();
     let mut rivals = Vec::new();
     for _ in 0..callers {
         let channel = connection.create_channel().await.unwrap();
@@ -57,6 +56,15 @@ pub(crate) async fn management(address: SocketAddr, queue: &str, callers: usize)
 }
 
 impl Rival {
+    /// Empties the queue; for the bare client alone.
+    pub(crate) async fn empty(&self) {
+        if let Self::Bare(channel, queue) = self {
+            let options = QueuePurgeOptions::default();
+            let emptied = channel.queue_purge(queue.as_str().into(), options);
+            emptied.await.unwrap();
+        }
+    }
+
     /// Publishes a message and waits until RabbitMQ has it.
     pub(crate) async fn post(&self, body: &str) {
         match self {

@@ -139,3 +139,16 @@ pub(crate) async fn a_closed_broker_gives_everything_back(place: Place) {
     let again = until_there(&place.open(), &q, 30).await;
     assert_eq!(bodies(&again), numbers(0..30));
 }
+
+/// Somebody else may be giving it back just then.
+pub(crate) async fn what_has_ended_is_there_for_the_next_call(place: Place) {
+    let clock = Arc::new(ManualClock::default());
+    let broker = place.open_by(Arc::clone(&clock));
+    let q = queue("q");
+    broker.send(&q, numbered(1)).await.unwrap();
+    for round in 0..500 {
+        let got = broker.receive(&q, 1, MINUTE).await.unwrap();
+        assert_eq!(got.len(), 1, "in round {round}");
+        clock.advance(MINUTE);
+    }
+}

@@ -55,6 +55,7 @@ fn main() -> ExitCode {
         crowd::a_queue_that_is_deleted_under_a_crowd_holds_nobody_up,
         crowd::crowds_of_two_servers_and_a_native_leave_nothing,
         ending::a_hold_ends_by_itself_and_in_place,
+        ending::what_has_ended_is_there_for_the_next_call,
         ending::a_hold_is_extended_and_cut_short,
         ending::what_was_given_back_is_there_at_once_and_in_place,
         ending::a_hold_ends_before_the_patience_of_rabbitmq,

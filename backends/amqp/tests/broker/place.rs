@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use isimud_amqp::{AmqpBroker, Config};
 use isimud_contract::{
-    ClientId, Clock, Delivery, Message, MessageId, ProjectId, QueueKey, QueueName, Receipt,
-    SystemClock,
+    ClientId, Clock, Delivery, ManualClock, Message, MessageId, ProjectId, QueueKey, QueueName,
+    Receipt, SystemClock,
 };
 use isimud_lease::{Envelope, LeaseBroker};
 use lapin::message::BasicGetMessage;
@@ -48,11 +48,20 @@ impl Place {
     }
 
     pub(crate) fn open_with(&self, options: &str) -> Arc<AmqpBroker> {
+        Arc::new(AmqpBroker::open(self.config(options), Arc::new(SystemClock)).unwrap())
+    }
+
+    fn config(&self, options: &str) -> Config {
         let (node, kind, prefix) = (&self.node, self.kind, &self.prefix);
         let timeout = TIMEOUT.as_millis();
         let uri = format!("{node}?queue_type={kind}&prefix={prefix}&timeout_ms={timeout}{options}");
-        let config = Config::parse(&uri).unwrap();
-        Arc::new(AmqpBroker::open(config, Arc::new(SystemClock)).unwrap())
+        Config::parse(&uri).unwrap()
+    }
+
+    /// A broker whose holds end by this clock.
+    pub(crate) fn open_by(&self, clock: Arc<ManualClock>) -> Arc<AmqpBroker> {
+        let config = self.config("&clock=service");
+        Arc::new(AmqpBroker::open(config, clock).unwrap())
     }
 
     /// A broker that takes the queues of the estate as they are: those that begin with the trial's prefix.
