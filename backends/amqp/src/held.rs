@@ -63,24 +63,30 @@ pub(crate) struct Held {
 struct Inner {
     all: HashMap<Tag, Holding>,
     ends: BTreeSet<(Instant, Tag)>,
-    /// Queues to which something that has ended is on its way back, with how many are giving it back.
-    returning: HashMap<ShortString, usize>,
+    /// Queues to which something that has ended is on its way back, and the numbers of those who are giving it back.
+    returning: HashMap<ShortString, BTreeSet<u64>>,
+    /// The number of the next.
+    next: u64,
 }
 
 /// What has ended, on its way back. Whoever is about to receive from its queues waits until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Returning<'a> {
     held: &'a Held,
+    number: u64,
     queues: HashSet<ShortString>,
 }
 
 impl Drop for Returning<'_> {
     fn drop(&mut self) {
+        if self.queues.is_empty() {
+            return;
+        }
         let mut inner = self.held.inner();
         for queue in &self.queues {
-            if let Some(count) = inner.returning.get_mut(queue) {
-                *count -= 1;
-                if *count == 0 {
+            if let Some(numbers) = inner.returning.get_mut(queue) {
+                numbers.remove(&self.number);
+                if numbers.is_empty() {
                     inner.returning.remove(queue);
                 }
             }
@@ -177,20 +183,38 @@ impl Held {
             ended.extend(inner.remove(tag));
         }
         let queues: HashSet<_> = ended.iter().map(|(_, it)| it.queue.clone()).collect();
+        let number = inner.next;
+        inner.next += 1;
         for queue in &queues {
-            *inner.returning.entry(queue.clone()).or_default() += 1;
+            inner
+                .returning
+                .entry(queue.clone())
+                .or_default()
+                .insert(number);
         }
         drop(inner);
-        let held = self;
-        (ended, next, Returning { held, queues })
+        let returning = Returning {
+            held: self,
+            number,
+            queues,
+        };
+        (ended, next, returning)
     }
 
-    /// Waits until nothing that has ended is on its way back to a queue: somebody else may have taken it.
+    /// Waits until what has ended by now is back in a queue: somebody else may be giving it back. What ends later is not
+    /// waited for.
     pub(crate) async fn is_back(&self, queue: &ShortString) {
+        let now = self.inner().next;
         loop {
             let mut told = pin!(self.back.notified());
             told.as_mut().enable();
-            if !self.inner().returning.contains_key(queue) {
+            let first = self
+                .inner()
+                .returning
+                .get(queue)
+                .and_then(BTreeSet::first)
+                .copied();
+            if first.is_none_or(|first| first >= now) {
                 return;
             }
             told.await;
@@ -230,5 +254,45 @@ impl Inner {
         let holding = self.all.remove(&tag)?;
         self.ends.remove(&(holding.due(), tag));
         Some((tag, holding))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Takes what has ended as if it were of this queue.
+    fn ended<'a>(held: &'a Held, queue: &str) -> Returning<'a> {
+        let (_, _, mut returning) = held.take_ended();
+        returning.queues.insert(queue.into());
+        let numbers = BTreeSet::from([returning.number]);
+        let mut inner = held.inner();
+        inner
+            .returning
+            .entry(queue.into())
+            .or_default()
+            .extend(numbers);
+        drop(inner);
+        returning
+    }
+
+    #[test]
+    fn what_is_on_its_way_back_is_waited_for_and_not_what_ends_later() {
+        let held = Held::new(None);
+        let (q, other) = (ShortString::from("q"), ShortString::from("other"));
+        let [first, second] = [ended(&held, "q"), ended(&held, "q")];
+        let mut waiting = Box::pin(held.is_back(&q));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        assert!(held.is_back(&other).now_or_never().is_some());
+        let later = ended(&held, "q");
+        drop(first);
+        assert!(waiting.as_mut().now_or_never().is_none());
+        drop(second);
+        assert!(waiting.as_mut().now_or_never().is_some());
+        assert!(held.is_back(&q).now_or_never().is_none());
+        drop(later);
+        assert!(held.inner().returning.is_empty());
     }
 }
