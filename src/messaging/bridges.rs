@@ -42,7 +42,7 @@ impl Landing {
 
     /// Whether a body of this size can be kept there.
     pub(crate) fn takes(&self, message: &Message) -> bool {
-        let size = u64::try_from(message.body.len()).unwrap_or(u64::MAX);
+        let size = message.size();
         let most = self.store.capabilities().largest_body;
         most.is_none_or(|most| size <= most)
     }

@@ -74,7 +74,7 @@ impl End {
     /// Whether it can keep the message.
     fn takes(&self, message: &Message) -> bool {
         let able = self.store.capabilities();
-        let size = u64::try_from(message.body.len()).unwrap_or(u64::MAX);
+        let size = message.size();
         able.largest_body.is_none_or(|most| size <= most)
             && able.longest_delay.is_none_or(|most| message.delay <= most)
     }

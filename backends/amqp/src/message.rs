@@ -11,13 +11,15 @@
 //! | client | header `isimud-client` |
 //! | ttl, and what is left of it where that differs | headers `isimud-ttl` and `isimud-left`, in milliseconds |
 //! | age, delay, claim count, where there is one | headers `isimud-age`, `isimud-delay`, `isimud-claims` |
+//! | transfers, where there are some | header `isimud-transfers` |
+//! | headers, where there are some | header `isimud-headers`, in the contract's stored form |
 //! | checksum, encryption, where there is one | headers `isimud-checksum`, `isimud-sealed` |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isimud_contract::{Checksum, ClientId, Message, MessageId, Timestamp};
+use isimud_contract::{Checksum, ClientId, Headers as Kept, Message, MessageId, Timestamp};
 use isimud_lease::Envelope;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -77,6 +79,16 @@ fn headers(envelope: &Envelope) -> FieldTable {
             AMQPValue::LongLongInt(message.claim_count.into()),
         );
     }
+    if message.transfers > 0 {
+        put(
+            "isimud-transfers",
+            AMQPValue::LongLongInt(message.transfers.into()),
+        );
+    }
+    if let Some(headers) = &message.headers {
+        let bytes = headers.as_bytes().to_vec();
+        put("isimud-headers", AMQPValue::ByteArray(bytes.into()));
+    }
     if let Some(checksum) = &message.checksum {
         put("isimud-checksum", text(&checksum.to_string()));
     }
@@ -113,10 +125,9 @@ pub(crate) fn read(
     let new = |ttl| Message {
         sealed,
         checksum: headers.text("isimud-checksum").and_then(checksum),
-        claim_count: headers
-            .number("isimud-claims")
-            .and_then(|it| u32::try_from(it).ok())
-            .unwrap_or(0),
+        claim_count: headers.count("isimud-claims"),
+        transfers: headers.count("isimud-transfers"),
+        headers: headers.bytes("isimud-headers").and_then(Kept::from_bytes),
         ..Message::new(
             id,
             client.clone().unwrap_or(ClientId::Uuid(Uuid::nil())),
@@ -206,6 +217,20 @@ impl<'a> Headers<'a> {
         }
     }
 
+    /// A small number; 0 where there is none.
+    fn count(&self, name: &str) -> u32 {
+        let number = self.number(name).and_then(|it| u32::try_from(it).ok());
+        number.unwrap_or(0)
+    }
+
+    fn bytes(&self, name: &str) -> Option<Bytes> {
+        match self.0.get(name)? {
+            AMQPValue::ByteArray(bytes) => Some(Bytes::copy_from_slice(bytes.as_slice())),
+            AMQPValue::LongString(text) => Some(Bytes::copy_from_slice(text.as_bytes())),
+            _ => None,
+        }
+    }
+
     fn span(&self, name: &str) -> Option<Duration> {
         let millis = u64::try_from(self.number(name)?).ok()?;
         Some(Duration::from_millis(millis))
@@ -214,6 +239,8 @@ impl<'a> Headers<'a> {
 
 #[cfg(test)]
 mod tests {
+    use isimud_contract::{HeaderMap, HeaderValue};
+
     use super::*;
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
@@ -241,6 +268,15 @@ mod tests {
         (properties, read.0)
     }
 
+    fn some_headers() -> Option<Kept> {
+        let value = HeaderValue::Text("red".into());
+        Kept::of(&HeaderMap {
+            headers: [("colour".to_owned(), value)].into(),
+            ..HeaderMap::default()
+        })
+        .unwrap()
+    }
+
     #[test]
     fn a_message_comes_back_as_it_was() {
         let plain = message(r#"{"a": 1}"#);
@@ -252,6 +288,8 @@ mod tests {
             left: Duration::from_secs(90),
             delay: Duration::from_millis(1500),
             claim_count: 3,
+            transfers: 4,
+            headers: some_headers(),
             ..message("sealed text")
         };
         for message in [plain, everything] {

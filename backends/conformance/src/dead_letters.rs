@@ -5,7 +5,7 @@ use isimud_contract::{Checksum, DeadLetter, ErrorKind, Guard, Lease, Message, Re
 use crate::bench::{Bench, HOUR, MINUTE, minutes};
 use crate::outcome::{Outcome, Why, Word, refused};
 use crate::promise::promises;
-use crate::words::{client, ids, sorted};
+use crate::words::{client, ids, some_headers, sorted};
 
 promises! {
     the_first_claims_deliver_and_the_next_one_moves,
@@ -17,6 +17,7 @@ promises! {
     a_claim_of_which_nothing_is_left_is_no_claim,
     moved_messages_do_not_use_up_the_limit,
     a_moved_message_keeps_what_it_is,
+    a_moved_message_was_transferred_once_more,
     a_moved_message_leaves_its_queue,
     a_moved_message_is_free_at_once,
     moved_messages_go_to_the_end_in_their_order,
@@ -156,6 +157,22 @@ async fn a_moved_message_keeps_what_it_is(bench: Bench) -> Outcome {
     assert_eq!(moved.checksum, posted.checksum);
     assert!(moved.sealed);
     bench.assert_span(moved.age, minutes(10));
+    Ok(())
+}
+
+async fn a_moved_message_was_transferred_once_more(bench: Bench) -> Outcome {
+    let dead = bench.on("dead");
+    let message = Message {
+        transfers: 3,
+        headers: some_headers(),
+        ..bench.message()
+    };
+    bench.post_one(message.clone()).await?;
+    move_all(&bench, &dead).await?;
+    let taken = dead.take(1).await?;
+    assert_eq!(ids(&taken.messages), [message.id]);
+    assert_eq!(taken.messages[0].transfers, 4);
+    assert_eq!(taken.messages[0].headers, message.headers);
     Ok(())
 }
 

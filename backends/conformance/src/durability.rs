@@ -7,7 +7,7 @@ use crate::bench::{Bench, HOUR, minutes};
 use crate::management::metadata;
 use crate::outcome::{Outcome, refused, together};
 use crate::promise::promises;
-use crate::words::{after, everything, first, ids, sorted};
+use crate::words::{after, everything, first, ids, some_headers, sorted};
 
 promises! {
     a_store_answers_a_ping,
@@ -59,6 +59,8 @@ async fn messages_are_kept_with_all_that_they_are(bench: Bench) -> Outcome {
         left: minutes(20),
         delay: minutes(3),
         claim_count: 2,
+        transfers: 5,
+        headers: some_headers(),
         body: "\" ü 🦀 \\u0000\"".into(),
         ..bench.message()
     };
@@ -71,6 +73,8 @@ async fn messages_are_kept_with_all_that_they_are(bench: Bench) -> Outcome {
     assert_eq!(kept.body, special.body);
     assert_eq!(kept.ttl, special.ttl);
     assert_eq!(kept.claim_count, 2);
+    assert_eq!(kept.transfers, 5);
+    assert_eq!(kept.headers, special.headers);
     assert!(kept.sealed);
     bench.assert_span(kept.age, special.age);
     bench.assert_span(kept.left, special.left);

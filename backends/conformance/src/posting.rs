@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::bench::{Bench, HOUR, MINUTE, minutes, needs};
 use crate::outcome::{Outcome, together};
 use crate::promise::promises;
-use crate::words::{client, everything, ids, sorted};
+use crate::words::{client, everything, ids, some_headers, sorted};
 
 promises! {
     one_post_keeps_its_order,
@@ -26,6 +26,7 @@ promises! {
     every_field_is_kept,
     every_kind_of_client_is_kept,
     an_id_of_any_version_is_kept,
+    transfers_and_headers_are_kept,
     a_message_from_another_store_keeps_its_times,
     a_message_from_another_store_ends_in_time,
     a_claim_on_a_posted_message_is_ignored,
@@ -234,6 +235,32 @@ async fn an_id_of_any_version_is_kept(bench: Bench) -> Outcome {
     bench.post_all(messages.into()).await?;
     assert_eq!(bench.all().await?, given);
     assert_eq!(ids(&bench.get(&given).await?), given);
+    Ok(())
+}
+
+/// By everything that gives a message out.
+async fn transfers_and_headers_are_kept(bench: Bench) -> Outcome {
+    let message = Message {
+        transfers: 70_000,
+        headers: some_headers(),
+        ..bench.message()
+    };
+    let id = bench.post_one(message.clone()).await?;
+    let check = |shown: &[Message]| {
+        assert_eq!(ids(shown), [id]);
+        assert_eq!(shown[0].transfers, message.transfers);
+        assert_eq!(shown[0].headers, message.headers);
+        assert_eq!(shown[0].body, message.body);
+    };
+    if bench.capabilities().browse {
+        check(&bench.get(&[id]).await?);
+        check(&bench.page(everything()).await?.messages);
+    }
+    let claim = bench.take(1).await?;
+    check(&claim.messages);
+    check(&bench.find(claim.id).await?.messages);
+    bench.release(claim.id).await?;
+    check(&bench.store().pop(&bench.queue, 1).await?);
     Ok(())
 }
 

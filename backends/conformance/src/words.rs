@@ -7,13 +7,23 @@
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, ClientId, DeadLetter, ErrorKind, Guard, Lease, Marker, Message, MessageId,
-    Page, Selection, Stats,
+    Claim, ClaimId, ClientId, DeadLetter, ErrorKind, Guard, HeaderMap, HeaderValue, Headers, Lease,
+    Marker, Message, MessageId, Page, Property, Selection, Stats,
 };
 use uuid::Uuid;
 
 use crate::bench::{Bench, HOUR, MINUTE, minutes, needs};
 use crate::outcome::{Why, Word};
+
+/// Headers of two kinds, one of them nested.
+pub(crate) fn some_headers() -> Option<Headers> {
+    let colours = ["red", "grün"].map(|it| HeaderValue::Text(it.into()));
+    let map = HeaderMap {
+        properties: [(Property::CorrelationId, HeaderValue::Text("7".into()))].into(),
+        headers: [("colours".to_owned(), HeaderValue::List(colours.into()))].into(),
+    };
+    Headers::of(&map).expect("small headers are valid")
+}
 
 /// A client that is told apart from others by its last digit.
 pub(crate) fn client(number: u128) -> ClientId {

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! ids        what names things: project, queue, message, claim, client
-//! message    a message, how a listing is asked for, what may be deleted
+//! message    a message, how a listing is asked for, what may be deleted     headers  what a producer says beside the body
 //! claim      a lease on messages, and where over-claimed ones go
 //! queue      metadata, listings of queues, statistics
 //! place      in which stores a queue's messages are
@@ -35,6 +35,7 @@ mod capabilities;
 mod claim;
 mod clock;
 mod error;
+mod headers;
 mod ids;
 mod instrumented;
 mod ledger;
@@ -50,6 +51,7 @@ pub use capabilities::Capabilities;
 pub use claim::{Claim, DeadLetter, ForeignClaim, Lease};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Resource, Result};
+pub use headers::{HeaderMap, HeaderValue, Headers, Property};
 pub use ids::{
     ClaimId, ClientId, FlavorName, InvalidName, MessageId, PoolName, ProjectId, QueueKey,
     QueueName, SubscriptionId,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::{ClaimId, ClientId, MessageId};
+use crate::{ClaimId, ClientId, Headers, MessageId};
 
 /// A message, as it is handed to a store and as the store gives it back.
 ///
@@ -35,6 +35,17 @@ pub struct Message {
     pub claim: Option<ClaimId>,
     /// How many claims have delivered it, counted only where a dead-letter policy applies.
     pub claim_count: u32,
+    /// How many times it has been transferred from one queue of a store to another, of this store or of another one: 0
+    /// when it is first posted.
+    ///
+    /// Whoever takes a message from one place and posts it, under the same id, in another (a queue that moves to another
+    /// pool, a bridge, a dead-letter queue) posts it with one more. The id says which message this is, the id and this
+    /// number together which post: a transfer that is repeated posts the same number again and is the same post, and a
+    /// message that comes back to a store where it was before comes with a higher number and is a new one. What a store
+    /// knows of an earlier post (that it was deleted, say) says nothing about a later one.
+    pub transfers: u32,
+    /// What its producer said about it beside the body, if anything.
+    pub headers: Option<Headers>,
 }
 
 impl Message {
@@ -52,7 +63,16 @@ impl Message {
             delay: Duration::ZERO,
             claim: None,
             claim_count: 0,
+            transfers: 0,
+            headers: None,
         }
+    }
+
+    /// What a store has to keep or carry of it beside small fields of fixed size, in bytes: the body and the headers,
+    /// these as large as base64 makes them. It counts against [`Capabilities::largest_body`](crate::Capabilities).
+    pub fn size(&self) -> u64 {
+        let headers = self.headers.as_ref().map_or(0, |it| it.as_bytes().len());
+        (self.body.len() + headers.div_ceil(3) * 4) as u64
     }
 }
 

@@ -233,8 +233,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.open()?;
         let limits = self.broker.capabilities();
         for message in &mut messages {
-            let size = message.body.len() as u64;
-            within(size, limits.largest_body, "keep so large a body")?;
+            within(message.size(), limits.largest_body, "keep so large a body")?;
             let delay = message.delay;
             within(delay, limits.longest_delay, "delay a message for so long")?;
             message.claim = None;

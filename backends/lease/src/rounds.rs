@@ -209,6 +209,7 @@ impl<B: LeaseBroker> Leased<B> {
         for message in &mut messages {
             message.claim = None;
             message.claim_count = 0;
+            message.transfers = message.transfers.saturating_add(1);
             if let Some(ttl) = policy.ttl {
                 (message.ttl, message.left) = (ttl, ttl);
             }

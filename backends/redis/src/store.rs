@@ -190,6 +190,7 @@ impl RedisStore {
             left: policy.ttl.unwrap_or(message.left),
             claim: None,
             claim_count: 0,
+            transfers: message.transfers.saturating_add(1),
             ..message
         });
         let work = async {

@@ -1,12 +1,14 @@
 //! A message as bytes.
 //!
 //! ```text
-//! at  0  1  version, 1
+//! at  0  1  version, 2
 //!     1  8  when it was posted: milliseconds since 1970, float, big-endian   (these two are the script's)
-//!     9  8  ttl as posted, milliseconds, big-endian
-//!    17  1  flags: 1 sealed, 2 with a checksum
-//!    18  2  length of the client, then the client: `u` and 16 bytes, or `t` and text
+//!     9  4  how many times it was transferred, big-endian
+//!    13  8  ttl as posted, milliseconds, big-endian
+//!    21  1  flags: 1 sealed, 2 with a checksum, 4 with headers
+//!    22  2  length of the client, then the client: `u` and 16 bytes, or `t` and text
 //!       16  checksum, if there is one
+//!        4  length of the headers, big-endian, then the headers, if there are any
 //!           the body
 //! ```
 //!
@@ -19,15 +21,18 @@
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use isimud_contract::{Checksum, ClaimId, ClientId, Error, Message, MessageId, Result, Timestamp};
+use isimud_contract::{
+    Checksum, ClaimId, ClientId, Error, Headers, Message, MessageId, Result, Timestamp,
+};
 use redis::Value;
 use uuid::Uuid;
 
 use crate::error::strange;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SEALED: u8 = 1;
 const CHECKED: u8 = 2;
+const HEADED: u8 = 4;
 
 /// Added to the length of the mark of a delayed message.
 const DELAYED: u8 = 128;
@@ -55,7 +60,10 @@ pub(crate) fn client_bytes(client: &ClientId) -> Result<Vec<u8>> {
 
 /// A message's value, without what the script puts in front.
 pub(crate) fn encode(message: &Message) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(48 + message.body.len());
+    let headers = message.headers.as_ref().map(Headers::as_bytes);
+    let size = message.body.len() + headers.map_or(0, Bytes::len);
+    let mut out = Vec::with_capacity(56 + size);
+    out.extend_from_slice(&message.transfers.to_be_bytes());
     out.extend_from_slice(&(millis(message.ttl) as u64).to_be_bytes());
     let sealed = if message.sealed { SEALED } else { 0 };
     let checked = if message.checksum.is_some() {
@@ -63,10 +71,16 @@ pub(crate) fn encode(message: &Message) -> Result<Vec<u8>> {
     } else {
         0
     };
-    out.push(sealed | checked);
+    let headed = if headers.is_some() { HEADED } else { 0 };
+    out.push(sealed | checked | headed);
     out.extend_from_slice(&client_bytes(&message.client)?);
     if let Some(Checksum(sum)) = message.checksum {
         out.extend_from_slice(&sum);
+    }
+    if let Some(headers) = headers {
+        // Their size is bounded, far below 4 GiB.
+        out.extend_from_slice(&(headers.len() as u32).to_be_bytes());
+        out.extend_from_slice(headers);
     }
     out.extend_from_slice(&message.body);
     Ok(out)
@@ -120,6 +134,7 @@ pub(crate) fn put_together(
 ) -> Result<Message> {
     let posted = posted(&value)?;
     value.advance(POSTED);
+    let transfers = value.try_get_u32().map_err(|_| strange())?;
     let ttl = value.try_get_u64().map_err(|_| strange())?;
     let flags = value.try_get_u8().map_err(|_| strange())?;
     let client = take_client(&mut value)?;
@@ -129,6 +144,13 @@ pub(crate) fn put_together(
         let mut sum = [0; 16];
         value.try_copy_to_slice(&mut sum).map_err(|_| strange())?;
         Some(Checksum(sum))
+    };
+    let headers = if flags & HEADED == 0 {
+        None
+    } else {
+        let length = value.try_get_u32().map_err(|_| strange())?;
+        let bytes = take(&mut value, length as usize)?;
+        Some(Headers::from_bytes(bytes).ok_or_else(strange)?)
     };
     let as_posted = || posted.after(Duration::from_millis(ttl));
     Ok(Message {
@@ -143,6 +165,8 @@ pub(crate) fn put_together(
         delay: Duration::ZERO,
         claim: mark.claim,
         claim_count: mark.count,
+        transfers,
+        headers,
     })
 }
 

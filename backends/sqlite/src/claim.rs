@@ -166,9 +166,15 @@ fn bury(
         session
             .statement(
                 "UPDATE message SET at = ?, hold = 0, claims = 0, ttl = coalesce(?, ttl),
-                 expires = coalesce(?, expires) WHERE at = ?",
+                 expires = coalesce(?, expires), transfers = transfers + ? WHERE at = ?",
             )?
-            .execute(params![to.take_row(), policy.ttl.map(millis), ends, row])?;
+            .execute(params![
+                to.take_row(),
+                policy.ttl.map(millis),
+                ends,
+                to.no != from.no,
+                row
+            ])?;
     }
     if to.no != from.no {
         session.put_stream(from);

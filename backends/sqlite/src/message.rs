@@ -73,8 +73,8 @@ fn insert_row(
     let inserted = session
         .statement(
             "INSERT OR IGNORE INTO message
-             (at, id, hold, expires, posted, ttl, due, claims, client, sealed, checksum, body)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             (at, id, hold, expires, posted, ttl, due, claims, client, sealed, checksum, body, transfers, headers)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             row,
@@ -89,6 +89,8 @@ fn insert_row(
             message.sealed,
             message.checksum.map(|sum| sum.0),
             &*message.body,
+            message.transfers,
+            message.headers.as_ref().map(|headers| &headers.as_bytes()[..]),
         ])?;
     if delayed && inserted == 1 {
         session

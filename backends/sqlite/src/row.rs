@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use isimud_contract::{Checksum, ClaimId, ClientId, Message, MessageId, Timestamp};
+use isimud_contract::{Checksum, ClaimId, ClientId, Headers, Message, MessageId, Timestamp};
 use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// The columns that [`read_free`] needs, in its order; with the expression of a live claim's id, those of [`read`].
 macro_rules! columns {
     () => {
-        "m.at, m.id, m.expires, m.posted, m.ttl, m.claims, m.client, m.sealed, m.checksum, m.body"
+        "m.at, m.id, m.expires, m.posted, m.ttl, m.claims, m.client, m.sealed, m.checksum, m.body, m.transfers, m.headers"
     };
     ($claim:literal) => {
         concat!(columns!(), ", m.due, ", $claim)
@@ -20,7 +20,7 @@ macro_rules! columns {
 pub(crate) use columns;
 
 /// The column behind those of [`read_free`].
-pub(crate) const NEXT_COLUMN: usize = 10;
+pub(crate) const NEXT_COLUMN: usize = 12;
 
 /// A row as a message that nothing holds, at a moment. Every column costs, and most messages that are read are free.
 pub(crate) fn read_free(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Message> {
@@ -34,9 +34,21 @@ pub(crate) fn read_free(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Messa
         sealed: row.get(7)?,
         checksum: row.get::<_, Option<[u8; 16]>>(8)?.map(Checksum),
         body: Bytes::copy_from_slice(row.get_ref(9)?.as_blob()?),
+        transfers: row.get(10)?,
+        headers: read_headers(row.get_ref(11)?)?,
         delay: Duration::ZERO,
         claim: None,
     })
+}
+
+fn read_headers(column: ValueRef<'_>) -> rusqlite::Result<Option<Headers>> {
+    let Some(bytes) = column.as_blob_or_null()? else {
+        return Ok(None);
+    };
+    match Headers::from_bytes(Bytes::copy_from_slice(bytes)) {
+        Some(headers) => Ok(Some(headers)),
+        None => Err(FromSqlError::InvalidType.into()),
+    }
 }
 
 /// A row as a message, at a moment.

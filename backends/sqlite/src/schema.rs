@@ -16,6 +16,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_management.sql"),
     include_str!("../migrations/0003_ledger.sql"),
+    include_str!("../migrations/0004_transfers.sql"),
 ];
 
 /// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.

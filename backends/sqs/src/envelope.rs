@@ -12,6 +12,8 @@
 //! | `age_ms` | how old it was then, where it came from elsewhere | 0 |
 //! | `delay_ms` | how long it was delayed | 0 |
 //! | `claims` | claims counted before | 0 |
+//! | `transfers` | how many times it was transferred from one queue to another | 0 |
+//! | `headers` | its headers, in the contract's stored form and base64 | none |
 //! | `md5` | the checksum that the service stores | none |
 //! | `sealed` | the body is encrypted | no |
 //! | `base64` | the body is a JSON string with the real one in base64 | no |
@@ -27,7 +29,9 @@ use aws_sdk_sqs::types::{
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use isimud_contract::{Checksum, ClientId, Delivery, Message, MessageId, Receipt, Timestamp};
+use isimud_contract::{
+    Checksum, ClientId, Delivery, Headers, Message, MessageId, Receipt, Timestamp,
+};
 use isimud_lease::Envelope;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -61,6 +65,10 @@ struct Stamp {
     delay_ms: u64,
     #[serde(skip_serializing_if = "is_default")]
     claims: u32,
+    #[serde(skip_serializing_if = "is_default")]
+    transfers: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     md5: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
@@ -104,6 +112,8 @@ impl Letter {
             age_ms: millis(message.age),
             delay_ms: millis(message.delay),
             claims: message.claim_count,
+            transfers: message.transfers,
+            headers: message.headers.map(|it| STANDARD.encode(it.as_bytes())),
             md5: message.checksum.map(|sum| sum.to_string()),
             sealed: message.sealed,
             base64,
@@ -200,6 +210,8 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         age: Duration::from_millis(stamp.age_ms),
         delay: Duration::from_millis(stamp.delay_ms),
         claim_count: stamp.claims,
+        transfers: stamp.transfers,
+        headers: stamp.headers.and_then(headers),
         ..Message::new(id, client, ttl, body)
     };
     Some(Delivery {
@@ -237,6 +249,11 @@ fn client(text: &str) -> ClientId {
     }
 }
 
+/// Reads what was written of headers. Damaged ones are none.
+fn headers(text: String) -> Option<Headers> {
+    Headers::from_bytes(STANDARD.decode(text).ok()?.into())
+}
+
 fn checksum(text: &str) -> Option<Checksum> {
     let digits = text.strip_prefix("MD5:")?;
     let number = u128::from_str_radix(digits, 16).ok()?;
@@ -258,6 +275,8 @@ pub(crate) fn read_receipt(receipt: &Receipt) -> Option<(Timestamp, &str)> {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+
+    use isimud_contract::{HeaderMap, HeaderValue};
 
     use super::*;
 
@@ -299,6 +318,15 @@ mod tests {
         letter
     }
 
+    fn some_headers() -> Option<Headers> {
+        let value = HeaderValue::Text("red".into());
+        Headers::of(&HeaderMap {
+            headers: [("colour".to_owned(), value)].into(),
+            ..HeaderMap::default()
+        })
+        .unwrap()
+    }
+
     #[test]
     fn what_is_posted_is_what_is_delivered() {
         let id = MessageId(Uuid::now_v7());
@@ -314,6 +342,8 @@ mod tests {
             left: Duration::from_millis(59_001),
             delay: Duration::from_millis(1500),
             claim_count: 3,
+            transfers: 4,
+            headers: some_headers(),
             ..plain.clone()
         };
         assert_eq!(there_and_back(everything).delay, 2);

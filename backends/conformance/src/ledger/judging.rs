@@ -6,14 +6,15 @@ use isimud_contract::{ErrorKind, Guard, Lease, Message, Purpose, Resource, Rowle
 
 use super::{Book, granted, held, is_longer, spent};
 use crate::bench::{MILLISECOND, MINUTE, minutes};
-use crate::outcome::{Outcome, refused, together};
+use crate::outcome::{Outcome, Word, refused, together};
 use crate::promise::promises;
-use crate::words::{client, ids};
+use crate::words::{client, ids, some_headers};
 
 promises! {
     on Book;
     a_message_without_a_row_is_granted_and_gets_one,
     a_noted_message_is_granted,
+    transfers_and_headers_are_kept,
     verdicts_come_in_the_order_of_their_deliveries,
     a_held_message_is_held_until_its_claim_ends,
     a_message_twice_in_one_call_is_granted_once,
@@ -50,6 +51,33 @@ async fn a_message_without_a_row_is_granted_and_gets_one(book: Book) -> Outcome 
     book.assert_span(taken.left, message.left);
     assert_eq!(book.rows().await?, [message.id]);
     assert_eq!(book.counts().await?, (0, 1));
+    Ok(())
+}
+
+async fn transfers_and_headers_are_kept(book: Book) -> Outcome {
+    let messages = [0, 1].map(|transfers| Message {
+        transfers,
+        headers: some_headers(),
+        ..book.message()
+    });
+    let [noted, met] = &messages;
+    book.note(from_ref(noted)).await?;
+    // What has a row is judged by the row, which the second time is that of the first delivery.
+    for _ in 0..2 {
+        let lease = book.lease();
+        let verdicts = book.claim(&lease, &book.deliveries(&messages)).await?;
+        let taken: Vec<_> = verdicts.into_iter().map(granted).collect::<Word<_>>()?;
+        let found = book.find(lease.id).await?.messages;
+        for shown in [taken, found] {
+            assert_eq!(shown.len(), 2);
+            for (shown, posted) in shown.iter().zip([noted, met]) {
+                assert_eq!(shown.id, posted.id);
+                assert_eq!(shown.transfers, posted.transfers);
+                assert_eq!(shown.headers, posted.headers);
+            }
+        }
+        book.release(lease.id).await?;
+    }
     Ok(())
 }
 

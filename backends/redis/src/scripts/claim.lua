@@ -45,7 +45,7 @@ local function bury(target)
     drop(here, { id })
     -- The target has it when it was posted again after a move, its answer having been lost.
     drop(target, { id })
-    call('HSET', target.data, id, value)
+    call('HSET', target.data, id, transferred(value))
     call('ZADD', target.free, rank + at, id)
     call('ZADD', target.time, ends, 'x' .. id)
     write_mark(target, id, shown, changed, 0, '')

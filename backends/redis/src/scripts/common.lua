@@ -87,8 +87,18 @@ end
 -- When a message ends, by its value, which says when it was posted and its ttl, unless its mark says otherwise.
 local function end_of(value, ends)
   if ends > 0 then return ends end
-  local posted, ttl = struct.unpack('>dI8', value, 2)
+  local posted, _, ttl = struct.unpack('>dI4I8', value, 2)
   return posted + ttl
+end
+
+-- A value as it is stored: the version, when its message was posted, and the rest, which the server has encoded.
+local function value_of(posted, rest)
+  return struct.pack('>Bd', 2, posted) .. rest
+end
+
+-- The value of a message that is transferred to another queue: it has been transferred once more.
+local function transferred(value)
+  return string.sub(value, 1, 9) .. struct.pack('>I4', struct.unpack('>I4', value, 10) + 1) .. string.sub(value, 14)
 end
 
 -- Takes so many ranks and returns the one before the first. A new queue starts at the microsecond of its making, which

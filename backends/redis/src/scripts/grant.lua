@@ -73,7 +73,7 @@ local function meet(row, left, delay, age, count, posted, value, receipt)
   local ends = row.ends
   row.expires, row.kept, row.ends = copy, copy, math.max(copy, ends or 0)
   row.shown, row.count, row.holder, row.receipt = 0, count, '', receipt
-  row.value = struct.pack('>Bd', 1, posted - age) .. value
+  row.value = value_of(posted - age, value)
   if due <= now and limit == 0 then
     row.ends = ends
     return { 'free' }

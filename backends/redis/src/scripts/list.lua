@@ -95,7 +95,7 @@ if own ~= '' then
   while at < #ids and #others < wanted do
     at = at + 1
     -- The client follows the version, the moment, the ttl and the flags.
-    if string.sub(values[at], 19, 18 + #own) ~= own then
+    if string.sub(values[at], 23, 22 + #own) ~= own then
       others[#others + 1] = ids[at]
       their_values[#others] = values[at]
       shown = at

@@ -22,7 +22,7 @@ for at = 4, #ARGV, 3 do
     row.ends = math.max(lives, copy, row.ends or 0)
     row.shown, row.count, row.holder = 0, count, ''
     row.due = delay > 0 and now + delay or nil
-    row.value = struct.pack('>Bd', 1, now - age) .. ARGV[at + 2]
+    row.value = value_of(now - age, ARGV[at + 2])
   elseif row.state then
     -- One that is live or was deleted, or that is not to be written.
     row.changed, row.ends = true, math.max(row.ends, copy)

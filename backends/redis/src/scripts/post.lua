@@ -11,7 +11,7 @@ local free, wait, time = {}, {}, {}
 for at = 2, #ARGV, 3 do
   local id = ARGV[at]
   local left, delay, age, count = struct.unpack('>dddI4', ARGV[at + 1])
-  local value = struct.pack('>Bd', 1, now - age) .. ARGV[at + 2]
+  local value = value_of(now - age, ARGV[at + 2])
   rank = rank + 1
   local new = call('HSETNX', here.data, id, value) == 1
   if not new then

@@ -108,8 +108,9 @@ impl New<'_> {
         let inserted = session
             .statement(
                 "INSERT OR IGNORE INTO ledger_row
-                 (at, id, hold, expires, ends, kept, posted, ttl, due, claims, client, sealed, checksum, receipt, body)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                 (at, id, hold, expires, ends, kept, posted, ttl, due, claims, client, sealed, checksum, receipt, body,
+                  transfers, headers)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .execute(params![
                 at,
@@ -127,6 +128,8 @@ impl New<'_> {
                 message.checksum.map(|sum| sum.0),
                 self.receipt.map(|receipt| &*receipt.0),
                 if live { &*message.body } else { &[] },
+                message.transfers,
+                message.headers.as_ref().filter(|_| live).map(|headers| &headers.as_bytes()[..]),
             ])?
             == 1;
         if !inserted {
@@ -171,7 +174,7 @@ pub(crate) fn bury(
 ) -> rusqlite::Result<bool> {
     let buried = session
         .statement(
-            "UPDATE ledger_row SET hold = -2, expires = ends, receipt = NULL, body = x'' WHERE at = ? AND hold >= -1",
+            "UPDATE ledger_row SET hold = -2, expires = ends, receipt = NULL, headers = NULL, body = x'' WHERE at = ? AND hold >= -1",
         )?
         .execute([at])?
         == 1;

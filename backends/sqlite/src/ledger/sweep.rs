@@ -125,7 +125,7 @@ fn expire(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
 fn bare(session: &Session, at: i64) -> rusqlite::Result<()> {
     session
         .statement(
-            "UPDATE ledger_row SET hold = ?, expires = ends, receipt = NULL, body = x'' WHERE at = ?",
+            "UPDATE ledger_row SET hold = ?, expires = ends, receipt = NULL, headers = NULL, body = x'' WHERE at = ?",
         )?
         .execute([OVER, at])?;
     Ok(())
