@@ -26,10 +26,11 @@ mod seal;
 mod settings;
 mod subscriptions;
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use isimud_contract::{Change, ManagementStore, Result};
+use isimud_contract::{Change, ManagementStore, QueueKey, Result};
 use tokio::runtime::Handle;
 
 pub use crate::catalogue::{Check, DEFAULT};
@@ -66,6 +67,26 @@ pub trait Flow: fmt::Debug + Send + Sync + 'static {
     fn claimed(&self, count: usize);
     /// So many messages were deleted or popped.
     fn deleted(&self, count: usize);
+    /// So many messages were passed over because they cannot be decrypted.
+    fn unreadable(&self, count: usize);
+}
+
+/// Queues of which the log has told something that would be told again and again.
+#[derive(Debug, Default)]
+struct Told(Mutex<HashSet<QueueKey>>);
+
+impl Told {
+    /// Queues that are remembered, at the most; beyond it all are forgotten.
+    const CAPACITY: usize = 10_000;
+
+    /// Whether it has not been told of this queue.
+    fn is_news(&self, queue: &QueueKey) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() >= Self::CAPACITY {
+            told.clear();
+        }
+        told.insert(queue.clone())
+    }
 }
 
 /// Refuses pass phrases that cannot be used: none, a blank one, the same one twice.
@@ -106,6 +127,8 @@ pub struct Messaging {
     /// Encryption would use the key that everybody knows.
     key_is_public: bool,
     flow: Arc<dyn Flow>,
+    /// Queues with messages that cannot be decrypted, of which the log has told.
+    unreadable: Told,
     known: Arc<Known>,
     mover: Arc<Mover>,
     outbox: Option<Arc<Outbox>>,
@@ -148,6 +171,7 @@ impl Messaging {
                 .is_some_and(|key| key == PUBLIC_KEY),
             sealer: Sealer::new(&parts.encryption_keys)?,
             flow: parts.flow,
+            unreadable: Told::default(),
             known,
             outbox: parts.outbox,
             subscribers: parts.subscribers,

@@ -357,7 +357,10 @@ impl Mover {
         }
         let end = self.end_of(queue, &segment).await?;
         if end.is_empty().await? {
-            end.store.remove(&end.key).await?;
+            // What native clients post from now on to a queue of their own is not ours to delete.
+            if !end.store.capabilities().adopts {
+                end.store.remove(&end.key).await?;
+            }
             return Ok(Some(Next::On));
         }
         let segments = std::iter::once(segment.clone()).chain(record.place.segments().cloned());

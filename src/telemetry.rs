@@ -94,6 +94,7 @@ pub struct Metrics {
     posted: Counter,
     claimed: Counter,
     deleted: Counter,
+    unreadable: Counter,
     notifications: Family<OutcomeLabel, Counter>,
     retries: Counter,
     up: Family<PoolLabel, Gauge<i64, AtomicI64>>,
@@ -183,6 +184,12 @@ impl Default for Metrics {
             "Messages deleted or popped",
             deleted.clone(),
         );
+        let unreadable = Counter::default();
+        registry.register(
+            "messages_unreadable",
+            "Messages passed over because they cannot be decrypted",
+            unreadable.clone(),
+        );
         let (notifications, retries) = (Family::default(), Counter::default());
         let help = "Notifications that are finished, by how";
         registry.register("notifications", help, notifications.clone());
@@ -205,6 +212,7 @@ impl Default for Metrics {
             posted,
             claimed,
             deleted,
+            unreadable,
             notifications,
             retries,
             up,
@@ -350,6 +358,10 @@ impl Flow for Metrics {
 
     fn deleted(&self, count: usize) {
         self.deleted.inc_by(count as u64);
+    }
+
+    fn unreadable(&self, count: usize) {
+        self.unreadable.inc_by(count as u64);
     }
 }
 

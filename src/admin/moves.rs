@@ -39,8 +39,8 @@ async fn place((State(app), RawQuery(query)): Asked) -> Response {
         async {
             let queue = queue(&query)?;
             let place = app.messaging.place(&queue).await?;
-            let stats = app.messaging.stats(&queue).await?;
-            Ok(json!({"place": shown(&place), "messages": stats.free + stats.claimed}))
+            let left = app.messaging.backlog(&queue).await?;
+            Ok(json!({"place": shown(&place), "messages": left.free + left.claimed}))
         }
         .await,
     )

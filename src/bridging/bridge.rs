@@ -191,21 +191,21 @@ impl Bridge {
     /// Looks what waits in the source.
     async fn measure(&self, turn: &mut Turn) -> Result<()> {
         turn.measured = Some(Instant::now());
-        let stats = self.messaging.stats(&self.rule.from).await?;
-        let waits = stats.free + stats.claimed > 0;
+        let from = &self.rule.from;
+        let left = self.messaging.backlog(from).await?;
         let lag = Lag {
-            free: stats.free,
-            claimed: stats.claimed,
-            oldest: match stats.oldest {
+            free: left.free,
+            claimed: left.claimed,
+            oldest: match self.messaging.stats(from).await?.oldest {
                 Some(oldest) => oldest.age,
-                None if waits => turn.oldest,
+                None if !left.is_empty() => turn.oldest,
                 None => Duration::ZERO,
             },
         };
         self.tally.lag(&self.rule, lag);
         let mut status = self.now();
         status.lag = Some(lag);
-        status.is_done = turn.empty > 0 && stats.free == 0;
+        status.is_done = turn.empty > 0 && left.free == 0;
         Ok(())
     }
 

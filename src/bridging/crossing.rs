@@ -196,7 +196,7 @@ impl<'a> Crossing<'a> {
         if self.messaging.queue_exists(&self.rule.to).await? {
             return Ok(true);
         }
-        Ok(self.messaging.stats(&self.rule.from).await?.free > 0)
+        Ok(self.messaging.backlog(&self.rule.from).await?.free > 0)
     }
 
     async fn bring(

@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use isimud_contract::{
-    Claim, ClaimId, Edge, ErrorKind, ForeignClaim, Guard, Home, Lease, Marker, Message, MessageId,
-    MessageStore, Page, QueueKey, Resource, Result, Segment, Selection, Stats,
+    Backlog, Claim, ClaimId, DeadLetter, Edge, ErrorKind, ForeignClaim, Guard, Home, Lease, Marker,
+    Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Segment, Selection, Stats,
 };
 
 use super::position::{Position, Tag};
@@ -86,6 +86,29 @@ impl Stop {
         limit: usize,
     ) -> Result<Option<Claim>> {
         self.store.claim(&self.key(queue), lease, limit).await
+    }
+
+    /// Sends a message that a claim holds to the dead-letter queue, as the store would. Cut off in between, it is sent
+    /// once more.
+    pub(crate) async fn dead_letter(
+        &self,
+        queue: &QueueKey,
+        claim: ClaimId,
+        policy: &DeadLetter,
+        message: Message,
+    ) -> Result<()> {
+        let (id, ttl) = (message.id, policy.ttl);
+        let dead = Message {
+            claim: None,
+            claim_count: 0,
+            ttl: ttl.unwrap_or(message.ttl),
+            left: ttl.unwrap_or(message.left),
+            ..message
+        };
+        self.store.post(&policy.queue, vec![dead]).await?;
+        let guard = Guard::HeldBy(vec![claim]);
+        self.store.delete(&self.key(queue), &[id], guard).await?;
+        Ok(())
     }
 
     /// The segment's store.
@@ -359,6 +382,15 @@ impl Route {
             stats.newest = edge(stats.newest, more.newest, false);
         }
         Ok(stats)
+    }
+
+    /// Counts what is left in all segments.
+    pub(crate) async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        let mut backlog = Backlog::default();
+        for stop in self.stops() {
+            backlog += stop.store.backlog(&stop.key(queue)).await?;
+        }
+        Ok(backlog)
     }
 
     pub(crate) async fn purge(&self, queue: &QueueKey) -> Result<()> {

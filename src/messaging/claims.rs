@@ -54,12 +54,8 @@ impl Messaging {
                 grace,
                 dead_letter,
             };
-            if let Some(mut claim) = stop.claim(queue, &lease, limit).await? {
-                if let Err(unreadable) = self.open_all(&mut claim.messages) {
-                    // Nobody will hear of this claim.
-                    route.release_claim(queue, claim.id).await?;
-                    return Err(unreadable);
-                }
+            let claimed = self.claim_readable(queue, &route, stop, lease, limit);
+            if let Some(claim) = claimed.await? {
                 self.flow.claimed(claim.messages.len());
                 return Ok(Some(claim));
             }
@@ -86,8 +82,11 @@ impl Messaging {
     /// Reads a claim and what it still holds.
     pub async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
         let mut claim = self.route(queue).await?.find_claim(queue, claim).await?;
-        self.open_all(&mut claim.messages)?;
-        Ok(claim)
+        let unreadable = self.open_each(queue, &mut claim.messages);
+        match unreadable.into_iter().next() {
+            Some((_, error)) if claim.messages.is_empty() => Err(error),
+            _ => Ok(claim),
+        }
     }
 
     /// Starts a claim's time again. What the terms leave out takes the defaults, not what was before; grace is checked

@@ -5,17 +5,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, QueueKey, Result,
+    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, QueueKey, Result,
     Selection,
 };
 use uuid::Uuid;
 
 use super::settings::Settings;
-use super::{Messaging, checksum};
-use crate::catalogue::{Listed, Position, Route};
+use super::{Messaging, checksum, seal};
+use crate::catalogue::{Listed, Position, Route, Stop};
 
 /// How long an encrypted message is held while it is popped. One that has less left shows this as its ttl.
 const POP: Duration = Duration::from_secs(10);
+
+/// Pages and claims in a row that may have nothing readable in them, before a call gives up.
+const MOST_UNREADABLE: usize = 8;
 
 /// What a post must keep to in one queue, known before its body is read.
 #[derive(Debug, Clone)]
@@ -165,9 +168,28 @@ impl Messaging {
             include_delayed: listing.include_delayed.unwrap_or(false),
         };
         let route = self.route(queue).await?;
-        let mut listed = route.list(queue, position, selection).await?;
-        self.open_all(&mut listed.messages)?;
-        Ok(listed)
+        let mut position = position;
+        let mut pages = 0;
+        loop {
+            let mut listed = route.list(queue, position, selection.clone()).await?;
+            let unreadable = self.open_each(queue, &mut listed.messages);
+            pages += 1;
+            let Some((_, error)) = unreadable.into_iter().next() else {
+                return Ok(listed);
+            };
+            if !listed.messages.is_empty() {
+                return Ok(listed);
+            }
+            // Behind what cannot be read there may be something that can.
+            if pages < MOST_UNREADABLE && listed.next.is_some() {
+                position = listed.next;
+                continue;
+            }
+            return match error.kind() {
+                ErrorKind::Unavailable => Err(error),
+                _ => Ok(listed),
+            };
+        }
     }
 
     /// Whether a queue delays messages. In one that does not, delayed messages are listed without asking (quirk
@@ -182,8 +204,11 @@ impl Messaging {
     /// Reads messages by id, in the order asked, without those that do not exist.
     pub async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
         let mut messages = self.route(queue).await?.get(queue, ids).await?;
-        self.open_all(&mut messages)?;
-        Ok(messages)
+        let unreadable = self.open_each(queue, &mut messages);
+        match unreadable.into_iter().next() {
+            Some((_, error)) if messages.is_empty() => Err(error),
+            _ => Ok(messages),
+        }
     }
 
     /// Whether a queue exists.
@@ -215,14 +240,18 @@ impl Messaging {
             }
             _ => {
                 let route = self.route(queue).await?;
-                let popped = route.pop(queue, limit).await?;
-                let mut messages = popped.clone();
-                if let Err(unreadable) = self.open_all(&mut messages) {
+                let mut messages = route.pop(queue, limit).await?;
+                let unreadable = self.open_each(queue, &mut messages);
+                let (back, mut errors): (Vec<_>, Vec<_>) = unreadable.into_iter().unzip();
+                if !back.is_empty() {
                     // They would be gone, and nobody would have read them.
-                    route.post(queue, popped).await?;
-                    return Err(unreadable);
+                    route.post(queue, back).await?;
                 }
-                messages
+                errors.retain(|error| error.kind() == ErrorKind::Unavailable);
+                match errors.pop() {
+                    Some(error) if messages.is_empty() => return Err(error),
+                    _ => messages,
+                }
             }
         };
         self.flow.deleted(messages.len());
@@ -246,13 +275,10 @@ impl Messaging {
                 dead_letter: None,
             };
             let left = limit - popped.len();
-            let Some(mut claim) = stop.claim(queue, &lease, left).await? else {
+            let claimed = self.claim_readable(queue, route, stop, lease, left);
+            let Some(mut claim) = claimed.await? else {
                 continue;
             };
-            if let Err(unreadable) = self.open_all(&mut claim.messages) {
-                route.release_claim(queue, claim.id).await?;
-                return Err(unreadable);
-            }
             let ids: Vec<MessageId> = claim.messages.iter().map(|message| message.id).collect();
             let held = Guard::HeldBy(vec![claim.id]);
             route.delete(queue, &ids, held).await?;
@@ -277,16 +303,82 @@ impl Messaging {
         }
     }
 
-    /// Decrypts what is encrypted, on every way out. `Unavailable` when a body cannot be read: with the right key in
-    /// the configuration it can.
+    /// Claims messages that can be read. Those that cannot stay hidden for as long as the claim would run, and go to the
+    /// dead-letter queue, where there is one, if no key will ever open them. `Unavailable`, and nothing is hidden, when
+    /// there are only messages for which a key is missing.
+    pub(super) async fn claim_readable(
+        &self,
+        queue: &QueueKey,
+        route: &Route,
+        stop: &Stop,
+        mut lease: Lease,
+        limit: usize,
+    ) -> Result<Option<Claim>> {
+        let (mut hidden, mut failure) = (Vec::new(), None);
+        for _ in 0..MOST_UNREADABLE {
+            let Some(mut claim) = stop.claim(queue, &lease, limit).await? else {
+                break;
+            };
+            for (message, error) in self.open_each(queue, &mut claim.messages) {
+                if error.kind() == ErrorKind::Unavailable {
+                    failure = Some(error);
+                } else if let Some(policy) = &lease.dead_letter {
+                    stop.dead_letter(queue, claim.id, policy, message).await?;
+                }
+            }
+            if !claim.messages.is_empty() {
+                return Ok(Some(claim));
+            }
+            hidden.push(claim.id);
+            lease.id = ClaimId(Uuid::now_v7());
+        }
+        let Some(failure) = failure else {
+            return Ok(None);
+        };
+        for claim in hidden {
+            // Nobody will hear of this claim.
+            route.release_claim(queue, claim).await?;
+        }
+        Err(failure)
+    }
+
+    /// Decrypts what is encrypted, on every way out. What cannot be read is taken out, and comes back with the reason:
+    /// `Unavailable` when a key is missing, with which it could be read, and `Internal` when no key will open it.
+    pub(super) fn open_each(
+        &self,
+        queue: &QueueKey,
+        messages: &mut Vec<Message>,
+    ) -> Vec<(Message, Error)> {
+        let mut unreadable = Vec::new();
+        let mut at = 0;
+        while at < messages.len() {
+            match self.open_all(&mut messages[at..=at]) {
+                Ok(()) => at += 1,
+                Err(error) => unreadable.push((messages.remove(at), error)),
+            }
+        }
+        if let Some((message, error)) = unreadable.first() {
+            self.flow.unreadable(unreadable.len());
+            if self.unreadable.is_news(queue) {
+                tracing::warn!(%queue, id = %message.id, %error, "messages cannot be decrypted, and are passed over");
+            }
+        }
+        unreadable
+    }
+
+    /// Decrypts what is encrypted, up to the first that cannot be. `Unavailable` when its key is missing: with that in the
+    /// configuration it can be read.
     pub(super) fn open_all(&self, messages: &mut [Message]) -> Result<()> {
         for message in messages.iter_mut().filter(|message| message.sealed) {
             message.body = self
                 .sealer
                 .open(message.id, &message.body)
                 .map_err(|error| {
-                    let sentence = "an encrypted message cannot be read";
-                    Error::new(ErrorKind::Unavailable, sentence).caused_by(error)
+                    let kind = match seal::is_key_missing(&error) {
+                        true => ErrorKind::Unavailable,
+                        false => ErrorKind::Internal,
+                    };
+                    Error::new(kind, "an encrypted message cannot be read").caused_by(error)
                 })?;
         }
         Ok(())

@@ -181,8 +181,8 @@ impl Messaging {
         let mut messages = 0;
         for segment in record.place.segments().filter(|one| one.home == *home) {
             let opened = self.catalogue.open(&segment.home).await?;
-            let stats = opened.store.stats(&segment.key(queue)).await?;
-            messages += stats.free + stats.claimed;
+            let backlog = opened.store.backlog(&segment.key(queue)).await?;
+            messages += backlog.free + backlog.claimed;
         }
         Ok(messages)
     }

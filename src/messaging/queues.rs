@@ -1,8 +1,8 @@
 //! Queues: creation, metadata, listing, statistics, purge.
 
 use isimud_contract::{
-    Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueRecord, QueueSelection,
-    Resource, Result, Stats,
+    Backlog, Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueRecord,
+    QueueSelection, Resource, Result, Stats,
 };
 use serde_json::Value;
 
@@ -128,6 +128,11 @@ impl Messaging {
     /// Counts a queue's messages.
     pub async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.route(queue).await?.stats(queue).await
+    }
+
+    /// Counts what is left in a queue, for a decision: what native clients of a broker have put there, too.
+    pub async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        self.route(queue).await?.backlog(queue).await
     }
 
     /// Deletes every message and claim of a queue; its metadata stay.

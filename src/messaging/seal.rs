@@ -172,6 +172,11 @@ fn broken(sentence: &'static str) -> Error {
     Error::new(ErrorKind::Internal, sentence)
 }
 
+/// Whether a body could not be opened because its key is not configured: with it, it could be.
+pub(crate) fn is_key_missing(error: &Error) -> bool {
+    error.about("key").is_some()
+}
+
 fn unknown_key(id: &[u8]) -> Error {
     let id: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
     broken("the body was sealed with a key that is not configured").with("key", id)

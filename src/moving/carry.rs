@@ -36,18 +36,14 @@ pub(crate) struct End {
 }
 
 impl End {
-    /// Whether it has no message at all.
+    /// Whether it has no message at all, by the ledger and by the broker.
     pub(super) async fn is_empty(&self) -> Result<bool> {
-        let stats = self.store.stats(&self.key).await?;
-        Ok(stats.free + stats.claimed == 0)
+        Ok(self.store.backlog(&self.key).await?.is_empty())
     }
 
     /// Whether it has messages that no claim holds.
     pub(super) async fn has_free(&self) -> Result<bool> {
-        if !self.store.capabilities().browse {
-            return Ok(self.store.stats(&self.key).await?.free > 0);
-        }
-        Ok(!self.free(None, 1).await?.0.is_empty())
+        Ok(self.store.backlog(&self.key).await?.free > 0)
     }
 
     /// Some messages that no claim holds, delayed ones too, and where they end.

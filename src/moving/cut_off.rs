@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, ClientId, Error, ErrorKind, ForeignClaim, Guard, Lease,
+    Backlog, Capabilities, Claim, ClaimId, ClientId, Error, ErrorKind, ForeignClaim, Guard, Lease,
     ManualClock, Message, MessageId, MessageStore, Page, ProjectId, QueueKey, QueueName, Result,
     Selection, Stats,
 };
@@ -85,6 +85,9 @@ impl MessageStore for Breaking {
         ids: &[MessageId],
     ) -> Result<usize> {
         self.when.around(self.inner.hold(queue, claim, ids)).await
+    }
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        self.when.around(self.inner.backlog(queue)).await
     }
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.when.around(self.inner.stats(queue)).await

@@ -243,6 +243,36 @@ async fn what_cannot_be_read_is_neither_popped_nor_claimed() {
 }
 
 #[tokio::test]
+async fn a_message_that_cannot_be_read_holds_up_no_other() {
+    let place = Kept::new();
+    let app = open(&place, r#"["lost"]"#);
+    app.put("/v2/queues/q", ENCRYPTED).await.assert_status(201);
+    app.post_bodies("q", [json!("hidden")]).await;
+    drop(app);
+
+    let app = open(&place, r#"["new"]"#);
+    app.post_bodies("q", [json!("first"), json!("second"), json!("third")])
+        .await;
+    assert_eq!(listed(&app).await, ["first", "second", "third"]);
+    let one = app.get("/v2/queues/q/messages?echo=true&limit=1").await;
+    assert_eq!(bodies(&one), ["first"]);
+    // A claim of one message passes it by, and so does a pop.
+    let claim = app.post("/v2/queues/q/claims?limit=1", ()).await;
+    claim.assert_status(201);
+    assert_eq!(bodies(&claim), ["first"]);
+    let popped = app.delete("/v2/queues/q/messages?pop=1").await;
+    assert_eq!(bodies(&popped), ["second"]);
+    let claim = app.post("/v2/queues/q/claims?limit=20", ()).await;
+    assert_eq!(bodies(&claim), ["third"]);
+    drop(app);
+
+    // When the claims have ended it is there, for whoever has the key.
+    let app = open(&place, r#"["new", "lost"]"#);
+    app.advance(400);
+    assert_eq!(listed(&app).await, ["hidden", "first", "third"]);
+}
+
+#[tokio::test]
 async fn a_pop_tells_the_claims_that_were_counted() {
     for encrypted in [false, true] {
         let app = App::new();

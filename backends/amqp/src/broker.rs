@@ -1,5 +1,7 @@
 //! The broker: every promise of [`LeaseBroker`], by RabbitMQ.
 
+mod adoption;
+
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::fmt;
@@ -17,19 +19,23 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::connect::{self, Connector};
 use crate::control::{Control, Order, Wish};
-use crate::error::{full, refused, unroutable};
+use crate::error::{full, unroutable};
 use crate::held::{Held, Holding, Tag};
 use crate::holder::{Got, Holder};
 use crate::link::Link;
-use crate::message;
+use crate::message::{self, Natives};
 use crate::names::{Address, Names};
-use crate::native;
 use crate::publisher::{Fate, Outgoing, Publisher, Target};
 use crate::queues::{IN_THE_MAKING, Known, Queues};
 use crate::receipt;
 
+use self::adoption::Batch;
+
 /// The largest message that every version of RabbitMQ takes, in bytes.
 const LARGEST: u64 = 16 * 1024 * 1024;
+
+/// Counts are right a few milliseconds later, and what a server gives back is in its queue then.
+const MISSING_AFTER: Duration = Duration::from_secs(2);
 
 /// Delivers the messages of RabbitMQ's queues.
 pub struct AmqpBroker {
@@ -61,7 +67,8 @@ struct Inner {
     names: Names,
     adopt: bool,
     max_held: usize,
-    native_ttl: Duration,
+    natives: Natives,
+    take_over_at: Option<u64>,
     clock: Arc<dyn Clock>,
     publisher: Arc<Publisher>,
     holder: Arc<Holder>,
@@ -85,7 +92,11 @@ impl AmqpBroker {
             server,
             adopt: config.adopt,
             max_held: config.max_held,
-            native_ttl: config.native_ttl,
+            natives: Natives {
+                ttl: config.native_ttl,
+                keep_ids: config.keeps_native_ids,
+            },
+            take_over_at: config.take_over_at(),
             clock,
             holder: Arc::new(Holder::new(
                 [link("holding"), link("trying")],
@@ -142,24 +153,19 @@ async fn listen(inner: Arc<Inner>) {
 /// Deliveries on their way to a caller. One who has gone gives them back.
 struct Catch {
     inner: Arc<Inner>,
-    deliveries: Vec<Delivery>,
+    batch: Batch,
 }
 
 impl Catch {
     fn keep(mut self) -> Vec<Delivery> {
-        std::mem::take(&mut self.deliveries)
+        std::mem::take(&mut self.batch).into_deliveries()
     }
 }
 
 impl Drop for Catch {
     fn drop(&mut self) {
-        let tags: Vec<Tag> = self
-            .deliveries
-            .iter()
-            .filter_map(|it| receipt::read(&it.receipt).map(|(_, tag)| tag))
-            .collect();
         let held = &self.inner.holder.held;
-        held.extend(&tags, held.now());
+        held.extend(self.batch.tags(), held.now());
     }
 }
 
@@ -204,7 +210,7 @@ impl Inner {
         self.end_due().await;
         let mut catch = Catch {
             inner: Arc::clone(self),
-            deliveries: Vec::new(),
+            batch: Batch::default(),
         };
         let address = self.names.of(queue);
         let Some(known) = self.queues.find(&address).await? else {
@@ -218,25 +224,26 @@ impl Inner {
         if max == 0 {
             return Err(full());
         }
+        // With an error, or without a caller, it is given back.
+        let batch = &mut catch.batch;
         if known.has_companion() {
             let got = self.holder.get(&address.companion, max, hold, false).await;
-            let got = self.unless_gone(&address, got)?;
-            catch.deliveries.extend(self.read_copies(&address, got));
-        }
-        let room = max.saturating_sub(catch.deliveries.len());
-        let got = self.get(&address, &known, room, hold).await?;
-        let mut nameless = Vec::new();
-        for got in got {
-            match self.read(&got) {
-                Some(delivery) => catch.deliveries.push(delivery),
-                None => nameless.push(got),
+            for got in self.unless_gone(&address, got)? {
+                self.add(batch, &address, &address.companion, got);
             }
         }
-        if !nameless.is_empty() {
-            let copies = self.adopt(&address, &known, nameless, hold).await?;
-            catch.deliveries.extend(self.read_copies(&address, copies));
-        }
-        Ok(catch)
+        let room = max.saturating_sub(batch.len());
+        let mut done = match self.get(&address, &known, room, hold).await {
+            Ok(got) => {
+                for got in got {
+                    self.add(batch, &address, &address.queue, got);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+        };
+        done = done.and(self.take_over(&address, &known, batch, hold).await);
+        done.map(|()| catch)
     }
 
     /// Gets messages from the queue itself.
@@ -273,77 +280,6 @@ impl Inner {
         })
     }
 
-    fn read(&self, got: &Got) -> Option<Delivery> {
-        let now = self.clock.now();
-        let (message, posted) = message::read(&got.properties, &got.body, now, self.native_ttl)?;
-        Some(Delivery {
-            message,
-            posted,
-            receipt: receipt::write(self.server, got.tag),
-        })
-    }
-
-    /// Reads what came from a companion; given back, it goes to the queue itself.
-    fn read_copies(&self, address: &Address, got: Vec<Got>) -> Vec<Delivery> {
-        let read = got.into_iter().filter_map(|got| {
-            let delivery = self.read(&got)?;
-            let returned = Outgoing {
-                properties: got.properties,
-                body: got.body.into(),
-            };
-            let target = Target::queue(&address.queue);
-            self.holder.held.instead(got.tag, target, returned);
-            Some(delivery)
-        });
-        read.collect()
-    }
-
-    /// Puts copies with an id into the companion, and gets them there. The originals of copies that the companion refuses,
-    /// as one that is full does, or one in the making, go back.
-    async fn adopt(
-        &self,
-        address: &Address,
-        known: &Known,
-        nameless: Vec<Got>,
-        hold: Duration,
-    ) -> Result<Vec<Got>> {
-        let mut tags: Vec<Tag> = nameless.iter().map(|got| got.tag).collect();
-        let copied = async {
-            self.queues.make_companion(address, known).await?;
-            let target = Target::queue(&address.companion);
-            let copies = nameless.iter().map(native::copy).collect();
-            match self.publisher.publish_some(target, copies).await? {
-                (Fate::Stored, refused) => Ok(refused),
-                (Fate::Unroutable, _) => Err(Error::new(
-                    ErrorKind::Unavailable,
-                    "the companion of the RabbitMQ queue is gone",
-                )),
-            }
-        };
-        let not_copied = match copied.await {
-            Ok(places) if places.is_empty() => Ok(Vec::new()),
-            Ok(places) if places.len() == tags.len() => Err(refused()),
-            Ok(places) => Ok(places.into_iter().map(|at| tags[at]).collect()),
-            Err(error) => Err(error),
-        };
-        let not_copied = match not_copied {
-            Ok(not_copied) => not_copied,
-            Err(error) => {
-                self.queues.forget(address);
-                self.holder.give_back(self.holder.held.take(&tags)).await?;
-                return Err(error);
-            }
-        };
-        tags.retain(|tag| !not_copied.contains(tag));
-        self.holder
-            .give_back(self.holder.held.take(&not_copied))
-            .await?;
-        self.holder.ack(self.holder.held.take(&tags)).await?;
-        self.holder
-            .get(&address.companion, tags.len(), hold, false)
-            .await
-    }
-
     /// Gives back what has ended, and says when the next will.
     async fn end_due(&self) -> Option<Instant> {
         let (ended, next, returning) = self.holder.held.take_ended();
@@ -355,7 +291,7 @@ impl Inner {
     }
 
     /// Gives back deliveries. A copy whose lease has ended is published where its original came from; one whose lease
-    /// goes on stays in the companion, where no native consumer finds it.
+    /// goes on is published in the companion once more, where no native consumer finds it and nothing counts its returns.
     async fn give_back(&self, taken: Vec<(Tag, Holding)>) -> Result<()> {
         if taken.is_empty() {
             return Ok(());
@@ -364,9 +300,12 @@ impl Inner {
         let mut others = Vec::new();
         for (tag, mut holding) in taken {
             let goes_on = holding.wanted > holding.cap;
-            match holding.instead.take().filter(|_| !goes_on) {
+            match holding.instead.take() {
                 Some(instead) => {
-                    let (target, message) = *instead;
+                    let (mut target, message) = *instead;
+                    if goes_on {
+                        target = Target::queue(&holding.queue);
+                    }
                     let (messages, held) = copies.entry(target).or_default();
                     messages.push(message);
                     held.push((tag, holding));
@@ -472,6 +411,14 @@ impl LeaseBroker for AmqpBroker {
         true
     }
 
+    fn adopts(&self) -> bool {
+        self.inner.adopt
+    }
+
+    fn missing_after(&self) -> Option<Duration> {
+        Some(MISSING_AFTER)
+    }
+
     async fn ping(&self) -> Result<()> {
         self.inner.queues.ping().await
     }
@@ -511,7 +458,12 @@ impl LeaseBroker for AmqpBroker {
             ready += self.inner.queues.ready(&address.companion).await?;
         }
         // AMQP does not tell what other servers and native consumers hold.
-        Ok(Depth { ready, held: None })
+        let held = &self.inner.holder.held;
+        Ok(Depth {
+            ready,
+            held: None,
+            held_here: held.count(&[&address.queue, &address.companion]),
+        })
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

@@ -10,8 +10,8 @@ use percent_encoding::percent_decode_str;
 use crate::names::Names;
 
 const OPTIONS: &str = "queue_type, adopt, prefix, name, exchange, routing_key (each also with .QUEUE), journal, \
-                       timeout_ms, heartbeat_s, hold_cap_s, max_held, channels, native_ttl_s, clock, ca_file, \
-                       cert_file, key_file";
+                       timeout_ms, heartbeat_s, hold_cap_s, max_held, channels, native_ttl_s, native_ids, \
+                       delivery_limit, clock, ca_file, cert_file, key_file";
 
 /// What [`AmqpBroker::open`](crate::AmqpBroker::open) needs to know.
 #[derive(Debug, Clone)]
@@ -36,6 +36,10 @@ pub struct Config {
     pub(crate) channels: usize,
     /// The life of a message that says nothing of one.
     pub(crate) native_ttl: Duration,
+    /// Whether a `message_id` of a native producer that is a UUID is the message's id.
+    pub(crate) keeps_native_ids: bool,
+    /// What is known of how often a quorum queue takes a message back.
+    pub(crate) delivery_limit: DeliveryLimit,
     pub(crate) papers: Papers,
     /// Whether holds end by the service's clock.
     pub(crate) by_service: bool,
@@ -46,6 +50,17 @@ pub struct Config {
 pub(crate) struct Host {
     pub(crate) name: String,
     pub(crate) port: u16,
+}
+
+/// How often a quorum queue takes a message back before RabbitMQ drops or dead-letters it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeliveryLimit {
+    /// The queue's arguments, an operator's policy and RabbitMQ's version decide, and AMQP does not tell.
+    Unknown,
+    /// The operator says so.
+    Known(u32),
+    /// It is the operator's wish that RabbitMQ enforces it.
+    Enforced,
 }
 
 /// What kind of queue is made.
@@ -123,12 +138,28 @@ impl Config {
             max_held: 100_000,
             channels: 32,
             native_ttl: Duration::from_secs(1_209_600),
+            keeps_native_ids: false,
+            delivery_limit: DeliveryLimit::Unknown,
             papers: Papers::default(),
             by_service: false,
         };
         config.apply(query)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// The number of returns from which a message is taken over when it is next delivered, so that RabbitMQ never gets to
+    /// drop it. `None` where that is what the operator wants.
+    ///
+    /// Where the limit is unknown, that of an adopted queue may be any. One of our own was made with a high one, and only
+    /// an operator's policy makes it lower.
+    pub(crate) fn take_over_at(&self) -> Option<u64> {
+        match self.delivery_limit {
+            DeliveryLimit::Enforced => None,
+            DeliveryLimit::Known(limit) => Some(u64::from(limit / 2).max(1)),
+            DeliveryLimit::Unknown if self.adopt => Some(1),
+            DeliveryLimit::Unknown => Some(3),
+        }
     }
 
     /// Whether messages are written into the ledger when they are posted, so that they can be listed and got by id.
@@ -182,6 +213,15 @@ impl Config {
             "heartbeat_s" => seconds(1, 3600).map(|it| self.heartbeat = it),
             "hold_cap_s" => seconds(1, 43_200).map(|it| self.hold_cap = it),
             "native_ttl_s" => seconds(1, 1_000_000_000).map(|it| self.native_ttl = it),
+            "native_ids" => {
+                let keeps = match value {
+                    "fresh" => Some(false),
+                    "keep" => Some(true),
+                    _ => None,
+                };
+                keeps.map(|it| self.keeps_native_ids = it)
+            }
+            "delivery_limit" => delivery_limit(value).map(|it| self.delivery_limit = it),
             "max_held" => number(value, 1, 10_000_000).map(|it| self.max_held = it as usize),
             "channels" => number(value, 1, 1000).map(|it| self.channels = it as usize),
             _ => return None,
@@ -226,6 +266,17 @@ fn queue_type(value: &str) -> Option<QueueType> {
         "quorum" => Some(QueueType::Quorum),
         "classic" => Some(QueueType::Classic),
         _ => None,
+    }
+}
+
+fn delivery_limit(value: &str) -> Option<DeliveryLimit> {
+    match value {
+        "unknown" => Some(DeliveryLimit::Unknown),
+        "broker" => Some(DeliveryLimit::Enforced),
+        _ => {
+            let limit = u32::try_from(number(value, 1, 1_000_000_000)?).ok()?;
+            Some(DeliveryLimit::Known(limit))
+        }
     }
 }
 

@@ -125,6 +125,13 @@ impl Held {
         self.inner().all.len()
     }
 
+    /// How many deliveries of some queues are held.
+    pub(crate) fn count(&self, queues: &[&ShortString]) -> u64 {
+        let inner = self.inner();
+        let of_them = |it: &&Holding| queues.contains(&&it.queue);
+        inner.all.values().filter(of_them).count() as u64
+    }
+
     pub(crate) fn insert(&self, tag: Tag, holding: Holding) {
         let due = holding.due();
         let mut inner = self.inner();

@@ -59,17 +59,19 @@
 //! |---|---|---|
 //! | released, or the hold has ended | at its old place | at the head, in the order of coming back |
 //! | the server died | at its old place | at the head, in no order |
-//! | given back very often | nothing happens | nothing happens up to a million times (`x-delivery-limit`) |
+//! | given back very often | nothing happens | it is taken over before RabbitMQ drops it (`native`) |
 //!
 //! So on a quorum queue messages of one claim keep their order, and those of two claims come back in the order in which
 //! the claims end; a delayed message that a claim has met stands at the head when it is due. Of many that end at the same
-//! moment the first thousand keep their order. An adopted quorum queue has the limit that it was given: RabbitMQ 4 gives
-//! 20, and drops or dead-letters what came back more often; 3.x gives none, and puts what comes back at the tail.
+//! moment the first thousand keep their order. Ours are made with a limit of a million returns, which an operator's policy
+//! makes smaller. An adopted quorum queue has the limit that it was given: RabbitMQ 4 gives 20; 3.x gives none, and puts
+//! what comes back at the tail.
 //!
 //! # What is approximate
 //!
 //! * **Counts** are of what is ready, a few milliseconds late on a quorum queue, and include what has ended behind
-//!   something that has not. What is held is not told. With the journal statistics are the ledger's, and exact.
+//!   something that has not. What other servers and natives hold is not told. With the journal statistics are the ledger's,
+//!   and exact, but for adopted queues: of what natives post and take there the ledger does not hear.
 //! * **A claim longer than `hold_cap_s`** is given back to the queue while it goes on. No other claim gets its messages,
 //!   for the ledger knows; but a native consumer of the same queue may.
 //! * **A message whose life a claim lengthens** (by its ttl and grace, beyond what the message has left) is copied, as
@@ -79,8 +81,11 @@
 //!   orders comes to nothing, and the message is free when its hold ends.
 //! * **A wall** of many thousand messages that nobody may have, delayed ones above all, takes several claims to pass:
 //!   RabbitMQ sends some 10,000 a second.
-//! * **A message of the estate without an id** goes to the end of its queue when it is given back, and lives in a second
-//!   queue while it is held (`native`). Its `expiration` begins anew with that, and is not dead-lettered there.
+//! * **A message of a native producer** goes to the end of its queue when it is given back, and lives in a second queue
+//!   while it is held (`native`). Its `expiration` begins anew with that, and is not dead-lettered there. The same holds for
+//!   one that came back so often that RabbitMQ may drop it.
+//! * **With `native_ids=keep`** a message whose `message_id` was used before is taken for the message of that id, and is
+//!   dropped if that was deleted.
 //! * **A removed queue** that another server still believes to be there costs that one a channel at its next claim, with
 //!   what it holds on it: it is delivered again, and the ledger holds it back.
 //!

@@ -102,6 +102,15 @@ fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(text))
 }
 
+/// How messages of native producers are read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Natives {
+    /// The life of one that says nothing of it.
+    pub(crate) ttl: Duration,
+    /// Whether a `message_id` that is a UUID is the message's id.
+    pub(crate) keep_ids: bool,
+}
+
 /// Reads a message as it was delivered, with the moment that its spans are of. `None` when it has no id.
 ///
 /// A message of ours tells its times itself, but not once RabbitMQ has dead-lettered it: it would be over as soon as it
@@ -110,10 +119,10 @@ pub(crate) fn read(
     properties: &BasicProperties,
     body: &[u8],
     now: Timestamp,
-    native_ttl: Duration,
+    natives: Natives,
 ) -> Option<(Message, Timestamp)> {
     let headers = Headers::of(properties);
-    let id = id(properties, &headers)?;
+    let id = id(properties, &headers, natives)?;
     let client = headers.text("isimud-client").and_then(client);
     let sealed =
         headers.0.get("isimud-sealed") == Some(&&AMQPValue::Boolean(true)) && body.is_ascii();
@@ -148,16 +157,24 @@ pub(crate) fn read(
         _ => {
             let message = Message {
                 age: native::age(properties, now),
-                ..new(native::life(properties).unwrap_or(native_ttl))
+                ..new(native::life(properties).unwrap_or(natives.ttl))
             };
             Some((message, now))
         }
     }
 }
 
-/// The id that a message was given when it was adopted, or the one that its producer gave it.
-fn id(properties: &BasicProperties, headers: &Headers<'_>) -> Option<MessageId> {
+/// Whether a message was posted by Isimud.
+pub(crate) fn is_ours(properties: &BasicProperties) -> bool {
+    Headers::of(properties).number("isimud-posted").is_some()
+}
+
+/// The id that a message was given when it was posted here or adopted. One that a native producer gave it is one only
+/// where that is relied upon.
+fn id(properties: &BasicProperties, headers: &Headers<'_>, natives: Natives) -> Option<MessageId> {
     let given = properties.message_id().as_ref().map(ShortString::as_str);
+    let is_ours = headers.number("isimud-posted").is_some();
+    let given = given.filter(|_| is_ours || natives.keep_ids);
     let id = headers
         .text(native::ID)
         .or_else(|| given.map(str::to_owned));
@@ -205,16 +222,7 @@ impl<'a> Headers<'a> {
     }
 
     fn number(&self, name: &str) -> Option<i64> {
-        match self.0.get(name)? {
-            AMQPValue::LongLongInt(number) => Some(*number),
-            AMQPValue::LongInt(number) => Some((*number).into()),
-            AMQPValue::LongUInt(number) => Some((*number).into()),
-            AMQPValue::ShortInt(number) => Some((*number).into()),
-            AMQPValue::ShortUInt(number) => Some((*number).into()),
-            AMQPValue::ShortShortInt(number) => Some((*number).into()),
-            AMQPValue::ShortShortUInt(number) => Some((*number).into()),
-            _ => None,
-        }
+        number(self.0.get(name)?)
     }
 
     /// A small number; 0 where there is none.
@@ -237,6 +245,20 @@ impl<'a> Headers<'a> {
     }
 }
 
+/// A whole number, of whatever width.
+pub(crate) fn number(value: &AMQPValue) -> Option<i64> {
+    match value {
+        AMQPValue::LongLongInt(number) => Some(*number),
+        AMQPValue::LongInt(number) => Some((*number).into()),
+        AMQPValue::LongUInt(number) => Some((*number).into()),
+        AMQPValue::ShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortUInt(number) => Some((*number).into()),
+        AMQPValue::ShortShortInt(number) => Some((*number).into()),
+        AMQPValue::ShortShortUInt(number) => Some((*number).into()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use isimud_contract::{HeaderMap, HeaderValue};
@@ -245,6 +267,14 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
+    const FRESH: Natives = Natives {
+        ttl: DAY,
+        keep_ids: false,
+    };
+    const KEPT: Natives = Natives {
+        ttl: DAY,
+        keep_ids: true,
+    };
 
     fn message(body: &'static str) -> Message {
         let client = ClientId::Uuid(Uuid::from_u128(7));
@@ -263,7 +293,7 @@ mod tests {
         };
         let properties = properties(&envelope);
         let later = NOW.after(DAY);
-        let read = read(&properties, &envelope.message.body, later, DAY).unwrap();
+        let read = read(&properties, &envelope.message.body, later, FRESH).unwrap();
         assert_eq!(read.1, NOW);
         (properties, read.0)
     }
@@ -329,9 +359,10 @@ mod tests {
     }
 
     #[test]
-    fn an_id_of_the_producer_is_the_id() {
+    fn an_id_of_the_producer_is_the_id_where_that_is_relied_upon() {
         let id = Uuid::now_v7();
-        let (message, posted) = read(&native(&id.to_string()), b"{}", NOW, DAY).unwrap();
+        assert_eq!(read(&native(&id.to_string()), b"{}", NOW, FRESH), None);
+        let (message, posted) = read(&native(&id.to_string()), b"{}", NOW, KEPT).unwrap();
         assert_eq!(
             (message.id, message.ttl, message.left),
             (MessageId(id), DAY, DAY)
@@ -339,7 +370,7 @@ mod tests {
         assert_eq!(message.client, ClientId::Uuid(Uuid::nil()));
         assert_eq!(posted, NOW);
         for none in ["", "order-1", "00000000-0000-0000-0000-000000000000"] {
-            assert_eq!(read(&native(none), b"{}", NOW, DAY), None, "{none}");
+            assert_eq!(read(&native(none), b"{}", NOW, KEPT), None, "{none}");
         }
     }
 
@@ -353,7 +384,7 @@ mod tests {
         let mut headers = properties.headers().clone().unwrap();
         headers.insert("x-death".into(), AMQPValue::FieldArray(Vec::new().into()));
         let properties = properties.with_headers(headers).with_expiration("".into());
-        let (message, posted) = read(&properties, b"{}", NOW, DAY).unwrap();
+        let (message, posted) = read(&properties, b"{}", NOW, FRESH).unwrap();
         assert_eq!(message.id, envelope.message.id);
         assert_eq!((message.left, posted), (DAY, NOW));
         assert_eq!(message.client, envelope.message.client);
@@ -370,7 +401,7 @@ mod tests {
         headers.insert("isimud-ttl".into(), AMQPValue::LongLongInt(-1));
         headers.insert("isimud-checksum".into(), text("MD5:nothing"));
         headers.insert("isimud-client".into(), AMQPValue::Void);
-        let (message, _) = read(&properties.with_headers(headers), b"{", NOW, DAY).unwrap();
+        let (message, _) = read(&properties.with_headers(headers), b"{", NOW, FRESH).unwrap();
         assert_eq!(message.checksum, None);
         assert_eq!(message.body, r#""{""#);
         assert_eq!(message.ttl, Duration::from_secs(60), "of the expiration");

@@ -2,21 +2,26 @@
 //!
 //! | the body | as JSON |
 //! |---|---|
-//! | JSON text, whatever the content type is | the same text |
-//! | other text (UTF-8, and no `content_encoding` but `utf-8`) | a string |
+//! | JSON text that the API itself would take, whatever the content type is | the same text |
+//! | other text: UTF-8, and no `content_encoding`, or one of `identity`, `utf-8` and `us-ascii` | a string |
 //! | anything else | `{"content_type": …, "content_encoding": …, "base64": …}`, the first two where there are any |
 //!
 //! | what else it needs | is |
 //! |---|---|
-//! | id | `message_id`, where that is a UUID; else the message is *adopted* |
+//! | id | a fresh one: the message is *adopted* (with `native_ids=keep`: `message_id`, where that is a UUID) |
 //! | client | the nil UUID |
 //! | ttl | `expiration`, else `native_ttl_s` |
 //! | age | by `timestamp`, where that is plausible; nothing else goes by it |
 //!
-//! A message without an id is adopted by a copy with one in the header `isimud-id`, in the companion of its queue: the
-//! copy is confirmed, the original is acknowledged, and the copy is got from there. So there is at any time one of them
-//! that a native consumer or another server could get, a crash changes no id, and the order stays. A copy that is given
-//! back goes to the end of the queue that it came from, for natives to see.
+//! An id that a producer has chosen is no identity: jobs with a fixed id, replays and redrives bring the same one again
+//! with another message, and RabbitMQ does not tell the two apart once it has taken one of them back. Taken for the id,
+//! the second would be swallowed as a copy of the first.
+//!
+//! A message is adopted by a copy with an id in the header `isimud-id`, in the companion of its queue: the copy is
+//! confirmed, the original is acknowledged, and the copy is got from there. So there is at any time one of them that a
+//! native consumer or another server could get, a crash changes no id, and the order stays. A copy that is given back goes
+//! to the end of the queue that it came from, for natives to see. A message of any origin that a quorum queue has taken
+//! back so often that RabbitMQ may soon drop it is taken over in the same way, and keeps its id.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,35 +29,34 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use isimud_contract::Timestamp;
+use isimud_contract::{MessageId, Timestamp, body_of_text};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use serde_json::json;
-use uuid::Uuid;
 
 use crate::holder::Got;
+use crate::message::number;
 use crate::publisher::Outgoing;
 
 /// The header with the id that an adopted message was given.
 pub(crate) const ID: &str = "isimud-id";
 
+/// The header in which a quorum queue counts how often it has taken a message back.
+const RETURNS: &str = "x-delivery-count";
+
 /// A timestamp that is older is no timestamp.
 const PLAUSIBLE: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+/// Encodings whose text is the text, as their names are written in any case.
+const PLAIN: [&str; 6] = ["", "identity", "utf-8", "utf8", "us-ascii", "ascii"];
 
 /// What a body is as JSON text.
 pub(crate) fn as_json(properties: &BasicProperties, body: &[u8]) -> Bytes {
     let encoding = properties.content_encoding().as_ref();
-    let encoding = encoding.map(ShortString::as_str).filter(|it| {
-        !(it.is_empty() || it.eq_ignore_ascii_case("utf-8") || it.eq_ignore_ascii_case("utf8"))
-    });
+    let encoding = encoding
+        .map(ShortString::as_str)
+        .filter(|it| !PLAIN.iter().any(|plain| it.eq_ignore_ascii_case(plain)));
     match std::str::from_utf8(body) {
-        Ok(text) if encoding.is_none() => {
-            if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
-                Bytes::copy_from_slice(body)
-            } else {
-                json!(text).to_string().into()
-            }
-        }
+        Ok(text) if encoding.is_none() => body_of_text(text),
         _ => {
             let mut object = serde_json::Map::new();
             let content_type = properties.content_type().as_ref().map(ShortString::as_str);
@@ -84,40 +88,61 @@ pub(crate) fn age(properties: &BasicProperties, now: Timestamp) -> Duration {
     age.filter(|age| *age < PLAUSIBLE).unwrap_or_default()
 }
 
-/// The copy with an id of a message that has none, for the companion of its queue.
-pub(crate) fn copy(got: &Got) -> Outgoing {
-    let headers = got.properties.headers().clone().unwrap_or_default();
-    let mut headers = without_copies(headers);
+/// How often a quorum queue has taken the message back.
+pub(crate) fn returns(properties: &BasicProperties) -> u64 {
+    let headers = properties.headers().as_ref();
+    let count = headers.and_then(|headers| number(headers.inner().get(RETURNS)?));
+    count.and_then(|it| u64::try_from(it).ok()).unwrap_or(0)
+}
+
+/// The copy of a message for the companion of its queue, under this id. It lives no longer than `left`, where that is
+/// known, and its returns are counted anew.
+pub(crate) fn copy(got: &Got, id: MessageId, left: Option<Duration>) -> Outgoing {
+    let mut headers = without_misleading(got.properties.headers().clone().unwrap_or_default());
     let mut put = |name: &'static str, text: &str| {
         headers.insert(name.into(), AMQPValue::LongString(text.into()));
     };
-    put(ID, &Uuid::now_v7().to_string());
+    put(ID, &id.0.to_string());
     put("isimud-exchange", got.exchange.as_str());
     put("isimud-routing-key", got.routing_key.as_str());
-    let properties = match got.properties.user_id() {
+    let mut properties = match got.properties.user_id() {
         Some(user) => {
             put("isimud-user-id", user.as_str());
             without_user(&got.properties)
         }
         None => got.properties.clone(),
     };
+    if let (Some(left), Some(_)) = (left, properties.expiration()) {
+        properties = properties.with_expiration(left.as_millis().to_string().into());
+    }
     Outgoing {
         properties: properties.with_headers(headers),
         body: got.body.clone().into(),
     }
 }
 
-/// Renames the headers by which RabbitMQ would send the copy to other queues too ("Sender-selected Distribution").
-fn without_copies(headers: FieldTable) -> FieldTable {
-    let renamed = headers.inner().iter().map(|(name, value)| {
+/// What is published when a copy is given back.
+pub(crate) fn returned(got: Got) -> Outgoing {
+    let headers = without_misleading(got.properties.headers().clone().unwrap_or_default());
+    Outgoing {
+        properties: got.properties.with_headers(headers),
+        body: got.body.into(),
+    }
+}
+
+/// Renames the headers by which RabbitMQ would send the copy to other queues too ("Sender-selected Distribution"), and
+/// leaves out those in which a quorum queue counts.
+fn without_misleading(headers: FieldTable) -> FieldTable {
+    let kept = headers.inner().iter().filter_map(|(name, value)| {
         let name = match name.as_str() {
             "CC" => "isimud-cc".into(),
             "BCC" => "isimud-bcc".into(),
+            RETURNS | "x-acquired-count" => return None,
             _ => name.clone(),
         };
-        (name, value.clone())
+        Some((name, value.clone()))
     });
-    renamed.collect::<BTreeMap<ShortString, AMQPValue>>().into()
+    kept.collect::<BTreeMap<ShortString, AMQPValue>>().into()
 }
 
 /// The same properties but for the user, which RabbitMQ takes from that user alone ("Validated User-ID").
@@ -186,9 +211,30 @@ mod tests {
     }
 
     #[test]
-    fn deep_json_is_json() {
-        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert_eq!(as_json(&BasicProperties::default(), deep.as_bytes()), deep);
+    fn json_that_clients_cannot_read_back_becomes_a_string() {
+        let none = BasicProperties::default();
+        let deep = "[".repeat(5000) + &"]".repeat(5000);
+        for text in [
+            deep.as_str(),
+            "[1e400]",
+            "18446744073709551616",
+            r#"["\ud800"]"#,
+        ] {
+            let string = serde_json::to_string(text).unwrap();
+            assert_eq!(as_json(&none, text.as_bytes()), string);
+        }
+    }
+
+    #[test]
+    fn encodings_that_change_nothing_are_none() {
+        for encoding in ["identity", "US-ASCII", "Utf-8", "ascii", ""] {
+            let properties = BasicProperties::default().with_content_encoding(encoding.into());
+            assert_eq!(
+                as_json(&properties, b"{\"a\":1}"),
+                r#"{"a":1}"#,
+                "{encoding}"
+            );
+        }
     }
 
     #[test]
@@ -206,12 +252,15 @@ mod tests {
         let mut headers = FieldTable::default();
         headers.insert("CC".into(), AMQPValue::FieldArray(Vec::new().into()));
         headers.insert("x-mine".into(), AMQPValue::LongInt(1));
+        headers.insert(RETURNS.into(), AMQPValue::LongLongInt(7));
         let properties = typed("a/b")
             .with_priority(7)
             .with_message_id("order 1".into())
             .with_type("order".into())
             .with_user_id("them".into())
+            .with_expiration("9000".into())
             .with_headers(headers);
+        assert_eq!(returns(&properties), 7);
         let got = Got {
             tag: crate::held::Tag {
                 channel: 1,
@@ -222,13 +271,16 @@ mod tests {
             properties,
             body: b"x".to_vec(),
         };
-        let copy = copy(&got);
+        let id = MessageId(uuid::Uuid::from_u128(5));
+        let copy = copy(&got, id, Some(Duration::from_millis(1500)));
         let kept = &copy.properties;
         assert_eq!(kept.priority(), &Some(7));
         assert_eq!(kept.message_id(), &Some("order 1".into()));
         assert_eq!(kept.kind(), &Some("order".into()));
         assert_eq!(kept.content_type(), &Some("a/b".into()));
         assert_eq!(kept.user_id(), &None);
+        assert_eq!(kept.expiration(), &Some("1500".into()));
+        assert_eq!(returns(kept), 0);
         let headers = kept.headers().clone().unwrap();
         let names: Vec<&str> = headers.inner().keys().map(ShortString::as_str).collect();
         assert_eq!(

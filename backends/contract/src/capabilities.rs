@@ -17,6 +17,8 @@ pub struct Capabilities {
     pub durable: bool,
     /// A message is delivered until it is deleted or expires.
     pub at_least_once: bool,
+    /// Queues are those of an existing deployment: none is made, and health is not tried out in one.
+    pub adopts: bool,
     /// Made for a high rate of messages.
     pub high_throughput: bool,
     /// Messages can be listed, got and deleted by id before anybody has claimed them. Without it all that is
@@ -40,6 +42,7 @@ impl Capabilities {
         claims: true,
         durable: true,
         at_least_once: true,
+        adopts: false,
         high_throughput: true,
         browse: true,
         remembers: false,

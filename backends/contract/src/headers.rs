@@ -42,9 +42,9 @@ pub enum HeaderValue {
     /// Whole seconds since 1970.
     Timestamp(u64),
     /// Values in order.
-    List(Vec<HeaderValue>),
+    List(Vec<Self>),
     /// Values by name.
-    Table(BTreeMap<String, HeaderValue>),
+    Table(BTreeMap<String, Self>),
 }
 
 impl PartialEq for HeaderValue {

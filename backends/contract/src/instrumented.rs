@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use crate::{
-    Capabilities, Claim, ClaimId, Error, ForeignClaim, Guard, Lease, Message, MessageId,
+    Backlog, Capabilities, Claim, ClaimId, Error, ForeignClaim, Guard, Lease, Message, MessageId,
     MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
@@ -157,6 +157,11 @@ impl MessageStore for Instrumented {
         ids: &[MessageId],
     ) -> Result<usize> {
         self.watch("hold", Some(queue), self.inner.hold(queue, claim, ids))
+            .await
+    }
+
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        self.watch("backlog", Some(queue), self.inner.backlog(queue))
             .await
     }
 

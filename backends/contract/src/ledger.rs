@@ -180,6 +180,11 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// Counts the live messages that have a row.
     async fn stats(&self, queue: &QueueKey) -> Result<Stats>;
 
+    /// Forgets messages that the broker has no more, as far as no claim holds them and no delay holds them back, and
+    /// returns how many that were. Nothing is known of them then: one that the broker delivers all the same is judged by
+    /// its envelope, like one that never had a row.
+    async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize>;
+
     /// Deletes every message that has a row, and every claim, and begins a new era. Positions from before stand before
     /// everything.
     async fn purge(&self, queue: &QueueKey) -> Result<()>;

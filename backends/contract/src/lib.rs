@@ -17,6 +17,7 @@
 //! ledger     Ledger: who holds a message of a broker that can only lease
 //! capabilities   what a store can do, asked before it is used
 //! error      one error for every backend: what the caller can do about it
+//! json       which JSON can be a body
 //! clock      the only place that reads the time
 //! instrumented   the one wrapper: span, timing, error context
 //! ```
@@ -28,7 +29,7 @@
 //! * **An id names, it does not rank.** The server mints ids, so that a post repeated after a lost answer is the same
 //!   post; the store numbers arrivals, and only that number is an order.
 //! * **Bodies are opaque.** Nothing below HTTP parses a body; it is JSON text on the way in and the same bytes on the
-//!   way out.
+//!   way out. Where somebody else has written one, it is checked once, on its way in ([`body_of_text`]).
 #![warn(missing_docs)]
 
 mod capabilities;
@@ -38,6 +39,7 @@ mod error;
 mod headers;
 mod ids;
 mod instrumented;
+mod json;
 mod ledger;
 mod management;
 mod message;
@@ -57,13 +59,15 @@ pub use ids::{
     QueueName, SubscriptionId,
 };
 pub use instrumented::{Instrumented, Observer};
+pub use json::{JsonFault, body_of_text, check_json};
 pub use ledger::{Delivery, Era, Ledger, Purpose, Receipt, Renewed, Rowless, Verdict};
 pub use management::{Change, ManagementStore, Pools, Queues, Subscriptions, Watcher};
 pub use message::{Checksum, Guard, Marker, Message, Page, Selection};
 pub use place::{Home, Place, Segment};
 pub use pool::{Flavor, Members, Pool, PoolRecord};
 pub use queue::{
-    Edge, Filter, FilterValue, Kind, Metadata, QueueRecord, QueueSelection, Stats, read_metadata,
+    Backlog, Edge, Filter, FilterValue, Kind, Metadata, QueueRecord, QueueSelection, Stats,
+    read_metadata,
 };
 pub use store::MessageStore;
 pub use subscription::{Subscription, SubscriptionChange};

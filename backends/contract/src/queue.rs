@@ -97,6 +97,39 @@ pub struct Stats {
     pub newest: Option<Edge>,
 }
 
+/// What is left in a queue, counted for whoever decides whether it is empty.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// What a claim may still find, now or when a delay has passed. Never too few, but for what somebody else than this
+    /// service holds; a broker may count messages that are over, until they have been delivered in vain.
+    pub free: u64,
+    /// Held by a live claim.
+    pub claimed: u64,
+}
+
+impl Backlog {
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.free == 0 && self.claimed == 0
+    }
+}
+
+impl From<&Stats> for Backlog {
+    fn from(stats: &Stats) -> Self {
+        Self {
+            free: stats.free,
+            claimed: stats.claimed,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Backlog {
+    fn add_assign(&mut self, more: Self) {
+        self.free += more.free;
+        self.claimed += more.claimed;
+    }
+}
+
 /// The first or the last message of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge {

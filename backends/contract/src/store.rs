@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::{
-    Capabilities, Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page, QueueKey,
-    Result, Selection, Stats,
+    Backlog, Capabilities, Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page,
+    QueueKey, Result, Selection, Stats,
 };
 
 /// Keeps the messages and claims of many queues.
@@ -70,6 +70,10 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
     /// store cannot keep both; `Unsupported` where claims cannot be handed over at all.
     async fn hold(&self, queue: &QueueKey, claim: ForeignClaim, ids: &[MessageId])
     -> Result<usize>;
+
+    /// Counts what is left, for a decision that would lose what it overlooks: asks the broker as well, where a broker
+    /// keeps the messages and native clients of it may have put more there, or taken some.
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog>;
 
     /// Counts the live messages.
     async fn stats(&self, queue: &QueueKey) -> Result<Stats>;

@@ -23,6 +23,8 @@ pub struct Depth {
     pub ready: u64,
     /// Delivered, to whatever server, and not settled yet; `None` where the broker does not tell.
     pub held: Option<u64>,
+    /// Of those, as many as are known to be held by this service: by this server, where others do not tell.
+    pub held_here: u64,
 }
 
 /// A broker that delivers messages for a while and takes back what nobody settled.
@@ -41,6 +43,14 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     /// Whether the broker drops a message by itself once its ttl has passed. A claim that extends a life then needs a
     /// copy that lives longer.
     fn ends_lives(&self) -> bool;
+
+    /// Whether queues are those of an existing deployment, with native clients that the ledger does not hear of.
+    fn adopts(&self) -> bool;
+
+    /// How long the broker must have had nothing to deliver before a message that it should have is taken to be gone:
+    /// longer than a message needs from one server's hands back to the queue, and than counts may be wrong. `None` where
+    /// there are no native clients that could have taken one.
+    fn missing_after(&self) -> Option<Duration>;
 
     /// Proves that the broker answers now, by a round trip.
     async fn ping(&self) -> Result<()>;

@@ -306,6 +306,14 @@ impl LeaseBroker for FakeBroker {
         self.server.state().nature.ends_lives
     }
 
+    fn adopts(&self) -> bool {
+        false
+    }
+
+    fn missing_after(&self) -> Option<Duration> {
+        None
+    }
+
     async fn ping(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(failure());
@@ -406,10 +414,11 @@ impl LeaseBroker for FakeBroker {
         let depth = state.queues.get(queue).map(|queue| Depth {
             ready: (queue.ready.len() + queue.delayed.len()) as u64,
             held: Some(queue.held.len() as u64),
+            held_here: queue.held.len() as u64,
         });
         Ok(depth.unwrap_or(Depth {
             held: Some(0),
-            ready: 0,
+            ..Depth::default()
         }))
     }
 

@@ -1,19 +1,20 @@
 //! A broker and a ledger as one store.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, Clock, Era, Error, ErrorKind, ForeignClaim, Guard, Lease, Ledger,
-    Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Result, Rowless, Selection,
-    Stats, Timestamp,
+    Backlog, Capabilities, Claim, ClaimId, Clock, Era, Error, ErrorKind, ForeignClaim, Guard,
+    Lease, Ledger, Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Result,
+    Rowless, Selection, Stats, Timestamp,
 };
 
 use crate::broker::{Envelope, LeaseBroker};
 use crate::hints::Hints;
+use crate::missing::{self, Missing};
 
 /// Whether the ledger gets a row for every message when it is posted, and not only when it is first delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +34,26 @@ const PURGES: usize = 100;
 /// How long a pop has the broker hold a message: time to bury and to settle it.
 const POP: Duration = Duration::from_secs(30);
 
+/// Queues of which something is the matter, so that the log tells of it once.
+#[derive(Debug, Default)]
+pub(crate) struct Stuck(Mutex<HashSet<QueueKey>>);
+
+impl Stuck {
+    /// Whether it was not the matter before.
+    pub(crate) fn begins(&self, queue: &QueueKey) -> bool {
+        let mut stuck = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if stuck.len() >= REMEMBERED {
+            stuck.clear();
+        }
+        stuck.insert(queue.clone())
+    }
+
+    pub(crate) fn over(&self, queue: &QueueKey) {
+        let mut stuck = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        stuck.remove(queue);
+    }
+}
+
 /// A whole store, made of a broker that can only lease and a ledger that decides. See the crate's docs.
 #[derive(Debug)]
 pub struct Leased<B> {
@@ -40,7 +61,10 @@ pub struct Leased<B> {
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) hints: Hints,
-    journal: Journal,
+    pub(crate) missing: Arc<Missing<B>>,
+    /// Queues whose dead letters cannot be sent.
+    pub(crate) stuck: Arc<Stuck>,
+    pub(crate) journal: Journal,
     eras: Mutex<HashMap<QueueKey, Era>>,
     closed: AtomicBool,
 }
@@ -54,8 +78,11 @@ impl<B: LeaseBroker> Leased<B> {
         clock: Arc<dyn Clock>,
         journal: Journal,
     ) -> Self {
+        let broker = Arc::new(broker);
         Self {
-            broker: Arc::new(broker),
+            missing: Arc::new(Missing::new(Arc::clone(&broker), Arc::clone(&ledger))),
+            stuck: Arc::default(),
+            broker,
             ledger,
             clock,
             hints: Hints::default(),
@@ -178,6 +205,32 @@ impl<B: LeaseBroker> Leased<B> {
         Ok(())
     }
 
+    /// Counts what is in a queue that native clients use, too. A count that lacks messages of the ledger is given a moment
+    /// to come right; should they be missing then, natives have taken them.
+    async fn shared_stats(&self, queue: &QueueKey) -> Result<Stats> {
+        let mut recounted = false;
+        loop {
+            let (depth, mut known) =
+                tokio::try_join!(self.broker.depth(queue), self.ledger.stats(queue))?;
+            let free = missing::free(known.free, known.claimed, depth);
+            if free < known.free {
+                if depth.held.is_some() {
+                    // Its counts are late by more than a moment.
+                    self.missing.compare(queue, depth).await?;
+                    return Ok(known);
+                }
+                if !recounted {
+                    recounted = true;
+                    tokio::time::sleep(missing::RECOUNT).await;
+                    continue;
+                }
+                self.missing.compare(queue, depth).await?;
+            }
+            known.free = free;
+            return Ok(known);
+        }
+    }
+
     /// Purges the ledger, then the broker, then what was posted in between: a message that lost its place in the
     /// broker must not stay listed, and where the second step fails the first has taken all that had a row.
     async fn clear(&self, queue: &QueueKey, whole: bool) -> Result<()> {
@@ -192,6 +245,7 @@ impl<B: LeaseBroker> Leased<B> {
             self.ledger.purge(queue).await?;
             self.eras().remove(queue);
         }
+        self.missing.clear(queue);
         Ok(())
     }
 }
@@ -219,6 +273,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
             at_least_once: true,
             browse: self.journal == Journal::On,
             remembers: true,
+            adopts: self.broker.adopts(),
             ..self.broker.capabilities()
         }
     }
@@ -338,10 +393,32 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.ledger.hold(queue, claim, ids).await
     }
 
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        self.open()?;
+        let (depth, mut known) =
+            tokio::try_join!(self.broker.depth(queue), self.ledger.stats(queue))?;
+        // What others hold unsettled may come back.
+        let held = depth.held.unwrap_or(0).saturating_sub(known.claimed);
+        let at_broker = depth.ready + held;
+        if at_broker < known.free && self.missing.compare(queue, depth).await? > 0 {
+            known = self.ledger.stats(queue).await?;
+        }
+        Ok(Backlog {
+            free: at_broker.max(match self.journal {
+                Journal::On => known.free,
+                Journal::Off => 0,
+            }),
+            claimed: known.claimed,
+        })
+    }
+
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.open()?;
         if self.journal == Journal::On {
-            return self.ledger.stats(queue).await;
+            return match self.broker.adopts() {
+                true => self.shared_stats(queue).await,
+                false => self.ledger.stats(queue).await,
+            };
         }
         let (depth, known) = tokio::try_join!(self.broker.depth(queue), self.ledger.stats(queue))?;
         Ok(Stats {

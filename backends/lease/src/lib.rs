@@ -8,6 +8,7 @@
 //! ```text
 //! broker    LeaseBroker: what a driver implements      leased   Leased: both as one store
 //! rounds    claims and pops: deliver, judge, act       hints    what a broker is told after the decision
+//! missing   rows whose messages native clients have taken
 //! fake      a broker in memory, for tests (feature `fake`)
 //! ```
 //!
@@ -54,11 +55,20 @@
 //! `extend` hide what a release has just freed. A broker that hangs costs a caller those 100 ms; 4096 hints may be under
 //! way, and more are left out. A close waits for them for five seconds.
 //!
+//! **Native clients.** Where a broker's queues are those of an existing deployment, its native clients post messages that
+//! have no row, and take messages that have one. So statistics of such a queue begin with the broker's count, and a
+//! decision that would lose what it overlooks (a move, a bridge, an end) asks for the `backlog`, which is the larger of
+//! the two counts. A row that is free while the broker has nothing left, twice and some time apart, is forgotten; a
+//! message that then comes back all the same is judged by its envelope.
+//!
 //! **Walls.** Deleted, delayed or held messages may stand in front at the broker. A call passes them in rounds that grow
 //! to a thousand messages, for one second at most; each is settled or put off then, and met no more.
 //!
 //! # What is approximate
 //!
+//! * With native clients: statistics count a message that is deleted by id before anybody has claimed it until a claim
+//!   has passed it, and one whose server has died while it was claimed until it is met again. What natives have taken
+//!   stays listed until the broker is empty, or until it ends.
 //! * Without the journal: statistics are the broker's count less what the ledger knows, and count copies and what was
 //!   purged while it was held. A purge misses what a server was just receiving, or held when it died before a grant. An
 //!   id without a row counts as never claimed, also when its message has ended.
@@ -83,6 +93,7 @@ mod broker;
 pub mod fake;
 mod hints;
 mod leased;
+mod missing;
 mod rounds;
 
 pub use broker::{Depth, Envelope, LeaseBroker};

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    DeadLetter, Delivery, Error, Guard, Message, Purpose, QueueKey, Receipt, Result, Rowless,
-    Timestamp, Verdict,
+    DeadLetter, Delivery, Error, ErrorKind, Guard, Message, Purpose, QueueKey, Receipt, Result,
+    Rowless, Timestamp, Verdict,
 };
 
 use crate::broker::LeaseBroker;
 use crate::hints::failed;
-use crate::leased::Leased;
+use crate::leased::{Journal, Leased};
 
 /// Rounds of one call, at the most.
 const ROUNDS: usize = 24;
@@ -99,7 +99,23 @@ impl<B: LeaseBroker> Leased<B> {
             let wide = if wall { 4 * ask } else { 0 };
             ask = (limit - taken.len()).max(wide).min(WIDEST);
         }
+        if taken.is_empty() && self.journal == Journal::On {
+            self.look_for_missing(queue);
+        }
         Ok(taken)
+    }
+
+    /// The ledger may know messages that the broker has no more. Nobody waits for this.
+    fn look_for_missing(&self, queue: &QueueKey) {
+        if self.broker.missing_after().is_none() {
+            return;
+        }
+        let (missing, queue) = (Arc::clone(&self.missing), queue.clone());
+        tokio::spawn(async move {
+            if let Err(error) = missing.look(&queue).await {
+                tracing::debug!(%error, %queue, "what native clients have taken is not looked for");
+            }
+        });
     }
 
     async fn round(
@@ -182,10 +198,21 @@ impl<B: LeaseBroker> Leased<B> {
             return Ok(granted);
         };
         match self.dead_letter(queue, policy, spent).await {
-            Ok(mut receipts) => tidings.settled.append(&mut receipts),
-            Err(error) if granted.is_empty() => return Err(error.into()),
-            // They are held until this lease would end, and then spent again.
-            Err(error) => failed(queue, &error),
+            Ok(mut receipts) => {
+                tidings.settled.append(&mut receipts);
+                self.stuck.over(queue);
+            }
+            Err(error) if granted.is_empty() && error.kind() == ErrorKind::Unavailable => {
+                return Err(error.into());
+            }
+            // They are held until this lease would end, and then spent again. What the queue's own messages cannot help
+            // is no answer to who claims them.
+            Err(error) => {
+                if self.stuck.begins(queue) {
+                    tracing::warn!(%queue, to = %policy.queue, %error,
+                        "messages that were claimed too often cannot be moved to the dead-letter queue; they are held back");
+                }
+            }
         }
         Ok(granted)
     }

@@ -30,6 +30,7 @@ scripts! {
     RENEW: "common.lua" "ledger.lua" "ledger_renew.lua";
     RELEASE: "common.lua" "ledger.lua" "ledger_release.lua";
     BURY: "common.lua" "ledger.lua" "bury.lua";
+    FORGET: "common.lua" "ledger.lua" "ledger_forget.lua";
     PURGE: "common.lua" "ledger.lua" "ledger_purge.lua";
 }
 
@@ -210,6 +211,16 @@ impl Ledger for RedisLedger {
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.store.stats_on(&self.keys(queue)).await
+    }
+
+    async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize> {
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let keys = self.keys(queue);
+        let call = || Ok(self.on(&FORGET, &keys).ids(ids));
+        let count = number(&self.store.scripts.settled(call).await?)?;
+        Ok(usize::try_from(count).unwrap_or(0))
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

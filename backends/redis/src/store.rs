@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard, Lease,
-    Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Selection, Stats,
-    Timestamp, Watcher,
+    Backlog, Capabilities, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard,
+    Lease, Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Selection,
+    Stats, Timestamp, Watcher,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -309,6 +309,10 @@ impl MessageStore for RedisStore {
             return Ok(0);
         }
         self.scripts.hold(&self.keys(queue), claim, ids).await
+    }
+
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        Ok(Backlog::from(&self.stats(queue).await?))
     }
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {

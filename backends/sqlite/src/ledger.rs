@@ -183,6 +183,13 @@ impl Ledger for SqliteLedger {
             .await
     }
 
+    async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize> {
+        let (key, ids) = (self.key(queue), ids.to_vec());
+        self.store
+            .write(move |session| hold::forget(session, &key, &ids))
+            .await
+    }
+
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
         let key = self.key(queue);
         self.store

@@ -6,8 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, ForeignClaim, Guard, Lease, Message,
-    MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
+    Backlog, Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, ForeignClaim, Guard, Lease,
+    Message, MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
 use crate::config::{Config, Place};
@@ -189,6 +189,10 @@ impl MessageStore for SqliteStore {
         let (queue, ids) = (queue.clone(), ids.to_vec());
         self.write(move |session| claim::hold(session, &queue, claim, &ids))
             .await
+    }
+
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        Ok(Backlog::from(&self.stats(queue).await?))
     }
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {

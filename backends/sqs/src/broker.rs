@@ -80,6 +80,14 @@ impl LeaseBroker for SqsBroker {
         false
     }
 
+    fn adopts(&self) -> bool {
+        !self.account.config.create
+    }
+
+    fn missing_after(&self) -> Option<Duration> {
+        Some(2 * self.account.config.counts_lag)
+    }
+
     async fn ping(&self) -> Result<()> {
         let client = self.account.client().await?;
         let call = client
@@ -170,6 +178,7 @@ impl LeaseBroker for SqsBroker {
             ready: number(Attribute::ApproximateNumberOfMessages)
                 + number(Attribute::ApproximateNumberOfMessagesDelayed),
             held: Some(number(Attribute::ApproximateNumberOfMessagesNotVisible)),
+            held_here: number(Attribute::ApproximateNumberOfMessagesNotVisible),
         })
     }
 

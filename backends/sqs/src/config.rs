@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 use crate::names::{Naming, Pattern, is_plain};
 
 const OPTIONS: &str = "endpoint, profile, ca_file, fifo, group, prefix, name, project, create, remove, message_bytes, \
-                       native_ttl_s, timeout_ms, linger_ms, wait_s, journal, delays";
+                       native_ttl_s, timeout_ms, linger_ms, wait_s, journal, delays, counts_lag_s";
 
 /// The largest message and the largest batch that SQS takes, in bytes.
 pub(crate) const LARGEST: usize = 1 << 20;
@@ -34,6 +34,8 @@ pub struct Config {
     pub(crate) largest: usize,
     /// How long messages live that were not posted through Isimud; as long as their queue keeps them by default.
     pub(crate) native_ttl: Option<Duration>,
+    /// How long after the last change the queue's counts may be wrong.
+    pub(crate) counts_lag: Duration,
     pub(crate) timeout: Duration,
     /// How long a post may wait for others to share a request with.
     pub(crate) linger: Duration,
@@ -156,6 +158,7 @@ struct Options {
     delete: Option<bool>,
     largest: Option<u64>,
     native_ttl: Option<u64>,
+    counts_lag: Option<u64>,
     timeout: Option<u64>,
     linger: Option<u64>,
     wait: Option<u64>,
@@ -196,6 +199,7 @@ impl Options {
             "remove" => self.delete = word(["keep", "delete"])?,
             "message_bytes" => self.largest = number(1024..=LARGEST as u64)?,
             "native_ttl_s" => self.native_ttl = number(60..=1_209_600)?,
+            "counts_lag_s" => self.counts_lag = number(1..=3600)?,
             "timeout_ms" => self.timeout = number(100..=600_000)?,
             "linger_ms" => self.linger = number(0..=1000)?,
             "wait_s" => self.wait = number(0..=20)?,
@@ -261,6 +265,7 @@ impl Options {
                 .largest
                 .map_or(LARGEST, |bytes| usize::try_from(bytes).unwrap_or(LARGEST)),
             native_ttl: self.native_ttl.map(Duration::from_secs),
+            counts_lag: Duration::from_secs(self.counts_lag.unwrap_or(60)),
             timeout: Duration::from_millis(self.timeout.unwrap_or(5000)),
             linger: Duration::from_millis(self.linger.unwrap_or(0)),
             wait: Duration::from_secs(self.wait.unwrap_or(0)),

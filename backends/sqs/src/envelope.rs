@@ -5,7 +5,7 @@
 //!
 //! | field | meaning | where it is missing |
 //! |---|---|---|
-//! | `id` | the message's id | SQS's own `MessageId`, a UUID too |
+//! | `id` | the message's id; it counts beside `posted_ms` only | SQS's own `MessageId`, a UUID too |
 //! | `client` | who posted it | the nil UUID |
 //! | `posted_ms` | when, in milliseconds since 1970 | `SentTimestamp` |
 //! | `ttl_ms`, `left_ms` | the ttl that is shown, and how long it lived on from then, if that is another span | `native_ttl_s` of the pool, or the queue's retention |
@@ -19,7 +19,8 @@
 //! | `base64` | the body is a JSON string with the real one in base64 | no |
 //!
 //! **Bodies.** SQS takes the characters of XML 1.0. Text in JSON has no other ones but U+FFFE and U+FFFF; a body with
-//! one of those goes as base64. A native body that is JSON is passed on as it is, and any other text as a JSON string.
+//! one of those goes as base64. A native body that is JSON that the API itself would take is passed on as it
+//! is, and any other text as a JSON string.
 
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use isimud_contract::{
-    Checksum, ClientId, Delivery, Headers, Message, MessageId, Receipt, Timestamp,
+    Checksum, ClientId, Delivery, Headers, Message, MessageId, Receipt, Timestamp, body_of_text,
 };
 use isimud_lease::Envelope;
 use serde::{Deserialize, Serialize};
@@ -191,7 +192,9 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         .and_then(|attributes| attributes.get(&MessageSystemAttributeName::SentTimestamp))
         .and_then(|text| text.parse().ok());
     let posted = Timestamp(stamp.posted_ms.or(sent).unwrap_or(now.0));
-    let id = stamp.id.as_deref().and_then(MessageId::parse);
+    // An id that came without the moment of its post was chosen by a producer, and may be any other message's too.
+    let id = stamp.id.as_deref().filter(|_| stamp.posted_ms.is_some());
+    let id = id.and_then(MessageId::parse);
     let id = id.unwrap_or_else(|| native_id(message.message_id.as_deref().unwrap_or(&handle)));
     let ttl = stamp.ttl_ms.map_or(native_ttl, Duration::from_millis);
     let text = message.body.unwrap_or_default();
@@ -233,12 +236,10 @@ fn native_id(text: &str) -> MessageId {
 }
 
 fn native_body(text: String, sealed: bool) -> Bytes {
-    let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
-    if sealed || is_json(&text) {
-        return text.into();
+    match sealed {
+        true => text.into(),
+        false => body_of_text(&text),
     }
-    // A text always can be written as JSON.
-    serde_json::to_vec(&text).unwrap_or_default().into()
 }
 
 /// Reads a client's id. What is written like a UUID is one: the service normalises those that it takes.
@@ -396,8 +397,28 @@ mod tests {
             let delivery = delivered(native, None);
             assert_eq!(delivery.message.body, body, "{native}");
         }
-        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
-        assert_eq!(delivered(&deep, None).message.body, deep);
+    }
+
+    #[test]
+    fn json_that_clients_cannot_read_back_becomes_a_string() {
+        let deep = "[".repeat(5000) + &"]".repeat(5000);
+        for text in [
+            deep.as_str(),
+            "[1e400]",
+            "18446744073709551616",
+            r#"["\ud800"]"#,
+        ] {
+            let string = serde_json::to_string(text).unwrap();
+            assert_eq!(delivered(text, None).message.body, string);
+        }
+    }
+
+    #[test]
+    fn an_id_that_a_producer_chose_is_no_identity() {
+        let chosen = r#"{"id": "c8cbd19a-842e-4794-8e25-3d5e2df00f2b", "ttl_ms": 60000}"#;
+        let native = delivered("1", Some(chosen));
+        assert_eq!(native.message.id, delivered("1", None).message.id);
+        assert_eq!(native.message.ttl, Duration::from_secs(60));
     }
 
     #[test]

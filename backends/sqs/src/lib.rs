@@ -66,20 +66,22 @@
 //! Whoever reads the queue with an SDK or a Lambda gets the body as it was posted, and may look into the attribute.
 //! Whoever sends to it needs to know nothing of Isimud: such a message has SQS's `MessageId` for an id (a UUID as well),
 //! the nil client, and the life that `native_ttl_s` says or its queue gives it. A body that is JSON is passed on as it is,
-//! and any other text as a JSON string. A producer that wants another life adds the attribute `isimud` with
+//! if the API itself would take it, and any other text as a JSON string. A producer that wants another life adds the attribute `isimud` with
 //! `{"ttl_ms": 60000}`. Who copies that attribute from one message to another makes it the same message.
 //!
 //! | field of `isimud` | meaning | where it is missing |
 //! |---|---|---|
-//! | `id`, `client` | the message's id, and who posted it | `MessageId`, the nil UUID |
+//! | `id`, `client` | the message's id, and who posted it; an id without `posted_ms` is none | `MessageId`, the nil UUID |
 //! | `posted_ms` | when, in milliseconds since 1970 | `SentTimestamp` |
 //! | `ttl_ms`, `left_ms` | the ttl that is shown, and the life from then on if that is another | as above |
 //! | `age_ms`, `delay_ms`, `claims` | its age, its delay and its claims so far, then | 0 |
 //! | `md5`, `sealed` | the checksum that the service keeps; the body is encrypted | none, no |
 //! | `base64` | the body is a JSON string with the real one in base64, because of U+FFFE or U+FFFF | no |
 //!
-//! A message that a native consumer deletes is gone for the API too, but with the journal it stays listed until its
-//! life ends: nobody tells the ledger.
+//! A message that a native consumer deletes is gone for the API too, but nobody tells the ledger: with the journal it stays
+//! listed until SQS has had nothing at all for twice `counts_lag_s`, or until its life ends. Statistics of queues that are
+//! not made here count what SQS has, where that is more than the ledger knows; it is right about a minute later. The
+//! same for a message that SQS itself moves away, by a redrive policy: such a policy is somebody's wish, and stays in force.
 //!
 //! # What a test server cannot show
 //!

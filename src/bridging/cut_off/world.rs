@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, ClientId, Clock, Error, ErrorKind, Flavor, FlavorName,
+    Backlog, Capabilities, Claim, ClaimId, ClientId, Clock, Error, ErrorKind, Flavor, FlavorName,
     ForeignClaim, Guard, Home, Instrumented, Kind, Lease, ManagementStore, ManualClock, Members,
     Message, MessageId, MessageStore, Metadata, Observer, Page, Place, Pool, PoolName, PoolRecord,
     Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Selection, Stats,
@@ -143,6 +143,9 @@ impl MessageStore for Gated {
         ids: &[MessageId],
     ) -> Result<usize> {
         self.gate.pass(self.inner.hold(queue, claim, ids)).await
+    }
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        self.gate.pass(self.inner.backlog(queue)).await
     }
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.gate.pass(self.inner.stats(queue)).await

@@ -67,7 +67,7 @@ fn main() -> ExitCode {
         servers::a_queue_removed_by_one_is_usable_by_the_other,
         native::a_post_is_a_plain_message_for_natives,
         native::any_body_can_be_received,
-        native::an_id_of_the_producer_stays,
+        native::an_id_of_the_producer_stays_where_it_is_relied_upon,
         native::a_message_without_an_id_is_given_one_that_stays,
         native::an_adopted_message_goes_back_to_the_estate,
         native::an_adopted_message_is_never_there_twice,

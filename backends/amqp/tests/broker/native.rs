@@ -79,8 +79,9 @@ pub(crate) async fn any_body_can_be_received(place: Place) {
     );
 }
 
-pub(crate) async fn an_id_of_the_producer_stays(place: Place) {
-    let (broker, native, name) = both(&place).await;
+pub(crate) async fn an_id_of_the_producer_stays_where_it_is_relied_upon(place: Place) {
+    let (_, native, name) = both(&place).await;
+    let broker = place.open_with("&native_ids=keep");
     let q = queue("q");
     let id = Uuid::now_v7();
     let properties = BasicProperties::default()

@@ -7,6 +7,7 @@
 
 #[path = "../nodes/mod.rs"]
 mod nodes;
+mod shared;
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -66,6 +67,28 @@ fn main() -> ExitCode {
         what_the_api_posts_is_consumed_by_natives,
         both_sides_at_once_process_twenty_thousand_messages_once,
     }
+    macro_rules! on_every_queue {
+        ($($name:path,)+) => {
+            for kind in ["classic", "quorum"] {
+                for journal in [Journal::Off, Journal::On] {
+                    $(trials.push(trial(stringify!($name), kind, journal, |place| Box::pin($name(place))));)+
+                }
+            }
+        };
+    }
+    on_every_queue! {
+        shared::an_id_that_was_deleted_before_does_not_swallow_a_message,
+        shared::two_messages_of_one_id_are_both_delivered,
+        shared::a_message_that_a_native_gave_back_is_not_taken_for_one_that_was_deleted,
+        shared::one_claim_has_its_messages_in_the_order_of_the_queue,
+        shared::bodies_that_clients_cannot_read_back_spoil_no_claim,
+        shared::returns_lose_nothing_whatever_the_limit_of_the_queue,
+        shared::returns_lose_nothing_under_a_policy,
+        shared::a_limit_that_is_wanted_stays_in_force,
+        shared::a_claim_of_many_holds_keeps_its_message,
+        shared::statistics_count_what_natives_post_and_take,
+        shared::a_message_that_a_native_holds_is_not_lost_when_it_is_listed_no_more,
+    }
     let status = libtest_mimic::run(&Arguments::from_args(), trials);
     // A static is never dropped, and the node is to end.
     if let Some(Ok(node)) = LazyLock::get(&NODE) {
@@ -115,8 +138,12 @@ struct Place {
 impl Place {
     /// A server.
     fn open(&self) -> Store {
+        self.open_with("")
+    }
+
+    fn open_with(&self, options: &str) -> Store {
         let uri = format!(
-            "{}?adopt=true&name={{queue}}&timeout_ms=20000",
+            "{}?adopt=true&name={{queue}}&timeout_ms=20000{options}",
             self.node.uri()
         );
         let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;

@@ -1,11 +1,17 @@
 """A native producer and a native consumer, with pika, which knows nothing of Isimud.
 
-    natives.py declare PORT QUEUE TYPE
+    natives.py declare PORT QUEUE TYPE [LIMIT [DEAD]]
     natives.py produce PORT QUEUE FROM TO IDS
     natives.py consume PORT QUEUE
+    natives.py publish PORT QUEUE [ID BODY]...
+    natives.py take PORT QUEUE COUNT
+    natives.py bounce PORT QUEUE COUNT
 
-`produce` publishes the numbers as JSON; with IDS `uuid` each has a message_id, with `none` it has not. `consume` writes a
-line of JSON for each message that it has processed, until its input ends.
+`declare` makes a queue, with a delivery limit of LIMIT, `none` for none, and dead-letters to the queue DEAD. `produce`
+publishes the numbers as JSON; with IDS `uuid` each has a message_id, with `none` it has not. `consume` writes a line of
+JSON for each message that it has processed, until its input ends. `publish` publishes bodies, with the message_id before
+each unless that is empty. `take` acknowledges so many messages and writes their bodies, a line each; `bounce` takes them,
+says so, and gives them back when its input ends.
 """
 
 import json
@@ -21,11 +27,15 @@ def connect(port):
     return pika.BlockingConnection(parameters)
 
 
-def declare(port, queue, kind):
+def declare(port, queue, kind, limit="100", dead=None):
     connection = connect(port)
     arguments = {"x-queue-type": kind}
-    if kind == "quorum":
-        arguments["x-delivery-limit"] = 100
+    if kind == "quorum" and limit != "none":
+        arguments["x-delivery-limit"] = int(limit)
+    if dead:
+        connection.channel().queue_declare(dead, durable=True)
+        arguments["x-dead-letter-exchange"] = ""
+        arguments["x-dead-letter-routing-key"] = dead
     connection.channel().queue_declare(queue, durable=True, arguments=arguments)
     connection.close()
 
@@ -69,5 +79,37 @@ def consume(port, queue):
     connection.close()
 
 
+def publish(port, queue, *pairs):
+    connection = connect(port)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    for name, body in zip(pairs[::2], pairs[1::2]):
+        properties = pika.BasicProperties(delivery_mode=2, message_id=name or None)
+        channel.basic_publish("", queue, body, properties, mandatory=True)
+    connection.close()
+
+
+def take(port, queue, count):
+    connection = connect(port)
+    channel = connection.channel()
+    for _ in range(int(count)):
+        method, _, body = channel.basic_get(queue, auto_ack=True)
+        if method is None:
+            break
+        print(body.decode())
+    connection.close()
+
+
+def bounce(port, queue, count):
+    connection = connect(port)
+    channel = connection.channel()
+    tags = [channel.basic_get(queue)[0].delivery_tag for _ in range(int(count))]
+    print("held", flush=True)
+    sys.stdin.read()
+    channel.basic_nack(tags[-1], multiple=True, requeue=True)
+    connection.close()
+
+
 if __name__ == "__main__":
-    {"declare": declare, "produce": produce, "consume": consume}[sys.argv[1]](*sys.argv[2:])
+    all_of_them = [declare, produce, consume, publish, take, bounce]
+    {one.__name__: one for one in all_of_them}[sys.argv[1]](*sys.argv[2:])

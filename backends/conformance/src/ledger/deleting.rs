@@ -3,7 +3,7 @@
 use std::slice::from_ref;
 use std::time::Duration;
 
-use isimud_contract::{Delivery, ErrorKind, Guard, Lease, Resource, Rowless, Verdict};
+use isimud_contract::{Delivery, ErrorKind, Guard, Lease, Message, Resource, Rowless, Verdict};
 
 use super::{Book, granted};
 use crate::bench::{MINUTE, minutes};
@@ -26,6 +26,8 @@ promises! {
     unknown_ids_are_refused_on_demand,
     what_was_buried_is_known,
     one_of_many_burials_counts,
+    what_is_forgotten_is_judged_by_its_envelope_again,
+    only_what_is_free_and_due_is_forgotten,
 }
 
 async fn a_buried_message_is_gone_whenever_it_is_delivered(book: Book) -> Outcome {
@@ -224,5 +226,44 @@ async fn one_of_many_burials_counts(book: Book) -> Outcome {
     .await?;
     assert_eq!(counts.iter().sum::<usize>(), 20);
     assert_eq!(counts.iter().filter(|count| **count > 0).count(), 1);
+    Ok(())
+}
+
+async fn what_is_forgotten_is_judged_by_its_envelope_again(book: Book) -> Outcome {
+    let messages = book.messages(2);
+    let [noted, seen] = [messages[0].id, messages[1].id];
+    book.note(&messages).await?;
+    let copies = book.deliveries(&messages);
+    let lease = book.take(&copies[1..]).await?;
+    book.release(lease.id).await?;
+    let forget = [noted, seen, noted];
+    assert_eq!(book.ledger.forget(&book.queue, &forget).await?, 2);
+    assert!(book.rows().await?.is_empty());
+    assert_eq!(book.counts().await?, (0, 0));
+    assert_eq!(book.ledger.forget(&book.queue, &forget).await?, 0);
+    // Somebody held them, and gave them back.
+    book.take(&copies).await?;
+    assert_eq!(book.rows().await?, [noted, seen]);
+    assert_eq!(book.counts().await?, (0, 2));
+    Ok(())
+}
+
+async fn only_what_is_free_and_due_is_forgotten(book: Book) -> Outcome {
+    let [held, dead] = [book.message(), book.message()];
+    let later = Message {
+        delay: MINUTE,
+        ..book.message()
+    };
+    let all = [held.clone(), dead.clone(), later.clone()];
+    book.note(&all).await?;
+    book.take(&[book.delivery(&held)]).await?;
+    book.bury(&[dead.id], Guard::Any).await?;
+    let ids = ids(&all);
+    assert_eq!(book.ledger.forget(&book.queue, &ids).await?, 0);
+    assert_eq!(book.rows().await?, [held.id, later.id]);
+    assert_eq!(book.verdict(&book.delivery(&dead)).await?, Verdict::Gone);
+    book.advance(MINUTE).await;
+    assert_eq!(book.ledger.forget(&book.queue, &ids).await?, 1);
+    assert_eq!(book.counts().await?, (0, 1));
     Ok(())
 }

@@ -236,6 +236,10 @@ impl Ledger for ShakyLedger {
         self.step(self.inner.stats(queue)).await
     }
 
+    async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize> {
+        self.step(self.inner.forget(queue, ids)).await
+    }
+
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
         if self.is(Sabotage::ForgetPurges) {
             return Ok(());
@@ -270,6 +274,14 @@ impl LeaseBroker for ShakyBroker {
 
     fn ends_lives(&self) -> bool {
         self.inner.ends_lives()
+    }
+
+    fn adopts(&self) -> bool {
+        self.inner.adopts()
+    }
+
+    fn missing_after(&self) -> Option<Duration> {
+        self.inner.missing_after()
     }
 
     async fn ping(&self) -> Result<()> {

@@ -14,7 +14,7 @@ use crate::claim::millis;
 use crate::lane::Outcome;
 use crate::ledger::Key;
 use crate::ledger::queue::Record;
-use crate::ledger::row::{self, DELAYED, FREE, State};
+use crate::ledger::row::{self, DELAYED, FREE, Found, State};
 use crate::row::{NEXT_COLUMN, columns, read};
 use crate::session::Session;
 
@@ -360,6 +360,27 @@ pub(crate) fn bury(
     }
     record.keep(session)?;
     Ok(Ok((count, receipts)))
+}
+
+/// Takes out rows that nobody holds and no delay holds back. They leave nothing behind.
+pub(crate) fn forget(session: &mut Session, key: &Key, ids: &[MessageId]) -> Outcome<usize> {
+    let now = session.now();
+    let Some(mut record) = Record::find(session, key)? else {
+        return Ok(Ok(0));
+    };
+    let mut count = 0;
+    for id in ids {
+        let found = Found::find(session, &record, *id, now)?;
+        let free = |row: &Found| {
+            row.state == State::Live && row.held_until.is_none() && row.message.delay.is_zero()
+        };
+        if let Some(row) = found.filter(free) {
+            row::remove(session, &mut record, &row)?;
+            count += 1;
+        }
+    }
+    record.keep(session)?;
+    Ok(Ok(count))
 }
 
 /// The rules of [`Guard`].

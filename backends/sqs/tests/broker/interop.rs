@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::emulator::{Corner, Emulator};
 use crate::leased::{lease, numbered, store};
-use crate::support::{MINUTE, message, numbers, open, queue, take_all};
+use crate::support::{MINUTE, eventually, make, message, numbers, open, queue, take_all};
 
 /// Messages of each side, where both are at work at once.
 const EACH: usize = 2500;
@@ -105,6 +105,52 @@ pub(crate) async fn what_boto3_sends_is_read_here(corner: Corner) {
         let again = second.swap_remove(at.expect("the same message"));
         assert_eq!(again.posted, delivery.posted);
     }
+}
+
+async fn natively(corner: &Corner, arguments: &'static [&'static str]) -> Vec<Value> {
+    let corner = corner.clone();
+    let run = tokio::task::spawn_blocking(move || run(&corner, arguments));
+    run.await.unwrap()
+}
+
+pub(crate) async fn an_id_that_a_native_chose_swallows_no_message(corner: Corner) {
+    const SEND: [&[&str]; 2] = [
+        &["send-as", "c8cbd19a-842e-4794-8e25-3d5e2df00f2b", "1"],
+        &["send-as", "c8cbd19a-842e-4794-8e25-3d5e2df00f2b", "2"],
+    ];
+    let (store, q) = (store(&corner, ""), queue("q"));
+    store.post(&q, vec![numbered(0)]).await.unwrap();
+    assert_eq!(store.pop(&q, 1).await.unwrap().len(), 1);
+    for (send, body) in SEND.into_iter().zip(["1", "2"]) {
+        natively(&corner, send).await;
+        let claim = store.claim(&q, &lease(), 5).await.unwrap().unwrap();
+        assert_eq!(claim.messages[0].body, body);
+        let guard = Guard::HeldBy(vec![claim.id]);
+        let ids = [claim.messages[0].id];
+        assert_eq!(store.delete(&q, &ids, guard).await.unwrap(), 1);
+    }
+}
+
+pub(crate) async fn statistics_count_what_natives_send_and_take(corner: Corner) {
+    make(&corner, &format!("{}-p_-q", corner.login), &[]).await;
+    let options = format!(
+        "&name={}-p_-{{queue}}&project=p&counts_lag_s=1",
+        corner.login
+    );
+    let (store, q) = (store(&corner, &options), queue("q"));
+    natively(&corner, &["produce", "7"]).await;
+    assert_eq!(store.stats(&q).await.unwrap().free, 7);
+    store
+        .post(&q, vec![numbered(0), numbered(1)])
+        .await
+        .unwrap();
+    assert_eq!(store.stats(&q).await.unwrap().free, 9);
+    assert_eq!(natively(&corner, &["read"]).await.len(), 9);
+    eventually("what boto3 has taken is counted no more", async || {
+        store.stats(&q).await.unwrap().free == 0
+    })
+    .await;
+    assert!(store.backlog(&q).await.unwrap().is_empty());
 }
 
 /// boto3 produces and consumes beside the whole store, with the journal on.

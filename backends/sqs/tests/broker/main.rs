@@ -46,6 +46,8 @@ fn main() -> ExitCode {
             a_fifo_queue_keeps_its_order_through_releases_and_lost_answers;
         interop:
             both_sides_at_once_process_each_message_exactly_once,
+            an_id_that_a_native_chose_swallows_no_message,
+            statistics_count_what_natives_send_and_take,
             what_boto3_sends_is_read_here,
             what_is_sent_here_boto3_reads;
         faults:

@@ -2,6 +2,7 @@
 
     native.py ENDPOINT QUEUE read               prints what there is, and deletes it
     native.py ENDPOINT QUEUE send BODY...       sends bodies, and prints their ids
+    native.py ENDPOINT QUEUE send-as ID BODY    sends a body under an id of its own choice
     native.py ENDPOINT QUEUE produce N          sends "native-0" to "native-(N-1)"
     native.py ENDPOINT QUEUE consume N          reads and deletes until nothing comes any more, N at the most
 """
@@ -45,6 +46,10 @@ elif what == "send":
     for body in rest:
         sent = sqs.send_message(QueueUrl=url, MessageBody=body)
         print(json.dumps({"body": body, "id": sent["MessageId"]}))
+elif what == "send-as":
+    stamp = {"DataType": "String", "StringValue": json.dumps({"id": rest[0]})}
+    sent = sqs.send_message(QueueUrl=url, MessageBody=rest[1], MessageAttributes={"isimud": stamp})
+    print(json.dumps({"body": rest[1], "id": sent["MessageId"]}))
 elif what == "produce":
     count = int(rest[0])
     for first in range(0, count, 10):

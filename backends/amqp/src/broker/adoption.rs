@@ -1,0 +1,217 @@
+//! Taking messages over: those that came without an id, and those that RabbitMQ may soon drop.
+//!
+//! The copy of a message is confirmed in the companion of its queue before the original is acknowledged, and then got
+//! from there in the original's place: what one call receives is in the order of the queue, whatever became of it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use isimud_contract::{Delivery, Error, ErrorKind, MessageId, Result};
+use lapin::types::ShortString;
+use uuid::Uuid;
+
+use super::Inner;
+use crate::error::refused;
+use crate::held::Tag;
+use crate::holder::Got;
+use crate::message;
+use crate::names::Address;
+use crate::native;
+use crate::publisher::{Fate, Target};
+use crate::queues::Known;
+use crate::receipt;
+
+/// The returns from which a copy in a companion is copied again. It is given back there only with the connection that
+/// holds it.
+const COMPANION_RETURNS: u64 = 3;
+
+/// What one call has got, in the order in which it came.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// All that this call has come to hold; some of it may be settled.
+    tags: Vec<Tag>,
+    ready: Vec<(usize, Delivery)>,
+    worn: Vec<Original>,
+}
+
+/// A message that is to be replaced by a copy.
+#[derive(Debug)]
+struct Original {
+    place: usize,
+    got: Got,
+    id: MessageId,
+    /// How long the copy is to live, where that is known.
+    left: Option<Duration>,
+    /// It as it is, where it has an id.
+    delivery: Option<Delivery>,
+}
+
+impl Batch {
+    pub(super) fn len(&self) -> usize {
+        self.tags.len()
+    }
+
+    pub(super) fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+
+    /// Everything that can be delivered, in order.
+    pub(super) fn into_deliveries(mut self) -> Vec<Delivery> {
+        self.ready.sort_by_key(|(place, _)| *place);
+        self.ready.into_iter().map(|(_, it)| it).collect()
+    }
+}
+
+impl Inner {
+    /// Adds what was got from a queue, or from its companion.
+    pub(super) fn add(&self, batch: &mut Batch, address: &Address, from: &ShortString, got: Got) {
+        let place = batch.tags.len();
+        batch.tags.push(got.tag);
+        let from_companion = *from == address.companion;
+        let most = self.take_over_at.map(|at| match from_companion {
+            true => at.max(COMPANION_RETURNS),
+            false => at,
+        });
+        let is_worn = most.is_some_and(|most| native::returns(&got.properties) >= most);
+        let read = self.read(&got);
+        match read {
+            Some(delivery) if !is_worn => {
+                if from_companion {
+                    self.goes_back_to(address, got);
+                }
+                batch.ready.push((place, delivery));
+            }
+            delivery => batch.worn.push(Original {
+                place,
+                id: delivery
+                    .as_ref()
+                    .map_or_else(|| MessageId(Uuid::now_v7()), |it| it.message.id),
+                left: delivery
+                    .as_ref()
+                    .filter(|_| message::is_ours(&got.properties))
+                    .map(|it| it.posted.after(it.message.left).since(self.clock.now())),
+                delivery,
+                got,
+            }),
+        }
+    }
+
+    fn read(&self, got: &Got) -> Option<Delivery> {
+        let now = self.clock.now();
+        let (message, posted) = message::read(&got.properties, &got.body, now, self.natives)?;
+        Some(Delivery {
+            message,
+            posted,
+            receipt: receipt::write(self.server, got.tag),
+        })
+    }
+
+    /// Has a copy that is given back go to the queue itself.
+    fn goes_back_to(&self, address: &Address, got: Got) {
+        let (tag, target) = (got.tag, Target::queue(&address.queue));
+        self.holder.held.instead(tag, target, native::returned(got));
+    }
+
+    /// Replaces what must not stay as it is by copies in the companion. The originals of copies that the companion
+    /// refuses, as one that is full does, or one in the making, are delivered as they are where they have an id, and go
+    /// back where they have none. An error when nothing can be delivered at all.
+    pub(super) async fn take_over(
+        &self,
+        address: &Address,
+        known: &Known,
+        batch: &mut Batch,
+        hold: Duration,
+    ) -> Result<()> {
+        let worn = std::mem::take(&mut batch.worn);
+        if worn.is_empty() {
+            return Ok(());
+        }
+        let copied = async {
+            self.queues.make_companion(address, known).await?;
+            let target = Target::queue(&address.companion);
+            let copies = worn.iter().map(|it| native::copy(&it.got, it.id, it.left));
+            match self
+                .publisher
+                .publish_some(target, copies.collect())
+                .await?
+            {
+                (Fate::Stored, refused) => Ok(refused),
+                (Fate::Unroutable, _) => Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the companion of the RabbitMQ queue is gone",
+                )),
+            }
+        };
+        let (refused_at, mut failure) = match copied.await {
+            Ok(places) => {
+                let failure = (!places.is_empty()).then(refused);
+                (places, failure)
+            }
+            Err(error) => {
+                self.queues.forget(address);
+                ((0..worn.len()).collect(), Some(error))
+            }
+        };
+        let (mut copies, mut originals, mut nameless) = (HashMap::new(), Vec::new(), Vec::new());
+        for (at, original) in worn.into_iter().enumerate() {
+            let tag = original.got.tag;
+            if !refused_at.contains(&at) {
+                copies.insert(original.id, original.place);
+                originals.push(tag);
+            } else if let Some(delivery) = original.delivery {
+                batch.ready.push((original.place, delivery));
+            } else {
+                nameless.push(tag);
+            }
+        }
+        let held = &self.holder.held;
+        self.holder.give_back(held.take(&nameless)).await?;
+        if !copies.is_empty() {
+            self.holder.ack(held.take(&originals)).await?;
+            match self.get_copies(address, &copies, hold).await {
+                Ok(got) => {
+                    let copies = got.iter().filter_map(|(_, it)| receipt::read(&it.receipt));
+                    batch.tags.extend(copies.map(|(_, tag)| tag));
+                    batch.ready.extend(got);
+                }
+                // They are in the companion, for the next call.
+                Err(error) => failure = Some(error),
+            }
+        }
+        match failure {
+            Some(error) if batch.ready.is_empty() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gets copies, each in the place of its original. Others' that stand in front of them are older.
+    async fn get_copies(
+        &self,
+        address: &Address,
+        places: &HashMap<MessageId, usize>,
+        hold: Duration,
+    ) -> Result<Vec<(usize, Delivery)>> {
+        let holder = &self.holder;
+        let got = holder
+            .get(&address.companion, places.len(), hold, false)
+            .await?;
+        let mut copies = Vec::with_capacity(got.len());
+        for got in got {
+            let tag = got.tag;
+            match self.read(&got) {
+                Some(delivery) => {
+                    let place = places.get(&delivery.message.id);
+                    copies.push((place.copied().unwrap_or(0), delivery));
+                    self.goes_back_to(address, got);
+                }
+                None => self.end_hold(tag),
+            }
+        }
+        Ok(copies)
+    }
+
+    fn end_hold(&self, tag: Tag) {
+        let held = &self.holder.held;
+        held.extend(&[tag], held.now());
+    }
+}
