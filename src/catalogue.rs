@@ -65,6 +65,10 @@ pub trait Opener: fmt::Debug + Send + Sync + 'static {
     /// Checks a URI and options without opening anything. The sentence of what it refuses is for the client.
     fn check(&self, uri: &str, options: &Metadata) -> Result<()>;
 
+    /// Refuses a place that whoever may register pools over the API may not choose: a file elsewhere than the operator
+    /// allows. The sentence is for the client.
+    fn admit(&self, uri: &str, options: &Metadata) -> Result<()>;
+
     /// Opens the store of a pool, and says which driver did.
     fn open(
         &self,

@@ -19,6 +19,7 @@ use self::declared::Declared;
 use crate::bridging::{Rule, check_rules};
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
+use crate::http::identity::Identity;
 use crate::http::policy::Policy;
 use crate::messaging::check_keys;
 use crate::messaging::limits::Limits;
@@ -90,6 +91,7 @@ struct Place {
 struct Pooling {
     default_store: bool,
     file: String,
+    sqlite_folder: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -149,6 +151,9 @@ struct Access {
     client_id: ClientIdRule,
     min_client_id_length: usize,
     max_client_id_length: usize,
+    legacy_identity_headers: bool,
+    trusted_proxies: Vec<String>,
+    proxy_secret: notify::Password,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,6 +201,8 @@ pub struct Config {
     pub management: Option<String>,
     /// Whether queues without a flavor go to the default pool when no other takes them.
     pub default_store_takes_queues: bool,
+    /// Where pools that are registered over the API may have their files; beside those of the stores when it is empty.
+    pub sqlite_folder: PathBuf,
     /// Pools and flavors that a file declares.
     pub declared: Declared,
     /// Which queues are bridged, always.
@@ -206,6 +213,8 @@ pub struct Config {
     pub policy: Arc<Policy>,
     /// What a client id may be.
     pub client_ids: ClientIds,
+    /// Whose word counts about who asks.
+    pub identity: Identity,
     /// Store checksums.
     pub checksums: bool,
     /// Bulk deletes must name claims.
@@ -295,6 +304,11 @@ impl Written {
             return Err(ConfigError(sentence.into()));
         }
         let cors = self.cors;
+        if cors.allow_credentials && cors.allowed_origins.iter().any(|origin| origin == "*") {
+            let sentence = "cors.allowed_origins has \"*\" while cors.allow_credentials is true: any page could act for \
+                            whoever visits it; name the origins, or set cors.allow_credentials = false";
+            return Err(ConfigError(sentence.into()));
+        }
         Ok(Config {
             listen: address("server.listen", &self.server.listen)?,
             admin_listen: match self.server.admin_listen.as_str() {
@@ -312,6 +326,7 @@ impl Written {
                 path => Declared::load(Path::new(path))?,
             },
             default_store_takes_queues: self.pooling.default_store,
+            sqlite_folder: self.pooling.sqlite_folder.into(),
             bridges: self.bridging.resolve()?,
             log: self.log,
             policy: Arc::new(policy),
@@ -321,6 +336,12 @@ impl Written {
                     ClientIds::Text(access.min_client_id_length..=access.max_client_id_length)
                 }
             },
+            identity: Identity::new(
+                access.legacy_identity_headers,
+                &access.trusted_proxies,
+                &access.proxy_secret.0,
+            )
+            .map_err(ConfigError)?,
             checksums: self.messages.checksums,
             delete_with_claim_ids: self.messages.delete_with_claim_ids,
             encryption_keys: self.messages.encryption_keys,
@@ -340,6 +361,19 @@ impl Written {
 }
 
 impl Config {
+    /// What is allowed and hardly meant, a sentence each.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if !self.listen.ip().to_canonical().is_loopback() && !self.identity.is_guarded() {
+            warnings.push(format!(
+                "whoever reaches {} is believed what X-Project-Id and X-Roles say: set access.trusted_proxies or \
+                 access.proxy_secret",
+                self.listen
+            ));
+        }
+        warnings
+    }
+
     /// Reads all layers, and says what they mean.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         Written::load(flags)?.resolve()

@@ -4,6 +4,7 @@
 //! it; where both name one, the pool's option holds. So a driver knows one form only, and checks it in one place.
 
 use std::fmt;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use isimud_contract::{Clock, Error, Ledger, ManagementStore, MessageStore, Metadata, Result};
@@ -90,6 +91,8 @@ struct Driver {
     /// Options that say which store it is, and not how it is spoken to.
     naming: &'static [&'static str],
     check: fn(&str) -> Result<()>,
+    /// The file that a store of this driver is, if it is one.
+    file: fn(&str) -> Result<Option<PathBuf>>,
     open: fn(&str, &Context) -> Result<Backend>,
 }
 
@@ -102,6 +105,10 @@ const DRIVERS: &[Driver] = &[
         port: "",
         naming: &[],
         check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
+        file: |uri| {
+            let config = isimud_sqlite::Config::parse(uri)?;
+            Ok(config.path().map(Path::to_owned))
+        },
         open: |uri, context| {
             let config = isimud_sqlite::Config::parse(uri)?;
             let store = isimud_sqlite::SqliteStore::open(config, Arc::clone(&context.clock))?;
@@ -130,6 +137,7 @@ const DRIVERS: &[Driver] = &[
         port: "",
         naming: &["endpoint", "fifo", "name", "prefix", "profile", "project"],
         check: |uri| isimud_sqs::Config::parse(uri).map(drop),
+        file: |_| Ok(None),
         open: |uri, context| {
             let config = isimud_sqs::Config::parse(uri)?;
             let journal = match config.journal() {
@@ -157,6 +165,7 @@ const fn amqp(scheme: &'static str, port: &'static str) -> Driver {
         port,
         naming: &["name", "prefix"],
         check: |uri| isimud_amqp::Config::parse(uri).map(drop),
+        file: |_| Ok(None),
         open: |uri, context| {
             let config = isimud_amqp::Config::parse(uri)?;
             let journal = match config.journal() {
@@ -184,6 +193,7 @@ const fn redis(scheme: &'static str) -> Driver {
         port: ":6379",
         naming: &["dbid", "master", "prefix"],
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
+        file: |_| Ok(None),
         open: |uri, context| {
             let config = isimud_redis::Config::parse(uri)?.by(Arc::clone(&context.clock));
             let store = isimud_redis::RedisStore::open(config)?;
@@ -221,6 +231,11 @@ pub fn check(uri: &str) -> Result<()> {
     (driver(uri)?.check)(uri)
 }
 
+/// The file that a URI names, if its store is one.
+pub fn file(uri: &str) -> Option<PathBuf> {
+    (driver(uri).ok()?.file)(uri).ok()?
+}
+
 /// Checks a pool without opening anything.
 pub fn check_pool(uri: &str, options: &Metadata) -> Result<()> {
     check(&with_options(uri, options)?)
@@ -238,11 +253,30 @@ pub struct ForPools {
     pub clock: Arc<dyn Clock>,
     /// Ledgers, from the management store.
     pub ledgers: Option<Ledgers>,
+    /// Where files of pools may be that are registered over the API; nowhere when it is empty.
+    pub folder: PathBuf,
 }
 
 impl Opener for ForPools {
     fn check(&self, uri: &str, options: &Metadata) -> Result<()> {
         check_pool(uri, options)
+    }
+
+    fn admit(&self, uri: &str, options: &Metadata) -> Result<()> {
+        let uri = with_options(uri, options)?;
+        let Some(file) = (driver(&uri)?.file)(&uri)? else {
+            return Ok(());
+        };
+        let is_set = !self.folder.as_os_str().is_empty();
+        let folder = is_set.then(|| resolved(&self.folder)).flatten();
+        if let (Some(folder), Some(file)) = (folder, resolved(&file))
+            && file.starts_with(folder)
+        {
+            return Ok(());
+        }
+        Err(Error::invalid(
+            "The file of a pool must be in the folder that the operator has set aside for pools (pooling.sqlite_folder).",
+        ))
     }
 
     fn open(
@@ -267,6 +301,26 @@ impl Opener for ForPools {
     fn is_exclusive(&self, uri: &str) -> bool {
         driver(uri).is_ok_and(|driver| driver.is_file)
     }
+}
+
+/// Where a path leads: without links, and without steps upwards. It need not exist. `None` where it cannot be told, as
+/// with a link to what does not exist.
+fn resolved(path: &Path) -> Option<PathBuf> {
+    let path = std::path::absolute(path).ok()?;
+    let mut found = PathBuf::new();
+    for part in path.components() {
+        if part == Component::ParentDir {
+            found.pop();
+        } else {
+            found.push(part);
+        }
+        match found.canonicalize() {
+            Ok(real) => found = real,
+            Err(_) if found.is_symlink() => return None,
+            Err(_) => {}
+        }
+    }
+    Some(found)
 }
 
 /// What must stand encoded in the value of an option.

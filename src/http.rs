@@ -18,8 +18,10 @@ pub mod cors;
 mod document;
 mod fields;
 mod flavors;
+mod headers;
 mod health;
 mod home;
+pub mod identity;
 mod json;
 mod messages;
 pub mod openapi;
@@ -41,6 +43,7 @@ use axum::Router;
 
 use self::auth::ClientIds;
 use self::cors::Cors;
+use self::identity::Identity;
 use self::policy::Policy;
 use self::route::Route;
 pub use self::trace::Api;
@@ -57,6 +60,8 @@ pub struct App {
     pub policy: Arc<Policy>,
     /// What a client id may be.
     pub client_ids: ClientIds,
+    /// Whose word counts about who asks.
+    pub identity: Identity,
     /// Makes signatures that stand for a token, and checks them.
     pub signer: Signer,
     /// Calls from pages of other origins, if any may call.
@@ -164,6 +169,7 @@ pub fn api(app: App) -> Api {
         router: router
             .fallback(trace::unmatched)
             .with_state(Arc::clone(&app)),
+        is_trusted: app.identity.trusts(None),
         app,
     }
 }

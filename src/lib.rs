@@ -34,6 +34,7 @@ mod server;
 pub mod signature;
 pub mod telemetry;
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         signer,
         policy: Arc::clone(&config.policy),
         client_ids: config.client_ids.clone(),
+        identity: config.identity.clone(),
         cors: config.cors.clone(),
         delete_with_claim_ids: config.delete_with_claim_ids,
         body_timeout: config.body_timeout,
@@ -148,7 +150,11 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
         management: Arc::clone(&management),
         default: (config.store.clone(), store.name, store.messages),
         default_takes_queues: config.default_store_takes_queues,
-        opener: Arc::new(ForPools { clock, ledgers }),
+        opener: Arc::new(ForPools {
+            clock,
+            ledgers,
+            folder: folder_of_pools(config),
+        }),
         counted: Arc::new(move |pool| Arc::new(counting.pool(pool))),
         draw: Arc::new(|below| fastrand::u64(..below)),
     });
@@ -174,6 +180,20 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
         management,
         outbox,
         signer,
+    })
+}
+
+/// Where pools that are registered over the API may have their files: where the operator says, or beside the first of the
+/// configured stores that is a file itself. Nowhere when it is empty.
+fn folder_of_pools(config: &Config) -> PathBuf {
+    if !config.sqlite_folder.as_os_str().is_empty() {
+        return config.sqlite_folder.clone();
+    }
+    let stores = std::iter::once(&config.store).chain(&config.management);
+    let mut files = stores.filter_map(|uri| drivers::file(uri));
+    files.next().map_or_else(PathBuf::new, |file| {
+        // A bare name has an empty parent.
+        Path::new(".").join(file.parent().unwrap_or(Path::new("")))
     })
 }
 

@@ -163,10 +163,16 @@ fn run(serve: Serve) -> Result<(), Failure> {
             .map_err(|error| format!("pool '{name}': {error}"))?;
     }
     if check {
+        for warning in config.warnings() {
+            eprintln!("isimud: {warning}");
+        }
         println!("the configuration is right");
         return Ok(());
     }
     telemetry::start_logging(&config.log)?;
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     runtime()?.block_on(serve_until_told(&config))
 }
 

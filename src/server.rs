@@ -1,8 +1,10 @@
 //! Listening, and stopping: connections are served until the signal, requests under way until they are done.
 
+mod head;
 mod rest;
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -17,6 +19,9 @@ use rest::Lent;
 
 /// Answers requests of many connections.
 pub(crate) trait Answer: Clone + Send + 'static {
+    /// The same for the requests of one connection.
+    fn for_peer(self, peer: IpAddr) -> Self;
+
     fn answer(
         self,
         request: Request<Lent>,
@@ -24,6 +29,10 @@ pub(crate) trait Answer: Clone + Send + 'static {
 }
 
 impl Answer for crate::http::Api {
+    fn for_peer(self, peer: IpAddr) -> Self {
+        Self::for_peer(self, peer)
+    }
+
     fn answer(
         self,
         request: Request<Lent>,
@@ -33,6 +42,10 @@ impl Answer for crate::http::Api {
 }
 
 impl Answer for axum::Router {
+    fn for_peer(self, _: IpAddr) -> Self {
+        self
+    }
+
     async fn answer(mut self, request: Request<Lent>) -> axum::http::Response<Body> {
         let Ok(response) = tower::Service::call(&mut self, request.map(Body::new)).await;
         response
@@ -61,17 +74,17 @@ pub(crate) async fn listen(
     let graceful = GracefulShutdown::new();
     tokio::pin!(stop);
     loop {
-        let stream = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = &mut stop => break,
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
                 Err(error) => {
                     refuse(&error).await;
                     continue;
                 }
             },
         };
-        serve(stream, &http, face.clone(), &graceful);
+        serve(stream, &http, face.clone().for_peer(peer.ip()), &graceful);
     }
     drop(listener);
     if tokio::time::timeout(patience.shutdown, graceful.shutdown())
@@ -87,12 +100,16 @@ fn serve(stream: TcpStream, http: &http1::Builder, face: impl Answer, graceful: 
         tracing::debug!(%error, "a connection is gone already");
     }
     let service = service_fn(move |request| {
+        let refused = head::refuse(&request);
         let (request, rest) = rest::lend(request);
-        let answer = face.clone().answer(request);
+        let face = face.clone();
         async move {
-            let mut answer = answer.await;
+            if let Some(refused) = refused {
+                return Ok::<_, std::convert::Infallible>(refused);
+            }
+            let mut answer = face.answer(request).await;
             rest.settle(&mut answer);
-            Ok::<_, std::convert::Infallible>(answer)
+            Ok(answer)
         }
     });
     let connection = graceful.watch(http.serve_connection(TokioIo::new(stream), service));

@@ -2,6 +2,10 @@
 //!
 //! A signature stands for a token: it lets its bearer use some methods on some paths of one project until a moment.
 //! Paths are compared literally (quirk Q-SEC-5), codes in constant time. Changing the key ends every signature.
+//!
+//! What is signed is the reference's text, which joins its parts by a backslash and an `n` and quotes nothing: the parts
+//! `GET` and `a\\nvictim` make the same text as `GET\\na` and `victim`. So a part with a backslash is neither signed nor let
+//! in, and only methods that HTTP has are signed: of every text that is left there is one reading.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,6 +19,9 @@ use crate::dates;
 
 /// How long a signature holds whose maker does not say.
 const LIFE: Duration = Duration::from_hours(24);
+
+/// The methods that can be signed, sorted.
+pub(crate) const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
 
 /// Makes and checks signatures with the key of the configuration.
 #[derive(Clone)]
@@ -81,15 +88,18 @@ impl Signer {
         self.now().after(LIFE)
     }
 
-    /// The signature of a grant, in hex; `None` when there is no key.
+    /// The signature of a grant, in hex; `None` when there is no key, or when the grant could be read as another one.
     pub(crate) fn sign(&self, grant: &Grant) -> Option<String> {
         let mut mac = self.mac.clone()?;
-        let text = text(
-            &grant.paths,
-            &grant.methods,
-            Some(&grant.project),
-            grant.expires,
-        );
+        let is_method = |method: &String| METHODS.contains(&method.as_str());
+        let is_path = |path: &String| is_unambiguous(path) && !path.contains(',');
+        if !grant.methods.iter().all(is_method)
+            || !grant.paths.iter().all(is_path)
+            || !is_unambiguous(&grant.project)
+        {
+            return None;
+        }
+        let text = text(&grant.paths, &grant.methods, &grant.project, grant.expires);
         mac.update(text.as_bytes());
         let code = mac.finalize().into_bytes();
         Some(code.iter().map(|byte| format!("{byte:02x}")).collect())
@@ -102,12 +112,19 @@ impl Signer {
             parts.sort_unstable();
             parts
         };
+        let project = presented.project?;
+        if ![presented.paths, presented.methods, project]
+            .into_iter()
+            .all(is_unambiguous)
+        {
+            return None;
+        }
         let (paths, methods) = (sorted(presented.paths), sorted(presented.methods));
         let mut mac = self.mac.clone()?;
         let expires = dates::parse(presented.expires)?;
         let is_named = methods.iter().any(|named| named == method)
             && paths.iter().any(|signed| is_within(path, signed));
-        mac.update(text(&paths, &methods, presented.project, expires).as_bytes());
+        mac.update(text(&paths, &methods, project, expires).as_bytes());
         let is_genuine =
             unhex(presented.signature).is_some_and(|code| mac.verify_slice(&code).is_ok());
         let fit = match paths.iter().any(|signed| signed == path) {
@@ -128,14 +145,18 @@ impl fmt::Debug for Signer {
 }
 
 /// What is signed. Between the parts stand a backslash and an `n`, as the reference has it, and no line feed.
-fn text(paths: &[String], methods: &[String], project: Option<&str>, expires: Timestamp) -> String {
+fn text(paths: &[String], methods: &[String], project: &str, expires: Timestamp) -> String {
     format!(
-        "{}\\n{}\\n{}\\n{}",
+        "{}\\n{}\\n{project}\\n{}",
         paths.join(","),
         methods.join(","),
-        project.unwrap_or("None"),
         dates::zoneless(expires)
     )
+}
+
+/// Whether a part of what is signed cannot be taken for the end of one and the beginning of another.
+pub(crate) fn is_unambiguous(part: &str) -> bool {
+    !part.contains('\\')
 }
 
 /// Whether a request path is a signed one or below it.
@@ -267,6 +288,65 @@ mod tests {
         ];
         for (at, presented) in changed.into_iter().enumerate() {
             assert!(!allowed(presented), "{at}: {presented:?}");
+        }
+    }
+
+    #[test]
+    fn a_grant_that_reads_like_another_one_is_not_signed() {
+        let plain = Grant {
+            paths: vec!["/v2/queues/shq/messages".into()],
+            methods: vec!["GET".into()],
+            project: "p1".into(),
+            expires: dates::parse("2035-01-01T00:00:00").expect("a date"),
+        };
+        let methods = |methods: &[&str]| Grant {
+            methods: methods.iter().map(|&method| method.into()).collect(),
+            ..plain.clone()
+        };
+        let project = |project: &str| Grant {
+            project: project.into(),
+            ..plain.clone()
+        };
+        let path = |path: &str| Grant {
+            paths: vec![path.into()],
+            ..plain.clone()
+        };
+        for grant in [
+            project(r"a\nvictim"),
+            project("a\\"),
+            project(r"\"),
+            methods(&["DELETE", r"GET\nvictim"]),
+            methods(&["GET,PUT"]),
+            methods(&["get"]),
+            methods(&["TRACE"]),
+            methods(&[""]),
+            path(r"/v2/queues/shq/messages\nGET"),
+            path("/v2/queues/shq/messages,/v2/queues/other/messages"),
+        ] {
+            assert_eq!(signer().sign(&grant), None, "{grant:?}");
+        }
+        assert!(signer().sign(&methods(&METHODS)).is_some());
+        assert!(signer().sign(&project("a/b.c,d e:n")).is_some());
+    }
+
+    #[test]
+    fn a_signature_of_one_project_opens_no_other() {
+        // What was signed before for the project `a\nvictim` is the text of another grant as well.
+        let mac = signer().mac.expect("a key");
+        let code = mac
+            .chain_update(r"/v2/queues/shq/messages\nDELETE,GET\na\nvictim\n2035-01-01T00:00:00")
+            .finalize()
+            .into_bytes();
+        let code: String = code.iter().map(|byte| format!("{byte:02x}")).collect();
+        for (methods, project) in [(r"DELETE,GET\na", "victim"), ("DELETE,GET", r"a\nvictim")] {
+            let presented = Presented {
+                signature: &code,
+                methods,
+                project: Some(project),
+                ..presented()
+            };
+            let path = "/v2/queues/shq/messages";
+            assert_eq!(signer().judge(presented, "DELETE", path), None, "{project}");
         }
     }
 

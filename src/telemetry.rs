@@ -1,5 +1,7 @@
 //! What operators see: metrics and logs.
 
+mod fields;
+
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -424,7 +426,10 @@ pub fn start_logging(log: &Log) -> Result<(), ConfigError> {
         .with_writer(std::io::stderr);
     let builder = builder.with_ansi(std::io::stderr().is_terminal());
     let started = match log.format {
-        LogFormat::Text => builder.with_target(false).try_init(),
+        LogFormat::Text => builder
+            .with_target(false)
+            .fmt_fields(fields::QuotedFields)
+            .try_init(),
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     };
     started.map_err(|error| ConfigError::new(format!("logging cannot be started: {error}")))

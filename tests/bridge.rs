@@ -66,21 +66,43 @@ fn metric(admin: SocketAddr, name: &str, from: &str, to: &str) -> Option<f64> {
     line.rsplit(' ').next()?.parse().ok()
 }
 
-/// Posts numbers in one request.
+/// What each number says beside its body, of all kinds: more than SQS has attributes for.
+fn beside(number: u64) -> (Value, Value) {
+    let mut headers = json!({
+        "task": "proj.tasks.add", "number": number, "eta": null, "yes": true, "share": 0.5, "empty": "",
+        "bytes": {"$binary": "AP8="}, "then": {"$timestamp": 1_700_000_000}, "nested": {"a": [1, {"b": "é"}]},
+        "CC": ["elsewhere"],
+    });
+    for at in 0..8 {
+        headers[format!("further-{at}")] = json!(at);
+    }
+    let properties = json!({"correlation_id": number.to_string(), "reply_to": "answers", "type": "t", "priority": 3,
+        "content_type": "application/json", "timestamp": 1_700_000_000});
+    (headers, properties)
+}
+
+/// Posts numbers.
 fn post(client: &mut Client, queue: &str, numbers: impl Iterator<Item = u64>) {
-    let message = |number| json!({"ttl": 3600, "body": {"number": number}});
+    let message = |number| {
+        let (headers, properties) = beside(number);
+        json!({"ttl": 3600, "body": {"number": number}, "headers": headers, "properties": properties})
+    };
     let messages: Vec<Value> = numbers.map(message).collect();
     let path = format!("/v2/queues/{queue}/messages");
-    let answer = client.send("POST", &path, Some(&json!({"messages": messages})));
-    let answer = answer.expect("an answer");
-    assert_eq!(answer.status, 201, "a post: {answer}");
+    // As many as a request may be large.
+    for some in messages.chunks(200) {
+        let answer = client.send("POST", &path, Some(&json!({"messages": some})));
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status, 201, "a post: {answer}");
+    }
 }
 
 /// Claims messages and deletes them. Returns their numbers.
 fn consume(client: &mut Client, queue: &str) -> Vec<u64> {
     let path = format!("/v2/queues/{queue}");
     let terms = json!({"ttl": 300, "grace": 60});
-    let answer = client.send("POST", &format!("{path}/claims?limit=20"), Some(&terms));
+    let claims = format!("{path}/claims?limit=20&headers=true");
+    let answer = client.send("POST", &claims, Some(&terms));
     let answer = answer.expect("an answer");
     if matches!(answer.status, 204 | 503) {
         return Vec::new();
@@ -106,6 +128,12 @@ fn consume(client: &mut Client, queue: &str) -> Vec<u64> {
         assert!(waits, "a delete: {answer}");
         std::thread::sleep(Duration::from_millis(50));
     }
-    let number = |message: &Value| message["body"]["number"].as_u64().expect("a number");
+    let number = |message: &Value| {
+        let number = message["body"]["number"].as_u64().expect("a number");
+        let (headers, properties) = beside(number);
+        assert_eq!(message["headers"], headers, "{message}");
+        assert_eq!(message["properties"], properties, "{message}");
+        number
+    };
     messages.iter().map(number).collect()
 }

@@ -185,6 +185,7 @@ async fn a_target_that_encrypts_does_so_with_what_comes_over_a_bridge() {
             ttl: None,
             delay: None,
             body: "\"secret\"".into(),
+            headers: None,
         };
         let (from, to) = (&world.rule.from, &world.rule.to);
         let rules = messaging.post_rules(from).await.expect("rules");

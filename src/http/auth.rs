@@ -9,6 +9,7 @@ use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
 use super::caller::Scope;
+use super::identity::Identity;
 use super::policy::{Credentials, Policy, RuleId};
 use super::problem::Problem;
 use crate::signature::{Fit, Presented, Signer};
@@ -30,9 +31,9 @@ pub(crate) struct Said<'a> {
     media: Option<&'a HeaderValue>,
     has_length: bool,
     client: Option<&'a HeaderValue>,
-    /// `X-Project-Id`, then its older names.
+    /// `X-Project-Id`, then its older names where they count.
     project: [Option<&'a HeaderValue>; 3],
-    /// `X-Roles`, then its other name.
+    /// `X-Roles`, then its older name where that counts.
     roles: [Option<&'a HeaderValue>; 2],
     user: Option<&'a HeaderValue>,
     /// `URL-Signature` and what it signs: paths, methods, expiry.
@@ -42,18 +43,19 @@ pub(crate) struct Said<'a> {
 }
 
 impl<'a> Said<'a> {
-    pub(crate) fn read(headers: &'a HeaderMap) -> Self {
+    pub(crate) fn read(headers: &'a HeaderMap, identity: &Identity) -> Self {
         let mut said = Self::default();
+        let legacy = identity.knows_legacy_names();
         for (name, value) in headers {
             let place = match name.as_str() {
                 "accept" => &mut said.accept,
                 "content-type" => &mut said.media,
                 "client-id" => &mut said.client,
                 "x-project-id" => &mut said.project[0],
-                "x-tenant-id" => &mut said.project[1],
-                "x-tenant" => &mut said.project[2],
+                "x-tenant-id" if legacy => &mut said.project[1],
+                "x-tenant" if legacy => &mut said.project[2],
                 "x-roles" => &mut said.roles[0],
-                "x-role" => &mut said.roles[1],
+                "x-role" if legacy => &mut said.roles[1],
                 "x-user-id" => &mut said.user,
                 "url-signature" => &mut said.signed[0],
                 "url-paths" => &mut said.signed[1],
@@ -71,6 +73,16 @@ impl<'a> Said<'a> {
             place.get_or_insert(value);
         }
         said
+    }
+
+    /// Whether one thing is said under two names and not the same: perhaps one is a proxy's, and the other its client's.
+    fn is_contradictory(&self) -> bool {
+        let differ = |said: &[Option<&HeaderValue>]| {
+            let mut said = said.iter().flatten();
+            let first = said.next();
+            said.any(|other| Some(other) != first)
+        };
+        differ(&self.project) || differ(&self.roles)
     }
 
     /// Whether, and how, the request stands on a signature rather than on who asks; refuses one whose signature does not allow
@@ -95,7 +107,7 @@ impl<'a> Said<'a> {
         };
         let fit = signer
             .judge(presented, method.as_str(), path)
-            .filter(|_| !self.repeated)
+            .filter(|_| !self.repeated && !self.is_contradictory())
             .ok_or_else(Problem::no_such_path)?;
         self.disown();
         Ok(Some(fit))
@@ -136,6 +148,10 @@ impl<'a> Said<'a> {
     ) -> Result<Scope, Problem> {
         if self.repeated {
             let description = "A header that says who asks is given more than once.";
+            return Err(bad_request("Invalid header value", description));
+        }
+        if self.is_contradictory() {
+            let description = "Two headers say different things of who asks.";
             return Err(bad_request("Invalid header value", description));
         }
         let client = client(client_ids, self.client)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -49,12 +49,28 @@ impl FromRequest<AppState> for Payload {
 
     async fn from_request(request: Request, app: &AppState) -> Result<Self, Problem> {
         let declared = Declared::read(request.headers());
+        if !matches!(declared, Declared::Absent | Declared::Length(0))
+            && !is_plain(request.headers())
+        {
+            return Err(Problem::encoded_body());
+        }
         Ok(Self {
             body: request.into_body(),
             declared,
             timeout: app.body_timeout,
         })
     }
+}
+
+/// Whether a body is sent as it is. One that has to be unpacked first is refused: nobody sends such bodies to this API,
+/// and whoever unpacks them has to beware of a few bytes that become many.
+fn is_plain(headers: &HeaderMap) -> bool {
+    let mut codings = headers
+        .get_all(CONTENT_ENCODING)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii);
+    codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"))
 }
 
 impl Payload {

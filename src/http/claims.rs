@@ -40,6 +40,7 @@ fn terms(body: &Bytes) -> Result<Terms, Problem> {
 /// Claims messages: takes free ones out of circulation, oldest first.
 #[utoipa::path(post, path = "/v2/queues/{queue}/claims", tag = "claims", request_body = Option<ClaimTerms>, params(
     ("limit" = Option<i64>, Query, description = "1 to 20 messages; 10 if absent"),
+    ("headers" = Option<bool>, Query, description = "tell headers and properties of messages"),
 ), responses((status = 201, body = MessageList), (status = 204, description = "nothing to claim"),
     (status = 400, body = super::problem::ErrorDocument)))]
 pub(crate) async fn create(
@@ -48,7 +49,8 @@ pub(crate) async fn create(
     query: RawQuery,
     payload: Payload,
 ) -> Result<Response, Problem> {
-    let limit = query.read().integer("limit")?;
+    let query = query.read();
+    let (limit, beside) = (query.integer("limit")?, query.beside()?);
     let most = app.messaging.limits().max_messages_post_size;
     let terms = match payload
         .read(most, body::too_large)
@@ -69,14 +71,20 @@ pub(crate) async fn create(
     let location = format!("/v2/queues/{}/claims/{}", target.queue.name, claim.id);
     Ok(json::created(
         &location,
-        document::messages(&target.queue, &claim.messages),
+        document::messages(&target.queue, &claim.messages, beside),
     ))
 }
 
 /// Shows a claim and what it still holds.
-#[utoipa::path(get, path = "/v2/queues/{queue}/claims/{claim}", tag = "claims",
-    responses((status = 200, body = ClaimDocument), (status = 404, body = super::problem::ErrorDocument)))]
-pub(crate) async fn show(State(app): State<AppState>, target: Target) -> Result<Response, Problem> {
+#[utoipa::path(get, path = "/v2/queues/{queue}/claims/{claim}", tag = "claims", params(
+    ("headers" = Option<bool>, Query, description = "tell headers and properties of messages"),
+), responses((status = 200, body = ClaimDocument), (status = 404, body = super::problem::ErrorDocument)))]
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    target: Target,
+    query: RawQuery,
+) -> Result<Response, Problem> {
+    let beside = query.read().beside()?;
     let missing = || no_such_claim(&target.queue, &target.id);
     let id = ClaimId::parse(&target.id).ok_or_else(|| Problem::not_found(missing()))?;
     let claim = app
@@ -86,7 +94,7 @@ pub(crate) async fn show(State(app): State<AppState>, target: Target) -> Result<
         .or_missing("Claim could not be queried.", missing)?;
     Ok(json::text(
         StatusCode::OK,
-        document::claim(&target.queue, &claim),
+        document::claim(&target.queue, &claim, beside),
     ))
 }
 

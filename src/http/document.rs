@@ -2,7 +2,8 @@
 //! not parsed on the way.
 //!
 //! The structures describe these documents for the API's description; a test holds the two together. A message has
-//! exactly these keys in this order, because clients build their objects from whatever keys there are.
+//! exactly these keys in this order, because clients build their objects from whatever keys there are; more only where a
+//! client asks for them.
 
 use isimud_contract::{Claim, ClaimId, Message, MessageId, QueueKey, QueueName};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::caller::collection_of;
+use super::headers;
 
 /// A message.
 #[derive(Debug, Serialize, ToSchema)]
@@ -27,6 +29,12 @@ pub(crate) struct MessageDocument {
     body: serde_json::Value,
     /// Where the service stores one.
     checksum: Option<String>,
+    /// What its producer said beside the body, by names of its own; where `headers=true` asks for it.
+    #[schema(value_type = Option<Object>)]
+    headers: Option<serde_json::Value>,
+    /// The same by names that brokers know: `content_type`, `correlation_id`, `reply_to`, `type`, `priority` and more.
+    #[schema(value_type = Option<Object>)]
+    properties: Option<serde_json::Value>,
 }
 
 /// A page of messages.
@@ -66,6 +74,12 @@ pub(crate) struct PoppedMessage {
     claim_id: String,
     claim_count: u32,
     checksum: Option<String>,
+    /// Where `headers=true` asks for it.
+    #[schema(value_type = Option<Object>)]
+    headers: Option<serde_json::Value>,
+    /// Where `headers=true` asks for it.
+    #[schema(value_type = Option<Object>)]
+    properties: Option<serde_json::Value>,
 }
 
 /// Messages that were popped.
@@ -86,6 +100,16 @@ pub(crate) struct ClaimDocument {
     /// What it still holds.
     messages: Vec<MessageDocument>,
     href: String,
+}
+
+/// Whether documents tell what producers said beside bodies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Beside {
+    /// As clients of the reference know documents.
+    #[default]
+    Untold,
+    /// With the members `headers` and `properties`.
+    Told,
 }
 
 /// A document in the making.
@@ -136,7 +160,7 @@ impl Text {
         self.add("]")
     }
 
-    fn message(&mut self, queue: &QueueName, message: &Message) {
+    fn message(&mut self, queue: &QueueName, message: &Message, beside: Beside) {
         self.add("{\"id\": \"").id(message.id.0);
         self.add("\", \"href\": \"")
             .add(collection_of(queue))
@@ -149,7 +173,14 @@ impl Text {
         self.add("\", \"ttl\": ").number(message.ttl.as_secs());
         self.add(", \"age\": ").number(message.age.as_secs());
         self.add(", \"body\": ").bytes(&message.body);
-        self.checksum(message).add("}");
+        self.checksum(message).beside(message, beside).add("}");
+    }
+
+    fn beside(&mut self, message: &Message, beside: Beside) -> &mut Self {
+        match beside {
+            Beside::Untold => self,
+            Beside::Told => self.add(", ").add(&headers::members(message)),
+        }
     }
 
     fn checksum(&mut self, message: &Message) -> &mut Self {
@@ -161,26 +192,34 @@ impl Text {
 }
 
 /// One message.
-pub(crate) fn message(queue: &QueueKey, message: &Message) -> Vec<u8> {
+pub(crate) fn message(queue: &QueueKey, message: &Message, beside: Beside) -> Vec<u8> {
     let mut text = Text::with_room_for(std::slice::from_ref(message));
-    text.message(&queue.name, message);
+    text.message(&queue.name, message, beside);
     text.0
 }
 
 /// Messages without links.
-pub(crate) fn messages(queue: &QueueKey, messages: &[Message]) -> Vec<u8> {
+pub(crate) fn messages(queue: &QueueKey, messages: &[Message], beside: Beside) -> Vec<u8> {
     let mut text = Text::with_room_for(messages);
     text.add("{\"messages\": ")
-        .list(messages, |text, message| text.message(&queue.name, message))
+        .list(messages, |text, message| {
+            text.message(&queue.name, message, beside);
+        })
         .add("}");
     text.0
 }
 
 /// A page of messages, with the link to the next one.
-pub(crate) fn page(queue: &QueueKey, messages: &[Message], next: Option<&str>) -> Vec<u8> {
+pub(crate) fn page(
+    queue: &QueueKey,
+    messages: &[Message],
+    beside: Beside,
+    next: Option<&str>,
+) -> Vec<u8> {
     let mut text = Text::with_room_for(messages);
-    text.add("{\"messages\": ")
-        .list(messages, |text, message| text.message(&queue.name, message));
+    text.add("{\"messages\": ").list(messages, |text, message| {
+        text.message(&queue.name, message, beside);
+    });
     text.add(", \"links\": ");
     text.list(next.as_slice(), |text, href| {
         text.add("{\"rel\": \"next\", \"href\": ")
@@ -192,7 +231,7 @@ pub(crate) fn page(queue: &QueueKey, messages: &[Message], next: Option<&str>) -
 }
 
 /// Messages that were popped, in the form that only pop has.
-pub(crate) fn popped(claim: ClaimId, messages: &[Message]) -> Vec<u8> {
+pub(crate) fn popped(claim: ClaimId, messages: &[Message], beside: Beside) -> Vec<u8> {
     let mut text = Text::with_room_for(messages);
     text.add("{\"messages\": ").list(messages, |text, message| {
         text.add("{\"id\": \"").id(message.id.0);
@@ -202,14 +241,14 @@ pub(crate) fn popped(claim: ClaimId, messages: &[Message]) -> Vec<u8> {
         text.add(", \"claim_id\": \"").id(claim.0);
         text.add("\", \"claim_count\": ")
             .number(u64::from(message.claim_count));
-        text.checksum(message).add("}");
+        text.checksum(message).beside(message, beside).add("}");
     });
     text.add("}");
     text.0
 }
 
 /// A claim that was asked for.
-pub(crate) fn claim(queue: &QueueKey, claim: &Claim) -> Vec<u8> {
+pub(crate) fn claim(queue: &QueueKey, claim: &Claim, beside: Beside) -> Vec<u8> {
     let mut text = Text::with_room_for(&claim.messages);
     text.add("{\"age\": ")
         .number(claim.age.as_secs())
@@ -217,7 +256,7 @@ pub(crate) fn claim(queue: &QueueKey, claim: &Claim) -> Vec<u8> {
         .number(claim.ttl.as_secs());
     text.add(", \"messages\": ")
         .list(&claim.messages, |text, message| {
-            text.message(&queue.name, message)
+            text.message(&queue.name, message, beside);
         });
     text.add(", \"href\": \"/v2/queues/")
         .add(queue.name.as_str())
@@ -278,7 +317,8 @@ mod tests {
 
     #[test]
     fn a_message_has_its_keys_in_order_and_its_body_as_posted() {
-        let text = String::from_utf8(message(&queue(), &full_message())).expect("text");
+        let text = message(&queue(), &full_message(), Beside::Untold);
+        let text = String::from_utf8(text).expect("text");
         assert_eq!(
             text,
             "{\"id\": \"00000000-0000-0000-0000-000000000001\", \"href\": \
@@ -296,17 +336,21 @@ mod tests {
             checksum: None,
             ..full_message()
         };
-        described::<MessageDocument>(&message(&queue, &plain));
-        described::<MessageList>(&messages(&queue, &several));
-        described::<MessageListPage>(&page(&queue, &several, Some("/v2/x?marker=1")));
-        described::<MessageListPage>(&page(&queue, &[], None));
-        described::<PoppedList>(&popped(ClaimId(Uuid::nil()), &several));
+        for beside in [Beside::Untold, Beside::Told] {
+            described::<MessageDocument>(&message(&queue, &plain, beside));
+            described::<MessageList>(&messages(&queue, &several, beside));
+            let next = Some("/v2/x?marker=1");
+            described::<MessageListPage>(&page(&queue, &several, beside, next));
+            described::<MessageListPage>(&page(&queue, &[], beside, None));
+            described::<PoppedList>(&popped(ClaimId(Uuid::nil()), &several, beside));
+        }
         let held = Claim {
             id: ClaimId(Uuid::nil()),
             ttl: Duration::from_secs(60),
             age: Duration::ZERO,
             messages: several.to_vec(),
         };
-        described::<ClaimDocument>(&claim(&queue, &held));
+        described::<ClaimDocument>(&claim(&queue, &held, Beside::Untold));
+        described::<ClaimDocument>(&claim(&queue, &held, Beside::Told));
     }
 }

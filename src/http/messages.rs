@@ -15,12 +15,12 @@ use uuid::Uuid;
 
 use super::body::Payload;
 use super::caller::{RawQuery, Target, by_kind, path_of};
-use super::document::{self, MessageListPage, PoppedList};
+use super::document::{self, Beside, MessageListPage, PoppedList};
 use super::fields::{Fields, Object, present_integer};
 use super::problem::{OrProblem, Problem};
 use super::query::Link;
 use super::queues::no_such_queue;
-use super::{AppState, json};
+use super::{AppState, headers, json};
 use crate::messaging::{Deletion, Draft, Listing, PostRules};
 
 /// Ids beyond which a `Location` no longer lists them; `resources` always does (quirk Q-MSG-9).
@@ -47,6 +47,15 @@ pub(crate) struct PostMessage<'a> {
     #[serde(borrow)]
     #[schema(value_type = Value)]
     body: &'a RawValue,
+    /// What is said beside the body, by names of one's own: at most 64, in 64 KiB. Bytes are `{"$binary": "base64"}`,
+    /// moments `{"$timestamp": seconds}`. Native consumers see them as headers (AMQP) or attributes (SQS).
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<Object>)]
+    headers: Option<&'a RawValue>,
+    /// The same by names that brokers know: `content_type`, `correlation_id`, `reply_to`, `type`, `priority` and more.
+    #[serde(borrow, default)]
+    #[schema(value_type = Option<Object>)]
+    properties: Option<&'a RawValue>,
 }
 
 /// The answer to a post.
@@ -118,12 +127,15 @@ fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
     if let Some(Object(post)) = json::parse_as::<Object<PostMessages<'_>>>(body)
         && !post.messages.is_empty()
     {
-        let draft = |Object(message): &Object<PostMessage<'_>>| Draft {
-            ttl: message.ttl,
-            delay: message.delay,
-            body: body.slice_ref(message.body.get().as_bytes()),
+        let draft = |Object(message): &Object<PostMessage<'_>>| {
+            Ok(Draft {
+                ttl: message.ttl,
+                delay: message.delay,
+                body: body.slice_ref(message.body.get().as_bytes()),
+                headers: headers::read(message.headers, message.properties)?,
+            })
         };
-        return Ok(post.messages.iter().map(draft).collect());
+        return post.messages.iter().map(draft).collect();
     }
     let fields = Fields::read_or_array(body, "messages")?;
     let messages = fields
@@ -141,6 +153,7 @@ fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
         let text = fields
             .get("body")
             .ok_or_else(|| Problem::body("Missing \"body\" field."))?;
+        let present = |name| fields.get(name).filter(|value| value.get() != "null");
         let delay = if rules.delays() {
             fields.integer("delay")?
         } else {
@@ -150,6 +163,7 @@ fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
             ttl: fields.integer("ttl")?,
             delay,
             body: Bytes::copy_from_slice(text.get().as_bytes()),
+            headers: headers::read(present("headers"), present("properties"))?,
         })
     };
     messages.into_iter().map(draft).collect()
@@ -163,6 +177,7 @@ fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
     ("include_claimed" = Option<bool>, Query, description = "include messages that are claimed now"),
     ("include_delayed" = Option<bool>, Query, description = "include messages still in their delay"),
     ("ids" = Option<String>, Query, description = "read these messages, separated by commas, and nothing else"),
+    ("headers" = Option<bool>, Query, description = "tell headers and properties of messages"),
 ), responses((status = 200, body = MessageListPage), (status = 404, body = super::problem::ErrorDocument)))]
 pub(crate) async fn list(
     State(app): State<AppState>,
@@ -171,8 +186,9 @@ pub(crate) async fn list(
 ) -> Result<Response, Problem> {
     const DOING: &str = "Messages could not be listed.";
     let read = query.read();
+    let beside = read.beside()?;
     if let Some(ids) = read.list("ids") {
-        return get_several(&app, &target.queue, &ids).await;
+        return get_several(&app, &target.queue, &ids, beside).await;
     }
     let mut listing = Listing {
         marker: read.text("marker").map(Cow::into_owned),
@@ -197,7 +213,8 @@ pub(crate) async fn list(
         .with("limit", listing.limit)
         .with("echo", echo)
         .with("include_claimed", include_claimed)
-        .with("include_delayed", listing.include_delayed);
+        .with("include_delayed", listing.include_delayed)
+        .with("headers", (beside == Beside::Told).then_some(true));
     let page = app
         .messaging
         .list(&target.queue, &target.client, listing)
@@ -208,7 +225,7 @@ pub(crate) async fn list(
         .map(|marker| link.href(&format!("{}/messages", path_of(&target.queue.name)), marker));
     Ok(json::text(
         StatusCode::OK,
-        document::page(&target.queue, &page.messages, next.as_deref()),
+        document::page(&target.queue, &page.messages, beside, next.as_deref()),
     ))
 }
 
@@ -216,6 +233,7 @@ async fn get_several(
     app: &AppState,
     queue: &QueueKey,
     asked: &[String],
+    beside: Beside,
 ) -> Result<Response, Problem> {
     const DOING: &str = "Message could not be retrieved.";
     let bounds = |most| format!("Limit must be at least 1 and may not be greater than {most}.");
@@ -240,7 +258,7 @@ async fn get_several(
     }
     Ok(json::text(
         StatusCode::OK,
-        document::messages(queue, &messages),
+        document::messages(queue, &messages, beside),
     ))
 }
 
@@ -268,10 +286,16 @@ fn python_text(text: &str) -> String {
 }
 
 /// Reads a message.
-#[utoipa::path(get, path = "/v2/queues/{queue}/messages/{message}", tag = "messages",
-    responses((status = 200, body = document::MessageDocument), (status = 404, body = super::problem::ErrorDocument)))]
-pub(crate) async fn get(State(app): State<AppState>, target: Target) -> Result<Response, Problem> {
+#[utoipa::path(get, path = "/v2/queues/{queue}/messages/{message}", tag = "messages", params(
+    ("headers" = Option<bool>, Query, description = "tell headers and properties of the message"),
+), responses((status = 200, body = document::MessageDocument), (status = 404, body = super::problem::ErrorDocument)))]
+pub(crate) async fn get(
+    State(app): State<AppState>,
+    target: Target,
+    query: RawQuery,
+) -> Result<Response, Problem> {
     const DOING: &str = "Message could not be retrieved.";
+    let beside = query.read().beside()?;
     let Target { queue, id, .. } = target;
     let found = match MessageId::parse(&id) {
         Some(id) => app.messaging.get(&queue, &[id]).await.or_problem(DOING)?,
@@ -280,7 +304,7 @@ pub(crate) async fn get(State(app): State<AppState>, target: Target) -> Result<R
     if let Some(message) = found.first() {
         return Ok(json::text(
             StatusCode::OK,
-            document::message(&queue, message),
+            document::message(&queue, message, beside),
         ));
     }
     Err(Problem::not_found(
@@ -356,6 +380,7 @@ fn delete_refused(error: Error) -> Problem {
     ("ids" = Option<String>, Query, description = "delete these messages, separated by commas"),
     ("claim_ids" = Option<String>, Query, description = "the claims that hold them, where the service asks for it"),
     ("pop" = Option<i64>, Query, description = "delete and return 1 to 20 messages from the head"),
+    ("headers" = Option<bool>, Query, description = "tell headers and properties of messages that are popped"),
 ), responses((status = 200, body = PoppedList), (status = 204), (status = 400, body = super::problem::ErrorDocument)))]
 pub(crate) async fn delete_several(
     State(app): State<AppState>,
@@ -372,6 +397,7 @@ pub(crate) async fn delete_several(
             "The request should have either \"ids\" or \"pop\" parameter in the request, to be able to delete.",
         )),
         (None, Some(count)) => {
+            let beside = query.beside()?;
             let popped = app
                 .messaging
                 .pop(&target.queue, count)
@@ -379,7 +405,7 @@ pub(crate) async fn delete_several(
                 .or_problem("Messages could not be popped.")?;
             Ok(json::text(
                 StatusCode::OK,
-                document::popped(ClaimId(Uuid::new_v4()), &popped),
+                document::popped(ClaimId(Uuid::new_v4()), &popped, beside),
             ))
         }
         (Some(ids), None) => delete_ids(&app, &target.queue, &ids, query.list("claim_ids")).await,

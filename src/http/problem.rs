@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY};
+use axum::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use isimud_contract::{Error, ErrorKind, Resource};
@@ -94,6 +94,16 @@ impl Problem {
         Self::body("Document type not supported.")
     }
 
+    /// A body that has to be unpacked before it can be read (`Content-Encoding`).
+    pub(crate) fn encoded_body() -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Unsupported content encoding",
+            "Request bodies are taken without a Content-Encoding only.",
+        )
+        .with_header(ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+    }
+
     /// A query parameter that is no integer or boolean.
     pub(crate) fn parameter(description: impl Into<Text>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "Invalid parameter", description)
@@ -121,6 +131,15 @@ impl Problem {
             StatusCode::FORBIDDEN,
             "Not authorized",
             "You are not authorized to complete this action.",
+        )
+    }
+
+    /// The request says who asks, and comes from nobody who is believed that.
+    pub(crate) fn untrusted() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "Not authorized",
+            "This service takes requests from its proxies only.",
         )
     }
 

@@ -6,6 +6,7 @@ use std::fmt::Display;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use super::document::Beside;
 use super::problem::Problem;
 
 /// What stands unencoded in a link.
@@ -73,6 +74,14 @@ impl<'a> Query<'a> {
                 "The \"{name}\" parameter is invalid. The value of the parameter must be \"true\" or \"false\"."
             ))),
         }
+    }
+
+    /// Whether the client asks for headers and properties of messages.
+    pub(crate) fn beside(&self) -> Result<Beside, Problem> {
+        Ok(match self.boolean("headers")? {
+            Some(true) => Beside::Told,
+            _ => Beside::Untold,
+        })
     }
 
     /// The parameters that none of `known` names, each once, the last value of each, commas included. Looks for no more

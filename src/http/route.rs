@@ -171,6 +171,10 @@ impl Route {
     }
 }
 
+/// The mark of a request whose headers of identity count for nothing (see [`super::identity`]).
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Untrusted;
+
 /// What stands in front of one handler.
 #[derive(Clone)]
 struct Gate(Arc<GateState>);
@@ -224,11 +228,15 @@ enum Passed {
 impl GateState {
     /// Lets a request through, or has the answer: headers first, then the method, then the policy.
     fn check(&self, app: &AppState, request: &mut Request) -> Result<Passed, Problem> {
-        let mut said = Said::read(request.headers());
+        let mut said = Said::read(request.headers(), &app.identity);
         let signed = said.check_signature(&app.signer, request.method(), request.uri().path())?;
         said.check_media()?;
         if *request.method() == Method::OPTIONS && !self.open && said.is_anonymous() {
             return Ok(Passed::AnonymousOptions);
+        }
+        // A signature vouches for what it allows, wherever it comes from.
+        if !self.open && signed.is_none() && request.extensions().get::<Untrusted>().is_some() {
+            return Err(Problem::untrusted());
         }
         let scope = match self.open {
             true => None,

@@ -14,10 +14,13 @@ use super::problem::Problem;
 use super::{AppState, json};
 use crate::dates;
 use crate::messaging::is_falsy;
-use crate::signature::{Grant, Signer};
+use crate::signature::{Grant, METHODS, Signer, is_unambiguous};
 
 /// The parts of a queue that can be shared.
 const PATHS: [&str; 3] = ["messages", "claims", "subscriptions"];
+
+/// The refusal of a grant whose signature would fit another grant too (see [`crate::signature`]).
+const CANNOT_BE_SIGNED: &str = "Nothing can be signed for a project whose id contains a backslash.";
 
 /// What to share.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -28,7 +31,7 @@ const PATHS: [&str; 3] = ["messages", "claims", "subscriptions"];
 pub(crate) struct ShareRequest {
     /// `messages`, `claims`, `subscriptions`; `messages` if absent.
     paths: Option<Vec<String>>,
-    /// HTTP methods in upper case; `GET` if absent.
+    /// Of `GET`, `HEAD`, `POST`, `PUT`, `PATCH`, `DELETE` and `OPTIONS`; `GET` if absent.
     methods: Option<Vec<String>>,
     /// An ISO 8601 date in the future; a day from now if absent.
     expires: Option<String>,
@@ -79,6 +82,13 @@ pub(crate) async fn share(
         }
         methods => texts(methods, "GET").ok_or_else(Problem::unsupported_document)?,
     };
+    let is_unknown = |method: &&String| !METHODS.contains(&method.as_str());
+    if let Some(unknown) = set_of(methods.iter().filter(is_unknown)) {
+        return Err(Problem::request(format!("Invalid methods: {unknown}")));
+    }
+    if !is_unambiguous(target.queue.project.as_str()) {
+        return Err(Problem::request(CANNOT_BE_SIGNED));
+    }
     let expires = expiry(document.get("expires"), &app.signer)?;
     paths = paths
         .iter()
@@ -92,7 +102,10 @@ pub(crate) async fn share(
         project: target.queue.project.to_string(),
         expires,
     };
-    let signature = app.signer.sign(&grant).unwrap_or_default();
+    let signature = app
+        .signer
+        .sign(&grant)
+        .ok_or_else(|| Problem::request(CANNOT_BE_SIGNED))?;
     let shared = Shared {
         paths: grant.paths,
         methods: grant.methods,

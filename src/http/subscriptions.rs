@@ -324,7 +324,7 @@ fn may_confirm_unsigned(
     target: &Target,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
-    let mut said = Said::read(headers);
+    let mut said = Said::read(headers, &app.identity);
     if target.signed.is_some() {
         said.disown();
     }

@@ -3,6 +3,7 @@
 //! It puts the path into its plain form and answers browsers' preflights; every other answer gets a request id, is
 //! counted, and is logged, once.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
@@ -22,6 +23,7 @@ use uuid::fmt::Hyphenated;
 
 use super::cors::Cors;
 use super::problem::{Cause, Problem};
+use super::route::Untrusted;
 use super::{App, AppState};
 use crate::telemetry::RouteMetrics;
 
@@ -48,12 +50,21 @@ const PATH: &AsciiSet = &CONTROLS
 pub struct Api {
     pub(crate) app: AppState,
     pub(crate) router: Router,
+    /// Whether requests come from an address that may say who asks.
+    pub(crate) is_trusted: bool,
 }
 
 impl Api {
     /// Does what is to be done beside requests, for as long as it is polled.
     pub async fn work(&self) {
         self.app.messaging.work().await;
+    }
+
+    /// The same service, as a connection from this address sees it.
+    #[must_use]
+    pub fn for_peer(mut self, peer: IpAddr) -> Self {
+        self.is_trusted = self.app.identity.trusts(Some(peer));
+        self
     }
 
     /// Answers a request. Never fails.
@@ -65,6 +76,9 @@ impl Api {
         let mut request = request.map(Body::new);
         simplify_path(&mut request);
         let app = Arc::clone(&self.app);
+        if !self.is_trusted || !app.identity.is_shown_secret(request.headers()) {
+            request.extensions_mut().insert(Untrusted);
+        }
         let Some(cors) = &app.cors else {
             return self.route(request).await;
         };

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, QueueKey, Result,
-    Selection,
+    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Headers, Lease, Message, MessageId,
+    QueueKey, Result, Selection,
 };
 use uuid::Uuid;
 
@@ -49,6 +49,8 @@ pub struct Draft {
     pub delay: Option<i64>,
     /// JSON text.
     pub body: Bytes,
+    /// What is said beside the body, if anything.
+    pub headers: Option<Headers>,
 }
 
 /// What a client wants to list.
@@ -137,6 +139,7 @@ impl Messaging {
         let id = MessageId(Uuid::now_v7());
         let mut message = Message {
             delay,
+            headers: draft.headers,
             ..Message::new(id, client.clone(), ttl, draft.body)
         };
         if self.checksums {

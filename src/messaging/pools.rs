@@ -106,6 +106,7 @@ impl Messaging {
         let is_placed = |old: &&Pool| old.uri == pool.uri && old.options == pool.options;
         let mut capabilities = None;
         if old.filter(is_placed).is_none() {
+            opener.admit(&pool.uri, &pool.options)?;
             let identity = opener.identity(&pool.uri, &pool.options)?;
             self.check_identity(pool, identity.as_deref()).await?;
             let is_same_store = match old {

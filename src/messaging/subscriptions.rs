@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::Messaging;
 use super::settings::retry_policy;
 use crate::notify::{AddressPolicy, DEAD_LETTER_QUEUE, Secret, WEBHOOK_SECRET, bare_host_of};
+use crate::signature::is_unambiguous;
 
 /// Seconds below which no subscription lives (fixed by the API).
 const SHORTEST_TTL: i64 = 60;
@@ -55,6 +56,7 @@ impl Messaging {
     pub async fn subscribe(&self, source: &QueueKey, asked: Asked) -> Result<Subscribed> {
         let default_ttl = self.limits.default_subscription_ttl;
         let change = self.check_subscription(asked)?;
+        self.check_consent(source)?;
         let subscription = Subscription {
             id: SubscriptionId(Uuid::new_v4()),
             source: source.clone(),
@@ -81,6 +83,16 @@ impl Messaging {
     /// Whether receivers are asked for their consent. Without a key to sign with they cannot be.
     pub fn asks_receivers(&self) -> bool {
         self.subscribers.require_confirmation && self.signer.can_sign()
+    }
+
+    /// Refuses a receiver that has to agree and never could: nothing is signed for its project.
+    fn check_consent(&self, source: &QueueKey) -> Result<()> {
+        if self.asks_receivers() && !is_unambiguous(source.project.as_str()) {
+            return Err(Error::invalid(
+                "Receivers have to agree, and nothing can be signed for a project whose id contains a backslash.",
+            ));
+        }
+        Ok(())
     }
 
     /// Has a receiver asked for its consent, or told that it gets nothing any more.
@@ -140,6 +152,9 @@ impl Messaging {
         asked: Asked,
     ) -> Result<()> {
         let change = self.check_subscription(asked)?;
+        if change.subscriber.is_some() {
+            self.check_consent(source)?;
+        }
         let id = id.ok_or_else(|| Error::not_found(Resource::Subscription))?;
         self.management
             .update_subscription(source, id, &change)

@@ -80,7 +80,7 @@ impl Push {
                     .as_ref()
                     .and_then(|question| Some((question, question.sign(&self.signer)?)));
                 let Some((question, (grant, signature))) = signed else {
-                    return Err(Outcome::Refused("there is no key to sign with".into()));
+                    return Err(Outcome::Refused("nothing can be signed: there is no key, or the project's id contains a backslash".into()));
                 };
                 return Ok(question.document(&grant, &signature, &self.settings.service_url));
             }
@@ -140,7 +140,7 @@ impl Push {
                 "a mail for consent needs notifications.external_confirmation_url and signed_url.secret_key"
             );
             return Err(Outcome::Refused(
-                "there is no page for the answer, or no key to sign with".into(),
+                "there is no page for the answer, or nothing can be signed for it".into(),
             ));
         };
         let link = question.link(page, &grant, &signature, &self.settings.service_url);

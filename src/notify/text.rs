@@ -63,7 +63,8 @@ pub(crate) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// What a receiver has to put into the headers of its answer; `None` when there is no key to sign with.
+    /// What a receiver has to put into the headers of its answer; `None` when there is no key to sign with, or the project
+    /// is one for which nothing is signed.
     pub(crate) fn sign(&self, signer: &Signer) -> Option<(Grant, String)> {
         let collection = if self.source.name.is_topic() {
             "topics"

@@ -4,6 +4,7 @@ mod answers;
 mod bodies;
 mod cors;
 mod headers;
+mod identity;
 mod methods;
 mod paths;
 mod queries;

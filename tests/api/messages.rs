@@ -6,6 +6,7 @@ mod delete;
 mod delete_several;
 mod expiry;
 mod get;
+mod headers;
 mod isolation;
 mod list;
 mod paging;

@@ -154,6 +154,51 @@ async fn faulty_documents_are_refused() {
 }
 
 #[tokio::test]
+async fn methods_that_http_does_not_have_are_not_signed() {
+    let app = app();
+    for (methods, shown) in [
+        (json!(["GET", "get"]), "{'get'}"),
+        (json!(["TRACE", "MOVE", ""]), "{'', 'MOVE', 'TRACE'}"),
+        (json!(["DELETE", "GET\\nvictim"]), "{'GET\\nvictim'}"),
+    ] {
+        app.post(SHARE, json!({"methods": methods}))
+            .await
+            .assert_refused(
+                400,
+                "Invalid API request",
+                &format!("Invalid methods: {shown}"),
+            );
+    }
+    let all = json!(["PUT", "POST", "PATCH", "OPTIONS", "HEAD", "GET", "DELETE"]);
+    share(&app, json!({"methods": all})).await;
+}
+
+#[tokio::test]
+async fn a_project_with_a_backslash_gets_no_signature_that_fits_another_project() {
+    let app = app();
+    let tricky = app.project("a\\np1");
+    let document = json!({"methods": ["GET"], "expires": "2035-01-01T00:00:00"});
+    tricky.post(SHARE, document).await.assert_refused(
+        400,
+        "Invalid API request",
+        "Nothing can be signed for a project whose id contains a backslash.",
+    );
+    let consent = App::with(&format!(
+        "[notifications]\nrequire_confirmation = true\n{KEY}"
+    ));
+    let document = json!({"subscriber": "https://example.org/"});
+    let path = "/v2/queues/shq/subscriptions";
+    let answer = consent.project("a\\np1").post(path, &document).await;
+    answer.assert_status(400);
+    assert!(answer.text().contains("backslash"), "{}", answer.text());
+    consent
+        .project("p1")
+        .post(path, &document)
+        .await
+        .assert_status(201);
+}
+
+#[tokio::test]
 async fn without_a_key_nothing_is_signed_and_nothing_let_in() {
     let app = App::new().project("p1");
     app.post(SHARE, "{}").await.assert_refused(

@@ -106,6 +106,13 @@ impl App {
         app
     }
 
+    /// The same service as a connection from this address sees it.
+    pub(crate) fn connected_from(&self, peer: std::net::IpAddr) -> Self {
+        let mut app = self.clone();
+        app.api = app.api.for_peer(peer);
+        app
+    }
+
     /// The same service as an operator sees it.
     pub(crate) fn admin(&self) -> Self {
         self.header("X-Roles", "admin")

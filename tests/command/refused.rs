@@ -35,6 +35,15 @@ const CREATED: &[(&str, &str)] = &[
     ("format.toml", "[log]\nformat = \"xml\""),
     ("listen.toml", "[server]\nlisten = \"nowhere\""),
     (
+        "star.toml",
+        "[cors]\nallowed_origins = [\"https://a.example\", \"*\"]",
+    ),
+    (
+        "proxy.toml",
+        "[access]\ntrusted_proxies = [\"proxy.example\"]",
+    ),
+    ("secret.toml", "[access]\nproxy_secret = \"tooshort\""),
+    (
         "notes.txt",
         "not a database, and longer than the header of one would be. Not a database at all, this.",
     ),
@@ -98,6 +107,12 @@ const FILES: &[(&str, &[&str])] = &[
     ("level.toml", &["log.level"]),
     ("format.toml", &["xml", "json"]),
     ("listen.toml", &["server.listen", "nowhere"]),
+    (
+        "star.toml",
+        &["cors.allowed_origins", "cors.allow_credentials"],
+    ),
+    ("proxy.toml", &["access.trusted_proxies", "'proxy.example'"]),
+    ("secret.toml", &["access.proxy_secret", "16"]),
     ("none.toml", &["none.toml"]),
     ("folder", &["folder"]),
 ];

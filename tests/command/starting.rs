@@ -60,6 +60,45 @@ fn a_check_says_that_all_is_right_and_opens_nothing() {
 }
 
 #[test]
+fn who_believes_everybody_beyond_this_machine_is_warned() {
+    let warnings = |listen: &str, environment: &[(&str, &str)]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = isimud(folder.path(), &["--check", "--listen", listen]);
+        command.envs(environment.iter().copied());
+        let ended = run(command);
+        assert!(ended.status.success(), "{ended:?}");
+        ended.stderr
+    };
+    let proxies = ("ISIMUD__ACCESS__TRUSTED_PROXIES", "[\"10.0.0.5\"]");
+    let secret = ("ISIMUD__ACCESS__PROXY_SECRET", "0123456789abcdef");
+    for open in ["0.0.0.0:8888", "[::]:8888", "192.0.2.1:8888"] {
+        let said = warnings(open, &[]);
+        assert!(said.contains("access.trusted_proxies"), "{open}: {said}");
+        assert!(said.contains(open), "{open}: {said}");
+        for guard in [proxies, secret] {
+            let said = warnings(open, &[guard]);
+            assert!(!said.contains("access.trusted_proxies"), "{open}: {said}");
+        }
+    }
+    for shut in ["127.0.0.1:8888", "[::1]:8888"] {
+        let said = warnings(shut, &[]);
+        assert!(!said.contains("access.trusted_proxies"), "{shut}: {said}");
+    }
+}
+
+#[test]
+fn the_address_of_a_connection_says_whether_it_is_a_proxys() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (proxies, status) in [("[\"10.0.0.0/8\"]", 403), ("[\"127.0.0.0/8\"]", 204)] {
+        let environment = [("ISIMUD__ACCESS__TRUSTED_PROXIES", proxies)];
+        let arguments = ["--store", "sqlite::memory:"];
+        let server = Running::start_with(folder.path(), &arguments, &environment);
+        let answer = server.client().send("GET", "/v2/ping", None);
+        assert_eq!(answer.expect("an answer").status, status, "{proxies}");
+    }
+}
+
+#[test]
 fn a_check_does_not_mind_a_server_that_runs() {
     let folder = tempfile::tempdir().expect("a folder");
     let server = Running::start(folder.path(), &["--store", "sqlite:isimud.db"]);

@@ -55,6 +55,56 @@ fn a_length_that_is_no_number_is_400() {
 }
 
 #[test]
+fn a_request_for_no_host_or_for_two_is_400_and_ends_the_connection() {
+    let (server, _folder) = start();
+    let rest = HEADERS.replace("Host: localhost\r\n", "");
+    assert_ne!(rest, HEADERS);
+    for (version, hosts, status) in [
+        ("1.1", "", 400),
+        ("1.1", "Host: a\r\nHost: a\r\n", 400),
+        ("1.1", "Host: a\r\nhost: b\r\n", 400),
+        ("1.1", "Host: a b\r\n", 400),
+        ("1.1", "Host: [::1]:8888\r\n", 204),
+        ("1.0", "", 204),
+    ] {
+        let request = format!("GET /v2/ping HTTP/{version}\r\n{hosts}{rest}\r\n");
+        let answer = exchange(server.address, &request);
+        assert_eq!(answer.status, status, "{hosts}: {answer}");
+        if status == 400 {
+            assert_eq!(answer.json()["title"], "Bad request");
+            assert!(!answer.keeps_alive(), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn a_body_in_codings_that_are_not_chunked_once_is_refused_and_nothing_behind_it_is_read() {
+    let (server, _folder) = start();
+    for (codings, status) in [
+        ("Transfer-Encoding: chunked, chunked\r\n", 400),
+        (
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            400,
+        ),
+        ("Transfer-Encoding: gzip, chunked\r\n", 501),
+        ("Transfer-Encoding: identity, chunked\r\n", 501),
+        ("Transfer-Encoding: gzip\r\n", 400),
+        ("Transfer-Encoding: chunked, gzip\r\n", 400),
+    ] {
+        let request = format!(
+            "PUT /v2/queues/q HTTP/1.1\r\n{HEADERS}{codings}\r\n2\r\n{{}}\r\n0\r\n\r\n\
+             PUT /v2/queues/smuggled HTTP/1.1\r\n{HEADERS}Content-Length: 0\r\n\r\n"
+        );
+        let answer = exchange(server.address, &request);
+        assert_eq!(answer.status, status, "{codings}: {answer}");
+        assert!(!answer.keeps_alive(), "{codings}: {answer}");
+    }
+    let queues = server.client().send("GET", "/v2/queues", None);
+    let queues = queues.expect("an answer").json();
+    assert_eq!(queues["queues"], serde_json::json!([]));
+}
+
+#[test]
 fn bytes_beyond_the_length_are_no_part_of_the_body() {
     let (server, _folder) = start();
     let body = r#"{"a": 1}"#;

@@ -175,9 +175,9 @@ impl Inner {
         self.queues.make(&address).await?;
         let outgoing: Vec<Outgoing> = batch
             .into_iter()
-            .map(|envelope| Outgoing {
-                properties: message::properties(&envelope),
-                body: envelope.message.body,
+            .map(|envelope| {
+                let (properties, body) = message::written(&envelope);
+                Outgoing { properties, body }
             })
             .collect();
         let target = Target {

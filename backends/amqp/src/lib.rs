@@ -5,6 +5,7 @@
 //! broker     the contract, each method          config     URIs
 //! names      which RabbitMQ queue a queue is    error      what RabbitMQ says, as kinds
 //! message    a message in properties and back   native     messages of the estate's own producers
+//! headers    what is said beside a body, in RabbitMQ's terms
 //! publisher  confirmed and routed               queues     what is known of queues, and how they are made
 //! holder     getting, on channels that hold     probe      what kind of queue somebody else's is
 //! line       those who get at the same moment   control    settling what another server holds
@@ -119,6 +120,7 @@ mod config;
 mod connect;
 mod control;
 mod error;
+mod headers;
 mod held;
 mod holder;
 mod line;

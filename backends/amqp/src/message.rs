@@ -12,19 +12,20 @@
 //! | ttl, and what is left of it where that differs | headers `isimud-ttl` and `isimud-left`, in milliseconds |
 //! | age, delay, claim count, where there is one | headers `isimud-age`, `isimud-delay`, `isimud-claims` |
 //! | transfers, where there are some | header `isimud-transfers` |
-//! | headers, where there are some | header `isimud-headers`, in the contract's stored form |
+//! | headers and properties, where there are some | headers and properties (see [`crate::headers`]) |
 //! | checksum, encryption, where there is one | headers `isimud-checksum`, `isimud-sealed` |
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isimud_contract::{Checksum, ClientId, Headers as Kept, Message, MessageId, Timestamp};
+use isimud_contract::{Checksum, ClientId, Message, MessageId, Timestamp};
 use isimud_lease::Envelope;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use uuid::Uuid;
 
+use crate::headers::{self, Usual};
 use crate::native;
 
 /// The longest `expiration` that RabbitMQ takes, in milliseconds. A message that lives longer has none.
@@ -32,28 +33,51 @@ const LONGEST_EXPIRATION: u128 = 4_294_967_295;
 
 const SEALED: &str = "application/vnd.isimud.sealed";
 
-/// The properties of a message that is posted.
-pub(crate) fn properties(envelope: &Envelope) -> BasicProperties {
+/// The application that the service's own messages name.
+const APP: &str = "isimud";
+
+/// The header that makes a message one of the service's own: when it was posted, in milliseconds.
+const POSTED: &str = "isimud-posted";
+
+/// A message that is posted: its properties, and the body that native consumers find.
+pub(crate) fn written(envelope: &Envelope) -> (BasicProperties, Bytes) {
     let message = &envelope.message;
-    let content_type = if message.sealed {
-        SEALED
-    } else {
-        "application/json"
-    };
-    let properties = BasicProperties::default()
+    let mut body = message.body.clone();
+    let usual = usual(message.sealed, envelope.posted);
+    let mut properties = BasicProperties::default()
         .with_message_id(message.id.to_string().into())
-        .with_app_id("isimud".into())
+        .with_app_id(usual.app_id.into())
         .with_delivery_mode(2)
-        .with_content_type(content_type.into())
-        .with_timestamp(u64::try_from(envelope.posted.0 / 1000).unwrap_or(0))
-        .with_headers(headers(envelope));
-    match message.left.as_millis() {
+        .with_content_type(usual.content_type.into())
+        .with_timestamp(usual.timestamp);
+    let mut table = own_headers(envelope);
+    if let Some(headers) = &message.headers {
+        let map = headers.read();
+        let native = match message.sealed {
+            true => None,
+            false => native::body(&map, &message.body),
+        };
+        properties = headers::put(map, native.is_some(), usual, properties, &mut table);
+        body = native.unwrap_or(body);
+    }
+    let properties = properties.with_headers(table);
+    let properties = match message.left.as_millis() {
         left if left <= LONGEST_EXPIRATION => properties.with_expiration(left.to_string().into()),
         _ => properties,
+    };
+    (properties, body)
+}
+
+/// What a message of the service says in properties, where its producer says nothing else.
+fn usual(sealed: bool, posted: Timestamp) -> Usual<'static> {
+    Usual {
+        content_type: if sealed { SEALED } else { "application/json" },
+        app_id: APP,
+        timestamp: u64::try_from(posted.0 / 1000).unwrap_or(0),
     }
 }
 
-fn headers(envelope: &Envelope) -> FieldTable {
+fn own_headers(envelope: &Envelope) -> FieldTable {
     let message = &envelope.message;
     let mut headers = FieldTable::default();
     let mut put = |name: &'static str, value| {
@@ -61,7 +85,7 @@ fn headers(envelope: &Envelope) -> FieldTable {
     };
     let span =
         |span: Duration| AMQPValue::LongLongInt(span.as_millis().min(i64::MAX as u128) as i64);
-    put("isimud-posted", AMQPValue::LongLongInt(envelope.posted.0));
+    put(POSTED, AMQPValue::LongLongInt(envelope.posted.0));
     put("isimud-client", text(&message.client.to_string()));
     put("isimud-ttl", span(message.ttl));
     for (name, value, usual) in [
@@ -84,10 +108,6 @@ fn headers(envelope: &Envelope) -> FieldTable {
             "isimud-transfers",
             AMQPValue::LongLongInt(message.transfers.into()),
         );
-    }
-    if let Some(headers) = &message.headers {
-        let bytes = headers.as_bytes().to_vec();
-        put("isimud-headers", AMQPValue::ByteArray(bytes.into()));
     }
     if let Some(checksum) = &message.checksum {
         put("isimud-checksum", text(&checksum.to_string()));
@@ -131,12 +151,15 @@ pub(crate) fn read(
     } else {
         native::as_json(properties, body)
     };
+    let posted = headers.number(POSTED);
+    let usual = posted.map(|posted| usual(sealed, Timestamp(posted)));
+    let beside = headers::read(properties, id, usual);
     let new = |ttl| Message {
         sealed,
         checksum: headers.text("isimud-checksum").and_then(checksum),
         claim_count: headers.count("isimud-claims"),
         transfers: headers.count("isimud-transfers"),
-        headers: headers.bytes("isimud-headers").and_then(Kept::from_bytes),
+        headers: beside,
         ..Message::new(
             id,
             client.clone().unwrap_or(ClientId::Uuid(Uuid::nil())),
@@ -144,7 +167,7 @@ pub(crate) fn read(
             body,
         )
     };
-    match (headers.number("isimud-posted"), headers.span("isimud-ttl")) {
+    match (posted, headers.span("isimud-ttl")) {
         (Some(posted), Some(ttl)) if !headers.0.contains_key("x-death") => {
             let message = Message {
                 left: headers.span("isimud-left").unwrap_or(ttl),
@@ -231,14 +254,6 @@ impl<'a> Headers<'a> {
         number.unwrap_or(0)
     }
 
-    fn bytes(&self, name: &str) -> Option<Bytes> {
-        match self.0.get(name)? {
-            AMQPValue::ByteArray(bytes) => Some(Bytes::copy_from_slice(bytes.as_slice())),
-            AMQPValue::LongString(text) => Some(Bytes::copy_from_slice(text.as_bytes())),
-            _ => None,
-        }
-    }
-
     fn span(&self, name: &str) -> Option<Duration> {
         let millis = u64::try_from(self.number(name)?).ok()?;
         Some(Duration::from_millis(millis))
@@ -261,7 +276,7 @@ pub(crate) fn number(value: &AMQPValue) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
-    use isimud_contract::{HeaderMap, HeaderValue};
+    use isimud_contract::{HeaderMap, HeaderValue, Headers as Kept, Property};
 
     use super::*;
 
@@ -291,9 +306,9 @@ mod tests {
             message,
             posted: NOW,
         };
-        let properties = properties(&envelope);
+        let (properties, body) = written(&envelope);
         let later = NOW.after(DAY);
-        let read = read(&properties, &envelope.message.body, later, FRESH).unwrap();
+        let read = read(&properties, &body, later, FRESH).unwrap();
         assert_eq!(read.1, NOW);
         (properties, read.0)
     }
@@ -325,6 +340,80 @@ mod tests {
         for message in [plain, everything] {
             assert_eq!(there_and_back(message.clone()).1, message);
         }
+    }
+
+    fn typed(body: &'static str, content_type: &str, encoding: Option<&str>) -> Message {
+        let text = |text: &str| HeaderValue::Text(text.into());
+        let mut map = HeaderMap::default();
+        map.properties
+            .insert(Property::ContentType, text(content_type));
+        if let Some(encoding) = encoding {
+            map.properties
+                .insert(Property::ContentEncoding, text(encoding));
+        }
+        Message {
+            headers: Kept::of(&map).unwrap(),
+            ..message(body)
+        }
+    }
+
+    #[test]
+    fn a_body_that_came_in_another_form_leaves_in_that_form() {
+        for (message, body, content_type) in [
+            (
+                typed(r#""hello""#, "text/plain", None),
+                &b"hello"[..],
+                "text/plain",
+            ),
+            (
+                typed(r#""hello""#, "application/json", None),
+                b"\"hello\"",
+                "application/json",
+            ),
+            (
+                typed(r#"{"a": 1}"#, "application/json", Some("utf-8")),
+                b"{\"a\": 1}",
+                "application/json",
+            ),
+            (typed("12", "text/plain", None), b"12", "text/plain"),
+            // As text it would be read as a number.
+            (
+                typed(r#""12""#, "text/plain", None),
+                b"\"12\"",
+                "text/plain",
+            ),
+            (
+                typed(
+                    r#"{"content_type":"image/png","base64":"/w=="}"#,
+                    "image/png",
+                    None,
+                ),
+                b"\xff",
+                "image/png",
+            ),
+            // It would be read as something else: the type is not what natives see.
+            (
+                typed(r#"{"a": 1}"#, "application/json", Some("gzip")),
+                b"{\"a\": 1}",
+                "application/json",
+            ),
+        ] {
+            let envelope = Envelope {
+                message: message.clone(),
+                posted: NOW,
+            };
+            let (properties, found) = written(&envelope);
+            assert_eq!(found, body, "{message:?}");
+            assert_eq!(properties.content_type(), &Some(content_type.into()));
+            assert_eq!(there_and_back(message.clone()).1, message);
+        }
+        let sealed = Message {
+            sealed: true,
+            ..typed("sealed text", "text/plain", None)
+        };
+        let (properties, back) = there_and_back(sealed.clone());
+        assert_eq!(properties.content_type(), &Some(SEALED.into()));
+        assert_eq!(back, sealed);
     }
 
     #[test]
@@ -380,7 +469,7 @@ mod tests {
             message: message("{}"),
             posted: Timestamp(0),
         };
-        let properties = properties(&envelope);
+        let (properties, _) = written(&envelope);
         let mut headers = properties.headers().clone().unwrap();
         headers.insert("x-death".into(), AMQPValue::FieldArray(Vec::new().into()));
         let properties = properties.with_headers(headers).with_expiration("".into());
@@ -396,7 +485,7 @@ mod tests {
             message: message("{}"),
             posted: NOW,
         };
-        let properties = properties(&envelope);
+        let (properties, _) = written(&envelope);
         let mut headers = properties.headers().clone().unwrap();
         headers.insert("isimud-ttl".into(), AMQPValue::LongLongInt(-1));
         headers.insert("isimud-checksum".into(), text("MD5:nothing"));

@@ -29,7 +29,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use isimud_contract::{MessageId, Timestamp, body_of_text};
+use isimud_contract::{HeaderMap, HeaderValue, MessageId, Property, Timestamp, body_of_text};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
@@ -72,6 +72,42 @@ pub(crate) fn as_json(properties: &BasicProperties, body: &[u8]) -> Bytes {
             serde_json::Value::from(object).to_string().into()
         }
     }
+}
+
+/// The bytes that natives find for a body of this media type and encoding: what [`as_json`] reads as exactly that body.
+/// `None` where there are no such bytes; then natives find the body as it is, under the service's own media type.
+pub(crate) fn body(beside: &HeaderMap, body: &Bytes) -> Option<Bytes> {
+    let text = |property| match beside.properties.get(&property) {
+        Some(HeaderValue::Text(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let (content_type, encoding) = (text(Property::ContentType), text(Property::ContentEncoding));
+    let mut properties = BasicProperties::default();
+    if let Some(content_type) = content_type {
+        properties = properties.with_content_type(ShortString::try_new(content_type).ok()?);
+    }
+    if let Some(encoding) = encoding {
+        properties = properties.with_content_encoding(ShortString::try_new(encoding).ok()?);
+    }
+    let is_json = content_type.is_none_or(|it| it.to_ascii_lowercase().contains("json"));
+    let unpacked = match body.first() {
+        Some(b'"') if !is_json => serde_json::from_slice::<String>(body).ok().map(Bytes::from),
+        Some(b'{') => packed(body),
+        _ => None,
+    };
+    let candidates = [unpacked, Some(body.clone())];
+    let mut candidates = candidates.into_iter().flatten();
+    candidates.find(|candidate| as_json(&properties, candidate) == *body)
+}
+
+/// The bytes in a body that stands for bytes.
+fn packed(body: &[u8]) -> Option<Bytes> {
+    #[derive(serde::Deserialize)]
+    struct Packed {
+        base64: String,
+    }
+    let packed: Packed = serde_json::from_slice(body).ok()?;
+    STANDARD.decode(packed.base64).ok().map(Bytes::from)
 }
 
 /// The life that a producer gave its message.

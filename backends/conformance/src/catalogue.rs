@@ -108,7 +108,7 @@ async fn an_empty_project_lists_nothing(bench: Bench) -> Outcome {
 
 async fn queues_come_in_byte_order(bench: Bench) -> Outcome {
     let ordered = [
-        "-", ".", "0", "10", "9", "A", "Z", "_", "a", "a-", "a.", "a0", "aA", "aa", "b",
+        "-", ".0", "0", "10", "9", "A", "Z", "_", "a", "a-", "a.", "a0", "aA", "aa", "b",
     ];
     let mut shuffled = ordered;
     shuffled.reverse();

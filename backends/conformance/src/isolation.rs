@@ -26,9 +26,7 @@ const PROJECTS: &[&str] = &[
     "🦀", "%", "_", "*", "?", "[a]", "{a}", "a*", "a%", "'", "\"", "\\", "1", "01", "1.0", "1e0",
     "null", "0x61", "$a",
 ];
-const QUEUES: &[&str] = &[
-    "b", "B", "b.c", ".", "..", "-", "_", "__", "1", "01", "null",
-];
+const QUEUES: &[&str] = &["b", "B", "b.c", "...", "-", "_", "__", "1", "01", "null"];
 
 fn every_queue(bench: &Bench) -> Vec<Bench> {
     let mut queues = Vec::new();

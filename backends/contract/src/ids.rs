@@ -37,15 +37,20 @@ impl ProjectId {
     }
 }
 
-/// A queue's name inside its project: 1 to 64 of `a-z A-Z 0-9 _ - .` (spec: http.md 1).
+/// A queue's name inside its project: 1 to 64 of `a-z A-Z 0-9 _ - .` (spec: http.md 1), but neither `.` nor `..`.
+///
+/// The reference takes those two; but in a path they are steps, which clients and proxies take before a request is sent
+/// on, so that a call about such a queue becomes one about another resource.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct QueueName(Arc<str>);
 
 impl QueueName {
-    /// Accepts exactly the specified alphabet and length; a trailing newline is refused (quirk Q-HTTP-4).
+    /// Accepts exactly the specified alphabet and length, apart from `.` and `..`; a trailing newline is refused (quirk
+    /// Q-HTTP-4).
     pub fn parse(text: &str) -> std::result::Result<Self, InvalidName> {
         let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+        let is_step = matches!(text, "." | "..");
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) && !is_step {
             Ok(Self(text.into()))
         } else {
             Err(InvalidName)

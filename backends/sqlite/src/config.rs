@@ -1,6 +1,6 @@
 //! How the store is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use isimud_contract::{Error, Result};
 
@@ -46,6 +46,14 @@ impl Config {
             synchronous: Synchronous::Full,
             readers: 2,
             cache_mib: 64,
+        }
+    }
+
+    /// The file that the store is; `None` for one in memory.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Memory => None,
+            Place::File(path) => Some(path),
         }
     }
 

@@ -87,6 +87,11 @@ fn entry(number: &str, letter: &Letter, config: &Config) -> Option<Send> {
         .id(number)
         .message_body(&letter.body)
         .message_attributes(ATTRIBUTE, letter.attribute_value()?);
+    let beside = letter.beside.iter();
+    let entry = beside.fold(entry, |entry, attribute| match attribute.value() {
+        Some(value) => entry.message_attributes(&attribute.name, value),
+        None => entry,
+    });
     let entry = match config.order {
         // Said although it is none, because an adopted queue may have a delay of its own.
         Order::Loose => entry.delay_seconds(i32::try_from(delay).unwrap_or(900)),

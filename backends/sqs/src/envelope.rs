@@ -13,7 +13,7 @@
 //! | `delay_ms` | how long it was delayed | 0 |
 //! | `claims` | claims counted before | 0 |
 //! | `transfers` | how many times it was transferred from one queue to another | 0 |
-//! | `headers` | its headers, in the contract's stored form and base64 | none |
+//! | `headers`, `properties` | headers that are no attributes, and which attributes are properties (see [`crate::headers`]) | none |
 //! | `md5` | the checksum that the service stores | none |
 //! | `sealed` | the body is encrypted | no |
 //! | `base64` | the body is a JSON string with the real one in base64 | no |
@@ -31,12 +31,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use isimud_contract::{
-    Checksum, ClientId, Delivery, Headers, Message, MessageId, Receipt, Timestamp, body_of_text,
+    Checksum, ClientId, Delivery, Headers, Message, MessageId, Property, Receipt, Timestamp,
+    body_of_text,
 };
 use isimud_lease::Envelope;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
+
+use crate::headers::{self, Attribute};
 
 /// The name of the attribute. Attributes count in a message's size with name, type and value.
 pub(crate) const ATTRIBUTE: &str = "isimud";
@@ -70,6 +73,8 @@ struct Stamp {
     transfers: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    properties: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     md5: Option<String>,
     #[serde(skip_serializing_if = "is_default")]
@@ -89,6 +94,8 @@ pub(crate) struct Letter {
     pub(crate) client: ClientId,
     pub(crate) body: String,
     pub(crate) attribute: String,
+    /// What its producer said beside the body, as far as SQS takes it.
+    pub(crate) beside: Vec<Attribute>,
     /// Whole seconds, rounded up.
     pub(crate) delay: u64,
     /// How long it is to live.
@@ -104,6 +111,8 @@ impl Letter {
             Ok(text) => (quoted(text.as_bytes()), true),
             Err(error) => (quoted(error.as_bytes()), true),
         };
+        let beside = message.headers.as_ref().map(headers::write);
+        let beside = beside.unwrap_or_default();
         let stamp = Stamp {
             id: Some(message.id.to_string()),
             client: Some(message.client.to_string()),
@@ -114,7 +123,8 @@ impl Letter {
             delay_ms: millis(message.delay),
             claims: message.claim_count,
             transfers: message.transfers,
-            headers: message.headers.map(|it| STANDARD.encode(it.as_bytes())),
+            headers: beside.rest.map(|it| STANDARD.encode(it.as_bytes())),
+            properties: beside.properties,
             md5: message.checksum.map(|sum| sum.to_string()),
             sealed: message.sealed,
             base64,
@@ -126,6 +136,7 @@ impl Letter {
             client: message.client,
             body,
             attribute: carried(attribute),
+            beside: beside.attributes,
             delay: message.delay.as_millis().div_ceil(1000) as u64,
             left: message.left,
         }
@@ -133,7 +144,8 @@ impl Letter {
 
     /// What counts against the limits, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.body.len() + ATTRIBUTE.len() + TYPE.len() + self.attribute.len()
+        let beside: usize = self.beside.iter().map(Attribute::weight).sum();
+        self.body.len() + ATTRIBUTE.len() + TYPE.len() + self.attribute.len() + beside
     }
 
     /// The attribute as the client library wants it. `None` never happens: all of it is there.
@@ -147,7 +159,7 @@ impl Letter {
 }
 
 /// Whether SQS takes the character ("Valid unicode characters" of the action `SendMessage`).
-fn is_carried(c: char) -> bool {
+pub(crate) fn is_carried(c: char) -> bool {
     match c {
         '\t' | '\n' | '\r' => true,
         c => c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}'),
@@ -191,6 +203,23 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         .as_ref()
         .and_then(|attributes| attributes.get(&MessageSystemAttributeName::SentTimestamp))
         .and_then(|text| text.parse().ok());
+    let given = [
+        (
+            Property::GroupId,
+            MessageSystemAttributeName::MessageGroupId,
+        ),
+        (
+            Property::DeduplicationId,
+            MessageSystemAttributeName::MessageDeduplicationId,
+        ),
+    ];
+    let given: Vec<(Property, String)> = given
+        .into_iter()
+        .filter_map(|(property, name)| {
+            let text = message.attributes.as_ref()?.get(&name)?;
+            Some((property, text.clone()))
+        })
+        .collect();
     let posted = Timestamp(stamp.posted_ms.or(sent).unwrap_or(now.0));
     // An id that came without the moment of its post was chosen by a producer, and may be any other message's too.
     let id = stamp.id.as_deref().filter(|_| stamp.posted_ms.is_some());
@@ -214,7 +243,12 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         delay: Duration::from_millis(stamp.delay_ms),
         claim_count: stamp.claims,
         transfers: stamp.transfers,
-        headers: stamp.headers.and_then(headers),
+        headers: headers::read(
+            message.message_attributes.as_ref(),
+            &stamp.properties,
+            if stamp.id.is_some() { &[] } else { &given },
+            stamp.headers.and_then(stored_headers),
+        ),
         ..Message::new(id, client, ttl, body)
     };
     Some(Delivery {
@@ -251,7 +285,7 @@ fn client(text: &str) -> ClientId {
 }
 
 /// Reads what was written of headers. Damaged ones are none.
-fn headers(text: String) -> Option<Headers> {
+fn stored_headers(text: String) -> Option<Headers> {
     Headers::from_bytes(STANDARD.decode(text).ok()?.into())
 }
 

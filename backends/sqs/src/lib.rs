@@ -3,6 +3,7 @@
 //! ```text
 //! broker     what a broker must be able to do        queues    from a queue to its place in SQS, made or found
 //! envelope   a message as SQS carries it             names     what a queue is called there
+//! headers    what is said beside a body, as attributes
 //! batching   concurrent calls that share requests    queue     one queue: what is known of it, its lines of entries
 //! round      requests whose entries fail singly      actions   sending, deleting, hiding: ten entries a request
 //! receiving  rounds of ten                           polling   one wait for everybody
@@ -16,6 +17,7 @@
 //! |---|---|
 //! | a queue | a queue of SQS, made by the first post, with a retention of 14 days; or one that is there already |
 //! | a body | the message body, bare |
+//! | headers and properties | message attributes, as far as SQS takes them (`headers`) |
 //! | everything else of a message | one message attribute, `isimud` |
 //! | `send` | `SendMessageBatch`: up to ten messages or 1 MiB a request, shared by whoever posts at the time |
 //! | `receive` | `ReceiveMessage` of ten with the hold as `VisibilityTimeout`, again while answers are full |
@@ -121,6 +123,7 @@ mod client;
 mod config;
 mod envelope;
 mod error;
+mod headers;
 mod names;
 mod polling;
 mod purge;

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use crate::client::{Account, limits};
-use crate::envelope::{self, ATTRIBUTE, read_receipt};
+use crate::envelope::{self, read_receipt};
 use crate::error::{Fault, too_late};
 use crate::polling::Turn;
 use crate::queue::{Queue, seconds};
@@ -133,13 +133,16 @@ pub(crate) async fn receive(
         .max_number_of_messages(i32::try_from(max.min(TEN)).unwrap_or(1))
         .visibility_timeout(hide)
         .wait_time_seconds(seconds(wait))
-        .message_attribute_names(ATTRIBUTE)
+        .message_attribute_names("All")
         .message_system_attribute_names(System::SentTimestamp)
         .message_system_attribute_names(System::ApproximateReceiveCount)
         .message_system_attribute_names(System::ApproximateFirstReceiveTimestamp);
     if config.order.is_fifo() {
         // A repeated request gets the same messages, instead of waiting until the lost ones are free again.
-        call = call.receive_request_attempt_id(Uuid::new_v4().to_string());
+        call = call
+            .receive_request_attempt_id(Uuid::new_v4().to_string())
+            .message_system_attribute_names(System::MessageGroupId)
+            .message_system_attribute_names(System::MessageDeduplicationId);
     }
     let answer = if wait.is_zero() {
         call.send().await

@@ -301,6 +301,9 @@ impl Opener for OnePool {
     fn check(&self, _: &str, _: &Metadata) -> Result<()> {
         Ok(())
     }
+    fn admit(&self, _: &str, _: &Metadata) -> Result<()> {
+        Ok(())
+    }
     fn open(
         &self,
         _: &str,

@@ -461,3 +461,34 @@ async fn unknown_fields_are_dropped_where_they_mean_nothing() {
     .await
     .assert_status(204);
 }
+
+#[tokio::test]
+async fn a_body_that_has_to_be_unpacked_is_refused_and_nothing_happens() {
+    let app = App::new();
+    for coding in ["gzip", "GZIP", "deflate", "br", "identity, gzip", "x"] {
+        for (method, path) in [
+            ("PUT", "/v2/queues/q"),
+            ("POST", "/v2/queues/q/messages"),
+            ("POST", "/v2/queues/q/claims"),
+        ] {
+            let answer = app
+                .header("Content-Encoding", coding)
+                .send(method, path, "{}")
+                .await;
+            answer.assert_refused(
+                415,
+                "Unsupported content encoding",
+                "Request bodies are taken without a Content-Encoding only.",
+            );
+            assert_eq!(answer.header("accept-encoding"), Some("identity"));
+        }
+    }
+    app.get("/v2/queues")
+        .await
+        .assert_is(200, r#"{"queues": [], "links": []}"#);
+    let gzip = app.header("Content-Encoding", "gzip");
+    gzip.put("/v2/queues/a", ()).await.assert_status(201);
+    gzip.get("/v2/queues").await.assert_status(200);
+    let plain = app.header("Content-Encoding", "Identity");
+    plain.put("/v2/queues/b", "{}").await.assert_status(201);
+}

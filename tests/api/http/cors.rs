@@ -167,7 +167,7 @@ async fn a_preflight_for_a_method_or_a_header_that_is_not_allowed_says_nothing()
 
 #[tokio::test]
 async fn a_star_allows_every_origin() {
-    let app = App::with("[cors]\nallowed_origins = [\"*\"]");
+    let app = App::with("[cors]\nallowed_origins = [\"*\"]\nallow_credentials = false");
     let answer = app
         .header("Origin", "https://any.example")
         .get("/v2/ping")
@@ -177,6 +177,7 @@ async fn a_star_allows_every_origin() {
         answer.header("access-control-allow-origin"),
         Some("https://any.example")
     );
+    assert_eq!(answer.header("access-control-allow-credentials"), None);
 }
 
 #[tokio::test]

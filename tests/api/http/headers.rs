@@ -143,34 +143,6 @@ async fn a_missing_or_empty_project_is_refused() {
 }
 
 #[tokio::test]
-async fn older_headers_name_the_project_when_the_usual_one_is_absent() {
-    let app = App::new();
-    app.project("tenant")
-        .put("/v2/queues/q", json!({"a": 1}))
-        .await;
-    let bare = app.without("X-Project-Id");
-    for (headers, found) in [
-        (vec![("X-Tenant-Id", "tenant")], true),
-        (vec![("X-Tenant", "tenant")], true),
-        (vec![("X-Tenant-Id", "tenant"), ("X-Tenant", "other")], true),
-        (
-            vec![("X-Tenant-Id", "other"), ("X-Tenant", "tenant")],
-            false,
-        ),
-        (
-            vec![("X-Project-Id", "other"), ("X-Tenant-Id", "tenant")],
-            false,
-        ),
-    ] {
-        let app = headers
-            .iter()
-            .fold(bare.clone(), |app, (name, value)| app.header(name, value));
-        let shown = app.get("/v2/queues/q").await.json();
-        assert_eq!(shown.get("a").is_some(), found, "{headers:?}");
-    }
-}
-
-#[tokio::test]
 async fn a_project_is_any_text_and_another_text_is_another_project() {
     let app = App::new();
     let ids = [

@@ -157,6 +157,11 @@ async fn queue_names_have_up_to_64_characters_of_an_alphabet() {
         "%C3%A9",
         "%FF",
         "%00",
+        // In a path these are steps, which clients and proxies take before they send it.
+        ".",
+        "..",
+        "%2e",
+        "%2E%2e",
     ] {
         for (method, path) in [
             ("GET", format!("/v2/queues/{name}")),

@@ -17,6 +17,9 @@ fn fault(answer: &crate::support::Answer) -> String {
         .to_owned()
 }
 
+/// Files of pools may be anywhere.
+const ANY_FILE: &str = "[pooling]\nsqlite_folder = '/'";
+
 #[tokio::test]
 async fn a_pool_is_registered_and_shown() {
     let app = App::new().admin();
@@ -205,7 +208,7 @@ async fn a_driver_must_know_the_uri_and_the_options() {
 
 #[tokio::test]
 async fn a_pool_must_be_reachable() {
-    let app = App::new().admin();
+    let app = App::with(ANY_FILE).admin();
     for uri in ["redis://127.0.0.1:1", "sqlite:/proc/nowhere/a.db"] {
         let answer = app
             .put("/v2/pools/p", json!({"uri": uri, "weight": 1}))
@@ -218,7 +221,7 @@ async fn a_pool_must_be_reachable() {
 #[tokio::test]
 async fn two_pools_cannot_be_in_one_place() {
     let folder = tempfile::tempdir().expect("a folder");
-    let app = App::new().admin();
+    let app = App::with(ANY_FILE).admin();
     let uri = format!("sqlite:{}/a.db", folder.path().display());
     app.put("/v2/pools/a", json!({"uri": uri, "weight": 1}))
         .await
@@ -258,7 +261,7 @@ async fn a_pool_cannot_be_where_the_default_store_is() {
 #[tokio::test]
 async fn pools_of_one_flavor_can_do_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
-    let app = App::new().admin();
+    let app = App::with(ANY_FILE).admin();
     let (file, memory) = (
         format!("sqlite:{}/a.db", folder.path().display()),
         "sqlite::memory:",
@@ -283,4 +286,51 @@ async fn pools_of_one_flavor_can_do_the_same() {
         .await
         .assert_refused(400, "Unable to create", description);
     assert_eq!(app.get("/v2/pools/b").await.json()["flavor"], Value::Null);
+}
+
+#[tokio::test]
+async fn the_file_of_a_pool_is_below_the_folder_that_is_set_aside() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (allowed, other) = (folder.path().join("allowed"), folder.path().join("other"));
+    for folder in [&allowed, &other] {
+        std::fs::create_dir(folder).expect("a folder");
+    }
+    std::os::unix::fs::symlink(&other, allowed.join("away")).expect("a link");
+    std::os::unix::fs::symlink(other.join("no.db"), allowed.join("dangling.db")).expect("a link");
+    let app = App::with(&format!(
+        "[pooling]\nsqlite_folder = '{}'",
+        allowed.display()
+    ))
+    .admin();
+    let put = async |name: &str, path: String| {
+        let body = json!({"uri": format!("sqlite:{path}"), "weight": 1});
+        app.put(&format!("/v2/pools/{name}"), body).await
+    };
+    let inside = allowed.display();
+    for path in [
+        format!("{}/a.db", other.display()),
+        format!("{inside}/../other/a.db"),
+        format!("{inside}/deeper/../../other/a.db"),
+        format!("{inside}/away/a.db"),
+        format!("{inside}/dangling.db"),
+        format!("{inside}-too/a.db"),
+        format!("//{}/a.db", other.display()),
+        "a.db".to_owned(),
+        "../a.db".to_owned(),
+    ] {
+        let answer = put("p", path.clone()).await;
+        answer.assert_status(400);
+        assert!(fault(&answer).contains("pooling.sqlite_folder"), "{path}");
+    }
+    assert_eq!(std::fs::read_dir(&other).expect("a folder").count(), 0);
+    for (name, path) in [
+        ("a", format!("{inside}/a.db")),
+        ("b", format!("{inside}/deeper/b.db")),
+        ("c", format!("//{inside}/x/../c.db")),
+        ("d", ":memory:".to_owned()),
+    ] {
+        put(name, path).await.assert_status(201);
+    }
+    let elsewhere = json!({"uri": format!("sqlite:{}/a.db", other.display())});
+    app.patch("/v2/pools/a", elsewhere).await.assert_status(400);
 }

@@ -5,6 +5,7 @@
     reason = "a failed step fails its trial, and says so at that line"
 )]
 
+mod headers;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod shared;
@@ -61,6 +62,19 @@ fn main() -> ExitCode {
                 $(trials.push(trial(stringify!($name), kind, journal, |place| Box::pin($name(place))));)+
             }
         };
+    }
+    for kind in ["classic", "quorum"] {
+        for journal in [Journal::Off, Journal::On] {
+            let name = "what_natives_say_beside_bodies_comes_through_other_stores";
+            let check: Check = |place| {
+                Box::pin(headers::what_natives_say_beside_bodies_comes_through_other_stores(place))
+            };
+            trials.push(trial(name, kind, journal, check));
+            let name = "headers_that_rabbitmq_acts_upon_do_nothing";
+            let check: Check =
+                |place| Box::pin(headers::headers_that_rabbitmq_acts_upon_do_nothing(place));
+            trials.push(trial(name, kind, journal, check));
+        }
     }
     trials! {
         what_natives_produce_is_claimed_once_and_in_order,

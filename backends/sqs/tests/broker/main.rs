@@ -12,6 +12,7 @@ mod credentials;
 mod emulator;
 mod faults;
 mod fifo;
+mod headers;
 mod interop;
 mod leased;
 #[path = "../emulator/proxy.rs"]
@@ -50,6 +51,9 @@ fn main() -> ExitCode {
             statistics_count_what_natives_send_and_take,
             what_boto3_sends_is_read_here,
             what_is_sent_here_boto3_reads;
+        headers:
+            attributes_of_natives_go_on_as_they_came,
+            what_is_more_than_sqs_takes_comes_back_whole;
         faults:
             a_send_whose_answer_is_lost_is_repeated_with_the_same_ids,
             throttling_is_waited_out,
