@@ -23,6 +23,7 @@ mod health;
 mod home;
 pub mod identity;
 mod json;
+mod log_limit;
 mod messages;
 pub mod openapi;
 pub mod policy;
@@ -44,6 +45,7 @@ use axum::Router;
 use self::auth::ClientIds;
 use self::cors::Cors;
 use self::identity::Identity;
+pub use self::log_limit::LogLimit;
 use self::policy::Policy;
 use self::route::Route;
 pub use self::trace::Api;
@@ -72,6 +74,8 @@ pub struct App {
     pub body_timeout: Duration,
     /// From when on a request is slow.
     pub slow: Duration,
+    /// How many failed requests are logged.
+    pub failures: LogLimit,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// What is counted of requests that no route answers.

@@ -107,6 +107,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         delete_with_claim_ids: config.delete_with_claim_ids,
         body_timeout: config.body_timeout,
         slow: Duration::from_millis(config.log.slow_ms),
+        failures: http::LogLimit::default(),
         unmatched: metrics.route("unmatched", None),
         metrics,
     });

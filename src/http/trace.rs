@@ -153,7 +153,7 @@ fn simplify_path(request: &mut Request) {
 }
 
 /// Answers a request with a request id on the answer, counts it, and logs it: a line at debug for each, at warn for one
-/// that failed or was slow.
+/// that failed or was slow. Of many that fail at once a few are logged (`log_limit`).
 pub(crate) async fn traced(
     app: &App,
     metrics: &RouteMetrics,
@@ -179,7 +179,13 @@ pub(crate) async fn traced(
     let (path, id, status) = (uri.path(), id.as_str(), status.as_u16());
     let ms = took.as_secs_f64() * 1000.0;
     if failed {
-        tracing::warn!(%method, path, status, ms, id, cause, "request failed");
+        match app.failures.admit() {
+            Some(0) => tracing::warn!(%method, path, status, ms, id, cause, "request failed"),
+            Some(more) => {
+                tracing::warn!(%method, path, status, ms, id, cause, more, "request failed, as did more before it");
+            }
+            None => tracing::debug!(%method, path, status, ms, id, cause, "request failed"),
+        }
     } else if slow {
         tracing::warn!(%method, path, status, ms, id, "request was slow");
     } else {

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::error::Error as _;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{Capabilities, Clock, Delivery, Error, ErrorKind, QueueKey, Receipt, Result};
 use isimud_lease::{Depth, Envelope, LeaseBroker};
+use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -19,8 +19,9 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::connect::{self, Connector};
 use crate::control::{Control, Order, Wish};
-use crate::error::{full, unroutable};
-use crate::held::{Held, Holding, Tag};
+use crate::deadline::within;
+use crate::error::{closed, full, is_missing, unroutable};
+use crate::held::{Ended, Held, Holding, Tag};
 use crate::holder::{Got, Holder};
 use crate::link::Link;
 use crate::message::{self, Natives};
@@ -69,6 +70,8 @@ struct Inner {
     max_held: usize,
     natives: Natives,
     take_over_at: Option<u64>,
+    /// How long a call may take in all.
+    timeout: Duration,
     clock: Arc<dyn Clock>,
     publisher: Arc<Publisher>,
     holder: Arc<Holder>,
@@ -76,6 +79,8 @@ struct Inner {
     control: Control,
     /// For questions and for other servers.
     questions: Arc<Link>,
+    /// Read by whoever receives. A close waits for them: what they get afterwards would go back out of order.
+    is_open: RwLock<bool>,
 }
 
 impl AmqpBroker {
@@ -97,6 +102,7 @@ impl AmqpBroker {
                 keep_ids: config.keeps_native_ids,
             },
             take_over_at: config.take_over_at(),
+            timeout: config.timeout,
             clock,
             holder: Arc::new(Holder::new(
                 [link("holding"), link("trying")],
@@ -104,7 +110,7 @@ impl AmqpBroker {
                 config.channels,
                 config.hold_cap,
             )),
-            queues: Queues::new(Arc::clone(&questions), &config),
+            queues: Queues::new(Arc::clone(&questions), Arc::clone(&publisher), &config),
             control: Control::new(
                 server,
                 config.names.clone(),
@@ -112,6 +118,7 @@ impl AmqpBroker {
                 config.timeout,
             ),
             questions,
+            is_open: RwLock::new(true),
             publisher,
             names: config.names,
         });
@@ -128,7 +135,7 @@ async fn end_holds(inner: Arc<Inner>) {
     let held = &inner.holder.held;
     loop {
         let sooner = held.sooner.notified();
-        match inner.end_due().await {
+        match inner.end_due() {
             Some(next) => {
                 let left = next.saturating_duration_since(held.now());
                 tokio::select! {
@@ -172,7 +179,7 @@ impl Drop for Catch {
 impl Inner {
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
         let address = self.names.of(queue);
-        self.queues.make(&address).await?;
+        let known = self.queues.make(&address).await?;
         let outgoing: Vec<Outgoing> = batch
             .into_iter()
             .map(|envelope| {
@@ -190,6 +197,9 @@ impl Inner {
             .await?
             == Fate::Stored
         {
+            if address.is_direct() {
+                known.has_confirmed(self.holder.losses());
+            }
             return Ok(());
         }
         // The queue is gone since it was seen. Messages that were stored before it went are gone with it.
@@ -207,7 +217,11 @@ impl Inner {
         max: usize,
         hold: Duration,
     ) -> Result<Catch> {
-        self.end_due().await;
+        let is_open = self.is_open.read().await;
+        if !*is_open {
+            return Err(closed());
+        }
+        self.end_due();
         let mut catch = Catch {
             inner: Arc::clone(self),
             batch: Batch::default(),
@@ -217,9 +231,7 @@ impl Inner {
             return Ok(catch);
         };
         self.control.ready().await;
-        for name in [&address.queue, &address.companion] {
-            self.holder.held.is_back(name).await;
-        }
+        self.is_back(&address).await?;
         let max = max.min(self.max_held.saturating_sub(self.holder.held.len()));
         if max == 0 {
             return Err(full());
@@ -254,7 +266,8 @@ impl Inner {
         max: usize,
         hold: Duration,
     ) -> Result<Vec<Got>> {
-        if known.tried.load(Ordering::Relaxed) {
+        let losses = self.holder.losses();
+        if known.is_tried(losses) {
             let got = self
                 .holder
                 .get_in_line(&known.line, &address.queue, max, hold);
@@ -265,29 +278,56 @@ impl Inner {
             // Another server may be making it: RabbitMQ shows a quorum queue before it can be used.
             tokio::time::sleep(IN_THE_MAKING).await;
             got = self.holder.get(&address.queue, max, hold, true).await;
+            got = got.inspect_err(|error| self.holder.leave(&address.queue, error));
         }
-        known.tried.store(got.is_ok(), Ordering::Relaxed);
+        if got.is_ok() {
+            known.has_answered(losses);
+        }
         self.unless_gone(address, got)
     }
 
-    /// A queue that somebody has deleted is asked for anew at the next call; not one that is slow.
+    /// A queue that somebody has deleted is empty, and asked for anew at the next call; so is one that failed, but not one
+    /// that is slow.
     fn unless_gone(&self, address: &Address, got: Result<Vec<Got>>) -> Result<Vec<Got>> {
-        got.inspect_err(|error| {
-            // What the server or the client says is behind an error, and nothing is behind one of being late.
-            if error.source().is_some() {
-                self.queues.forget(address);
-            }
-        })
+        let Err(error) = got else {
+            return got;
+        };
+        // What the server or the client says is behind an error, and nothing is behind one of being late.
+        if error.source().is_some() {
+            self.queues.forget(address);
+            self.queues.refused(address, &error);
+        }
+        if is_missing(&error) {
+            return Ok(Vec::new());
+        }
+        Err(error)
     }
 
-    /// Gives back what has ended, and says when the next will.
-    async fn end_due(&self) -> Option<Instant> {
-        let (ended, next, returning) = self.holder.held.take_ended();
-        if let Err(error) = self.give_back(ended).await {
-            tracing::debug!(%error, "RabbitMQ takes back what has ended by itself");
+    /// Has given back what has ended, each queue's by itself, and says when the next will end. Whoever receives from one of
+    /// the queues waits for that (`is_back`); a queue that does not take back what it gave holds up nobody else.
+    fn end_due(self: &Arc<Self>) -> Option<Instant> {
+        let (ended, next) = self.holder.held.take_ended();
+        for Ended { taken, returning } in ended {
+            let inner = Arc::clone(self);
+            tokio::spawn(async move {
+                if let Err(error) = inner.give_back(taken).await {
+                    tracing::debug!(%error, "RabbitMQ takes back what has ended by itself");
+                }
+                drop(returning);
+            });
         }
-        drop(returning);
         next
+    }
+
+    /// Waits until what has ended of a queue is back.
+    async fn is_back(&self, address: &Address) -> Result<()> {
+        let back = async {
+            for name in [&address.queue, &address.companion] {
+                self.holder.held.is_back(name).await;
+            }
+            Ok(())
+        };
+        self.questions.in_time(back).await
     }
 
     /// Gives back deliveries. A copy whose lease has ended is published where its original came from; one whose lease
@@ -377,8 +417,7 @@ impl Inner {
         let held = &self.holder.held;
         let mut taken = held.take_queue(&address.queue);
         taken.extend(held.take_queue(&address.companion));
-        self.queues.purge(&address.queue).await?;
-        self.queues.purge(&address.companion).await?;
+        self.queues.purge(address).await?;
         self.holder.ack(taken).await
     }
 
@@ -390,8 +429,7 @@ impl Inner {
         let held = &self.holder.held;
         let mut taken = held.take_queue(&address.queue);
         taken.extend(held.take_queue(&address.companion));
-        self.queues.delete(&address.queue).await?;
-        self.queues.delete(&address.companion).await?;
+        self.queues.delete(address).await?;
         // RabbitMQ accepts this of a queue that is gone.
         self.holder.ack(taken).await
     }
@@ -420,17 +458,20 @@ impl LeaseBroker for AmqpBroker {
     }
 
     async fn ping(&self) -> Result<()> {
-        self.inner.queues.ping().await
+        within(self.inner.timeout, self.inner.queues.ping()).await
     }
 
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
-        self.inner.send(queue, batch).await
+        within(self.inner.timeout, self.inner.send(queue, batch)).await
     }
 
     async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>> {
         // On a task of its own: what RabbitMQ has delivered must be held by somebody, also when the caller has gone.
         let (inner, queue) = (Arc::clone(&self.inner), queue.clone());
-        let work = tokio::spawn(async move { inner.receive(&queue, max, hold).await });
+        let work =
+            tokio::spawn(
+                async move { within(inner.timeout, inner.receive(&queue, max, hold)).await },
+            );
         let caught = work.await.map_err(|error| {
             Error::new(ErrorKind::Internal, "receiving broke off").caused_by(error)
         })?;
@@ -438,25 +479,28 @@ impl LeaseBroker for AmqpBroker {
     }
 
     async fn extend(&self, _: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
-        self.inner.settle(receipts, Wish::Extend(hold)).await
+        let told = self.inner.settle(receipts, Wish::Extend(hold));
+        within(self.inner.timeout, told).await
     }
 
     async fn ack(&self, _: &QueueKey, receipts: &[Receipt]) -> Result<()> {
-        self.inner.settle(receipts, Wish::Ack).await
+        let told = self.inner.settle(receipts, Wish::Ack);
+        within(self.inner.timeout, told).await
     }
 
     async fn release(&self, _: &QueueKey, receipts: &[Receipt]) -> Result<()> {
-        self.inner.settle(receipts, Wish::Release).await
+        let told = self.inner.settle(receipts, Wish::Release);
+        within(self.inner.timeout, told).await
     }
 
     async fn depth(&self, queue: &QueueKey) -> Result<Depth> {
         let address = self.inner.names.of(queue);
-        self.inner.end_due().await;
-        let mut ready = self.inner.queues.ready(&address.queue).await?;
-        let known = self.inner.queues.find(&address).await?;
-        if known.is_some_and(|known| known.has_companion()) {
-            ready += self.inner.queues.ready(&address.companion).await?;
-        }
+        let counted = async {
+            self.inner.end_due();
+            self.inner.is_back(&address).await?;
+            self.inner.queues.ready(&address).await
+        };
+        let ready = within(self.inner.timeout, counted).await?;
         // AMQP does not tell what other servers and native consumers hold.
         let held = &self.inner.holder.held;
         Ok(Depth {
@@ -467,16 +511,22 @@ impl LeaseBroker for AmqpBroker {
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
-        self.inner.empty(&self.inner.names.of(queue)).await
+        let address = self.inner.names.of(queue);
+        within(self.inner.timeout, self.inner.empty(&address)).await
     }
 
     async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        self.inner.remove(&self.inner.names.of(queue)).await
+        let address = self.inner.names.of(queue);
+        within(self.inner.timeout, self.inner.remove(&address)).await
     }
 
     async fn close(&self) -> Result<()> {
         for task in &self.tasks {
             task.abort();
+        }
+        let receiving = self.inner.is_open.write();
+        if let Ok(mut is_open) = tokio::time::timeout(self.inner.timeout, receiving).await {
+            *is_open = false;
         }
         self.inner.holder.close().await;
         self.inner.publisher.close().await;

@@ -120,7 +120,7 @@ impl HoldingChannel {
     /// Whether it is to get nothing more. It closes when all that is held on it is settled, and then the server takes back
     /// what it may have sent to nobody.
     pub(crate) fn is_worn(&self) -> bool {
-        self.worn.load(Ordering::Relaxed)
+        self.worn.load(Ordering::Relaxed) || self.live.is_replaced()
     }
 
     /// Has it get nothing more.
@@ -128,9 +128,10 @@ impl HoldingChannel {
         self.worn.store(true, Ordering::Relaxed);
     }
 
-    /// Closes it, whoever still has it: the client would keep a channel open on which the answer to a consumer is late, and
+    /// Gives it up: notes what has become of it, and closes it, whoever still has it: the client would keep a channel open on which the answer to a consumer is late, and
     /// with it what the server then sends.
     pub(crate) fn close_soon(&self) {
+        self.live.given_up(&self.channel);
         let channel = self.channel.clone();
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move { channel.close(200, "given up".into()).await.ok() });

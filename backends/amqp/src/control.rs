@@ -25,8 +25,9 @@ use crate::names::Names;
 use crate::publisher::{Fate, Outgoing, Publisher, Target};
 use crate::receipt;
 
-/// Between two attempts to listen.
+/// Between two attempts to listen; the pause grows while they fail.
 const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// For how long the first attempt to listen is waited for.
 const MOMENT: Duration = Duration::from_millis(500);
@@ -133,6 +134,7 @@ impl Control {
 
     /// Listens for ever, and has every order carried out.
     pub(crate) async fn listen(&self, link: &Link, carry_out: impl Fn(Order) + Send + Sync) {
+        let mut pause = PAUSE;
         loop {
             let heard = async {
                 // The channel must live as long as the consumer is listened to.
@@ -143,8 +145,13 @@ impl Control {
             if let Err(error) = heard.await {
                 tracing::debug!(%error, "other servers are not heard");
             }
-            self.listens.send_replace(Some(false));
-            tokio::time::sleep(PAUSE).await;
+            let listened = self.listens.send_replace(Some(false)) == Some(true);
+            pause = if listened {
+                PAUSE
+            } else {
+                (2 * pause).min(LONGEST_PAUSE)
+            };
+            tokio::time::sleep(pause).await;
         }
     }
 
@@ -164,7 +171,10 @@ impl Control {
             let (live, channel) = link.channel().await?;
             let options = QueueDeclareOptions::exclusive().auto_delete();
             let declared = channel.queue_declare(name.clone(), options, FieldTable::default());
-            declared.await.map_err(from_lapin)?;
+            declared
+                .await
+                .inspect_err(|_| live.given_up(&channel))
+                .map_err(from_lapin)?;
             let options = BasicConsumeOptions {
                 no_ack: true,
                 exclusive: true,

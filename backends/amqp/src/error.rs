@@ -17,6 +17,20 @@ pub(crate) fn code(error: &lapin::Error) -> Option<u16> {
     }
 }
 
+/// The code and the text with which the server closed a channel or a connection, where that is what an error comes from.
+pub(crate) fn told(error: &Error) -> Option<(u16, &str)> {
+    let source = std::error::Error::source(error)?;
+    match source.downcast_ref::<lapin::Error>()?.kind() {
+        Told::ProtocolError(told) => Some((told.get_id(), told.get_message().as_str())),
+        _ => None,
+    }
+}
+
+/// Whether RabbitMQ said that the queue is not there.
+pub(crate) fn is_missing(error: &Error) -> bool {
+    told(error).is_some_and(|(code, _)| code == 404)
+}
+
 fn judge(error: &lapin::Error) -> (ErrorKind, &'static str) {
     use ErrorKind::{Internal, Unavailable, Unsupported};
     if let Some(code) = code(error) {
@@ -86,6 +100,16 @@ fn unavailable(sentence: &'static str) -> Error {
 /// The answer when nothing came back in time.
 pub(crate) fn too_late() -> Error {
     unavailable("RabbitMQ does not answer in time")
+}
+
+/// The answer for a queue that has let others wait in vain.
+pub(crate) fn stalled() -> Error {
+    unavailable("the RabbitMQ queue does not answer")
+}
+
+/// The answer when a new connection opens no channel either.
+pub(crate) fn no_channel() -> Error {
+    unavailable("RabbitMQ opens no more channels for this server")
 }
 
 /// The answer after a close.

@@ -5,7 +5,7 @@
 //! its lease or, before RabbitMQ's patience is over, the end of `hold_cap`. A lease that is longer goes on in the ledger,
 //! and whoever receives the message next is told so there.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use isimud_contract::{Clock, Timestamp};
 use lapin::types::ShortString;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::channel::HoldingChannel;
 use crate::publisher::{Outgoing, Target};
@@ -32,6 +33,8 @@ pub(crate) struct Holding {
     pub(crate) channel: Arc<HoldingChannel>,
     /// The RabbitMQ queue that delivered it.
     pub(crate) queue: ShortString,
+    /// The id of the message, where it has one that can be compared.
+    pub(crate) id: Option<Uuid>,
     /// What is published when it is given back, in the place of giving it back.
     pub(crate) instead: Option<Box<(Target, Outgoing)>>,
     /// When its lease ends.
@@ -69,26 +72,29 @@ struct Inner {
     next: u64,
 }
 
-/// What has ended, on its way back. Whoever is about to receive from its queues waits until this is dropped.
+/// Deliveries of a queue that have ended, and are to be given back.
 #[derive(Debug)]
-pub(crate) struct Returning<'a> {
-    held: &'a Held,
-    number: u64,
-    queues: HashSet<ShortString>,
+pub(crate) struct Ended {
+    pub(crate) taken: Vec<(Tag, Holding)>,
+    /// To be dropped when they are back.
+    pub(crate) returning: Returning,
 }
 
-impl Drop for Returning<'_> {
+/// What has ended, on its way back. Whoever is about to receive from its queue waits until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Returning {
+    held: Arc<Held>,
+    number: u64,
+    queue: ShortString,
+}
+
+impl Drop for Returning {
     fn drop(&mut self) {
-        if self.queues.is_empty() {
-            return;
-        }
         let mut inner = self.held.inner();
-        for queue in &self.queues {
-            if let Some(numbers) = inner.returning.get_mut(queue) {
-                numbers.remove(&self.number);
-                if numbers.is_empty() {
-                    inner.returning.remove(queue);
-                }
+        if let Some(numbers) = inner.returning.get_mut(&self.queue) {
+            numbers.remove(&self.number);
+            if numbers.is_empty() {
+                inner.returning.remove(&self.queue);
             }
         }
         drop(inner);
@@ -177,35 +183,39 @@ impl Held {
         taken.collect()
     }
 
-    /// Takes what has ended, and says when the next will. Whoever takes it gives it back, and then drops the third.
-    pub(crate) fn take_ended(&self) -> (Vec<(Tag, Holding)>, Option<Instant>, Returning<'_>) {
+    /// Takes what has ended, by its queues, and says when the next will. Whoever takes it gives it back.
+    pub(crate) fn take_ended(self: &Arc<Self>) -> (Vec<Ended>, Option<Instant>) {
         let now = self.now();
         let mut inner = self.inner();
-        let (mut ended, mut next) = (Vec::new(), None);
+        let (mut queues, mut next) = (HashMap::<_, Vec<_>>::new(), None);
         while let Some((end, tag)) = inner.ends.first().copied() {
             if end > now {
                 next = Some(end);
                 break;
             }
-            ended.extend(inner.remove(tag));
+            if let Some((tag, holding)) = inner.remove(tag) {
+                let queue = holding.queue.clone();
+                queues.entry(queue).or_default().push((tag, holding));
+            }
         }
-        let queues: HashSet<_> = ended.iter().map(|(_, it)| it.queue.clone()).collect();
+        let ended = queues.into_iter().map(|(queue, taken)| Ended {
+            taken,
+            returning: self.returning(&mut inner, queue),
+        });
+        (ended.collect(), next)
+    }
+
+    /// Notes that something is on its way back to a queue.
+    fn returning(self: &Arc<Self>, inner: &mut Inner, queue: ShortString) -> Returning {
         let number = inner.next;
         inner.next += 1;
-        for queue in &queues {
-            inner
-                .returning
-                .entry(queue.clone())
-                .or_default()
-                .insert(number);
-        }
-        drop(inner);
-        let returning = Returning {
-            held: self,
+        let numbers = inner.returning.entry(queue.clone()).or_default();
+        numbers.insert(number);
+        Returning {
+            held: Arc::clone(self),
             number,
-            queues,
-        };
-        (ended, next, returning)
+            queue,
+        }
     }
 
     /// Waits until what has ended by now is back in a queue: somebody else may be giving it back. What ends later is not
@@ -270,24 +280,14 @@ mod tests {
 
     use super::*;
 
-    /// Takes what has ended as if it were of this queue.
-    fn ended<'a>(held: &'a Held, queue: &str) -> Returning<'a> {
-        let (_, _, mut returning) = held.take_ended();
-        returning.queues.insert(queue.into());
-        let numbers = BTreeSet::from([returning.number]);
-        let mut inner = held.inner();
-        inner
-            .returning
-            .entry(queue.into())
-            .or_default()
-            .extend(numbers);
-        drop(inner);
-        returning
+    /// Something of this queue has ended.
+    fn ended(held: &Arc<Held>, queue: &str) -> Returning {
+        held.returning(&mut held.inner(), queue.into())
     }
 
     #[test]
     fn what_is_on_its_way_back_is_waited_for_and_not_what_ends_later() {
-        let held = Held::new(None);
+        let held = Arc::new(Held::new(None));
         let (q, other) = (ShortString::from("q"), ShortString::from("other"));
         let [first, second] = [ended(&held, "q"), ended(&held, "q")];
         let mut waiting = Box::pin(held.is_back(&q));

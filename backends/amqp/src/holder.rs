@@ -11,6 +11,7 @@
 //!
 //! A channel that failed is dropped, with its receipts: RabbitMQ has given back what it held.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,18 +22,26 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::ShortString;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::channel::{HoldingChannel, Settle};
-use crate::error::from_lapin;
+use crate::circuits::{Call, Circuits};
+use crate::error::{from_lapin, told};
 use crate::held::{Held, Holding, Tag};
 use crate::line::{Demand, Line, Serving, Turn};
 use crate::link::Link;
+use crate::order::{Back, sequences};
 
 /// From so many messages on a consumer is lent.
 const WIDE: usize = 50;
 
-/// How many channels may be worn. RabbitMQ allows 2047 of a connection, and up to a thousand are in use.
+/// How many channels may be worn, and which part of those that RabbitMQ allows: up to a half of them are in use.
 const WORN: usize = 500;
+const PART_WORN: usize = 4;
+
+/// What RabbitMQ says when it has failed, and ends the connection (AMQP 0-9-1, "internal-error").
+const INTERNAL_ERROR: u16 = 541;
 
 /// A message that was got, and is held.
 #[derive(Debug)]
@@ -54,7 +63,8 @@ pub(crate) struct Holder {
     limit: usize,
     number: AtomicU64,
     hold_cap: Duration,
-    pub(crate) held: Held,
+    circuits: Circuits,
+    pub(crate) held: Arc<Held>,
 }
 
 /// Somebody who waits in a line. When he leaves it, what he is given all the same ends at once.
@@ -78,21 +88,58 @@ fn give_up(held: &Held, unwanted: &[Got]) {
     held.extend(&tags, held.now());
 }
 
-/// A channel in use. Unless the use ends well, the channel is dropped.
+/// A channel in use for a queue. Unless the use ends well, the channel is dropped.
 struct Use<'a> {
     holder: &'a Holder,
+    link: &'a Link,
+    /// Who uses it; nobody where messages are drawn for many.
+    call: Option<&'a Call<'a>>,
     channel: Arc<HoldingChannel>,
-    well: bool,
+    begun: Instant,
+    /// How many answers had come on the connection.
+    answers: u64,
+    end: End,
+}
+
+/// How a use ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody has waited for the answer, or no longer.
+    Late,
+    Failed,
+    Well,
+}
+
+impl Use<'_> {
+    fn ends<T, E>(&mut self, outcome: &std::result::Result<T, E>) {
+        self.end = match outcome {
+            Ok(_) => End::Well,
+            Err(_) => End::Failed,
+        };
+        self.channel.live.answered();
+    }
 }
 
 impl Drop for Use<'_> {
     fn drop(&mut self) {
-        self.channel.busy.fetch_sub(1, Ordering::Relaxed);
-        if !self.well {
-            self.channel.live.doubt();
-            self.holder.forget(&self.channel);
-            self.channel.close_soon();
+        let channel = &self.channel;
+        channel.busy.fetch_sub(1, Ordering::Relaxed);
+        if self.end == End::Well {
+            return;
         }
+        let in_vain = self.end == End::Late && self.begun.elapsed() >= self.link.patience();
+        if in_vain && channel.live.answers() > self.answers {
+            // The connection answers others, so it is the queue that does not. RabbitMQ ends the connection after half a
+            // minute of that, and until then what is held there can be settled.
+            if let Some(call) = self.call {
+                call.waited_in_vain(self.begun, true);
+            }
+            self.link.replace(&channel.live);
+        } else {
+            channel.live.doubt();
+        }
+        self.holder.forget(channel);
+        channel.close_soon();
     }
 }
 
@@ -104,14 +151,20 @@ impl Holder {
         hold_cap: Duration,
     ) -> Self {
         Self {
+            circuits: Circuits::new(link.patience()),
             link,
             trying,
             channels: Mutex::default(),
             limit: channels,
             number: AtomicU64::new(1),
             hold_cap,
-            held,
+            held: Arc::new(held),
         }
+    }
+
+    /// How many connections have been lost.
+    pub(crate) fn losses(&self) -> usize {
+        self.link.losses()
     }
 
     /// Gets up to `max` messages and holds them. `alone` is for a queue that was never asked: it is asked where nothing
@@ -126,13 +179,38 @@ impl Holder {
         if max == 0 {
             return Ok(Vec::new());
         }
+        let call = self.circuits.enter(queue, self.losses())?;
+        self.get_by(call, queue, max, hold, alone).await
+    }
+
+    async fn get_by(
+        &self,
+        call: Call<'_>,
+        queue: &ShortString,
+        max: usize,
+        hold: Duration,
+        alone: bool,
+    ) -> Result<Vec<Got>> {
         let work = async {
-            let mut using = self.pick(alone).await?;
+            let mut using = self.pick(Some(&call), alone || call.is_trial()).await?;
             let got = self.get_some(&using.channel, queue, max, hold).await;
-            using.well = got.is_ok();
+            using.ends(&got);
             got.map(|(got, _)| got)
         };
-        self.link.in_time(work).await
+        let got = self.link.in_time(work).await;
+        if is_an_answer(&got) {
+            call.answered();
+        }
+        got
+    }
+
+    /// Has a queue left to itself that makes RabbitMQ end the connection.
+    pub(crate) fn leave(&self, queue: &ShortString, error: &Error) {
+        if told(error).is_some_and(|(code, _)| code == INTERNAL_ERROR)
+            && let Ok(call) = self.circuits.enter(queue, self.losses())
+        {
+            call.waited_in_vain(Instant::now(), true);
+        }
     }
 
     /// Gets up to `max` messages of a queue that was asked before, together with others who want some.
@@ -145,6 +223,10 @@ impl Holder {
     ) -> Result<Vec<Got>> {
         if max == 0 {
             return Ok(Vec::new());
+        }
+        let call = self.circuits.enter(queue, self.losses())?;
+        if call.is_trial() {
+            return self.get_by(call, queue, max, hold, true).await;
         }
         let work = async {
             let alone = match line.join(max, hold) {
@@ -160,9 +242,9 @@ impl Holder {
                     }
                 }
             };
-            let mut using = self.pick(false).await?;
+            let mut using = self.pick(Some(&call), false).await?;
             let got = self.get_some(&using.channel, queue, max, hold).await;
-            using.well = got.is_ok();
+            using.ends(&got);
             let (got, left) = got?;
             let bytes = got.first().map_or(0, |got| got.body.len());
             if alone.counted(left, bytes) {
@@ -171,7 +253,11 @@ impl Holder {
             }
             Ok(got)
         };
-        self.link.in_time(work).await
+        let got = self.link.in_time(work).await;
+        if is_an_answer(&got) {
+            call.answered();
+        }
+        got
     }
 
     /// Draws for those who wait in a line, until nobody does.
@@ -199,12 +285,11 @@ impl Holder {
         queue: &ShortString,
         count: usize,
     ) -> Result<(Arc<HoldingChannel>, Vec<Delivery>)> {
-        let mut using = self.pick(false).await?;
+        let mut using = self.pick(None, false).await?;
         let (drawn, failed) = using.channel.draw(queue, count).await;
-        using.well = failed.is_none();
-        if let Some(error) = failed {
-            return Err(from_lapin(error));
-        }
+        let outcome = failed.map_or(Ok(()), Err);
+        using.ends(&outcome);
+        outcome.map_err(from_lapin)?;
         if drawn.len() < count {
             line.lost_count();
         }
@@ -236,8 +321,10 @@ impl Holder {
 
     /// Whether so many channels are worn that there are to be no more of them.
     fn is_worn_out(&self) -> bool {
+        let most = WORN.min(self.link.channel_max() / PART_WORN);
         let channels = self.channels();
-        channels.iter().filter(|it| it.is_worn()).count() >= WORN
+        let worn = channels.iter().filter(|it| it.is_worn());
+        worn.filter(|it| !it.live.is_replaced()).count() >= most
     }
 
     /// Gets up to `max` messages, and says how many are left.
@@ -283,6 +370,11 @@ impl Holder {
         let holding = Holding {
             channel: Arc::clone(channel),
             queue: queue.clone(),
+            id: delivery
+                .properties
+                .message_id()
+                .as_ref()
+                .and_then(|id| Uuid::try_parse(id.as_str()).ok()),
             instead: None,
             wanted: now + hold,
             cap: now + self.hold_cap,
@@ -298,20 +390,25 @@ impl Holder {
     }
 
     /// The least busy channel, or a new one where all are busy and there may be one more.
-    async fn pick(&self, alone: bool) -> Result<Use<'_>> {
+    async fn pick<'a>(&'a self, call: Option<&'a Call<'a>>, alone: bool) -> Result<Use<'a>> {
+        let link = if alone { &self.trying } else { &self.link };
         let channel = if alone {
-            self.open(&self.trying).await?
+            self.open(link).await?
         } else if let Some(channel) = self.least_busy() {
             channel
         } else {
-            let channel = self.open(&self.link).await?;
+            let channel = self.open(link).await?;
             self.channels().push(Arc::clone(&channel));
             channel
         };
         Ok(Use {
             holder: self,
+            link,
+            call,
+            begun: Instant::now(),
+            answers: channel.live.answers(),
             channel,
-            well: false,
+            end: End::Late,
         })
     }
 
@@ -322,7 +419,7 @@ impl Holder {
         let wanted = |it: &Arc<HoldingChannel>| !it.is_worn() || Arc::strong_count(it) > 1;
         channels.retain(|it| wanted(it) && (it.is_open() || self.lost(it)));
         let usable = || channels.iter().filter(|it| !it.is_worn());
-        let full = usable().count() >= self.limit;
+        let full = usable().count() >= self.limit.min(self.link.channel_max() / 2).max(1);
         let least = usable().min_by_key(|it| busy(it))?;
         let fits = !least.live.is_doubted() && (full || busy(least) == 0);
         fits.then(|| {
@@ -365,14 +462,35 @@ impl Holder {
 
     async fn settle(&self, mut taken: Vec<(Tag, Holding)>, how: Settle) -> Result<()> {
         taken.sort_unstable_by_key(|(tag, _)| *tag);
-        let parts = taken.chunk_by(|(one, _), (next, _)| one.channel == next.channel);
+        let sequences = match how {
+            Settle::Ack => {
+                let tags: Vec<Tag> = taken.iter().map(|(tag, _)| *tag).collect();
+                let parts = tags.chunk_by(|one, next| one.channel == next.channel);
+                parts.map(|part| vec![part.to_vec()]).collect()
+            }
+            Settle::GiveBack => {
+                let backs = taken.iter().map(|(tag, holding)| Back {
+                    tag: *tag,
+                    queue: &holding.queue,
+                    id: holding.id,
+                });
+                sequences(&backs.collect::<Vec<_>>())
+            }
+        };
+        let channels = taken.iter().map(|(_, holding)| &holding.channel);
+        let channels: HashMap<u64, Arc<HoldingChannel>> =
+            channels.map(|it| (it.number, Arc::clone(it))).collect();
         // On tasks of their own: words that are broken off would leave others', which go out with them, unsaid.
-        let work = parts.filter_map(|part| {
-            let channel = Arc::clone(&part.first()?.1.channel);
-            let deliveries = part.iter().map(|(tag, _)| tag.delivery).collect();
-            // A channel that is closed holds nothing, and the broker has the messages back.
-            let open = channel.is_open();
-            open.then(|| tokio::spawn(channel.settle(deliveries, how)))
+        let work = sequences.into_iter().map(|runs| {
+            let runs: Vec<_> = runs
+                .into_iter()
+                .filter_map(|run| {
+                    let channel = channels.get(&run.first()?.channel)?;
+                    let deliveries = run.iter().map(|tag| tag.delivery).collect();
+                    Some((Arc::clone(channel), deliveries))
+                })
+                .collect();
+            tokio::spawn(settle_runs(runs, how))
         });
         let work = join_all(work);
         let all = async {
@@ -398,4 +516,22 @@ impl Holder {
         self.link.close().await;
         self.trying.close().await;
     }
+}
+
+/// Whether the queue has said anything: messages, or that it is refused.
+fn is_an_answer<T>(outcome: &Result<T>) -> bool {
+    let refused = |error: &Error| told(error).is_some_and(|(code, _)| code != INTERNAL_ERROR);
+    outcome.as_ref().err().is_none_or(refused)
+}
+
+/// Settles deliveries of several channels, one run after another. One that fails holds up nobody but itself.
+async fn settle_runs(runs: Vec<(Arc<HoldingChannel>, Vec<u64>)>, how: Settle) -> lapin::Result<()> {
+    let mut settled = Ok(());
+    for (channel, deliveries) in runs {
+        // A channel that is closed holds nothing, and the broker has the messages back.
+        if channel.is_open() {
+            settled = settled.and(channel.settle(deliveries, how).await);
+        }
+    }
+    settled
 }

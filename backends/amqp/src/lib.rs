@@ -11,7 +11,10 @@
 //! line       those who get at the same moment   control    settling what another server holds
 //! channel    a channel: get, draw, settle       receipt    who holds it
 //! held       what is held, and until when       connect    how a connection is made
-//! link       a connection, made again
+//! link       a connection, made again      refusals   what RabbitMQ has refused of late
+//! turns      one at a time, by queue       order      in which order deliveries go back
+//! closing    why a channel was closed      deadline   how long a call may take in all
+//! circuits   queues that do not answer
 //! ```
 //!
 //! # What maps to what
@@ -31,11 +34,20 @@
 //!
 //! # Connections
 //!
-//! Five at most, for a server and pool, and RabbitMQ shows their names. *publishing*: a server that is short of memory
+//! Four, for a server and pool, and RabbitMQ shows their names. *publishing*: a server that is short of memory
 //! or disk space stops a whole connection. *holding*: what costs a channel or a connection must not be done where
 //! deliveries are held. *trying*: the first `basic.get` of a queue, which for some kinds of queues costs the connection.
 //! *asking*: declarations, of which one that is refused costs its channel; and the queue by which other servers reach
-//! this one.
+//! this one. One whose channel numbers are used up is replaced, and closed behind the last of its channels (`link`).
+//!
+//! # What is refused
+//!
+//! RabbitMQ closes a channel for each question that it refuses, writes a line into its log, and the client loses the
+//! channel's number for good. So nothing here is refused in a loop. A queue of ours is made by one declaration, equal to
+//! what is there; whether it has a companion is seen by a message without a life; a queue that is deleted need not be
+//! there. What is left is a receive from a queue that nobody has seen, or of the estate's own: that it is not there is
+//! remembered for half a second, and for four where it stays so. A queue that another server or a native makes is found
+//! when that is over.
 //!
 //! # What holds
 //!
@@ -48,9 +60,24 @@
 //!   not there any more is not settled. RabbitMQ would close the channel at a second time, and all on it would return.
 //! * **Whoever goes away takes nothing with him.** Getting is a task of its own, and what it got for a caller who has
 //!   gone is given back.
-//! * **A call waits no longer than `timeout_ms`.** One that is not answered costs its channel; the next one opens another
-//!   and so finds out whether the connection is alive. Nothing here repeats a call but a declaration that made RabbitMQ
-//!   fail, and the first `basic.get` of a queue.
+//! * **A call waits no longer than `timeout_ms`**, all its steps together. One that is not answered costs its channel; the
+//!   next one opens another and so finds out whether the connection is alive. Nothing here repeats a call but a declaration
+//!   that made RabbitMQ fail, the first `basic.get` of a queue, and messages whose channel was closed on account of another
+//!   caller's.
+//! * **A message that the node does not take** (its `max_message_size`) is refused for good, and what it takes remembered
+//!   for as long as the connection lasts. Of several messages none is stored then.
+//!
+//! # A queue that does not answer
+//!
+//! A quorum queue without a leader answers nothing: its `basic.get` blocks the channel, and after half a minute RabbitMQ
+//! ends the connection; some thirty messages that it does not confirm block the connection on which they came. When such a
+//! queue has let one call wait in vain, while others on the connection were answered, it is left to itself (`circuits`):
+//! calls are refused at once, and now and then one tries it, on a connection on which nothing is held. What was held beside
+//! the first call is lost once, with its connection, and the ledger holds it back.
+//!
+//! RabbitMQ 3.10 makes such a queue when it is killed within a second after the queue was made: it has not written down
+//! yet which of its logs the queue has, begins an empty one when it starts again, and never elects a leader for it. Any
+//! client can bring that about. The queue stays so until somebody deletes it (`rabbitmqctl delete_queue`).
 //!
 //! # What a queue does with what comes back
 //!
@@ -63,10 +90,10 @@
 //! | given back very often | nothing happens | it is taken over before RabbitMQ drops it (`native`) |
 //!
 //! So on a quorum queue messages of one claim keep their order, and those of two claims come back in the order in which
-//! the claims end; a delayed message that a claim has met stands at the head when it is due. Of many that end at the same
-//! moment the first thousand keep their order. Ours are made with a limit of a million returns, which an operator's policy
-//! makes smaller. An adopted quorum queue has the limit that it was given: RabbitMQ 4 gives 20; 3.x gives none, and puts
-//! what comes back at the tail.
+//! the claims end; what comes back at the same moment, as when a server is stopped, is in its old order; a delayed message
+//! that a claim has met stands at the head when it is due. Of many that end at the same moment the first thousand keep their
+//! order. Ours are made with a limit of a million returns, which an operator's policy makes smaller. An adopted quorum queue
+//! has the limit that it was given: RabbitMQ 4 gives 20; 3.x gives none, and puts what comes back at the tail.
 //!
 //! # What is approximate
 //!
@@ -116,9 +143,12 @@
 
 mod broker;
 mod channel;
+mod circuits;
+mod closing;
 mod config;
 mod connect;
 mod control;
+mod deadline;
 mod error;
 mod headers;
 mod held;
@@ -128,10 +158,13 @@ mod link;
 mod message;
 mod names;
 mod native;
+mod order;
 mod probe;
 mod publisher;
 mod queues;
 mod receipt;
+mod refusals;
+mod turns;
 
 pub use broker::AmqpBroker;
 pub use config::Config;

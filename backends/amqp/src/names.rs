@@ -25,6 +25,13 @@ pub(crate) struct Address {
     pub(crate) companion: ShortString,
 }
 
+impl Address {
+    /// Whether what is published there goes to the queue, and nowhere else.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.exchange.as_str().is_empty() && self.routing_key == self.queue
+    }
+}
+
 /// How names are made.
 #[derive(Debug, Clone)]
 pub(crate) struct Names {

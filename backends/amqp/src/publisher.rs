@@ -9,6 +9,10 @@
 //! client hands it over with the next confirm of the channel, whose ever that is. So one task sees all confirms of a
 //! channel in their order, and takes a returned message to be about everything on the way by the same exchange and
 //! routing key.
+//!
+//! A message that RabbitMQ refuses by closing the channel, above all one that is larger than the node takes, costs the
+//! others on it their confirms: they are published again on another channel, where by their ids they are the same
+//! messages. What the node takes is remembered, so that it happens once.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -23,8 +27,11 @@ use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use crate::error::{blocked, from_lapin, refused, strange, too_late};
+use crate::circuits::{Call, Circuits};
+use crate::closing::{Closing, too_large};
+use crate::error::{blocked, from_lapin, refused, strange, told, too_late};
 use crate::link::{Link, Live};
 
 /// How many channels there are.
@@ -32,6 +39,13 @@ const LANES: usize = 2;
 
 /// How often a channel that is given up looks whether anybody still waits for its confirms.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// How often messages are published because a channel was closed on account of somebody else's.
+const TIMES: usize = 5;
+
+/// A message of this size, in bytes, is taken by any node. Of several messages the largest is tried before they are
+/// published, where it is larger than all that were taken before: they are stored all or not at all.
+const SMALL: usize = 4096;
 
 /// Where messages go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -46,6 +60,14 @@ impl Target {
         Self {
             exchange: ShortString::default(),
             routing_key: name.clone(),
+        }
+    }
+
+    /// What it is known by; for a queue, its name.
+    fn name(&self) -> ShortString {
+        match self.exchange.as_str() {
+            "" => self.routing_key.clone(),
+            exchange => format!("{exchange}/{}", self.routing_key).into(),
         }
     }
 }
@@ -73,6 +95,34 @@ pub(crate) struct Publisher {
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// Held by whoever opens a channel, so that a crowd opens no more than are wanted.
     opening: tokio::sync::Mutex<()>,
+    sizes: Mutex<Sizes>,
+    circuits: Circuits,
+}
+
+/// What is known of the sizes of messages that the node takes, in bytes.
+#[derive(Debug)]
+struct Sizes {
+    /// The number of the connection on which that was learned: the next may lead to another node, or to other settings.
+    connection: usize,
+    taken: usize,
+    limit: Option<usize>,
+}
+
+impl Sizes {
+    fn on(connection: usize) -> Self {
+        Self {
+            connection,
+            taken: SMALL,
+            limit: None,
+        }
+    }
+
+    fn check(&self, size: usize) -> Result<()> {
+        match self.limit {
+            Some(limit) if size > limit => Err(too_large(size, limit)),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A channel that confirms what it is given, and the way to it.
@@ -98,6 +148,8 @@ struct Gauge {
 struct Request {
     target: Target,
     messages: Vec<Outgoing>,
+    /// Whether RabbitMQ is to say so where they reach no queue.
+    mandatory: bool,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -107,9 +159,11 @@ type Answer = Result<(Fate, Vec<usize>)>;
 impl Publisher {
     pub(crate) fn new(link: Link) -> Self {
         Self {
+            circuits: Circuits::new(link.patience()),
             link,
             lanes: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
+            sizes: Mutex::new(Sizes::on(0)),
         }
     }
 
@@ -123,25 +177,88 @@ impl Publisher {
 
     /// The same for whoever can do with some of them stored: those that the queue refused are told by their places.
     pub(crate) async fn publish_some(&self, target: Target, messages: Vec<Outgoing>) -> Answer {
-        if messages.is_empty() {
+        let Some(size) = messages.iter().map(|message| message.body.len()).max() else {
             return Ok((Fate::Stored, Vec::new()));
-        }
+        };
         let work = async {
-            let lane = self.lane().await?;
-            let doubt = Doubt::new(&lane);
-            let (answer, answered) = oneshot::channel();
-            let request = Request {
-                target,
-                messages,
-                answer,
-            };
-            // A task that has ended drops the answer with the request.
-            lane.requests.send(request).ok();
-            let fate = answered.await.unwrap_or_else(|_| Err(too_late()));
-            doubt.over();
-            fate
+            self.sizes().check(size)?;
+            if messages.len() > 1 && size > self.sizes().taken {
+                self.try_size(size).await?;
+            }
+            self.publish_on(target, messages, size, true).await
         };
         self.link.in_time(work).await
+    }
+
+    /// Publishes nothing of that size to nowhere.
+    async fn try_size(&self, size: usize) -> Result<()> {
+        let target = Target::queue(&"isimud~nowhere".into());
+        let nothing = Outgoing {
+            properties: BasicProperties::default().with_app_id("isimud".into()),
+            body: vec![0; size].into(),
+        };
+        let tried = self.publish_on(target, vec![nothing], size, false).await;
+        tried.map(drop)
+    }
+
+    /// Publishes on a channel, and on another one where that was closed on account of somebody else's message.
+    async fn publish_on(
+        &self,
+        target: Target,
+        messages: Vec<Outgoing>,
+        size: usize,
+        mandatory: bool,
+    ) -> Answer {
+        let name = target.name();
+        let call = self.circuits.enter(&name, self.link.losses())?;
+        let mut times = 1;
+        loop {
+            // What may wait for ever does not stand in the way of what others publish.
+            let lane = match call.is_trial() {
+                true => self.open().await?,
+                false => self.lane().await?,
+            };
+            let request = (target.clone(), messages.clone());
+            let doubt = Doubt::new(&lane, &call, self.link.patience());
+            let published = lane.publish(request, mandatory).await;
+            doubt.over();
+            let error = match published {
+                Ok(fate) => {
+                    call.answered();
+                    self.learn(&lane, |sizes| sizes.taken = sizes.taken.max(size));
+                    return Ok(fate);
+                }
+                Err(error) => error,
+            };
+            if !lane.was_closed_alone() {
+                return Err(error);
+            }
+            let closing = Closing::of(&error);
+            if let Closing::TooLarge { limit } = closing {
+                self.learn(&lane, |sizes| sizes.limit = Some(limit));
+                let checked = self.sizes().check(size);
+                if let Err(error) = checked {
+                    call.answered();
+                    return Err(error);
+                }
+            }
+            if closing.is_about(&target) || times == TIMES {
+                call.answered();
+                return Err(error);
+            }
+            times += 1;
+        }
+    }
+
+    fn learn(&self, lane: &Lane, what: impl FnOnce(&mut Sizes)) {
+        let mut sizes = self.sizes();
+        if sizes.connection == lane.live.number {
+            what(&mut sizes);
+        }
+    }
+
+    fn sizes(&self) -> MutexGuard<'_, Sizes> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The channel on which the fewest wait, or a new one.
@@ -153,6 +270,12 @@ impl Publisher {
         if let Some(lane) = self.best() {
             return lane.unless_blocked();
         }
+        let lane = self.open().await?;
+        self.lanes().push(Arc::clone(&lane));
+        Ok(lane)
+    }
+
+    async fn open(&self) -> Result<Arc<Lane>> {
         // On a connection that is blocked no channel would be opened, as on one that is dead.
         if self.link.live().await?.is_blocked() {
             return Err(blocked());
@@ -160,6 +283,9 @@ impl Publisher {
         let (live, channel) = self.link.channel().await?;
         let confirm = channel.confirm_select(ConfirmSelectOptions::default());
         confirm.await.map_err(from_lapin)?;
+        if self.sizes().connection != live.number {
+            *self.sizes() = Sizes::on(live.number);
+        }
         let (requests, incoming) = mpsc::unbounded_channel();
         let lane = Arc::new(Lane {
             gauge: Arc::default(),
@@ -167,15 +293,18 @@ impl Publisher {
             live,
             requests,
         });
-        let driver = Driver::new(channel, Arc::clone(&lane.gauge));
-        tokio::spawn(driver.run(incoming));
-        self.lanes().push(Arc::clone(&lane));
+        let driver = Driver::new(channel.clone(), Arc::clone(&lane.gauge));
+        let live = Arc::clone(&lane.live);
+        tokio::spawn(async move {
+            driver.run(incoming).await;
+            live.given_up(&channel);
+        });
         Ok(lane)
     }
 
     fn best(&self) -> Option<Arc<Lane>> {
         let mut lanes = self.lanes();
-        lanes.retain(|lane| lane.is_open() && !lane.live.is_doubted());
+        lanes.retain(|lane| lane.is_open() && !lane.live.is_doubted() && !lane.live.is_replaced());
         let waiting = |lane: &&Arc<Lane>| lane.gauge.waiting.load(Ordering::Relaxed);
         let best = lanes.iter().min_by_key(waiting)?;
         let another = lanes.len() < LANES && waiting(&best) > 0 && !best.live.is_blocked();
@@ -193,6 +322,28 @@ impl Publisher {
 }
 
 impl Lane {
+    async fn publish(
+        &self,
+        (target, messages): (Target, Vec<Outgoing>),
+        mandatory: bool,
+    ) -> Answer {
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            target,
+            messages,
+            mandatory,
+            answer,
+        };
+        // A task that has ended drops the answer with the request.
+        self.requests.send(request).ok();
+        answered.await.unwrap_or_else(|_| Err(too_late()))
+    }
+
+    /// Whether the server has closed the channel, and not the connection.
+    fn was_closed_alone(&self) -> bool {
+        self.live.is_open() && !self.channel.status().connected()
+    }
+
     fn is_open(&self) -> bool {
         self.live.is_open() && self.channel.status().connected() && !self.requests.is_closed()
     }
@@ -206,18 +357,26 @@ impl Lane {
     }
 }
 
-/// Casts doubt on a connection that has confirmed nothing while a caller waited in vain.
+/// Casts doubt on the queue that has confirmed nothing while a caller waited in vain, and on the connection if nothing else
+/// was confirmed meanwhile.
 struct Doubt<'a> {
     lane: &'a Lane,
+    call: &'a Call<'a>,
+    begun: Instant,
+    /// How long a call waits at least before it has waited in vain.
+    patience: Duration,
     confirms: u64,
     over: bool,
 }
 
 impl<'a> Doubt<'a> {
-    fn new(lane: &'a Lane) -> Self {
+    fn new(lane: &'a Lane, call: &'a Call<'a>, patience: Duration) -> Self {
         lane.gauge.waiting.fetch_add(1, Ordering::Relaxed);
         Self {
             lane,
+            call,
+            begun: Instant::now(),
+            patience,
             confirms: lane.gauge.confirms.load(Ordering::Relaxed),
             over: false,
         }
@@ -232,8 +391,17 @@ impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         let gauge = &self.lane.gauge;
         gauge.waiting.fetch_sub(1, Ordering::Relaxed);
-        if !self.over && gauge.confirms.load(Ordering::Relaxed) == self.confirms {
+        if self.over {
+            return;
+        }
+        let others = gauge.confirms.load(Ordering::Relaxed) > self.confirms;
+        if !others {
             self.lane.live.doubt();
+        }
+        // Also where nothing else was published meanwhile: a queue that does not answer blocks each new channel on which it
+        // is published to.
+        if self.begun.elapsed() >= self.patience {
+            self.call.waited_in_vain(self.begun, others);
         }
     }
 }
@@ -275,11 +443,15 @@ impl Driver {
                 Some((place, confirmed)) = flying.next() => self.hear(place, confirmed),
                 request = requests.recv(), if !given_up => match request {
                     Some(request) => {
+                        let options = BasicPublishOptions {
+                            mandatory: request.mandatory,
+                            immediate: false,
+                        };
                         let (number, target, messages) = self.begin(request);
                         for (at, message) in messages.into_iter().enumerate() {
                             // Each is handed to the client when it is first polled, which is in this order.
-                            let (channel, target) = (self.channel.clone(), target.clone());
-                            flying.push(send(channel, (number, at), target, message));
+                            let channel = (self.channel.clone(), options);
+                            flying.push(send(channel, (number, at), target.clone(), message));
                         }
                     }
                     None => given_up = true,
@@ -335,8 +507,12 @@ impl Driver {
         if is_refused {
             waiting.refused.push(at);
         }
-        if fate.is_err() {
-            waiting.fate = fate;
+        if let Err(error) = fate {
+            // What the server said is worth more than that the channel was closed afterwards.
+            let before = waiting.fate.as_ref().err();
+            if before.is_none_or(|before| told(before).is_none()) {
+                waiting.fate = Err(error);
+            }
         }
         if waiting.left == 0
             && let Some(done) = self.waiting.remove(&number)
@@ -358,15 +534,11 @@ impl Driver {
 
 /// Publishes a message and waits until the server says what became of it.
 async fn send(
-    channel: Channel,
+    (channel, options): (Channel, BasicPublishOptions),
     place: (u64, usize),
     target: Target,
     message: Outgoing,
 ) -> ((u64, usize), lapin::Result<Confirmation>) {
-    let options = BasicPublishOptions {
-        mandatory: true,
-        immediate: false,
-    };
     let Target {
         exchange,
         routing_key,

@@ -1,35 +1,45 @@
 //! What is known of RabbitMQ's queues, and how ours are made.
 //!
-//! A question that goes wrong costs the channel on which it was asked, so questions have a connection of their own, and
-//! no delivery is held there.
+//! A question that is refused costs the channel on which it was asked, its number (`link`), and a line in RabbitMQ's log.
+//! So questions have a connection of their own, on which no delivery is held; and those that are put often are such as
+//! RabbitMQ does not refuse: a queue of ours is declared as it is to be, whether or not it is there, and whether a
+//! companion is there is seen by a message that has no life. What was refused all the same is remembered for a moment
+//! (`refusals`).
 
-use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use isimud_contract::{Error, ErrorKind, Resource, Result};
 use lapin::options::{
     BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions,
     QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{Channel, ExchangeKind, Queue};
+use lapin::{BasicProperties, Channel, ExchangeKind, Queue};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::config::{Config, QueueType};
-use crate::error::{code, from_lapin};
+use crate::error::{closed, code, from_lapin};
 use crate::line::Line;
 use crate::link::{Link, Live};
 use crate::names::Address;
 use crate::probe::{self, Found};
+use crate::publisher::{Fate, Outgoing, Publisher, Target};
+use crate::refusals::{Refusals, Refused};
+use crate::turns::Turns;
 
 /// For how long a queue that was seen is believed to be there.
 const BELIEVED: Duration = Duration::from_secs(60);
 
 /// For how long it is believed that no other server has made a companion.
 const COMPANION_BELIEVED: Duration = Duration::from_secs(3600);
+
+/// How many queues are known, at the most.
+const CAPACITY: usize = 100_000;
 
 /// How long a queue may be seen before it can be used.
 pub(crate) const IN_THE_MAKING: Duration = Duration::from_millis(100);
@@ -38,15 +48,22 @@ pub(crate) const IN_THE_MAKING: Duration = Duration::from_millis(100);
 /// tail, 4 drops it after 20; -1 makes 3.x drop it at once.
 const DELIVERIES: i64 = 1_000_000;
 
+/// How many questions may be under way at once, where the node allows so many channels. On a node that allows fewer than
+/// twice as many it is half of those.
+const QUESTIONS: usize = 64;
+
 /// A queue that was seen.
 #[derive(Debug)]
 pub(crate) struct Known {
     seen: Instant,
     companion_seen: Instant,
+    /// Whether it is as this service makes queues: then it can be declared without being refused.
+    ours: bool,
     /// Whether there is a companion beside it.
     companion: AtomicBool,
-    /// Whether a message was got from it: then it can be asked on a channel that holds others.
-    pub(crate) tried: AtomicBool,
+    /// One more than the connections that had been lost when it was last asked for a message, or 0: then it can be asked on
+    /// a channel that holds others.
+    tried: AtomicUsize,
     /// Those who want messages of it.
     pub(crate) line: Arc<Line>,
 }
@@ -55,6 +72,40 @@ impl Known {
     pub(crate) fn has_companion(&self) -> bool {
         self.companion.load(Ordering::Relaxed)
     }
+
+    /// Whether the queue has answered since so many connections were lost.
+    pub(crate) fn is_tried(&self, losses: usize) -> bool {
+        self.tried.load(Ordering::Relaxed) == losses + 1
+    }
+
+    /// Notes that the queue has been asked for messages, and has answered.
+    pub(crate) fn has_answered(&self, losses: usize) {
+        self.tried.store(losses + 1, Ordering::Relaxed);
+    }
+
+    /// Notes that the queue has confirmed a message. One of ours can then be asked for messages, too.
+    pub(crate) fn has_confirmed(&self, losses: usize) {
+        if self.ours {
+            self.has_answered(losses);
+        }
+    }
+}
+
+/// Whether there is a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum There {
+    No,
+    /// One that is as this service makes them.
+    Ours,
+    /// One that is otherwise, or may be.
+    AsFound,
+}
+
+/// What a queue is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    ToSend,
+    ToReceive,
 }
 
 /// What is asked, or wanted.
@@ -114,24 +165,35 @@ impl Question<'_> {
 #[derive(Debug)]
 pub(crate) struct Queues {
     link: Arc<Link>,
+    publisher: Arc<Publisher>,
     known: Mutex<HashMap<ShortString, Arc<Known>>>,
+    refusals: Refusals,
     /// Exchanges, and when they were seen.
     exchanges: Mutex<HashMap<ShortString, Instant>>,
+    refused_exchanges: Refusals,
+    /// Queues of which it was said that they are not as they would be made here.
+    said: Mutex<HashSet<ShortString>>,
     idle: Mutex<Vec<(Arc<Live>, Channel)>>,
-    /// One of these is held while a queue is made, purged or deleted.
-    turns: Vec<tokio::sync::Mutex<()>>,
+    room: Semaphore,
+    /// One of these is held while a queue is asked for, made, purged or deleted.
+    turns: Turns,
     queue_type: QueueType,
     adopt: bool,
 }
 
 impl Queues {
-    pub(crate) fn new(link: Arc<Link>, config: &Config) -> Self {
+    pub(crate) fn new(link: Arc<Link>, publisher: Arc<Publisher>, config: &Config) -> Self {
         Self {
             link,
+            publisher,
             known: Mutex::default(),
+            refusals: Refusals::default(),
             exchanges: Mutex::default(),
+            refused_exchanges: Refusals::default(),
+            said: Mutex::default(),
             idle: Mutex::default(),
-            turns: (0..64).map(|_| tokio::sync::Mutex::default()).collect(),
+            room: Semaphore::new(QUESTIONS),
+            turns: Turns::default(),
             queue_type: config.queue_type,
             adopt: config.adopt,
         }
@@ -145,32 +207,58 @@ impl Queues {
 
     /// The queue, if it is there.
     pub(crate) async fn find(&self, address: &Address) -> Result<Option<Arc<Known>>> {
-        let known = self.known().get(&address.queue).cloned();
-        match known {
-            Some(known) if known.seen.elapsed() < BELIEVED => Ok(Some(known)),
-            before => self.look(address, before).await,
-        }
+        self.see(address, Wanted::ToReceive).await
     }
 
     /// The queue, made if it is not there. Adopted queues are never made.
     pub(crate) async fn make(&self, address: &Address) -> Result<Arc<Known>> {
         self.see_exchange(&address.exchange).await?;
-        if let Some(known) = self.find(address).await? {
-            return Ok(known);
-        }
-        if self.adopt {
-            return Err(Error::new(
+        let seen = self.see(address, Wanted::ToSend).await?;
+        seen.ok_or_else(|| {
+            Error::new(
                 ErrorKind::NotFound(Resource::Queue),
                 "RabbitMQ has no such queue, and this pool takes queues as they are",
-            ));
+            )
+        })
+    }
+
+    async fn see(&self, address: &Address, wanted: Wanted) -> Result<Option<Arc<Known>>> {
+        if let Some(told) = self.told(address, wanted) {
+            return told;
         }
-        self.declare(&address.queue).await?;
-        let found = self.look(address, None).await?;
-        let found = found.ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "the RabbitMQ queue is gone again")
-        })?;
-        found.tried.store(true, Ordering::Relaxed);
-        Ok(found)
+        self.link
+            .in_time(async {
+                // Whoever comes while somebody else asks, or makes the queue, hears what he has found.
+                let _turn = self.turns.take(&address.queue).await;
+                if let Some(told) = self.told(address, wanted) {
+                    return told;
+                }
+                let found = self.look(address, wanted).await;
+                match &found {
+                    Ok(None) => self.refusals.put(&address.queue, Refused::Missing),
+                    Ok(Some(_)) => self.refusals.forget(&address.queue),
+                    Err(error) => self.refused(address, error),
+                }
+                found
+            })
+            .await
+    }
+
+    /// What is known without asking.
+    fn told(&self, address: &Address, wanted: Wanted) -> Option<Result<Option<Arc<Known>>>> {
+        let known = self.seen(address);
+        if let Some(known) = known.filter(|known| known.seen.elapsed() < BELIEVED) {
+            return Some(Ok(Some(known)));
+        }
+        match self.refusals.get(&address.queue)? {
+            // A queue of ours that is not there is made.
+            Refused::Missing if wanted == Wanted::ToSend && !self.adopt => None,
+            Refused::Missing => Some(Ok(None)),
+            Refused::Unusable(kind, sentence) => {
+                let error = Error::new(kind, sentence);
+                Some(Err(error.with("queue", &address.queue)))
+            }
+        }
     }
 
     /// Sees to it that an exchange is there: publishing to one that is not costs the channel, which others share.
@@ -179,13 +267,20 @@ impl Queues {
         if name.as_str().is_empty() || seen.is_some_and(|at| at.elapsed() < BELIEVED) {
             return Ok(());
         }
-        let answer = self.ask(Question::Exchange(name)).await?;
-        if unless_missing(answer)?.is_none() {
-            let sentence = "RabbitMQ has no exchange of the name that the pool's options give";
-            return Err(Error::new(ErrorKind::Internal, sentence).with("exchange", name));
+        if self.refused_exchanges.get(name).is_none() {
+            let answer = self.ask(Question::Exchange(name)).await?;
+            if unless_missing(answer)?.is_some() {
+                let mut exchanges = self.exchanges();
+                if exchanges.len() >= CAPACITY {
+                    exchanges.clear();
+                }
+                exchanges.insert(name.clone(), Instant::now());
+                return Ok(());
+            }
+            self.refused_exchanges.put(name, Refused::Missing);
         }
-        self.exchanges().insert(name.clone(), Instant::now());
-        Ok(())
+        let sentence = "RabbitMQ has no exchange of the name that the pool's options give";
+        Err(Error::new(ErrorKind::Internal, sentence).with("exchange", name))
     }
 
     fn exchanges(&self) -> MutexGuard<'_, HashMap<ShortString, Instant>> {
@@ -199,25 +294,28 @@ impl Queues {
         self.known().remove(&address.queue);
     }
 
-    async fn look(
-        &self,
-        address: &Address,
-        before: Option<Arc<Known>>,
-    ) -> Result<Option<Arc<Known>>> {
-        // One that is being made here is seen before it can be used.
-        drop(self.turn(&address.queue).await);
-        let there = match &before {
-            None if self.adopt => self.probe(&address.queue).await?,
-            _ => self.passive(&address.queue).await?.is_some(),
-        };
-        if !there {
+    /// Notes what a queue was refused with. What will be refused again is not asked for a while.
+    pub(crate) fn refused(&self, address: &Address, error: &Error) {
+        if let Some(refused) = Refused::of(error) {
+            self.refusals.put(&address.queue, refused);
+        }
+    }
+
+    fn seen(&self, address: &Address) -> Option<Arc<Known>> {
+        self.known().get(&address.queue).cloned()
+    }
+
+    async fn look(&self, address: &Address, wanted: Wanted) -> Result<Option<Arc<Known>>> {
+        let before = self.seen(address);
+        let there = self.is_there(address, wanted, before.as_deref()).await?;
+        if there == There::No {
             self.forget(address);
             return Ok(None);
         }
         let now = Instant::now();
         let tried = before
             .as_ref()
-            .is_some_and(|it| it.tried.load(Ordering::Relaxed));
+            .map_or(0, |it| it.tried.load(Ordering::Relaxed));
         let (companion, companion_seen) = match &before {
             Some(it) if it.companion_seen.elapsed() < COMPANION_BELIEVED => {
                 (it.has_companion(), it.companion_seen)
@@ -226,18 +324,67 @@ impl Queues {
                 self.declare(&address.companion).await?;
                 (true, now)
             }
-            _ => (self.passive(&address.companion).await?.is_some(), now),
+            _ => (self.is_companion_there(address).await?, now),
         };
         let known = Arc::new(Known {
             seen: now,
             companion_seen,
+            ours: there == There::Ours,
             companion: AtomicBool::new(companion),
-            tried: AtomicBool::new(tried),
+            tried: AtomicUsize::new(tried),
             line: before.map_or_else(Arc::default, |it| Arc::clone(&it.line)),
         });
-        self.known()
-            .insert(address.queue.clone(), Arc::clone(&known));
+        let mut all = self.known();
+        if all.len() >= CAPACITY {
+            all.retain(|_, it| it.seen.elapsed() < BELIEVED);
+            if all.len() >= CAPACITY {
+                all.clear();
+            }
+        }
+        all.insert(address.queue.clone(), Arc::clone(&known));
         Ok(Some(known))
+    }
+
+    /// Asks whether a queue is there, in the way that is least likely to be refused; makes it where that is wanted.
+    async fn is_there(
+        &self,
+        address: &Address,
+        wanted: Wanted,
+        before: Option<&Known>,
+    ) -> Result<There> {
+        let name = &address.queue;
+        match (before, wanted) {
+            (None, _) if self.adopt => Ok(match self.probe(name).await? {
+                true => There::AsFound,
+                false => There::No,
+            }),
+            (None, Wanted::ToSend) => self.declare(name).await,
+            (Some(known), Wanted::ToSend) if known.ours && !self.adopt => self.declare(name).await,
+            (before, wanted) => {
+                if self.passive(name).await?.is_some() {
+                    let ours = before.is_some_and(|known| known.ours);
+                    return Ok(if ours { There::Ours } else { There::AsFound });
+                }
+                match wanted {
+                    Wanted::ToSend if !self.adopt => self.declare(name).await,
+                    _ => Ok(There::No),
+                }
+            }
+        }
+    }
+
+    /// Whether the queue has a companion. It is told by a message for it, which RabbitMQ returns where there is none, and
+    /// drops at once where there is one: it has no time to live, and no native consumer listens there.
+    async fn is_companion_there(&self, address: &Address) -> Result<bool> {
+        let question = Outgoing {
+            properties: BasicProperties::default()
+                .with_app_id("isimud".into())
+                .with_expiration("0".into()),
+            body: Bytes::new(),
+        };
+        let target = Target::queue(&address.companion);
+        let fate = self.publisher.publish(target, vec![question]).await?;
+        Ok(fate == Fate::Stored)
     }
 
     /// Makes the companion of a queue.
@@ -249,22 +396,55 @@ impl Queues {
         Ok(())
     }
 
-    /// How many messages are ready in a queue, none where there is no queue.
-    pub(crate) async fn ready(&self, queue: &ShortString) -> Result<u64> {
-        let found = self.passive(queue).await?;
-        Ok(found.map_or(0, |it| it.message_count().into()))
+    /// How many messages are ready in a queue and its companion, none where there is no queue.
+    pub(crate) async fn ready(&self, address: &Address) -> Result<u64> {
+        let Some(known) = self.find(address).await? else {
+            return Ok(0);
+        };
+        let mut ready = 0;
+        for (name, there) in [
+            (&address.queue, true),
+            (&address.companion, known.has_companion()),
+        ] {
+            if there {
+                match self.passive(name).await? {
+                    Some(queue) => ready += u64::from(queue.message_count()),
+                    None => self.forget(address),
+                }
+            }
+        }
+        Ok(ready)
     }
 
-    pub(crate) async fn purge(&self, queue: &ShortString) -> Result<()> {
-        let _turn = self.turn(queue).await;
-        let answer = self.ask(Question::Purge(queue)).await?;
-        unless_missing(answer).map(drop)
+    /// Empties a queue and its companion, where they are there.
+    pub(crate) async fn purge(&self, address: &Address) -> Result<()> {
+        let Some(known) = self.find(address).await? else {
+            return Ok(());
+        };
+        for (name, there) in [
+            (&address.queue, true),
+            (&address.companion, known.has_companion()),
+        ] {
+            if there {
+                let _turn = self.turns.take(name).await;
+                let answer = self.ask(Question::Purge(name)).await?;
+                if unless_missing(answer)?.is_none() {
+                    self.forget(address);
+                }
+            }
+        }
+        Ok(())
     }
 
-    pub(crate) async fn delete(&self, queue: &ShortString) -> Result<()> {
-        let _turn = self.turn(queue).await;
-        let answer = self.ask(Question::Delete(queue)).await?;
-        unless_missing(answer).map(drop)
+    /// Deletes a queue and its companion. RabbitMQ does not refuse that where there are none.
+    pub(crate) async fn delete(&self, address: &Address) -> Result<()> {
+        for name in [&address.queue, &address.companion] {
+            let _turn = self.turns.take(name).await;
+            let answer = self.ask(Question::Delete(name)).await?;
+            unless_missing(answer)?;
+        }
+        self.forget(address);
+        Ok(())
     }
 
     async fn passive(&self, queue: &ShortString) -> Result<Option<Queue>> {
@@ -273,19 +453,25 @@ impl Queues {
     }
 
     /// Declares a queue of ours. One of that name that is there with other arguments is taken as it is.
-    async fn declare(&self, queue: &ShortString) -> Result<()> {
-        let _turn = self.turn(queue).await;
+    async fn declare(&self, queue: &ShortString) -> Result<There> {
         let arguments = arguments(self.queue_type);
         match self.ask(Question::Declare(queue, &arguments)).await? {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(There::Ours),
             Err(error) if code(&error) == Some(406) => {
                 if self.probe(queue).await? {
-                    tracing::warn!(%queue, "the RabbitMQ queue has other arguments than ours; it is used as it is");
-                    return Ok(());
+                    self.say_once(queue);
+                    return Ok(There::AsFound);
                 }
                 Err(from_lapin(error))
             }
             Err(error) => Err(from_lapin(error)),
+        }
+    }
+
+    fn say_once(&self, queue: &ShortString) {
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.len() < CAPACITY && said.insert(queue.clone()) {
+            tracing::warn!(%queue, "the RabbitMQ queue has other arguments than ours; it is used as it is");
         }
     }
 
@@ -331,10 +517,15 @@ impl Queues {
     /// Asks on a channel of its own; one that survives is used again.
     async fn ask_once(&self, question: Question<'_>) -> Result<lapin::Result<Option<Queue>>> {
         let work = async {
+            let _room = self.room().await?;
             let (live, channel) = self.channel().await?;
             let answer = question.put(&channel).await;
             if answer.is_ok() {
-                self.idle().push((live, channel));
+                let mut idle = self.idle();
+                idle.retain(|(live, _)| live.is_open() && !live.is_replaced());
+                idle.push((live, channel));
+            } else {
+                live.given_up(&channel);
             }
             Ok(answer)
         };
@@ -346,12 +537,12 @@ impl Queues {
         answer
     }
 
-    /// Waits until nobody else here changes the queue.
-    async fn turn(&self, queue: &ShortString) -> tokio::sync::MutexGuard<'_, ()> {
-        let mut hasher = DefaultHasher::new();
-        queue.hash(&mut hasher);
-        let at = hasher.finish() as usize % self.turns.len();
-        self.turns[at].lock().await
+    /// Waits until there may be one more channel for questions.
+    async fn room(&self) -> Result<SemaphorePermit<'_>> {
+        let at_once = (self.link.channel_max() / 2).clamp(1, QUESTIONS);
+        let share = QUESTIONS.div_ceil(at_once);
+        let share = u32::try_from(share).unwrap_or(u32::MAX);
+        self.room.acquire_many(share).await.map_err(|_| closed())
     }
 
     async fn channel(&self) -> Result<(Arc<Live>, Channel)> {
@@ -359,7 +550,7 @@ impl Queues {
             let Some((live, channel)) = self.idle().pop() else {
                 return self.link.channel().await;
             };
-            if live.is_open() && channel.status().connected() {
+            if live.is_open() && !live.is_replaced() && channel.status().connected() {
                 return Ok((live, channel));
             }
         }

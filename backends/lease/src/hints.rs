@@ -1,8 +1,9 @@
 //! Hints: what a broker is told after the ledger has decided.
 
 use std::future::Future;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use isimud_contract::{Error, ErrorKind, QueueKey, Result};
 use tokio::sync::Semaphore;
@@ -21,13 +22,22 @@ const PATIENCE_TO_FREE: Duration = Duration::from_secs(1);
 /// How long a close waits for all hints.
 const PARTING: Duration = Duration::from_secs(5);
 
+/// A broker takes hints again when none has failed for so long.
+const CALM: Duration = Duration::from_secs(10);
+
 /// The hints under way.
 #[derive(Debug)]
-pub(crate) struct Hints(Arc<Semaphore>);
+pub(crate) struct Hints {
+    room: Arc<Semaphore>,
+    failures: Arc<Failures>,
+}
 
 impl Default for Hints {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(ROOM as usize)))
+        Self {
+            room: Arc::new(Semaphore::new(ROOM as usize)),
+            failures: Arc::default(),
+        }
     }
 }
 
@@ -58,13 +68,15 @@ impl Hints {
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) {
         let queue = queue.clone();
-        let Ok(permit) = Arc::clone(&self.0).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.room).try_acquire_owned() else {
             let error = Error::new(ErrorKind::Unavailable, "too many hints are under way");
-            return failed(&queue, &error);
+            return self.failures.failed(&queue, &error);
         };
+        let failures = Arc::clone(&self.failures);
         let task = tokio::spawn(async move {
-            if let Err(error) = work.await {
-                failed(&queue, &error);
+            match work.await {
+                Ok(()) => failures.over(CALM),
+                Err(error) => failures.failed(&queue, &error),
             }
             drop(permit);
         });
@@ -72,13 +84,85 @@ impl Hints {
         drop(tokio::time::timeout(patience, task).await);
     }
 
+    /// Logs a hint that failed, or what comes to the same: the broker delivers those messages again, and the ledger judges
+    /// them.
+    pub(crate) fn failed(&self, queue: &QueueKey, error: &Error) {
+        self.failures.failed(queue, error);
+    }
+
     /// Waits for every hint, for as long as a close may take.
     pub(crate) async fn settle(&self) {
-        drop(tokio::time::timeout(PARTING, self.0.acquire_many(ROOM)).await);
+        drop(tokio::time::timeout(PARTING, self.room.acquire_many(ROOM)).await);
     }
 }
 
-/// What a failed hint comes to: the broker delivers those messages again, and the ledger judges them.
-pub(crate) fn failed(queue: &QueueKey, error: &Error) {
-    tracing::warn!(%queue, %error, "the broker did not take a hint; it may deliver messages again");
+/// Whether hints fail. That is logged when it begins and when it is over, and not for each of them: a broker that is down
+/// takes none of thousands a second.
+#[derive(Debug, Default)]
+struct Failures {
+    /// Whether there is a spell, for those who only want to know that.
+    any: AtomicBool,
+    spell: Mutex<Option<Spell>>,
+}
+
+#[derive(Debug)]
+struct Spell {
+    last: Instant,
+    count: u64,
+}
+
+impl Failures {
+    fn failed(&self, queue: &QueueKey, error: &Error) {
+        let mut spell = self.spell.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = spell.as_ref().map_or(1, |spell| spell.count + 1);
+        *spell = Some(Spell {
+            last: Instant::now(),
+            count,
+        });
+        self.any.store(true, Ordering::Relaxed);
+        if count == 1 {
+            tracing::warn!(%queue, %error, "the broker did not take a hint; it may deliver messages again");
+        } else {
+            tracing::debug!(%queue, %error, count, "the broker did not take a hint");
+        }
+    }
+
+    /// Ends the spell after a hint that was taken, unless one has failed within `calm`.
+    fn over(&self, calm: Duration) {
+        if !self.any.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut spell = self.spell.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(over) = spell.take_if(|spell| spell.last.elapsed() >= calm) {
+            self.any.store(false, Ordering::Relaxed);
+            tracing::info!(failed = over.count, "the broker takes hints again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use isimud_contract::{ProjectId, QueueName};
+
+    use super::*;
+
+    #[test]
+    fn failures_are_one_spell_until_the_broker_has_been_calm() {
+        let failures = Failures::default();
+        let count = || failures.spell.lock().unwrap().as_ref().map(|it| it.count);
+        let project = ProjectId::parse("p").unwrap();
+        let queue = QueueKey::new(project, QueueName::parse("q").unwrap());
+        let error = Error::new(ErrorKind::Unavailable, "down");
+        failures.over(Duration::ZERO);
+        assert_eq!(count(), None);
+        for number in 1..=3 {
+            failures.failed(&queue, &error);
+            failures.over(CALM);
+            assert_eq!(count(), Some(number));
+        }
+        failures.over(Duration::ZERO);
+        assert_eq!(count(), None);
+        failures.failed(&queue, &error);
+        assert_eq!(count(), Some(1));
+    }
 }

@@ -12,6 +12,7 @@ use isimud_contract::{
     Rowless, Selection, Stats, Timestamp,
 };
 
+use crate::begun::Begun;
 use crate::broker::{Envelope, LeaseBroker};
 use crate::hints::Hints;
 use crate::missing::{self, Missing};
@@ -60,13 +61,14 @@ pub struct Leased<B> {
     pub(crate) broker: Arc<B>,
     pub(crate) ledger: Arc<dyn Ledger>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) hints: Hints,
+    pub(crate) hints: Arc<Hints>,
     pub(crate) missing: Arc<Missing<B>>,
     /// Queues whose dead letters cannot be sent.
     pub(crate) stuck: Arc<Stuck>,
+    begun: Begun,
     pub(crate) journal: Journal,
-    eras: Mutex<HashMap<QueueKey, Era>>,
-    closed: AtomicBool,
+    eras: Arc<Mutex<HashMap<QueueKey, Era>>>,
+    closed: Arc<AtomicBool>,
 }
 
 impl<B: LeaseBroker> Leased<B> {
@@ -85,11 +87,33 @@ impl<B: LeaseBroker> Leased<B> {
             broker,
             ledger,
             clock,
-            hints: Hints::default(),
+            hints: Arc::default(),
+            begun: Begun::default(),
             journal,
-            eras: Mutex::default(),
-            closed: AtomicBool::new(false),
+            eras: Arc::default(),
+            closed: Arc::default(),
         }
+    }
+
+    /// Finishes work on this store once it was begun, whether or not the caller waits for it.
+    pub(crate) async fn finish<T, W>(&self, work: impl FnOnce(Self) -> W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Future<Output = Result<T>> + Send + 'static,
+    {
+        let same = Self {
+            broker: Arc::clone(&self.broker),
+            ledger: Arc::clone(&self.ledger),
+            clock: Arc::clone(&self.clock),
+            hints: Arc::clone(&self.hints),
+            missing: Arc::clone(&self.missing),
+            stuck: Arc::clone(&self.stuck),
+            begun: self.begun.clone(),
+            journal: self.journal,
+            eras: Arc::clone(&self.eras),
+            closed: Arc::clone(&self.closed),
+        };
+        self.begun.finish(work(same)).await
     }
 
     fn open(&self) -> Result<()> {
@@ -177,11 +201,14 @@ impl<B: LeaseBroker> Leased<B> {
         if longer.is_empty() {
             return Ok(());
         }
-        self.broker
-            .send(queue, envelopes(now, longer.clone()))
-            .await?;
-        self.ledger.note(queue, None, now, &longer).await?;
-        Ok(())
+        let queue = queue.clone();
+        let copy = |store: Self| async move {
+            let copies = envelopes(now, longer.clone());
+            store.broker.send(&queue, copies).await?;
+            store.ledger.note(&queue, None, now, &longer).await?;
+            Ok(())
+        };
+        self.finish(copy).await
     }
 
     /// Has the broker forget deliveries.
@@ -234,7 +261,6 @@ impl<B: LeaseBroker> Leased<B> {
     /// Purges the ledger, then the broker, then what was posted in between: a message that lost its place in the
     /// broker must not stay listed, and where the second step fails the first has taken all that had a row.
     async fn clear(&self, queue: &QueueKey, whole: bool) -> Result<()> {
-        self.open()?;
         self.ledger.purge(queue).await?;
         if whole {
             self.broker.remove(queue).await?;
@@ -296,7 +322,9 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         if messages.is_empty() {
             return Ok(());
         }
-        self.dispatch(queue, messages).await
+        let queue = queue.clone();
+        let post = |store: Self| async move { store.dispatch(&queue, messages).await };
+        self.finish(post).await
     }
 
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
@@ -433,15 +461,22 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
-        self.clear(queue, false).await
+        self.open()?;
+        let queue = queue.clone();
+        let clear = |store: Self| async move { store.clear(&queue, false).await };
+        self.finish(clear).await
     }
 
     async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        self.clear(queue, true).await
+        self.open()?;
+        let queue = queue.clone();
+        let clear = |store: Self| async move { store.clear(&queue, true).await };
+        self.finish(clear).await
     }
 
     async fn close(&self) -> Result<()> {
         self.closed.store(true, Ordering::Release);
+        self.begun.settle().await;
         self.hints.settle().await;
         self.broker.close().await
     }

@@ -9,6 +9,7 @@
 //! broker    LeaseBroker: what a driver implements      leased   Leased: both as one store
 //! rounds    claims and pops: deliver, judge, act       hints    what a broker is told after the decision
 //! missing   rows whose messages native clients have taken
+//! begun     what is finished also when its caller has gone
 //! fake      a broker in memory, for tests (feature `fake`)
 //! ```
 //!
@@ -49,6 +50,9 @@
 //! before the claim is answered; when that fails, the claim is ended and refused. **Dead letters** are sent to their
 //! queue under the same id, then buried here, then settled: cut off anywhere, they are sent once more, and are one.
 //!
+//! **Whoever goes away leaves nothing half done.** A post, copies, dead letters and a purge are finished once they were
+//! begun, by tasks of their own: otherwise what was sent and not noted would be delivered and never listed.
+//!
 //! **Hints are waited for**, up to 100 ms, by tasks of their own: so what was released is free when the caller has its
 //! answer, hints about one message keep their order, and a caller that goes away takes none with it. The price is the
 //! latency of one round trip to the broker for a delete; not waiting would free callers earlier, and let a late
@@ -88,6 +92,7 @@
 //!   answered with messages that were free again. The second grant joins the claim or gets nothing.
 #![warn(missing_docs)]
 
+mod begun;
 mod broker;
 #[cfg(feature = "fake")]
 pub mod fake;

@@ -10,7 +10,6 @@ use isimud_contract::{
 };
 
 use crate::broker::LeaseBroker;
-use crate::hints::failed;
 use crate::leased::{Journal, Leased};
 
 /// Rounds of one call, at the most.
@@ -86,7 +85,7 @@ impl<B: LeaseBroker> Leased<B> {
                 Err(Stop::Round(error)) if taken.is_empty() => return Err(error),
                 Err(Stop::Round(error)) => {
                     // What was granted before is the answer: fewer than asked for is right.
-                    failed(queue, &error);
+                    self.hints.failed(queue, &error);
                     break;
                 }
             };
@@ -189,7 +188,7 @@ impl<B: LeaseBroker> Leased<B> {
         if let Err(error) = self.copy(queue, now, copies).await {
             // The old life would end inside the claim: better no claim. Should this fail too, it ends by itself.
             if let Err(error) = self.end_claim(queue, lease.id).await {
-                failed(queue, &error);
+                self.hints.failed(queue, &error);
             }
             return Err(Stop::Claim(error));
         }
@@ -241,11 +240,13 @@ impl<B: LeaseBroker> Leased<B> {
                 (message.ttl, message.left) = (ttl, ttl);
             }
         }
-        self.dispatch(&policy.queue, messages).await?;
-        let (_, newer) = self
-            .ledger
-            .bury(queue, &ids, Guard::Any, Rowless::Skip)
-            .await?;
+        let (from, to) = (queue.clone(), policy.queue.clone());
+        let hand_over = |store: Self| async move {
+            store.dispatch(&to, messages).await?;
+            let ledger = &store.ledger;
+            ledger.bury(&from, &ids, Guard::Any, Rowless::Skip).await
+        };
+        let (_, newer) = self.finish(hand_over).await?;
         receipts.extend(newer);
         receipts.dedup();
         Ok(receipts)

@@ -140,6 +140,33 @@ pub(crate) async fn a_closed_broker_gives_everything_back(place: Place) {
     assert_eq!(bodies(&again), numbers(0..30));
 }
 
+/// On a quorum queue whatever comes back first is first, and what was received at the same moment came over several
+/// channels.
+pub(crate) async fn what_several_received_at_once_goes_back_in_order_when_the_broker_closes(
+    place: Place,
+) {
+    let q = queue("q");
+    place.open().send(&q, numbered(60)).await.unwrap();
+    for round in 0..3 {
+        let broker = place.open();
+        broker.receive(&q, 1, Duration::ZERO).await.unwrap();
+        let crowd = (0..10).map(|_| {
+            let (broker, q) = (Arc::clone(&broker), q.clone());
+            tokio::spawn(async move { broker.receive(&q, 3, MINUTE).await.unwrap().len() })
+        });
+        let mut received = 0;
+        for one in crowd.collect::<Vec<_>>() {
+            received += one.await.unwrap();
+        }
+        assert!(received >= 20, "{received}");
+        broker.close().await.unwrap();
+        let other = place.open();
+        let again = until_there(&other, &q, 60).await;
+        assert_eq!(bodies(&again), numbers(0..60), "in round {round}");
+        other.close().await.unwrap();
+    }
+}
+
 /// Somebody else may be giving it back just then.
 pub(crate) async fn what_has_ended_is_there_for_the_next_call(place: Place) {
     let clock = Arc::new(ManualClock::default());

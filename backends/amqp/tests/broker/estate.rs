@@ -68,9 +68,13 @@ pub(crate) async fn a_queue_that_is_missing_is_not_made(place: Place) {
     let native = place.native().await;
     let name = format!("{}missing", place.prefix);
     assert_eq!(native.ready(&name).await, None);
-    // And when somebody makes it, it is used.
+    // And when somebody makes it, it is used: soon, as what is missing is not asked for at each call.
     native.declare(&name, FieldTable::default()).await;
-    broker.send(&q, numbered(1)).await.unwrap();
+    let message = numbered(1);
+    until("it is used", || async {
+        broker.send(&q, message.clone()).await.is_ok()
+    })
+    .await;
     assert_eq!(broker.receive(&q, 9, MINUTE).await.unwrap().len(), 1);
 }
 

@@ -62,6 +62,7 @@ fn main() -> ExitCode {
         ending::late_hints_change_nothing,
         ending::a_life_ends_in_rabbitmq_too,
         ending::a_closed_broker_gives_everything_back,
+        ending::what_several_received_at_once_goes_back_in_order_when_the_broker_closes,
         servers::one_settles_what_another_holds,
         servers::receipts_of_the_dead_are_void,
         servers::a_queue_removed_by_one_is_usable_by_the_other,

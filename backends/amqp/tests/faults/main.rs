@@ -7,6 +7,7 @@
 
 mod cuts;
 mod deaths;
+mod endurance;
 mod holder;
 mod load;
 #[path = "../nodes/mod.rs"]
@@ -14,6 +15,8 @@ mod nodes;
 mod proxy;
 #[path = "../../../redis/tests/servers/mod.rs"]
 mod servers;
+mod sizes;
+mod stalls;
 mod stops;
 mod tls;
 
@@ -46,6 +49,14 @@ static IMPATIENT: Started = LazyLock::new(|| {
     Node::start_with(Set {
         lines: vec!["consumer_timeout = 3000".into()],
         arguments: "-rabbit channel_tick_interval 500",
+        ..Set::default()
+    })
+});
+
+/// A node that allows few channels, so that what is used up is missed soon, and no large messages.
+static NARROW: Started = LazyLock::new(|| {
+    Node::start_with(Set {
+        lines: vec!["channel_max = 20".into(), "max_message_size = 65536".into()],
         ..Set::default()
     })
 });
@@ -84,9 +95,14 @@ fn main() -> ExitCode {
             cuts::nothing_is_lost_wherever_a_get_is_cut,
             cuts::nothing_is_lost_wherever_an_ack_is_cut,
             cuts::a_silent_network_is_unavailable_in_time,
+            stalls::a_queue_that_does_not_answer_disturbs_no_other,
             deaths::whoever_is_not_let_in_is_told,
             holder::a_killed_server_leaves_nothing_behind,
             holder::claims_of_a_killed_server_live_on_and_end_in_time;
+        NARROW:
+            endurance::refused_questions_use_nothing_up,
+            sizes::a_message_that_the_node_does_not_take_is_refused_for_good_and_costs_nobody_else,
+            sizes::of_several_messages_none_is_stored_where_one_is_too_large;
         IMPATIENT:
             deaths::holds_end_before_the_node_loses_patience,
             deaths::a_node_that_loses_patience_costs_a_channel;
@@ -102,7 +118,14 @@ fn main() -> ExitCode {
     }
     let status = libtest_mimic::run(&Arguments::from_args(), trials);
     // Statics are never dropped, and nodes are to end.
-    for node in [&STEADY, &MORTAL, &IMPATIENT, &tls::NODE, &tls::STRICT] {
+    for node in [
+        &STEADY,
+        &MORTAL,
+        &NARROW,
+        &IMPATIENT,
+        &tls::NODE,
+        &tls::STRICT,
+    ] {
         if let Some(Ok(node)) = LazyLock::get(node) {
             node.end();
         }
