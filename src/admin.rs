@@ -11,10 +11,12 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use isimud_contract::Condition;
 use serde_json::{Map, Value, json};
 
 use crate::bridging::Bridges;
 use crate::http::{App, openapi};
+use crate::messaging::StoreHealth;
 
 /// Everything that the admin listener serves.
 pub(crate) fn router(app: Arc<App>, bridges: Arc<Bridges>) -> Router {
@@ -36,14 +38,22 @@ async fn metrics(State(app): State<Arc<App>>) -> Response {
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
     let stores = check(&app).await;
-    let up = stores.first().is_some_and(|(_, up)| *up);
+    let up = stores
+        .first()
+        .is_some_and(|store| store.condition.is_some());
     let status = if up {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let word = |up: bool| if up { "up" } else { "down" };
-    let stores = stores.into_iter().map(|(name, up)| (name, word(up).into()));
+    let word = |condition: Option<Condition>| match condition {
+        Some(Condition { is_full: true, .. }) => "full",
+        Some(_) => "up",
+        None => "down",
+    };
+    let stores = stores
+        .into_iter()
+        .map(|store| (store.name, word(store.condition).into()));
     let stores: Map<String, Value> = stores.collect();
     let document = json!({"ready": up, "stores": stores});
     (
@@ -55,10 +65,11 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
 }
 
 /// Asks every store for a sign of life. The first is the default one, without which the server is not ready; a pool that
-/// is down is no reason to send its clients elsewhere, as every server finds it so.
-async fn check(app: &App) -> Vec<(String, bool)> {
-    let stores = app.messaging.stores_up().await;
-    app.metrics.backends_up(&stores);
+/// is down is no reason to send its clients elsewhere, as every server finds it so. Nor is a store that is full: it has
+/// room again when its messages are claimed and deleted, and for that its clients must reach it.
+async fn check(app: &App) -> Vec<StoreHealth> {
+    let stores = app.messaging.stores().await;
+    app.metrics.stores(&stores);
     stores
 }
 

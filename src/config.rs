@@ -5,6 +5,7 @@
 //! looks up the names of hosts, and opens nothing.
 
 pub mod declared;
+mod secrets;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -16,17 +17,21 @@ use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
 
 use self::declared::Declared;
+use self::secrets::one_line;
 use crate::bridging::{Rule, check_rules};
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
 use crate::http::identity::Identity;
 use crate::http::policy::Policy;
-use crate::messaging::check_keys;
 use crate::messaging::limits::Limits;
+use crate::messaging::{PUBLIC_KEY, check_keys};
 use crate::{notify, telemetry};
 
 /// The reference of all keys, and their defaults.
 const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// The default pool where nobody names one.
+const DEFAULT_STORE: &str = "sqlite:data/isimud.db";
 
 /// What is wrong with the configuration, in one line.
 #[derive(Debug)]
@@ -68,6 +73,7 @@ pub struct Written {
 #[serde(deny_unknown_fields)]
 struct SignedUrl {
     secret_key: notify::Password,
+    secret_key_file: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,6 +82,7 @@ struct Server {
     listen: String,
     admin_listen: String,
     shutdown_grace_secs: u64,
+    idle_grace_ms: u64,
     header_timeout_secs: u64,
     body_timeout_secs: u64,
 }
@@ -84,6 +91,7 @@ struct Server {
 #[serde(deny_unknown_fields)]
 struct Place {
     uri: String,
+    uri_file: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -169,6 +177,7 @@ struct Messages {
     checksums: bool,
     delete_with_claim_ids: bool,
     encryption_keys: Vec<String>,
+    encryption_keys_file: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -191,6 +200,8 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// How long requests under way may take when the server stops.
     pub shutdown_grace: Duration,
+    /// How long connections have to send one more request when the server stops.
+    pub idle_grace: Duration,
     /// How long the head of a request may take to arrive.
     pub header_timeout: Duration,
     /// How long the body of a request may take to arrive.
@@ -266,6 +277,10 @@ impl Written {
         ] {
             if let Some(value) = value {
                 layers = layers.merge(Serialized::default(key, value));
+                if key.ends_with(".uri") {
+                    // It comes last, also after a file that has the URI.
+                    layers = layers.merge(Serialized::default(&format!("{key}_file"), ""));
+                }
             }
         }
         layers.extract().map_err(|error| {
@@ -273,8 +288,36 @@ impl Written {
         })
     }
 
+    /// Puts the secrets that stand in files in their places.
+    fn read_secrets(&mut self) -> Result<(), ConfigError> {
+        let take = |value: &mut String| std::mem::take(value);
+        let Place { uri, uri_file } = &mut self.store;
+        *uri = secrets::resolve("store.uri", take(uri), DEFAULT_STORE, uri_file)?;
+        let Place { uri, uri_file } = &mut self.management;
+        *uri = secrets::resolve("management.uri", take(uri), "", uri_file)?;
+        let SignedUrl {
+            secret_key,
+            secret_key_file,
+        } = &mut self.signed_url;
+        let key = take(&mut secret_key.0);
+        secret_key.0 = secrets::resolve("signed_url.secret_key", key, "", secret_key_file)?;
+        let mail = &mut self.notifications.mail;
+        let password = take(&mut mail.smtp_password.0);
+        let key = "notifications.mail.smtp_password";
+        mail.smtp_password.0 = secrets::resolve(key, password, "", &mail.smtp_password_file)?;
+        let messages = &mut self.messages;
+        messages.encryption_keys = secrets::resolve_lines(
+            "messages.encryption_keys",
+            std::mem::take(&mut messages.encryption_keys),
+            &[PUBLIC_KEY],
+            &messages.encryption_keys_file,
+        )?;
+        Ok(())
+    }
+
     /// Says what was written is meant to be.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
+    pub fn resolve(mut self) -> Result<Config, ConfigError> {
+        self.read_secrets()?;
         let access = self.access;
         let policy = match access.policy_file.as_str() {
             "" => Policy::default(),
@@ -299,6 +342,11 @@ impl Written {
                 return Err(ConfigError(format!("server.{key} must be at most 86400")));
             }
         }
+        if server.idle_grace_ms > 60_000 {
+            return Err(ConfigError(
+                "server.idle_grace_ms must be at most 60000".into(),
+            ));
+        }
         if access.min_client_id_length > access.max_client_id_length {
             let sentence = "access.min_client_id_length is above access.max_client_id_length";
             return Err(ConfigError(sentence.into()));
@@ -316,6 +364,7 @@ impl Written {
                 text => Some(address("server.admin_listen", text)?),
             },
             shutdown_grace: Duration::from_secs(self.server.shutdown_grace_secs),
+            idle_grace: Duration::from_millis(self.server.idle_grace_ms),
             header_timeout: Duration::from_secs(self.server.header_timeout_secs),
             body_timeout: Duration::from_secs(self.server.body_timeout_secs),
             management: Some(self.management.uri)
@@ -361,7 +410,7 @@ impl Written {
 }
 
 impl Config {
-    /// What is allowed and hardly meant, a sentence each.
+    /// What works and is not as it should be where the service is relied on, a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.listen.ip().to_canonical().is_loopback() && !self.identity.is_guarded() {
@@ -371,6 +420,13 @@ impl Config {
                 self.listen
             ));
         }
+        if self.encryption_keys.iter().any(|key| key == PUBLIC_KEY) {
+            warnings.push(
+                "messages.encryption_keys has the key that everybody knows: whoever can read the store reads encrypted \
+                 queues; set a key of your own"
+                    .to_owned(),
+            );
+        }
         warnings
     }
 
@@ -378,20 +434,6 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         Written::load(flags)?.resolve()
     }
-}
-
-/// A figment error without the drawing of where it is.
-fn one_line(error: &figment::Error) -> String {
-    let text = error.to_string();
-    let is_drawn = |line: &&str| {
-        line.trim_start_matches([' ', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-            .starts_with('|')
-    };
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !is_drawn(line) && !line.is_empty())
-        .collect();
-    lines.join(": ")
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {

@@ -210,20 +210,24 @@ const fn redis(scheme: &'static str) -> Driver {
 }
 
 fn driver(uri: &str) -> Result<&'static Driver> {
-    let scheme = uri.split_once(':').map_or(uri, |(scheme, _)| scheme);
-    DRIVERS
-        .iter()
-        .find(|driver| driver.scheme == scheme)
-        .ok_or_else(|| {
-            let known: Vec<String> = DRIVERS
-                .iter()
-                .map(|driver| format!("{}:", driver.scheme))
-                .collect();
-            Error::invalid(format!(
-                "no driver serves the store URI scheme '{scheme}:'; known are {}",
-                known.join(", ")
-            ))
-        })
+    let (scheme, rest) = uri.split_once(':').unwrap_or((uri, ""));
+    let driver = DRIVERS.iter().find(|driver| driver.scheme == scheme);
+    if driver.is_some_and(|driver| !driver.is_file && !rest.starts_with("//")) {
+        // What follows may be a password: it is not quoted.
+        return Err(Error::invalid(format!(
+            "a store URI with the scheme '{scheme}:' begins with '{scheme}://'"
+        )));
+    }
+    driver.ok_or_else(|| {
+        let known: Vec<String> = DRIVERS
+            .iter()
+            .map(|driver| format!("{}:", driver.scheme))
+            .collect();
+        Error::invalid(format!(
+            "no driver serves the store URI scheme '{scheme}:'; known are {}",
+            known.join(", ")
+        ))
+    })
 }
 
 /// Checks a URI without opening anything.
@@ -239,6 +243,23 @@ pub fn file(uri: &str) -> Option<PathBuf> {
 /// Checks a pool without opening anything.
 pub fn check_pool(uri: &str, options: &Metadata) -> Result<()> {
     check(&with_options(uri, options)?)
+}
+
+/// Says what opening the store of a URI would be refused for, or what is worth knowing of it, without opening it. Only a
+/// file can be looked at in such a way; of any other nothing is said.
+pub fn inspect(uri: &str) -> Result<Option<&'static str>> {
+    if !driver(uri)?.is_file {
+        return Ok(None);
+    }
+    #[cfg(feature = "sqlite")]
+    return isimud_sqlite::inspect(&isimud_sqlite::Config::parse(uri)?);
+    #[cfg(not(feature = "sqlite"))]
+    Ok(None)
+}
+
+/// The same for a pool.
+pub fn inspect_pool(uri: &str, options: &Metadata) -> Result<Option<&'static str>> {
+    inspect(&with_options(uri, options)?)
 }
 
 /// Opens what a URI names.
@@ -380,12 +401,33 @@ fn identity(uri: &str) -> Result<Option<String>> {
     naming.sort_unstable();
     // A path tells cases apart, a host does not.
     let place = match driver.is_file {
-        true => place.to_owned(),
+        true => file_identity(place),
         false => without_port(&place.to_ascii_lowercase(), driver.port),
     };
     // Encrypted or not, it is the same server.
     let scheme = scheme.trim_end_matches('s');
     Ok(Some(format!("{scheme}:{place}?{}", naming.join("&"))))
+}
+
+/// What a file is, whatever it is called: its device and number where it is there, else its name without links and dots.
+fn file_identity(place: &str) -> String {
+    use std::os::unix::fs::MetadataExt;
+
+    if let Ok(file) = std::fs::metadata(place) {
+        return format!("{}:{}", file.dev(), file.ino());
+    }
+    let path = std::path::absolute(place).unwrap_or_else(|_| place.into());
+    // The folders that are there may be links; those that will be made are not.
+    let mut there = path.as_path();
+    while let Some(above) = there.parent() {
+        there = above;
+        if let Ok(known) = there.canonicalize()
+            && let Ok(rest) = path.strip_prefix(there)
+        {
+            return known.join(rest).display().to_string();
+        }
+    }
+    path.display().to_string()
 }
 
 /// Hosts, and what follows them, without the port that they have anyway.
@@ -440,6 +482,37 @@ mod tests {
             sentence,
             "the option 'readers' must be a string, a number or a boolean"
         );
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn a_file_has_one_identity_whatever_it_is_called() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let uri = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
+        let of = |name: &str| {
+            identity(&uri(name))
+                .expect("a file")
+                .expect("not in memory")
+        };
+        std::fs::create_dir(folder.path().join("data")).expect("a folder in it");
+        let linked = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path().join("data"), linked).expect("a link");
+        let is_one = |file: &str| {
+            for other in [
+                "data/./isimud.db",
+                "link/isimud.db",
+                "link/../data/isimud.db",
+            ] {
+                assert_eq!(of(file), of(other), "{other}");
+            }
+            assert_ne!(of(file), of("isimud.db"));
+        };
+        is_one("data/isimud.db");
+        std::fs::write(folder.path().join("data/isimud.db"), "").expect("a file");
+        is_one("data/isimud.db");
+        let hard = folder.path().join("hard.db");
+        std::fs::hard_link(folder.path().join("data/isimud.db"), hard).expect("a hard link");
+        assert_eq!(of("data/isimud.db"), of("hard.db"));
     }
 
     #[cfg(feature = "redis")]

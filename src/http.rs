@@ -49,6 +49,7 @@ pub use self::log_limit::LogLimit;
 use self::policy::Policy;
 use self::route::Route;
 pub use self::trace::Api;
+use crate::live::Live;
 use crate::messaging::Messaging;
 use crate::signature::Signer;
 use crate::telemetry::{Metrics, RouteMetrics};
@@ -59,7 +60,7 @@ pub struct App {
     /// The service.
     pub messaging: Arc<Messaging>,
     /// Who may do what.
-    pub policy: Arc<Policy>,
+    pub policy: Live<Policy>,
     /// What a client id may be.
     pub client_ids: ClientIds,
     /// Whose word counts about who asks.

@@ -24,7 +24,7 @@ mod zaqar;
 
 use std::sync::Arc;
 
-use isimud_contract::{Error, Result, SystemClock};
+use isimud_contract::{Error, Result};
 
 pub use flags::Import;
 pub use report::Report;
@@ -33,6 +33,7 @@ use self::flags::{From, Shared};
 use self::journal::Journal;
 use self::progress::Progress;
 use self::target::Target;
+use crate::clock::SteadyClock;
 use crate::config::{Config, Flags};
 use crate::messaging::limits::Limits;
 use crate::{drivers, telemetry};
@@ -95,7 +96,7 @@ async fn open(shared: &Shared, config: &Config) -> Result<Target> {
     if shared.dry_run {
         return Ok(Target::nowhere());
     }
-    let opened = crate::open_messaging(config, Arc::new(SystemClock));
+    let opened = crate::open_messaging(config, Arc::new(SteadyClock::default()));
     let crate::Rules { messaging, .. } = opened.map_err(|error| {
         let embedded = config.store.starts_with("sqlite:");
         if embedded && error.sentence().contains("in use") {

@@ -12,7 +12,7 @@
 //! moving      carries queues from store to store
 //! bridging    has messages flow from one queue to another, with the help of messaging
 //! import      takes over what another service left (read by backends/estates), with the help of messaging
-//! signature   pre-signed access    dates   how the API writes and reads them
+//! signature   pre-signed access    dates   how the API writes and reads them    clock   what time it is
 //! admin       metrics, liveness, readiness    telemetry   what is counted and logged
 //! ```
 //!
@@ -21,12 +21,14 @@
 mod admin;
 pub mod bridging;
 pub mod catalogue;
+pub mod clock;
 pub mod config;
 mod dates;
 pub mod drivers;
 pub mod http;
 #[cfg(feature = "import")]
 pub mod import;
+pub mod live;
 pub mod messaging;
 mod moving;
 pub mod notify;
@@ -50,6 +52,7 @@ use crate::config::Config;
 use crate::config::declared::Declared;
 use crate::drivers::{Backend, Context, ForPools};
 use crate::http::{Api, App};
+use crate::live::Live;
 use crate::messaging::{Flow, Messaging, Parts, Subscribers};
 use crate::notify::{AddressPolicy, Deliveries, House, Outbox, Tally};
 use crate::server::{Patience, listen};
@@ -100,7 +103,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
     let api = http::api(App {
         messaging,
         signer,
-        policy: Arc::clone(&config.policy),
+        policy: Live::new(Arc::clone(&config.policy)),
         client_ids: config.client_ids.clone(),
         identity: config.identity.clone(),
         cors: config.cors.clone(),
@@ -116,6 +119,25 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         deliveries,
         bridges,
     })
+}
+
+/// Changes what can be changed while a service runs.
+#[derive(Debug, Clone)]
+pub struct Reloader(Arc<App>);
+
+impl Reloader {
+    /// Has policies and limits be those of another configuration, from the next request on.
+    pub fn reload(&self, config: &Config) {
+        self.0.policy.set(Arc::clone(&config.policy));
+        self.0.messaging.set_limits(config.limits.clone());
+    }
+}
+
+impl Service {
+    /// What changes this service while it runs.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(Arc::clone(&self.api.app))
+    }
 }
 
 /// What stands on top of the stores, and what it shares with what runs beside it.
@@ -246,6 +268,7 @@ pub async fn serve(
     declare(&app, &config.declared).await;
     let patience = Patience {
         header: config.header_timeout,
+        idle: config.idle_grace,
         shutdown: config.shutdown_grace,
     };
     let admin = admin.map(|listener| {

@@ -1,17 +1,19 @@
 //! The command line: flags, a signal to stop at, exit codes.
 
 mod operate;
+mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use isimud::clock::SteadyClock;
 use isimud::config::{Config, Flags};
-use isimud::{drivers, http, telemetry};
-use isimud_contract::SystemClock;
+use isimud::telemetry::LogLevel;
+use isimud::{Reloader, drivers, http, telemetry};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 #[global_allocator]
@@ -90,7 +92,7 @@ fn main() -> ExitCode {
 }
 
 fn failure(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("isimud: {}", error.to_string().replace('\n', " "));
+    output::complain(error.to_string().replace('\n', " "));
     ExitCode::FAILURE
 }
 
@@ -106,7 +108,9 @@ fn take_over(import: isimud::import::Import) -> ExitCode {
     };
     match runtime.block_on(isimud::import::run(import)) {
         Ok(report) => {
-            print!("{report}");
+            if let Err(error) = output::print(&report) {
+                return failure(&error);
+            }
             if report.is_complete() {
                 ExitCode::SUCCESS
             } else {
@@ -134,7 +138,7 @@ fn ask(what: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
 }
 
 fn openapi() -> Result<(), Failure> {
-    println!("{}", http::openapi::document().to_pretty_json()?);
+    output::line(http::openapi::document().to_pretty_json()?)?;
     Ok(())
 }
 
@@ -147,13 +151,14 @@ fn run(serve: Serve) -> Result<(), Failure> {
         config,
         check,
     } = serve;
-    let config = Config::load(&Flags {
+    let flags = Flags {
         config,
         listen,
         admin_listen,
         store,
         management,
-    })?;
+    };
+    let config = Config::load(&flags)?;
     for uri in std::iter::once(&config.store).chain(&config.management) {
         drivers::check(uri)?;
     }
@@ -163,27 +168,49 @@ fn run(serve: Serve) -> Result<(), Failure> {
             .map_err(|error| format!("pool '{name}': {error}"))?;
     }
     if check {
-        for warning in config.warnings() {
-            eprintln!("isimud: {warning}");
-        }
-        println!("the configuration is right");
-        return Ok(());
+        return look(&config);
     }
-    telemetry::start_logging(&config.log)?;
+    let level = telemetry::start_logging(&config.log)?;
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
-    runtime()?.block_on(serve_until_told(&config))
+    runtime()?.block_on(serve_until_told(&config, flags, level))
 }
 
-async fn serve_until_told(config: &Config) -> Result<(), Failure> {
+/// Says what a start would say, as far as that can be known without opening anything.
+fn look(config: &Config) -> Result<(), Failure> {
+    let mut notes = Vec::new();
+    for uri in std::iter::once(&config.store).chain(&config.management) {
+        let note = drivers::inspect(uri)?;
+        notes.extend(note.map(|note| format!("{}: {note}", drivers::shown(uri))));
+    }
+    for (name, pool) in &config.declared.pools {
+        let (uri, options) = (pool.uri.as_deref(), pool.options.clone());
+        let note = drivers::inspect_pool(uri.unwrap_or_default(), &options.unwrap_or_default())
+            .map_err(|error| format!("pool '{name}': {error}"))?;
+        notes.extend(note.map(|note| format!("pool '{name}': {note}")));
+    }
+    for warning in config.warnings() {
+        output::complain(format!("warning: {warning}"));
+    }
+    for note in notes {
+        output::line(note)?;
+    }
+    output::line("the configuration is right")?;
+    Ok(())
+}
+
+async fn serve_until_told(config: &Config, flags: Flags, level: LogLevel) -> Result<(), Failure> {
+    // Before all else: from here on it is no reason to end.
+    let hangup = signal(SignalKind::hangup())?;
     // The ports first: a second server on the same port must not touch the store.
     let listener = bind(config.listen).await?;
     let admin = match config.admin_listen {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let service = isimud::open(config, Arc::new(SystemClock))?;
+    let service = isimud::open(config, Arc::new(SteadyClock::default()))?;
+    tokio::spawn(reload_when_told(hangup, flags, level, service.reloader()));
     let (say_stop, stop) = watch::channel(false);
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -202,10 +229,36 @@ async fn serve_until_told(config: &Config) -> Result<(), Failure> {
             say_stop.send_replace(true);
         }
     });
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
     tracing::info!(address = %listener.local_addr()?, store = drivers::shown(&config.store), "serving");
     isimud::serve(config, service, listener, admin, stop).await?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// On SIGHUP reads the configuration again, and takes over what can be changed while the service runs.
+async fn reload_when_told(mut hangup: Signal, flags: Flags, level: LogLevel, service: Reloader) {
+    while hangup.recv().await.is_some() {
+        let again = flags.clone();
+        // It reads files and looks up names.
+        let loaded = tokio::task::spawn_blocking(move || Config::load(&again)).await;
+        let loaded = loaded.map_err(|error| error.to_string());
+        let taken = loaded
+            .and_then(|config| config.map_err(|error| error.to_string()))
+            .and_then(|config| {
+                level.set(&config.log).map_err(|error| error.to_string())?;
+                service.reload(&config);
+                Ok(())
+            });
+        match taken {
+            Ok(()) => tracing::info!(
+                "the configuration was read again: policies, limits and log.level are as it says now; everything else needs a restart"
+            ),
+            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+        }
+    }
 }
 
 async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {

@@ -38,7 +38,7 @@ pub use adopt::{Adopted, metadata_fault};
 pub(crate) use bridges::Landing;
 pub use claims::Terms;
 pub use flavors::FlavorView;
-pub use health::Health;
+pub use health::{Health, StoreHealth};
 pub use messages::{Deletion, Draft, Listing, PostRules};
 pub use moves::Left;
 pub use pools::PoolDraft;
@@ -49,6 +49,7 @@ use self::known::Known;
 use self::limits::Limits;
 use self::seal::Sealer;
 use crate::catalogue::Catalogue;
+use crate::live::Live;
 use crate::moving::Mover;
 
 /// Attempts of an update that finds a queue changed by somebody else.
@@ -57,7 +58,7 @@ use crate::notify::Outbox;
 use crate::signature::Signer;
 
 /// The pass phrase that the configuration comes with, as the reference's does.
-const PUBLIC_KEY: &str = "AES256";
+pub const PUBLIC_KEY: &str = "AES256";
 
 /// Hears how many messages went through.
 pub trait Flow: fmt::Debug + Send + Sync + 'static {
@@ -121,7 +122,7 @@ pub struct Parts {
 pub struct Messaging {
     catalogue: Arc<Catalogue>,
     management: Arc<dyn ManagementStore>,
-    limits: Limits,
+    limits: Live<Limits>,
     checksums: bool,
     sealer: Sealer,
     /// Encryption would use the key that everybody knows.
@@ -163,7 +164,7 @@ impl Messaging {
             mover: Arc::new(mover),
             catalogue,
             management: parts.management,
-            limits: parts.limits,
+            limits: Live::new(parts.limits),
             checksums: parts.checksums,
             key_is_public: parts
                 .encryption_keys
@@ -180,8 +181,13 @@ impl Messaging {
     }
 
     /// What clients may ask for.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
+    pub fn limits(&self) -> Arc<Limits> {
+        self.limits.get()
+    }
+
+    /// Changes what clients may ask for, from the next request on.
+    pub fn set_limits(&self, limits: Limits) {
+        self.limits.set(limits);
     }
 
     /// Does what is to be done beside requests, for as long as it is polled: queues on the move are carried.

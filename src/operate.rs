@@ -114,7 +114,7 @@ pub(crate) async fn pools(action: Pools) -> Result<(), Failure> {
     asked.push(("to", to));
     asked.push(("rate", way.rate.map(|rate| rate.to_string())));
     let began = ask(&way.admin, Method::POST, "/moves/pool", &asked).await?;
-    println!("{} queues leave", began["queues"]);
+    crate::output::line(format!("{} queues leave", began["queues"]))?;
     if way.no_wait {
         return Ok(());
     }
@@ -144,17 +144,17 @@ impl Line {
     fn show(&mut self, text: &str) {
         let mut out = std::io::stdout();
         if out.is_terminal() {
-            print!("\r\x1b[K{text}");
-            drop(out.flush());
+            // Progress is no reason to end what goes on.
+            drop(write!(out, "\r\x1b[K{text}").and_then(|()| out.flush()));
         } else if self.last != text {
-            println!("{text}");
+            drop(crate::output::line(text));
         }
         text.clone_into(&mut self.last);
     }
 
     fn end(&self) {
         if std::io::stdout().is_terminal() && !self.last.is_empty() {
-            println!();
+            drop(crate::output::line(""));
         }
     }
 }

@@ -78,9 +78,9 @@ impl Signer {
         self.mac.is_some()
     }
 
-    /// The present moment, which expiries are compared with.
+    /// The present moment, which expiries are compared with: other servers do so by their clocks.
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.clock.wall()
     }
 
     /// When a signature ends whose maker does not say.

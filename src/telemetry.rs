@@ -16,11 +16,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::bridging::{self, Lag, Rule};
 use crate::config::{ConfigError, Log, LogFormat};
-use crate::messaging::Flow;
+use crate::messaging::{Flow, StoreHealth};
 use crate::notify::Tally;
 
 /// Upper bounds of the latency histograms, in seconds.
@@ -100,6 +100,8 @@ pub struct Metrics {
     notifications: Family<OutcomeLabel, Counter>,
     retries: Counter,
     up: Family<PoolLabel, Gauge<i64, AtomicI64>>,
+    full: Family<PoolLabel, Gauge<i64, AtomicI64>>,
+    damaged: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     bridges: BridgeMetrics,
 }
 
@@ -203,6 +205,12 @@ impl Default for Metrics {
             "Whether a message store answered when it was last asked",
             up.clone(),
         );
+        let (full, damaged) = (Family::default(), Family::default());
+        let help =
+            "Whether a message store has no room and refuses posts; deletes and claims go on";
+        registry.register("store_full", help, full.clone());
+        let help = "Messages that a store found damaged since it was opened, and left out";
+        registry.register("store_damaged_messages", help, damaged.clone());
         let bridges = BridgeMetrics::default();
         bridges.register(&mut registry);
         Self {
@@ -218,6 +226,8 @@ impl Default for Metrics {
             notifications,
             retries,
             up,
+            full,
+            damaged,
             bridges,
         }
     }
@@ -236,13 +246,22 @@ impl Metrics {
         }
     }
 
-    /// Notes which stores answer; the others are no more.
-    pub(crate) fn backends_up(&self, stores: &[(String, bool)]) {
-        self.up.clear();
-        for (name, up) in stores {
-            let pool = Arc::new(name.clone());
-            let gauge = self.up.get_or_create(&PoolLabel { pool });
-            gauge.set(i64::from(*up));
+    /// Notes how the stores are; the others are no more.
+    pub(crate) fn stores(&self, stores: &[StoreHealth]) {
+        for family in [&self.up, &self.full, &self.damaged] {
+            family.clear();
+        }
+        for StoreHealth { name, condition } in stores {
+            let set = |family: &Family<PoolLabel, Gauge<i64, AtomicI64>>, value| {
+                let pool = Arc::new(name.clone());
+                family.get_or_create(&PoolLabel { pool }).set(value);
+            };
+            set(&self.up, i64::from(condition.is_some()));
+            if let Some(condition) = condition {
+                set(&self.full, i64::from(condition.is_full));
+                let damaged = i64::try_from(condition.damaged).unwrap_or(i64::MAX);
+                set(&self.damaged, damaged);
+            }
         }
     }
 
@@ -418,19 +437,54 @@ pub(crate) fn filter(log: &Log) -> Result<EnvFilter, ConfigError> {
         .map_err(|error| ConfigError::new(format!("log.level is wrong: '{}': {error}", log.level)))
 }
 
+/// Changes which events are logged.
+pub struct LogLevel(Box<dyn Fn(EnvFilter) -> Result<(), ConfigError> + Send + Sync>);
+
+impl LogLevel {
+    /// Has the events of another configuration be logged from now on.
+    pub fn set(&self, log: &Log) -> Result<(), ConfigError> {
+        (self.0)(filter(log)?)
+    }
+}
+
 /// Starts logging to standard error.
-pub fn start_logging(log: &Log) -> Result<(), ConfigError> {
+pub fn start_logging(log: &Log) -> Result<LogLevel, ConfigError> {
     let filter = filter(log)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     let builder = builder.with_ansi(std::io::stderr().is_terminal());
-    let started = match log.format {
-        LogFormat::Text => builder
-            .with_target(false)
-            .fmt_fields(fields::QuotedFields)
-            .try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let wrong = |what: &str, error: &dyn std::fmt::Display| {
+        ConfigError::new(format!("logging cannot be {what}: {error}"))
     };
-    started.map_err(|error| ConfigError::new(format!("logging cannot be started: {error}")))
+    let changed = move |error: reload::Error| wrong("changed", &error);
+    let (started, level) = match log.format {
+        LogFormat::Text => {
+            let builder = builder
+                .with_target(false)
+                .fmt_fields(fields::QuotedFields)
+                .with_filter_reloading();
+            let handle = builder.reload_handle();
+            let level = LogLevel(Box::new(move |filter| {
+                handle.reload(filter).map_err(changed)
+            }));
+            (builder.try_init(), level)
+        }
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let level = LogLevel(Box::new(move |filter| {
+                handle.reload(filter).map_err(changed)
+            }));
+            (builder.try_init(), level)
+        }
+    };
+    started.map_err(|error| wrong("started", &error))?;
+    Ok(level)
+}
+
+impl std::fmt::Debug for LogLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogLevel")
+    }
 }

@@ -15,16 +15,22 @@ fn is_secret(option: &str) -> bool {
 
 /// A URI as it may be shown: without the passwords in it.
 pub fn shown(uri: &str) -> String {
-    let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let mut shown = match address.split_once("://") {
+    let (address, query) = split_query(uri);
+    let mut shown = match address.split_once(':') {
+        Some(("sqlite", _)) | None => address.to_owned(),
         Some((scheme, rest)) => {
+            let (slashes, rest) = match rest.strip_prefix("//") {
+                Some(rest) => ("//", rest),
+                None => ("", rest),
+            };
             let (who, place) = rest.rsplit_once('@').unwrap_or(("", rest));
             match who.split_once(':') {
-                Some((user, _)) => format!("{scheme}://{user}:***@{place}"),
+                Some((user, _)) => format!("{scheme}:{slashes}{user}:{MASK}@{place}"),
+                // Without slashes nobody can tell what it is.
+                None if slashes.is_empty() && !who.is_empty() => format!("{scheme}:{MASK}@{place}"),
                 None => address.to_owned(),
             }
         }
-        None => address.to_owned(),
     };
     for (at, option) in query
         .split('&')
@@ -42,6 +48,28 @@ pub fn shown(uri: &str) -> String {
         }
     }
     shown
+}
+
+/// A URI's address and its query. A question mark in a password does not begin a query.
+fn split_query(uri: &str) -> (&str, &str) {
+    let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
+    let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let hosts = rest.split_once('/').map_or(rest, |(hosts, _)| hosts);
+    let is_host = |host: &str| {
+        let port = host.rsplit_once(':').map_or("", |(_, port)| port);
+        host.starts_with('[') || port.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    if rest.contains('@') || hosts.split(',').all(is_host) {
+        return (address, query);
+    }
+    // It begins like a password, which ends at the last of these, if anywhere.
+    match uri.rfind('@') {
+        Some(at) => match uri[at..].find('?') {
+            Some(end) => (&uri[..at + end], &uri[at + end + 1..]),
+            None => (uri, ""),
+        },
+        None => (address, query),
+    }
 }
 
 /// The options of a pool as they may be shown.
@@ -144,6 +172,18 @@ mod tests {
                 "redis://:***@h:1/2?timeout_ms=5",
             ),
             ("rediss://me:a@b:c@h1,h2", "rediss://me:***@h1,h2"),
+            ("redis:me:geheim@h:1/2", "redis:me:***@h:1/2"),
+            ("redis:geheim@h", "redis:***@h"),
+            (
+                "redis://me:ge?heim@h/1?timeout_ms=5",
+                "redis://me:***@h/1?timeout_ms=5",
+            ),
+            (
+                "redis://me:ge/heim@h?password=x",
+                "redis://me:***@h?password=***",
+            ),
+            ("redis://h:1/2?name=a@b&x=1", "redis://h:1/2?name=a@b&x=1"),
+            ("sqlite:/a:b@c.db?readers=2", "sqlite:/a:b@c.db?readers=2"),
             (
                 "redis://h?master=m&sentinel_password=x",
                 "redis://h?master=m&sentinel_password=***",

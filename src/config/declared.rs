@@ -8,7 +8,8 @@ use figment::providers::{Format, Toml};
 use isimud_contract::{FlavorName, Metadata, PoolName, ProjectId};
 use serde::Deserialize;
 
-use super::{ConfigError, one_line};
+use super::ConfigError;
+use super::secrets::{self, one_line};
 use crate::catalogue::DEFAULT;
 use crate::messaging::PoolDraft;
 
@@ -33,7 +34,10 @@ struct Written {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PoolWritten {
+    #[serde(default)]
     uri: String,
+    #[serde(default)]
+    uri_file: String,
     weight: u32,
     #[serde(default)]
     options: Metadata,
@@ -62,11 +66,17 @@ impl Declared {
             .map_err(|error| one_line(&error))?;
         let mut declared = Self::default();
         for (name, pool) in written.pools {
+            let key = format!("pools.{name}.uri");
+            let uri = secrets::resolve(&key, pool.uri, "", &pool.uri_file);
+            let uri = uri.map_err(|error| error.to_string())?;
+            if uri.is_empty() {
+                return Err(format!("pool '{name}' has neither uri nor uri_file"));
+            }
             if PoolName::parse(&name).is_err() || name == DEFAULT {
                 return Err(format!("'{name}' cannot be the name of a pool"));
             }
             let draft = PoolDraft {
-                uri: Some(pool.uri),
+                uri: Some(uri),
                 weight: Some(pool.weight),
                 flavor: None,
                 options: Some(pool.options),
@@ -118,6 +128,15 @@ mod tests {
         let two = format!("{}{}", flavor("f"), flavor("g"));
         for (text, named) in [
             ("[pools.a]\nuri = \"x\"", "weight"),
+            ("[pools.a]\nweight = 1", "uri"),
+            (
+                "[pools.a]\nuri = \"x\"\nuri_file = \"y\"\nweight = 1",
+                "both",
+            ),
+            (
+                "[pools.a]\nuri_file = \"no/such/file\"\nweight = 1",
+                "no/such/file",
+            ),
             ("[pools.a]\nuri = \"x\"\nweight = -1", "weight"),
             ("[pools.a]\nuri = \"x\"\nweight = 1\nwait = 2", "wait"),
             ("[pools.default]\nuri = \"x\"\nweight = 1", "'default'"),

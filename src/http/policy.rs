@@ -67,22 +67,28 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("topics:purge", ""),
 ];
 
+/// The largest file of policies.
+const LARGEST_FILE: u64 = 1 << 20;
+
+/// How many rules may refer to each other in a row: a check walks along them.
+const LONGEST_CHAIN: usize = 50;
+
 /// The rules of this service, compiled.
 #[derive(Debug)]
 pub struct Policy {
-    /// Sorted; a rule's place is its id.
+    /// A rule's place is its id. Those of [`DEFAULTS`] come first, in that order, so that they have the same ids in every
+    /// policy.
     names: Vec<String>,
     checks: Vec<Check>,
 }
 
-/// A rule of one policy, found once when routes are built.
+/// A rule, found once when routes are built. Those that are there without a file are the same in every policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RuleId(usize);
 
 impl RuleId {
     fn find(names: &[String], name: &str) -> Option<Self> {
-        let found = names.binary_search_by(|other| other.as_str().cmp(name));
-        found.ok().map(Self)
+        names.iter().position(|other| other == name).map(Self)
     }
 }
 
@@ -117,17 +123,21 @@ impl std::error::Error for PolicyError {}
 
 impl Default for Policy {
     fn default() -> Self {
-        Self::compile(&defaults()).expect("the rules compiled in are sound")
+        Self::compile(BTreeMap::new()).expect("the rules compiled in are sound")
     }
 }
 
 impl Policy {
-    /// Reads an operator's file and lays it over the default rules. Names that no operation has are rules for other
-    /// rules to refer to.
+    /// Reads an operator's file and lays it over the default rules. Names without a colon are rules for other rules to
+    /// refer to; a name with one must be that of an operation.
     pub(crate) fn load(path: &Path) -> Result<Self, PolicyError> {
         let unusable = |reason: &dyn fmt::Display| {
             PolicyError(format!("policy file {}: {reason}", path.display()))
         };
+        let size = std::fs::metadata(path).map_err(|error| unusable(&error))?;
+        if size.len() > LARGEST_FILE {
+            return Err(unusable(&format!("it has more than {LARGEST_FILE} bytes")));
+        }
         let text = std::fs::read_to_string(path).map_err(|error| unusable(&error))?;
         Self::parse(&text).map_err(|error| unusable(&error))
     }
@@ -138,13 +148,21 @@ impl Policy {
         let written: Option<BTreeMap<String, Value>> =
             serde_saphyr::from_str_with_options(text, options)
                 .map_err(|error| PolicyError(error.to_string()))?;
-        let mut rules = defaults();
-        rules.extend(written.unwrap_or_default());
-        Self::compile(&rules)
+        Self::compile(written.unwrap_or_default())
     }
 
-    fn compile(rules: &BTreeMap<String, Value>) -> Result<Self, PolicyError> {
-        let names: Vec<String> = rules.keys().cloned().collect();
+    /// Compiles rules, laid over the default ones.
+    fn compile(mut written: BTreeMap<String, Value>) -> Result<Self, PolicyError> {
+        let default = |(name, expression): &(&str, &str)| {
+            let value = written.remove(*name);
+            ((*name).to_owned(), value.unwrap_or((*expression).into()))
+        };
+        let mut rules: Vec<(String, Value)> = DEFAULTS.iter().map(default).collect();
+        if let Some(name) = written.keys().find(|name| name.contains(':')) {
+            return Err(PolicyError::rule(name, no_operation(name)));
+        }
+        rules.extend(written);
+        let names: Vec<String> = rules.iter().map(|(name, _)| name.clone()).collect();
         let checks = rules
             .iter()
             .map(|(name, value)| {
@@ -203,6 +221,10 @@ impl Policy {
             };
             return Err(PolicyError::rule(&self.names[rule], reason));
         }
+        if path.len() > LONGEST_CHAIN {
+            let reason = format!("more than {LONGEST_CHAIN} rules refer to each other in a row");
+            return Err(PolicyError::rule(&self.names[rule], reason));
+        }
         if !sound[rule] {
             path.push(rule);
             let mut referred = Vec::new();
@@ -227,9 +249,18 @@ impl Credentials<'_> {
     }
 }
 
-fn defaults() -> BTreeMap<String, Value> {
-    let rule = |(name, expression): &(&str, &str)| ((*name).to_owned(), (*expression).into());
-    DEFAULTS.iter().map(rule).collect()
+/// What is wrong with a name that no operation has, and which it may have been meant to be.
+fn no_operation(name: &str) -> String {
+    let common = |other: &str| {
+        let same = name.chars().zip(other.chars());
+        same.take_while(|(one, other)| one == other).count()
+    };
+    let names = DEFAULTS.iter().map(|(name, _)| *name);
+    let nearest = names
+        .filter(|other| other.contains(':'))
+        .max_by_key(|other| common(other));
+    let nearest = nearest.unwrap_or_default();
+    format!("no operation has this name; the nearest is \"{nearest}\"")
 }
 
 #[cfg(test)]
@@ -363,11 +394,54 @@ mod tests {
         for not_rules in ["[role:a]", "text", "x: 'a", "x: '@'\nx: '!'"] {
             assert!(!refusal(not_rules).is_empty());
         }
+        assert_eq!(
+            refusal("'queues:creat': role:admin"),
+            r#"policy rule "queues:creat": no operation has this name; the nearest is "queues:create""#
+        );
         let missing = Policy::load(Path::new("no/such/file")).unwrap_err();
         assert!(
             missing
                 .to_string()
                 .starts_with("policy file no/such/file: ")
         );
+    }
+
+    #[test]
+    fn an_operation_has_the_same_rule_in_every_policy() {
+        let usual = Policy::default();
+        let other = Policy::parse("{a_rule: role:a, zz: role:z, 'ping:get': rule:a_rule}").unwrap();
+        for (name, _) in DEFAULTS {
+            assert_eq!(usual.rule(name), other.rule(name), "{name}");
+        }
+        assert!(!allows(&other, "ping:get", &NOBODY));
+        assert!(allows(&other, "ping:get", &with_roles("a")));
+    }
+
+    #[test]
+    fn what_is_nested_without_end_is_refused_with_a_sentence() {
+        let many = 100_000;
+        let chain: Vec<String> = (0..200)
+            .map(|rule| format!("r{rule}: rule:r{}", rule + 1))
+            .collect();
+        for bomb in [
+            format!("x: '{}role:a{}'", "(".repeat(many), ")".repeat(many)),
+            format!("x: '{}role:a'", "not ".repeat(many)),
+            format!("x: '{}role:a'", "( not ".repeat(many)),
+            format!("x: {}{}", "[".repeat(many), "]".repeat(many)),
+            format!("{}1{}", "{a: ".repeat(many), "}".repeat(many)),
+            format!("x: '{}", "(".repeat(many)),
+            format!("{}\nr200: role:a", chain.join("\n")),
+        ] {
+            let refused = Policy::parse(&bomb)
+                .expect_err("it is nested without end")
+                .to_string();
+            assert!(
+                !refused.is_empty() && refused.len() < 1000,
+                "{} bytes",
+                refused.len()
+            );
+        }
+        let deep = format!("x: '{}role:a{}'", "(not (".repeat(20), "))".repeat(20));
+        Policy::parse(&deep).expect("it is nested within reason");
     }
 }

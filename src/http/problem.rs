@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use isimud_contract::{Error, ErrorKind, Resource};
+use isimud_contract::{Error, ErrorKind, REASON, Resource};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -179,7 +179,10 @@ impl Problem {
             ErrorKind::Unsupported => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "Not supported", sentence())
             }
-            ErrorKind::Unavailable => Self::unavailable(doing),
+            ErrorKind::Unavailable => match error.about(REASON) {
+                Some(reason) => Self::unavailable(&format!("{doing} {reason}")),
+                None => Self::unavailable(doing),
+            },
             ErrorKind::Internal => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 "Internal server error",

@@ -142,7 +142,7 @@ impl Route {
                 open,
                 allow: HeaderValue::try_from(&allow).unwrap_or(HeaderValue::from_static("OPTIONS")),
                 rule: (!rule.is_empty()).then(|| {
-                    let found = app.policy.rule(rule);
+                    let found = app.policy.get().rule(rule);
                     found.unwrap_or_else(|| panic!("no policy is named {rule}"))
                 }),
                 metrics: app.metrics.route(path, method.as_ref()),
@@ -250,7 +250,7 @@ impl GateState {
         }
         if let (Some(rule), Some(scope)) = (self.rule, &scope)
             && let project = scope.project.as_ref().map_or("", ProjectId::as_str)
-            && !said.may(&app.policy, rule, project)
+            && !said.may(&app.policy.get(), rule, project)
         {
             return Err(Problem::not_authorized());
         }

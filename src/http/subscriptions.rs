@@ -328,9 +328,10 @@ fn may_confirm_unsigned(
     if target.signed.is_some() {
         said.disown();
     }
-    let rule = app.policy.rule("subscription:confirm_unsigned");
+    let policy = app.policy.get();
+    let rule = policy.rule("subscription:confirm_unsigned");
     match rule {
-        Some(rule) if said.may(&app.policy, rule, target.queue.project.as_str()) => Ok(()),
+        Some(rule) if said.may(&policy, rule, target.queue.project.as_str()) => Ok(()),
         _ => Err(Problem::not_authorized()),
     }
 }

@@ -28,12 +28,12 @@ impl Messaging {
     ) -> Result<Option<Claim>> {
         // The order of checks is the reference's: ttl, limit, grace.
         let ttl = self
-            .limits
-            .claim_ttl(terms.ttl.unwrap_or(self.limits.default_claim_ttl))?;
-        let limit = self.limits.claim_page(limit)?;
+            .limits()
+            .claim_ttl(terms.ttl.unwrap_or(self.limits().default_claim_ttl))?;
+        let limit = self.limits().claim_page(limit)?;
         let grace = self
-            .limits
-            .claim_grace(terms.grace.unwrap_or(self.limits.default_claim_grace))?;
+            .limits()
+            .claim_grace(terms.grace.unwrap_or(self.limits().default_claim_grace))?;
         let id = ClaimId(Uuid::now_v7());
         let known = self.known(queue).await?;
         let usual = || self.catalogue.usual();
@@ -93,11 +93,11 @@ impl Messaging {
     /// as on creation (quirk Q-CLM-8).
     pub async fn renew_claim(&self, queue: &QueueKey, claim: ClaimId, terms: Terms) -> Result<()> {
         let ttl = self
-            .limits
-            .claim_ttl(terms.ttl.unwrap_or(self.limits.default_claim_ttl))?;
+            .limits()
+            .claim_ttl(terms.ttl.unwrap_or(self.limits().default_claim_ttl))?;
         let grace = self
-            .limits
-            .claim_grace(terms.grace.unwrap_or(self.limits.default_claim_grace))?;
+            .limits()
+            .claim_grace(terms.grace.unwrap_or(self.limits().default_claim_grace))?;
         let lease = Lease {
             id: claim,
             ttl,

@@ -34,7 +34,7 @@ impl Messaging {
         limit: Option<i64>,
         detailed: bool,
     ) -> Result<Vec<FlavorView>> {
-        let limit = self.limits.flavor_page(limit)?;
+        let limit = self.limits().flavor_page(limit)?;
         let found = self.management.list_flavors(project, after, limit).await?;
         if found.is_empty() {
             return Ok(Vec::new());

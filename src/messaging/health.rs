@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use isimud_contract::{Home, Pool, Result};
+use isimud_contract::{Condition, Home, Pool, Result};
 
 use super::Messaging;
 use crate::catalogue::{Check, DEFAULT, Opened, Roster};
@@ -23,6 +23,15 @@ pub struct Health {
     pub default: Check,
     /// The pools by name.
     pub pools: Vec<(String, Check)>,
+}
+
+/// How a store is.
+#[derive(Debug, Clone)]
+pub struct StoreHealth {
+    /// The name of its pool.
+    pub name: String,
+    /// What it has noticed of itself; `None` when it does not answer.
+    pub condition: Option<Condition>,
 }
 
 impl Messaging {
@@ -50,25 +59,27 @@ impl Messaging {
         }
     }
 
-    /// Which stores answer now, by name: the default one first.
-    pub async fn stores_up(&self) -> Vec<(String, bool)> {
+    /// How the stores are now: the default one first.
+    pub async fn stores(&self) -> Vec<StoreHealth> {
         let default = std::iter::once((DEFAULT.to_owned(), Home::Default));
         let roster = tokio::time::timeout(PATIENCE, self.catalogue.roster()).await;
         let pools = roster.ok().and_then(Result::ok);
         let pools = pools.map(|roster| homes(&roster));
         stream::iter(default.chain(pools.unwrap_or_default()))
             .map(|(name, home)| async move {
-                let up = tokio::time::timeout(PATIENCE, self.is_up(&home)).await;
-                (name, matches!(up, Ok(Ok(()))))
+                let asked = tokio::time::timeout(PATIENCE, self.condition(&home)).await;
+                let condition = asked.ok().and_then(Result::ok);
+                StoreHealth { name, condition }
             })
             .buffered(AT_ONCE)
             .collect()
             .await
     }
 
-    async fn is_up(&self, home: &Home) -> Result<()> {
+    async fn condition(&self, home: &Home) -> Result<Condition> {
         let opened: Opened = self.catalogue.open(home).await?;
-        opened.store.ping().await
+        opened.store.ping().await?;
+        Ok(opened.store.condition())
     }
 }
 

@@ -83,7 +83,7 @@ impl Messaging {
     /// What a post to this queue must keep to.
     pub async fn post_rules(&self, queue: &QueueKey) -> Result<PostRules> {
         let settings = self.settings(queue).await?;
-        let service = self.limits.max_messages_post_size;
+        let service = self.limits().max_messages_post_size;
         let own = settings
             .as_ref()
             .and_then(|settings| settings.max_post_size)
@@ -127,14 +127,14 @@ impl Messaging {
     /// Makes a message of a draft: defaults, bounds, checksum.
     fn mint(&self, client: &ClientId, settings: &Settings, draft: Draft) -> Result<Message> {
         let ttl = match (draft.ttl, settings.default_ttl) {
-            (Some(secs), _) => self.limits.message_ttl(secs)?,
+            (Some(secs), _) => self.limits().message_ttl(secs)?,
             (None, Some(default)) => default,
-            (None, None) => Duration::from_secs(self.limits.default_message_ttl.unsigned_abs()),
+            (None, None) => Duration::from_secs(self.limits().default_message_ttl.unsigned_abs()),
         };
         let delay = match (settings.delay, draft.delay) {
             (None, _) => Duration::ZERO,
             (Some(default), None) => default,
-            (Some(_), Some(secs)) => self.limits.message_delay(secs)?,
+            (Some(_), Some(secs)) => self.limits().message_delay(secs)?,
         };
         let id = MessageId(Uuid::now_v7());
         let mut message = Message {
@@ -157,7 +157,7 @@ impl Messaging {
         client: &ClientId,
         listing: Listing,
     ) -> Result<Listed> {
-        let limit = self.limits.message_page(listing.limit)?;
+        let limit = self.limits().message_page(listing.limit)?;
         let position = match listing.marker.as_deref().map(Position::parse) {
             Some(None) => return Ok(Listed::default()),
             Some(marker) => marker,
@@ -235,7 +235,7 @@ impl Messaging {
 
     /// Takes messages off the head of a queue.
     pub async fn pop(&self, queue: &QueueKey, count: i64) -> Result<Vec<Message>> {
-        let limit = self.limits.pop_count(count)?;
+        let limit = self.limits().pop_count(count)?;
         let known = self.known(queue).await?;
         let messages = match known {
             Some(known) if known.settings.encrypt => {
@@ -298,7 +298,7 @@ impl Messaging {
 
     /// Refuses a number of ids that one call may not carry.
     pub fn check_ids(&self, count: usize, sentence: impl FnOnce(usize) -> String) -> Result<()> {
-        let most = self.limits.max_messages_per_page;
+        let most = self.limits().max_messages_per_page;
         if (1..=most).contains(&count) {
             Ok(())
         } else {

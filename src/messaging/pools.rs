@@ -29,7 +29,7 @@ pub struct PoolDraft {
 impl Messaging {
     /// Lists pools by name, as they may be shown: with masks for passwords.
     pub async fn list_pools(&self, after: Option<&str>, limit: Option<i64>) -> Result<Vec<Pool>> {
-        let limit = self.limits.pool_page(limit)?;
+        let limit = self.limits().pool_page(limit)?;
         let found = self.management.list_pools(after, limit).await?;
         Ok(found.into_iter().map(|record| shown(record.pool)).collect())
     }

@@ -24,7 +24,7 @@ impl Messaging {
         let found = self.management.find_queue(queue).await?;
         Ok(settings::with_reserved(
             found.map(|record| record.metadata).unwrap_or_default(),
-            &self.limits,
+            &self.limits(),
             kind_of(queue),
         ))
     }
@@ -34,14 +34,14 @@ impl Messaging {
     /// what was there before is delivered first.
     pub async fn patch_queue(&self, queue: &QueueKey, document: Value) -> Result<Metadata> {
         let changes = patch::parse(document)?;
-        let reserved = settings::reserved(&self.limits, kind_of(queue));
+        let reserved = settings::reserved(&self.limits(), kind_of(queue));
         let is_reserved = |key: &str| reserved.iter().any(|(name, _)| *name == key);
         for _ in 0..ATTEMPTS {
             let record = self.management.find_queue(queue).await?;
             let record = record.ok_or_else(|| Error::not_found(Resource::Queue))?;
             let metadata = patch::apply(record.metadata.clone(), changes.clone(), is_reserved)?;
             self.check(queue, &metadata)?;
-            check_size(&metadata, &self.limits)?;
+            check_size(&metadata, &self.limits())?;
             let both = (&record.metadata, &metadata);
             let place = self.place_with(queue, &record.place, both).await?;
             let moves = place != record.place;
@@ -64,7 +64,7 @@ impl Messaging {
                 }
                 return Ok(settings::with_reserved(
                     metadata,
-                    &self.limits,
+                    &self.limits(),
                     kind_of(queue),
                 ));
             }
@@ -77,7 +77,7 @@ impl Messaging {
 
     /// Checks metadata before they are stored.
     fn check(&self, queue: &QueueKey, metadata: &Metadata) -> Result<()> {
-        settings::validate(metadata, &self.limits)?;
+        settings::validate(metadata, &self.limits())?;
         if self.key_is_public && Settings::read(metadata).encrypt {
             tracing::warn!(%queue, "messages are encrypted with the default key, which is public: set messages.encryption_keys");
         }
@@ -108,12 +108,12 @@ impl Messaging {
         limit: Option<i64>,
         mut selection: QueueSelection,
     ) -> Result<Vec<QueueRecord>> {
-        selection.limit = self.limits.queue_page(limit)?;
+        selection.limit = self.limits().queue_page(limit)?;
         let mut found = self.management.list_queues(project, &selection).await?;
         for record in &mut found {
             record.metadata = settings::with_reserved(
                 std::mem::take(&mut record.metadata),
-                &self.limits,
+                &self.limits(),
                 selection.kind,
             );
         }

@@ -54,7 +54,7 @@ impl Messaging {
     /// Subscribes a receiver to a queue or a topic, which is created when it does not exist. Where receivers have to
     /// agree it is asked, also when it was asked before.
     pub async fn subscribe(&self, source: &QueueKey, asked: Asked) -> Result<Subscribed> {
-        let default_ttl = self.limits.default_subscription_ttl;
+        let default_ttl = self.limits().default_subscription_ttl;
         let change = self.check_subscription(asked)?;
         self.check_consent(source)?;
         let subscription = Subscription {
@@ -123,7 +123,7 @@ impl Messaging {
         limit: Option<i64>,
         marker: Option<&str>,
     ) -> Result<Vec<Subscription>> {
-        let limit = self.limits.subscription_page(limit)?;
+        let limit = self.limits().subscription_page(limit)?;
         let after = match marker.map(SubscriptionId::parse) {
             Some(None) => return Ok(Vec::new()),
             Some(marker) => marker,
@@ -191,7 +191,7 @@ impl Messaging {
         if confirmed {
             return Ok(());
         }
-        let secs = self.limits.default_subscription_ttl.unsigned_abs();
+        let secs = self.limits().default_subscription_ttl.unsigned_abs();
         self.ask(source, id, true, Duration::from_secs(secs)).await
     }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, ClientId, Error, ErrorKind, ForeignClaim, Guard, Lease,
-    ManualClock, Message, MessageId, MessageStore, Page, ProjectId, QueueKey, QueueName, Result,
-    Selection, Stats,
+    Backlog, Capabilities, Claim, ClaimId, ClientId, Condition, Error, ErrorKind, ForeignClaim,
+    Guard, Lease, ManualClock, Message, MessageId, MessageStore, Page, ProjectId, QueueKey,
+    QueueName, Result, Selection, Stats,
 };
 use uuid::Uuid;
 
@@ -45,6 +45,9 @@ struct Breaking {
 impl MessageStore for Breaking {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+    fn condition(&self) -> Condition {
+        self.inner.condition()
     }
     async fn ping(&self) -> Result<()> {
         self.when.around(self.inner.ping()).await

@@ -34,6 +34,8 @@ pub struct MailSettings {
     pub smtp_user: String,
     /// With which password.
     pub smtp_password: Password,
+    /// A file that has the password instead; empty for none.
+    pub smtp_password_file: String,
     /// A file of certificate authorities for the SMTP server; empty for those of the machine.
     pub smtp_ca_file: String,
     /// From whom mails are whose subscription does not say.

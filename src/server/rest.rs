@@ -17,6 +17,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
+use super::connection::Activity;
+
 /// How many bytes are read for nobody.
 const MOST: u64 = 1 << 20;
 
@@ -54,7 +56,7 @@ pub(super) fn lend(request: Request<Incoming>) -> (Request<Lent>, Rest) {
 
 impl Rest {
     /// Reads what is left behind the answer, or has the answer say that it ends the connection.
-    pub(super) fn settle<B>(self, response: &mut Response<B>) {
+    pub(super) fn settle<B>(self, response: &mut Response<B>, activity: &Activity) {
         let Some(back) = self.back else { return };
         let left = back.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(body) = left else { return };
@@ -63,7 +65,12 @@ impl Rest {
             let close = HeaderValue::from_static("close");
             response.headers_mut().insert(CONNECTION, close);
         } else {
-            tokio::spawn(tokio::time::timeout(SOON, read_out(body)));
+            let busy = activity.begin();
+            tokio::spawn(async move {
+                // What does not come in time ends the connection.
+                drop(tokio::time::timeout(SOON, read_out(body)).await);
+                drop(busy);
+            });
         }
     }
 }

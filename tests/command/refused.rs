@@ -20,6 +20,8 @@ const CREATED: &[(&str, &str)] = &[
     ("no-policy.toml", "[access]\npolicy_file = \"none.yaml\""),
     ("bad-policy.toml", "[access]\npolicy_file = \"bad.yaml\""),
     ("bad.yaml", "\"queues:create\": \"rule:nobody\""),
+    ("typo-policy.toml", "[access]\npolicy_file = \"typo.yaml\""),
+    ("typo.yaml", "\"queues:creat\": \"role:admin\""),
     ("not-yaml.toml", "[access]\npolicy_file = \"not.yaml\""),
     ("not.yaml", "\"queues:create\": [\n"),
     ("no-keys.toml", "[messages]\nencryption_keys = []"),
@@ -100,6 +102,10 @@ const FILES: &[(&str, &[&str])] = &[
     ("latin1.toml", &["server.listen"]),
     ("no-policy.toml", &["none.yaml"]),
     ("bad-policy.toml", &["bad.yaml", "queues:create", "nobody"]),
+    (
+        "typo-policy.toml",
+        &["typo.yaml", "queues:creat", "queues:create"],
+    ),
     ("not-yaml.toml", &["not.yaml"]),
     ("no-keys.toml", &["encryption_keys"]),
     ("blank-key.toml", &["encryption key"]),
@@ -154,6 +160,65 @@ fn a_mistake_in_the_environment_is_named() {
         ("ISIMUD__ACCESS__POLICY_FILE", "none.yaml", "none.yaml"),
     ] {
         assert_refused(&[], &[(name, value)], &[named]);
+    }
+}
+
+#[test]
+fn a_secret_that_is_wrong_is_named_and_not_shown() {
+    let secret = "pw4711";
+    for (key, value) in [
+        ("signed_url.secret_key", "[\"pw4711\"]"),
+        ("messages.encryption_keys", "\"pw4711\""),
+        ("notifications.mail.smtp_password", "{ a = \"pw4711\" }"),
+        ("store.uri", "[\"redis://u:pw4711@h\"]"),
+        ("store.uri", "\"redis:u:pw4711@h\""),
+        ("store.uri", "\"amqp:u:pw4711@h\""),
+        ("store.uri", "\"kafka:u:pw4711@h\""),
+        ("store.uri", "\"redis://u:pw4711@h:port\""),
+        ("management.uri", "\"rediss:u:pw4711@h\""),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (section, name) = key.rsplit_once('.').expect("a section");
+        let text = format!("[{section}]\n{name} = {value}\n");
+        fs::write(folder.path().join("isimud.toml"), text).expect("a file");
+        let sentence = refusal(folder.path(), &["--check", "--config", "isimud.toml"], &[]);
+        assert!(!sentence.contains(secret), "{key} = {value}: {sentence}");
+        assert!(
+            sentence.contains(name) || sentence.contains("URI"),
+            "{key} = {value}: {sentence}"
+        );
+        let variable = format!("ISIMUD__{}", key.to_uppercase().replace('.', "__"));
+        let environment = [(variable.as_str(), value)];
+        let sentence = refusal(folder.path(), &["--check"], &environment);
+        assert!(!sentence.contains(secret), "{variable}={value}: {sentence}");
+    }
+}
+
+#[test]
+fn a_secret_stands_in_one_place_and_its_file_is_there() {
+    for (text, named) in [
+        (
+            "[store]\nuri = \"redis://h\"\nuri_file = \"uri\"",
+            ["store.uri_file", "both"],
+        ),
+        ("[store]\nuri_file = \"none\"", ["store.uri_file", "none"]),
+        (
+            "[messages]\nencryption_keys = [\"a\"]\nencryption_keys_file = \"uri\"",
+            ["messages.encryption_keys_file", "both"],
+        ),
+        (
+            "[signed_url]\nsecret_key_file = \"empty\"",
+            ["signed_url.secret_key_file", "empty"],
+        ),
+    ] {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("isimud.toml"), text).expect("a file");
+        fs::write(folder.path().join("uri"), "sqlite::memory:").expect("a file");
+        fs::write(folder.path().join("empty"), "\n").expect("a file");
+        let sentence = refusal(folder.path(), &["--check", "--config", "isimud.toml"], &[]);
+        for name in named {
+            assert!(sentence.contains(name), "{text}: {sentence}");
+        }
     }
 }
 
@@ -239,6 +304,50 @@ fn assert_store_refused(folder: &Path, store: &str, named: &[&str]) {
 }
 
 #[test]
+fn a_store_that_can_only_be_read_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("disk");
+    fs::create_dir(&place).expect("a place for the disk");
+    let mount = |options: &str| {
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+            .arg(&place);
+        mounted.output().is_ok_and(|output| output.status.success())
+    };
+    let store = "sqlite:disk/isimud.db";
+    if !mount("size=8m") {
+        // Nobody but root may, and to root every file is open. The others are refused by the file.
+        Running::start(folder.path(), &["--store", store]).stop();
+        let mut file = fs::metadata(place.join("isimud.db"))
+            .expect("it is there")
+            .permissions();
+        file.set_readonly(true);
+        fs::set_permissions(place.join("isimud.db"), file).expect("it is mine");
+    } else {
+        Running::start(folder.path(), &["--store", store]).stop();
+        let mut again = std::process::Command::new("mount");
+        let again = again.args(["-o", "remount,ro"]).arg(&place).status();
+        assert!(
+            again.is_ok_and(|status| status.success()),
+            "it can be written still"
+        );
+    }
+    let arguments = ["--listen", "127.0.0.1:0", "--store", store];
+    for arguments in [&arguments[..], &["--check", "--store", store]] {
+        let sentence = refusal(folder.path(), arguments, &[]);
+        assert!(sentence.contains("cannot be written"), "{sentence}");
+        assert!(sentence.contains("isimud.db"), "{sentence}");
+    }
+    drop(
+        std::process::Command::new("umount")
+            .arg("-l")
+            .arg(&place)
+            .output(),
+    );
+}
+
+#[test]
 fn a_file_that_is_no_database_is_refused() {
     let folder = folder();
     assert_store_refused(
@@ -310,6 +419,17 @@ fn a_store_that_another_server_has_open_is_refused() {
     let sentence = refusal(folder.path(), &arguments, &[]);
     assert!(sentence.contains("in use by another server"), "{sentence}");
     assert!(sentence.contains("isimud.db"), "{sentence}");
+    for link in ["symbolic.db", "hard.db"] {
+        let (file, link) = (folder.path().join("isimud.db"), folder.path().join(link));
+        match link.ends_with("hard.db") {
+            true => fs::hard_link(&file, &link).expect("a hard link"),
+            false => std::os::unix::fs::symlink(&file, &link).expect("a symbolic link"),
+        }
+        let store = format!("sqlite:{}", link.display());
+        let arguments = ["--listen", "127.0.0.1:0", "--store", &store];
+        let sentence = refusal(folder.path(), &arguments, &[]);
+        assert!(sentence.contains("in use by another server"), "{sentence}");
+    }
     let created = first.client().send("PUT", "/v2/queues/q", None);
     assert_eq!(created.expect("an answer").status, 201);
 }

@@ -1,11 +1,12 @@
 //! Starting: what there is to say, and what there is afterwards.
 
 use std::fs;
+use std::path::Path;
 
 use isimud::config::{Config, Flags};
 use serde_json::{Value, json};
 
-use crate::process::{Running, contents, isimud, run};
+use crate::process::{Running, SOON, contents, isimud, run, within};
 
 #[test]
 fn a_start_without_any_configuration_makes_a_store() {
@@ -33,7 +34,7 @@ fn without_any_configuration_the_api_is_where_clients_expect_it() {
 }
 
 #[test]
-fn a_check_says_that_all_is_right_and_opens_nothing() {
+fn a_check_says_that_all_is_right_and_makes_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     for arguments in [
         &["--check"][..],
@@ -53,8 +54,13 @@ fn a_check_says_that_all_is_right_and_opens_nothing() {
     ] {
         let ended = run(isimud(folder.path(), arguments));
         assert!(ended.status.success(), "{arguments:?} {ended:?}");
-        assert_eq!(ended.stderr, "", "{arguments:?}");
-        assert_eq!(ended.stdout.lines().count(), 1, "{arguments:?}");
+        let warnings: Vec<&str> = ended.stderr.lines().collect();
+        assert_eq!(warnings.len(), 1, "{arguments:?} {ended:?}");
+        assert!(warnings[0].contains("encryption_keys"), "{ended:?}");
+        let last = ended.stdout.lines().last();
+        assert_eq!(last, Some("the configuration is right"), "{arguments:?}");
+        let is_file = !arguments.contains(&"sqlite::memory:");
+        assert_eq!(ended.stdout.contains("would be made"), is_file, "{ended:?}");
         assert!(contents(folder.path()).is_empty(), "{arguments:?}");
     }
 }
@@ -114,6 +120,71 @@ fn a_check_does_not_mind_a_server_that_runs() {
         ],
     ));
     assert!(ended.status.success(), "{ended:?}");
+    assert!(ended.stdout.contains("in use by a server"), "{ended:?}");
+}
+
+#[test]
+fn keys_of_ones_own_are_no_reason_to_warn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("keys"), "new key\nold key\n").expect("a file");
+    fs::write(folder.path().join("signing"), "a long random text\n").expect("a file");
+    let text = "[messages]\nencryption_keys_file = \"keys\"\n[signed_url]\nsecret_key_file = \"signing\"\n\
+                [store]\nuri_file = \"uri\"\n";
+    fs::write(folder.path().join("isimud.toml"), text).expect("a file");
+    fs::write(folder.path().join("uri"), "sqlite::memory:\n").expect("a file");
+    let ended = run(isimud(
+        folder.path(),
+        &["--check", "--config", "isimud.toml"],
+    ));
+    assert!(ended.status.success(), "{ended:?}");
+    assert_eq!(ended.stderr, "");
+    assert_eq!(ended.stdout, "the configuration is right\n");
+}
+
+#[test]
+fn files_of_the_store_are_for_their_owner_only_whatever_the_mask_is() {
+    use std::os::unix::fs::PermissionsExt;
+
+    for mask in ["000", "077"] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let program = isimud(folder.path(), &[]);
+        let program = program.get_program().to_string_lossy().into_owned();
+        let mut shell = std::process::Command::new("sh");
+        let script = format!("umask {mask}; exec \"$0\" --listen 127.0.0.1:0");
+        let output = fs::File::create(folder.path().join("server.log")).expect("a log");
+        let mut server = shell
+            .args(["-c", &script, &program])
+            .current_dir(folder.path())
+            .stderr(output)
+            .spawn()
+            .expect("a shell");
+        let data = folder.path().join("data");
+        let started = within(SOON, || {
+            let said = fs::read_to_string(folder.path().join("server.log")).ok()?;
+            said.contains("serving").then_some(())
+        });
+        let mode = |path: &Path| {
+            fs::metadata(path)
+                .expect("it is there")
+                .permissions()
+                .mode()
+                & 0o777
+        };
+        let files: Vec<_> = fs::read_dir(&data).map_or_else(|_| Vec::new(), Iterator::collect);
+        let modes: Vec<_> = files
+            .into_iter()
+            .map(|file| file.expect("a file").path())
+            .map(|path| (mode(&path), path))
+            .collect();
+        server.kill().expect("it runs");
+        server.wait().expect("it ends");
+        assert!(started.is_some(), "it does not start");
+        assert_eq!(mode(&data), 0o700);
+        assert!(modes.len() > 3, "{modes:?}");
+        for (mode, path) in modes {
+            assert_eq!(mode, 0o600, "{}", path.display());
+        }
+    }
 }
 
 #[test]
@@ -257,6 +328,22 @@ fn the_api_describes_itself_on_the_command_line() {
     assert!(version.starts_with("3.1"), "{version}");
     assert!(document["paths"]["/v2/queues/{queue}/messages"]["post"].is_object());
     assert!(contents(folder.path()).is_empty());
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = isimud(folder.path(), &["openapi"]);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let errors = folder.path().join("errors");
+    command
+        .stdout(writer)
+        .stderr(fs::File::create(&errors).expect("a file"));
+    let status = command.status().expect("the binary can be run");
+    let said = fs::read_to_string(errors).expect("its errors");
+    assert!(status.success(), "{status}: {said}");
+    assert_eq!(said, "");
 }
 
 #[test]

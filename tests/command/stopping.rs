@@ -65,6 +65,58 @@ fn a_request_under_way_is_finished() {
     }
 }
 
+/// Clients that ask one thing after another on connections of their own, until an answer says that it is the last. Returns
+/// what went wrong.
+fn ask_until_the_last_answer(address: std::net::SocketAddr, clients: u64) -> Vec<String> {
+    let client = move |number: u64| {
+        let mut stream = BufReader::new(connect(address, SOON).map_err(|error| error.to_string())?);
+        let request = format!("PUT /v2/queues/q{number} HTTP/1.1\r\n{HEADERS}\r\n");
+        loop {
+            let sent = stream.get_mut().write_all(request.as_bytes());
+            sent.map_err(|error| format!("a request was not taken: {error}"))?;
+            let answer = Answer::read(&mut stream, false);
+            let answer = answer.map_err(|error| format!("no answer: {error}"))?;
+            let answer = answer.ok_or("the connection ended without an answer")?;
+            if answer.status >= 400 {
+                return Err(answer.to_string());
+            }
+            if !answer.keeps_alive() {
+                return Ok(());
+            }
+            // Some ask at once, others after a moment.
+            std::thread::sleep(Duration::from_millis(number % 4));
+        }
+    };
+    let clients: Vec<_> = (0..clients)
+        .map(|number| std::thread::spawn(move || client(number)))
+        .collect();
+    let ended = clients
+        .into_iter()
+        .map(|client| client.join().expect("a client"));
+    ended
+        .filter_map(|result: Result<(), String>| result.err())
+        .collect()
+}
+
+#[test]
+fn every_request_on_a_kept_alive_connection_is_answered_when_the_server_stops() {
+    for _ in 0..3 {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut server = Running::start(folder.path(), &["--store", "sqlite::memory:"]);
+        let address = server.address;
+        let clients = std::thread::spawn(move || ask_until_the_last_answer(address, 24));
+        let counted = within(SOON, || {
+            let list = server.client().send("GET", "/v2/queues?limit=20", None);
+            let found = list.ok()?.json()["queues"].as_array()?.len();
+            (found == 20).then_some(())
+        });
+        assert!(counted.is_some(), "the clients do not begin");
+        server.signal("TERM");
+        assert_eq!(clients.join().expect("clients"), [""; 0]);
+        assert_eq!(server.ended().code(), Some(0), "{}", server.said());
+    }
+}
+
 #[test]
 fn a_connection_that_asks_nothing_is_closed_and_not_waited_for() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -85,6 +137,57 @@ fn a_connection_that_asks_nothing_is_closed_and_not_waited_for() {
     for end in [idle.read_to_end(&mut rest), used.read_to_end(&mut rest)] {
         assert_eq!(end.expect("a plain end"), 0);
     }
+}
+
+#[test]
+fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let write = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).expect("a file");
+    };
+    let config = |ttl: u32, level: &str| {
+        format!(
+            "[access]\npolicy_file = \"policy.yaml\"\n[limits]\ndefault_message_ttl = {ttl}\n[log]\nlevel = \"{level}\"\n"
+        )
+    };
+    write("policy.yaml", "");
+    write("isimud.toml", &config(100, "info"));
+    let arguments = ["--config", "isimud.toml", "--store", "sqlite::memory:"];
+    let mut server = Running::start(folder.path(), &arguments);
+    let mut client = server.client();
+    let mut shown = |queue: &str| client.send("GET", queue, None).expect("an answer");
+    assert_eq!(shown("/v2/queues/q").json()["_default_message_ttl"], 100);
+    assert!(!server.said().contains("DEBUG"), "{}", server.said());
+
+    write(
+        "policy.yaml",
+        "{'queues:get_all': 'role:nobody', helper: 'role:x'}",
+    );
+    write("isimud.toml", &config(200, "debug"));
+    server.signal("HUP");
+    let changed = within(SOON, || {
+        let now = shown("/v2/queues/q").json();
+        (now["_default_message_ttl"] == 200).then_some(())
+    });
+    assert!(changed.is_some(), "{}", server.said());
+    assert_eq!(shown("/v2/queues").status, 403);
+    assert_eq!(shown("/v2/queues/q").status, 200);
+    assert!(server.said().contains("DEBUG"), "{}", server.said());
+
+    for wrong in ["{'queues:creat': ''}", "{x: 'rule:none'}"] {
+        write("policy.yaml", wrong);
+        let before = server.said().len();
+        server.signal("HUP");
+        let told = within(SOON, || {
+            server.said()[before..]
+                .contains("stays as it was")
+                .then_some(())
+        });
+        assert!(told.is_some(), "{}", server.said());
+        assert_eq!(shown("/v2/queues").status, 403);
+    }
+    assert!(server.is_running());
+    server.stop();
 }
 
 #[test]

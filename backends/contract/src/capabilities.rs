@@ -65,3 +65,12 @@ impl Capabilities {
         .collect()
     }
 }
+
+/// What a store has noticed of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// It has no room: what would add to it is refused, while deletes and claims go on.
+    pub is_full: bool,
+    /// Messages that it found damaged since it was opened, and left out.
+    pub damaged: u64,
+}

@@ -31,8 +31,13 @@ fn millis(span: Duration) -> i64 {
 
 /// Tells what time it is. May be asked from any thread, at once.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The present moment. Not promised to be monotonic: a machine's clock may be set back.
+    /// The present moment, for what begins and ends by itself: claims, lives, delays. Not promised to be monotonic: a
+    /// machine's clock may be set back.
     fn now(&self) -> Timestamp;
+
+    /// What the machine's clock says, for what other machines compare with theirs: the ends of signatures. It differs from
+    /// [`Clock::now`] where that goes on steadily while the machine's clock is set.
+    fn wall(&self) -> Timestamp;
 }
 
 /// The machine's clock.
@@ -49,6 +54,10 @@ impl Clock for SystemClock {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         Timestamp(millis(since_epoch))
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.now()
     }
 }
 
@@ -78,5 +87,9 @@ impl Default for ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
         Timestamp(self.0.load(Ordering::SeqCst))
+    }
+
+    fn wall(&self) -> Timestamp {
+        self.now()
     }
 }

@@ -7,6 +7,9 @@ use std::fmt;
 /// The result of every call to a backend.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// Under this name ([`Error::with`]) an `Unavailable` has a sentence that a client may be told: why it is to wait.
+pub const REASON: &str = "reason";
+
 /// What a caller can do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {

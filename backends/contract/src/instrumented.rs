@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use crate::{
-    Backlog, Capabilities, Claim, ClaimId, Error, ForeignClaim, Guard, Lease, Message, MessageId,
-    MessageStore, Page, QueueKey, Result, Selection, Stats,
+    Backlog, Capabilities, Claim, ClaimId, Condition, Error, ForeignClaim, Guard, Lease, Message,
+    MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
 /// Lets calls through to a store, and hears of each that has finished.
@@ -87,6 +87,10 @@ impl Instrumented {
 impl MessageStore for Instrumented {
     fn capabilities(&self) -> Capabilities {
         self.inner.capabilities()
+    }
+
+    fn condition(&self) -> Condition {
+        self.inner.condition()
     }
 
     async fn ping(&self) -> Result<()> {

@@ -15,7 +15,7 @@
 //! pool       pools and flavors      subscription  who is told of messages
 //! store      MessageStore           management  ManagementStore: Queues, Pools, Subscriptions
 //! ledger     Ledger: who holds a message of a broker that can only lease
-//! capabilities   what a store can do, asked before it is used
+//! capabilities   what a store can do, asked before it is used; what it has noticed of itself
 //! error      one error for every backend: what the caller can do about it
 //! json       which JSON can be a body
 //! clock      the only place that reads the time
@@ -49,10 +49,10 @@ mod queue;
 mod store;
 mod subscription;
 
-pub use capabilities::Capabilities;
+pub use capabilities::{Capabilities, Condition};
 pub use claim::{Claim, DeadLetter, ForeignClaim, Lease};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
-pub use error::{Error, ErrorKind, Resource, Result};
+pub use error::{Error, ErrorKind, REASON, Resource, Result};
 pub use headers::{HeaderMap, HeaderValue, Headers, Property};
 pub use ids::{
     ClaimId, ClientId, FlavorName, InvalidName, MessageId, PoolName, ProjectId, QueueKey,

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::{
-    Backlog, Capabilities, Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page,
-    QueueKey, Result, Selection, Stats,
+    Backlog, Capabilities, Claim, ClaimId, Condition, ForeignClaim, Guard, Lease, Message,
+    MessageId, Page, QueueKey, Result, Selection, Stats,
 };
 
 /// Keeps the messages and claims of many queues.
@@ -28,6 +28,9 @@ use crate::{
 pub trait MessageStore: Debug + Send + Sync + 'static {
     /// What the store can do. What is missing is refused with `Unsupported`, before any I/O.
     fn capabilities(&self) -> Capabilities;
+
+    /// What the store has noticed of itself by now, without any I/O.
+    fn condition(&self) -> Condition;
 
     /// Proves that the store answers now, by a round trip.
     async fn ping(&self) -> Result<()>;

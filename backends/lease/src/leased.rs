@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, Clock, Era, Error, ErrorKind, ForeignClaim, Guard,
-    Lease, Ledger, Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Result,
-    Rowless, Selection, Stats, Timestamp,
+    Backlog, Capabilities, Claim, ClaimId, Clock, Condition, Era, Error, ErrorKind, ForeignClaim,
+    Guard, Lease, Ledger, Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt,
+    Result, Rowless, Selection, Stats, Timestamp,
 };
 
 use crate::begun::Begun;
@@ -302,6 +302,10 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
             adopts: self.broker.adopts(),
             ..self.broker.capabilities()
         }
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::default()
     }
 
     async fn ping(&self) -> Result<()> {

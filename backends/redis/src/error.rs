@@ -1,12 +1,23 @@
 //! What Redis and its client say, as kinds (Redis documentation, "Error replies" and "Redis Cluster specification").
 
-use isimud_contract::{Error, ErrorKind};
+use isimud_contract::{Error, ErrorKind, REASON};
 use redis::{ErrorKind as Told, RedisError, ServerErrorKind as Server};
+
+/// What is said of a server that has reached `maxmemory`.
+const FULL: &str = "Redis is out of memory";
 
 /// What a caller can do about an error of Redis.
 pub(crate) fn from_redis(error: RedisError) -> Error {
     let (kind, sentence) = judge(&error);
-    Error::new(kind, sentence).caused_by(error)
+    let known = Error::new(kind, sentence);
+    let known = match sentence {
+        FULL => known.with(
+            REASON,
+            "The store is full: nothing is taken until messages are deleted or expire.",
+        ),
+        _ => known,
+    };
+    known.caused_by(error)
 }
 
 fn judge(error: &RedisError) -> (ErrorKind, &'static str) {
@@ -52,7 +63,7 @@ fn by_code(code: &str, error: &RedisError) -> (ErrorKind, &'static str) {
     // A script passes the reply of a command on, up to Redis 6.2 inside a sentence of its own.
     let says = |what: &str| code == what || error.to_string().contains(&format!("-{what} "));
     if says("OOM") {
-        (Unavailable, "Redis is out of memory")
+        (Unavailable, FULL)
     } else if says("MISCONF") {
         (Unavailable, "Redis cannot write to its disk")
     } else if says("NOREPLICAS") {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard,
-    Lease, Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Selection,
-    Stats, Timestamp, Watcher,
+    Backlog, Capabilities, Claim, ClaimId, Condition, DeadLetter, Edge, Error, ErrorKind,
+    ForeignClaim, Guard, Lease, Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource,
+    Result, Selection, Stats, Timestamp, Watcher,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -219,6 +219,10 @@ impl MessageStore for RedisStore {
             durable: self.scripts.link.is_durable(),
             ..Capabilities::FULL
         }
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::default()
     }
 
     async fn ping(&self) -> Result<()> {

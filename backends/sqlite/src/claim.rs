@@ -201,8 +201,9 @@ pub(crate) fn find(session: &mut Session, queue: &QueueKey, id: ClaimId) -> Outc
     let messages = session
         .statement(HELD)?
         .query_map(params![claim.no, now.0, id.0.as_bytes()], |row| {
-            read(row, now)
+            session.whole(queue, row, |row| read(row, now))
         })?
+        .filter_map(Result::transpose)
         .collect::<rusqlite::Result<_>>()?;
     Ok(Ok(Claim {
         id,

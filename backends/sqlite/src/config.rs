@@ -11,7 +11,16 @@ pub struct Config {
     pub(crate) synchronous: Synchronous,
     pub(crate) readers: usize,
     pub(crate) cache_mib: u32,
+    /// Space beside the file that is kept for deletes and claims when the disk is full.
+    pub(crate) reserve_mib: u32,
+    /// What is deleted is overwritten with zeros.
+    pub(crate) secure_delete: bool,
+    /// A file that was copied without its log is opened as it is.
+    pub(crate) accept_missing_log: bool,
 }
+
+/// The reserve where nothing else is said.
+const RESERVE_MIB: u32 = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -36,6 +45,9 @@ impl Config {
             synchronous: Synchronous::Normal,
             readers: 0,
             cache_mib: 64,
+            reserve_mib: 0,
+            secure_delete: false,
+            accept_missing_log: false,
         }
     }
 
@@ -46,6 +58,9 @@ impl Config {
             synchronous: Synchronous::Full,
             readers: 2,
             cache_mib: 64,
+            reserve_mib: RESERVE_MIB,
+            secure_delete: false,
+            accept_missing_log: false,
         }
     }
 
@@ -58,7 +73,8 @@ impl Config {
     }
 
     /// Reads a pool's URI: `sqlite:PATH`, `sqlite:///PATH` or `sqlite::memory:`, with the options
-    /// `synchronous=full|normal`, `readers=1..64` and `cache_mib=1..65536` as a query.
+    /// `synchronous=full|normal`, `readers=1..64`, `cache_mib=1..65536`, `reserve_mib=0..4096`,
+    /// `secure_delete=true|false` and `accept_missing_log=true|false` as a query.
     pub fn parse(uri: &str) -> Result<Self> {
         let wrong = |why: String| Error::invalid(format!("{why} in the store URI '{uri}'"));
         let rest = uri
@@ -84,15 +100,22 @@ impl Config {
                 }
                 "readers" => config.readers = number(value, 1..=64).ok_or_else(refused)? as usize,
                 "cache_mib" => config.cache_mib = number(value, 1..=65_536).ok_or_else(refused)?,
+                "reserve_mib" => {
+                    config.reserve_mib = number(value, 0..=4096).ok_or_else(refused)?
+                }
+                "secure_delete" => config.secure_delete = value.parse().map_err(|_| refused())?,
+                "accept_missing_log" => {
+                    config.accept_missing_log = value.parse().map_err(|_| refused())?;
+                }
                 _ => {
-                    return Err(wrong(format!(
-                        "'{key}' is not one of the options synchronous, readers, cache_mib"
-                    )));
+                    let known = "synchronous, readers, cache_mib, reserve_mib, secure_delete, accept_missing_log";
+                    return Err(wrong(format!("'{key}' is not one of the options {known}")));
                 }
             }
         }
         if config.place == Place::Memory {
             config.readers = 0;
+            config.reserve_mib = 0;
         }
         Ok(config)
     }
@@ -123,6 +146,15 @@ mod tests {
             (tuned.synchronous, tuned.readers, tuned.cache_mib),
             (Synchronous::Normal, 4, 8)
         );
+        let kept = parsed("sqlite:a.db?reserve_mib=0&secure_delete=true&accept_missing_log=true");
+        assert_eq!(
+            (
+                kept.reserve_mib,
+                kept.secure_delete,
+                kept.accept_missing_log
+            ),
+            (0, true, true)
+        );
     }
 
     #[test]
@@ -133,6 +165,8 @@ mod tests {
             ("sqlite:a?sync=full", "'sync'"),
             ("sqlite:a?readers=0", "'0'"),
             ("sqlite:a?synchronous=off", "'off'"),
+            ("sqlite:a?reserve_mib=5000", "'5000'"),
+            ("sqlite:a?secure_delete=1", "'1'"),
         ] {
             let error = Config::parse(uri).expect_err(uri).to_string();
             assert!(error.contains(named), "{uri}: {error}");

@@ -9,7 +9,9 @@
 //! ledger     the same for brokers that can only lease: who holds what
 //! sweep      what ends by itself
 //! queue      queue records      pool   pools and flavors      subscription
-//! schema     opening, locking, migrations  config  error
+//! schema     opening, migrations      lock   which file it is, open once     config  error
+//! inspect    what opening would find out            damage  messages that the disk has changed
+//! upkeep     the writer's work for the file: the log (wal), space for others, a full disk (reserve)
 //! ```
 //!
 //! # What maps to what
@@ -59,13 +61,17 @@
 
 mod claim;
 mod config;
+mod damage;
 mod error;
+mod inspect;
 mod lane;
 mod ledger;
+mod lock;
 mod management;
 mod message;
 mod pool;
 mod queue;
+mod reserve;
 mod row;
 mod schema;
 mod session;
@@ -73,6 +79,9 @@ mod store;
 mod stream;
 mod subscription;
 mod sweep;
+mod upkeep;
+mod wal;
 
 pub use config::Config;
+pub use inspect::inspect;
 pub use store::SqliteStore;

@@ -19,7 +19,7 @@ impl Queues for SqliteStore {
         place: &Place,
     ) -> Result<bool> {
         let (key, metadata, place) = (queue.clone(), metadata.clone(), place.clone());
-        self.write(move |session| queue::create(session, &key, &metadata, &place))
+        self.grow(move |session| queue::create(session, &key, &metadata, &place))
             .await
     }
 
@@ -36,7 +36,7 @@ impl Queues for SqliteStore {
         version: u64,
     ) -> Result<Option<u64>> {
         let (key, metadata, place) = (queue.clone(), metadata.clone(), place.clone());
-        self.write(move |session| queue::update(session, &key, &metadata, &place, version))
+        self.grow(move |session| queue::update(session, &key, &metadata, &place, version))
             .await
     }
 
@@ -83,7 +83,7 @@ impl Queues for SqliteStore {
 impl Pools for SqliteStore {
     async fn save_pool(&self, pool: &Pool, version: Option<u64>) -> Result<Option<u64>> {
         let new = pool.clone();
-        self.write(move |session| pool::save(session, &new, version))
+        self.grow(move |session| pool::save(session, &new, version))
             .await
     }
 
@@ -111,7 +111,7 @@ impl Pools for SqliteStore {
         members: Members,
     ) -> Result<()> {
         let (flavor, pools) = (flavor.clone(), pools.to_vec());
-        self.write(move |session| pool::save_flavor(session, &flavor, &pools, members))
+        self.grow(move |session| pool::save_flavor(session, &flavor, &pools, members))
             .await
     }
 
@@ -146,7 +146,7 @@ impl Subscriptions for SqliteStore {
         subscription: &Subscription,
     ) -> Result<Option<Subscription>> {
         let new = subscription.clone();
-        self.write(move |session| subscription::create(session, &new))
+        self.grow(move |session| subscription::create(session, &new))
             .await
     }
 
@@ -167,7 +167,7 @@ impl Subscriptions for SqliteStore {
         change: &SubscriptionChange,
     ) -> Result<()> {
         let (source, change) = (source.clone(), change.clone());
-        self.write(move |session| subscription::update(session, &source, id, &change))
+        self.grow(move |session| subscription::update(session, &source, id, &change))
             .await
     }
 

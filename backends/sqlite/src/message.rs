@@ -4,7 +4,7 @@ use isimud_contract::{
     ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey, Resource,
     Selection, Timestamp,
 };
-use rusqlite::{OptionalExtension, Rows, params};
+use rusqlite::{OptionalExtension, Row, Rows, params};
 use uuid::Uuid;
 
 use crate::lane::Outcome;
@@ -14,6 +14,8 @@ use crate::stream::{self, Stream};
 
 /// `hold` of a free message.
 pub(crate) const FREE: i64 = 0;
+/// `hold` of a message that is damaged: nobody gets it any more.
+pub(crate) const DAMAGED: i64 = -4;
 /// `hold` of a message that waits until it is due.
 pub(crate) const DELAYED: i64 = -1;
 
@@ -73,8 +75,8 @@ fn insert_row(
     let inserted = session
         .statement(
             "INSERT OR IGNORE INTO message
-             (at, id, hold, expires, posted, ttl, due, claims, client, sealed, checksum, body, transfers, headers)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+             (at, id, hold, expires, posted, ttl, due, claims, client, sealed, checksum, body, transfers, headers, sum)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         )?
         .execute(params![
             row,
@@ -91,6 +93,7 @@ fn insert_row(
             &*message.body,
             message.transfers,
             message.headers.as_ref().map(|headers| &headers.as_bytes()[..]),
+            crate::damage::sum(message),
         ])?;
     if delayed && inserted == 1 {
         session
@@ -163,7 +166,9 @@ pub(crate) fn list(
     let after = position(session, &stream, selection.after)?;
     let quiet = !session.ends.delayed && !session.ends.release_due(now);
     if quiet && !selection.include_claimed {
-        return Ok(Ok(list_free(session, &stream, after, selection, now)?));
+        return Ok(Ok(list_free(
+            session, queue, &stream, after, selection, now,
+        )?));
     }
     let sql = match (selection.include_claimed, selection.include_delayed) {
         (true, _) => LIST_ALL,
@@ -183,7 +188,8 @@ pub(crate) fn list(
     let mut page = Page::default();
     while let Some(row) = rows.next()? {
         page.marker = Some(Marker::Arrival(row.get::<_, i64>(0)?.unsigned_abs()));
-        page.messages.push(read(row, now)?);
+        let message = session.whole(queue, row, |row| read(row, now))?;
+        page.messages.extend(message);
     }
     Ok(Ok(page))
 }
@@ -192,6 +198,7 @@ pub(crate) fn list(
 /// has passed some that are held; then by the index, which passes none.
 fn list_free(
     session: &Session,
+    queue: &QueueKey,
     stream: &Stream,
     mut after: i64,
     selection: &Selection,
@@ -204,7 +211,8 @@ fn list_free(
     for (sql, patience) in [(SCAN, HELD), (LIST_FREE, usize::MAX)] {
         let mut statement = session.statement(sql)?;
         let mut rows = statement.query([after, last])?;
-        match add_free(&mut page, &mut rows, selection, now, patience)? {
+        let mut add = |row: &Row<'_>| session.whole(queue, row, |row| read_free(row, now));
+        match add_free(&mut page, &mut rows, selection, &mut add, patience)? {
             Some(row) => after = row,
             None => break,
         }
@@ -217,7 +225,7 @@ fn add_free(
     page: &mut Page,
     rows: &mut Rows<'_>,
     selection: &Selection,
-    now: Timestamp,
+    read: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<Option<Message>>,
     patience: usize,
 ) -> rusqlite::Result<Option<i64>> {
     let mut held = 0;
@@ -232,7 +240,9 @@ fn add_free(
             }
             continue;
         }
-        let message = read_free(row, now)?;
+        let Some(message) = read(row)? else {
+            continue;
+        };
         if !message.left.is_zero() && selection.not_from.as_ref() != Some(&message.client) {
             page.marker = Some(Marker::Arrival(at.unsigned_abs()));
             page.messages.push(message);
@@ -280,10 +290,10 @@ pub(crate) fn get(
     for id in ids {
         let message = statement
             .query_row(params![id.0.as_bytes(), stream.no, now.0], |row| {
-                read(row, now)
+                session.whole(queue, row, |row| read(row, now))
             })
             .optional()?;
-        found.extend(message);
+        found.extend(message.flatten());
     }
     Ok(Ok(found))
 }
@@ -410,6 +420,8 @@ pub(crate) struct Head {
     pub(crate) taken: Vec<(i64, Message)>,
     /// Those that a dead-letter policy refuses to deliver.
     pub(crate) refused: Vec<(i64, MessageId)>,
+    /// The rows of those that are damaged.
+    damaged: Vec<i64>,
 }
 
 const HEAD: &str = concat!(
@@ -435,7 +447,12 @@ impl Head {
         let Some(mut stream) = session.stream(queue)? else {
             return Ok(None);
         };
-        let head = Self::read(session, &stream, now, limit, fit)?;
+        let head = Self::read(session, queue, &stream, now, limit, fit)?;
+        for row in &head.damaged {
+            session
+                .statement("UPDATE message SET hold = ? WHERE at = ?")?
+                .execute([DAMAGED, *row])?;
+        }
         // What was passed has expired and stays so: the next call begins behind it.
         let first = head.taken.iter().map(|(row, _)| *row);
         let first = first.chain(head.refused.iter().map(|(row, _)| *row)).min();
@@ -446,6 +463,7 @@ impl Head {
 
     fn read(
         session: &Session,
+        queue: &QueueKey,
         stream: &Stream,
         now: Timestamp,
         limit: usize,
@@ -458,7 +476,14 @@ impl Head {
             && head.refused.len() < Self::REFUSED
             && let Some(row) = rows.next()?
         {
-            let message = read_free(row, now)?;
+            let whole = session.whole(queue, row, |row| read_free(row, now))?;
+            let Some(message) = whole else {
+                head.damaged.push(row.get(0)?);
+                if head.damaged.len() >= Self::REFUSED {
+                    break;
+                }
+                continue;
+            };
             if fit(&message) {
                 head.taken.push((row.get(0)?, message));
             } else {

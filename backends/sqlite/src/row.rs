@@ -11,7 +11,7 @@ use uuid::Uuid;
 /// The columns that [`read_free`] needs, in its order; with the expression of a live claim's id, those of [`read`].
 macro_rules! columns {
     () => {
-        "m.at, m.id, m.expires, m.posted, m.ttl, m.claims, m.client, m.sealed, m.checksum, m.body, m.transfers, m.headers"
+        "m.at, m.id, m.expires, m.posted, m.ttl, m.claims, m.client, m.sealed, m.checksum, m.body, m.transfers, m.headers, m.sum"
     };
     ($claim:literal) => {
         concat!(columns!(), ", m.due, ", $claim)
@@ -20,7 +20,10 @@ macro_rules! columns {
 pub(crate) use columns;
 
 /// The column behind those of [`read_free`].
-pub(crate) const NEXT_COLUMN: usize = 12;
+pub(crate) const NEXT_COLUMN: usize = 13;
+
+/// The column of the checksum.
+const SUM_COLUMN: usize = NEXT_COLUMN - 1;
 
 /// A row as a message that nothing holds, at a moment. Every column costs, and most messages that are read are free.
 pub(crate) fn read_free(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Message> {
@@ -49,6 +52,12 @@ fn read_headers(column: ValueRef<'_>) -> rusqlite::Result<Option<Headers>> {
         Some(headers) => Ok(Some(headers)),
         None => Err(FromSqlError::InvalidType.into()),
     }
+}
+
+/// Whether a row's bytes are those that were written, as far as that can be told.
+pub(crate) fn is_whole(row: &Row<'_>, message: &Message) -> rusqlite::Result<bool> {
+    let sum: Option<i64> = row.get(SUM_COLUMN)?;
+    Ok(sum.is_none_or(|sum| sum == crate::damage::sum(message)))
 }
 
 /// A row as a message, at a moment.

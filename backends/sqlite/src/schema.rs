@@ -1,7 +1,5 @@
 //! Opens connections and brings the file to the present version.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use isimud_contract::{Error, ErrorKind, Result};
@@ -10,6 +8,10 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::config::{Config, Place, Synchronous};
 use crate::error::from_sqlite;
+use crate::lock::Lock;
+use crate::reserve::Reserve;
+use crate::upkeep::{self, Upkeep};
+use crate::wal::{self, LogLength, WriteBack};
 
 /// One file a version, applied in order, each in a transaction with the version's number.
 const MIGRATIONS: &[&str] = &[
@@ -17,6 +19,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0002_management.sql"),
     include_str!("../migrations/0003_ledger.sql"),
     include_str!("../migrations/0004_transfers.sql"),
+    include_str!("../migrations/0005_file.sql"),
 ];
 
 /// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.
@@ -34,7 +37,9 @@ pub(crate) struct Connections {
     pub(crate) writer: Connection,
     pub(crate) readers: Vec<Connection>,
     /// Held while the store is open. The store keeps counters in memory, so a file has one server at a time.
-    pub(crate) lock: Option<File>,
+    pub(crate) lock: Option<Lock>,
+    /// What the writer does for the file.
+    pub(crate) upkeep: Option<Upkeep>,
 }
 
 pub(crate) fn open(config: &Config) -> Result<Connections> {
@@ -46,21 +51,44 @@ pub(crate) fn open(config: &Config) -> Result<Connections> {
             writer,
             readers: Vec::new(),
             lock: None,
+            upkeep: None,
         });
     };
     let at = |error: Error| error.with("file", path.display());
-    let lock = lock(path).map_err(at)?;
+    let lock = Lock::take(path).map_err(at)?;
+    let has_log = wal::is_there(&lock.path);
     let open = || {
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
-            | OpenFlags::SQLITE_OPEN_CREATE
-            | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        Connection::open_with_flags(path, flags)
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(&lock.path, flags)
     };
-    let mut writer = open().map_err(failed).map_err(at)?;
-    // Before anything that writes: a file that is not ours stays as it is.
-    let version = identify(&writer).map_err(at)?;
+    let open_known = || {
+        let writer = open().map_err(failed)?;
+        let version = identify(&writer)?;
+        Ok((writer, version))
+    };
+    // Before anything that writes: a file that is not ours, or not whole, stays as it is.
+    let known = open_known().or_else(|error: Error| match error.kind() {
+        ErrorKind::Unavailable => {
+            // SQLite needs some space beside the file to look into it.
+            Reserve::give_old(&lock.path);
+            open_known()
+        }
+        _ => Err(error),
+    });
+    let (mut writer, version) = known.map_err(at)?;
+    if !has_log && !config.accept_missing_log {
+        wal::refuse_torn(&writer, &lock.file).map_err(at)?;
+    }
+    let reserve = Reserve::open(&lock.path, u64::from(config.reserve_mib) << 20);
+    let reserve = reserve.map_err(|error| {
+        let sentence = "cannot keep a reserve beside the embedded store";
+        at(Error::new(ErrorKind::Unavailable, sentence).caused_by(error))
+    })?;
     prepare(&mut writer, config).map_err(failed).map_err(at)?;
     migrate(&mut writer, version).map_err(at)?;
+    let log = LogLength::watch(&mut writer).map_err(failed).map_err(at)?;
+    begin(&writer).map_err(failed).map_err(at)?;
+    let upkeep = Upkeep::new(&lock.path, log, reserve);
     let reader = |_| {
         let mut connection = open()?;
         prepare(&mut connection, config)?;
@@ -75,36 +103,15 @@ pub(crate) fn open(config: &Config) -> Result<Connections> {
         writer,
         readers,
         lock: Some(lock),
+        upkeep: Some(upkeep),
     })
 }
 
-/// Takes the lock file beside the database, and makes the folder for both.
-fn lock(path: &Path) -> Result<File> {
-    let unusable = |what: &'static str| {
-        move |error: std::io::Error| Error::new(ErrorKind::Unavailable, what).caused_by(error)
-    };
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
-        std::fs::create_dir_all(folder)
-            .map_err(unusable("cannot create the folder of the embedded store"))?;
-    }
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".lock");
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(PathBuf::from(beside))
-        .map_err(unusable("cannot write to the folder of the embedded store"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::new(
-            ErrorKind::Unavailable,
-            "the embedded store is in use by another server",
-        )),
-        Err(TryLockError::Error(error)) => Err(unusable("cannot lock the embedded store")(error)),
+/// Has the file say that it is not whole without its log, from now on. On a full disk it is opened as it is.
+fn begin(writer: &Connection) -> rusqlite::Result<()> {
+    match wal::write_back(writer, WriteBack::All) {
+        Err(error) if upkeep::is_full(&error) => Ok(()),
+        written => written.map(drop),
     }
 }
 
@@ -127,9 +134,12 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()>
         connection.pragma_update(None, "page_size", 16_384)?;
         connection.pragma_update(None, "journal_mode", "OFF")?;
     } else {
+        // It holds for a new file only, and only before anything is written to it.
+        connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
-        connection.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+        // The log is written back by `upkeep`.
+        connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+        connection.pragma_update(None, "secure_delete", config.secure_delete)?;
     }
     connection.pragma_update(None, "synchronous", synchronous)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
@@ -137,7 +147,7 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()>
 }
 
 /// The version of a store that is ours; 0 for an empty file.
-fn identify(connection: &Connection) -> Result<usize> {
+pub(crate) fn identify(connection: &Connection) -> Result<usize> {
     let number = |name: &str| {
         connection
             .pragma_query_value(None, name, |row| row.get::<_, i64>(0))
@@ -177,6 +187,8 @@ fn apply(connection: &mut Connection, script: &str, version: usize) -> rusqlite:
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn refusal(path: &Path) -> String {
@@ -259,7 +271,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("deep/er/isimud.db");
         let first = open(&Config::file(&path)).expect("the folder is made");
-        assert!(refusal(&path).contains("another server"));
+        assert!(refusal(&path).contains("another pool"));
         drop(first);
         open(&Config::file(&path)).expect("the lock ends with the store");
     }

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use isimud_contract::{Clock, QueueKey, Timestamp};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
+use isimud_contract::{Clock, Message, MessageId, QueueKey, Timestamp};
+use rusqlite::{CachedStatement, Connection, Error as Failure, OptionalExtension, Row, params};
+use uuid::Uuid;
 
+use crate::damage::Damage;
+use crate::row;
 use crate::stream::Stream;
 
 /// Streams whose counters are kept in memory, at the most. Beyond it they are forgotten and read again.
@@ -91,10 +94,13 @@ pub(crate) struct Session {
     connection: Connection,
     clock: Arc<dyn Clock>,
     horizon: Arc<Horizon>,
+    damage: Arc<Damage>,
     /// This session's copy of the horizon.
     pub(crate) ends: Ends,
     /// When something next ends in the ledger; too early perhaps, never too late. Only the writing session uses it.
     pub(crate) ledger_end: i64,
+    /// Rows that one step of a sweep touches, at the most.
+    pub(crate) step: i64,
     /// It writes: it keeps counters, and the horizon.
     writes: bool,
     numbers: HashMap<QueueKey, i64>,
@@ -107,19 +113,26 @@ impl Session {
         connection: Connection,
         clock: Arc<dyn Clock>,
         horizon: Arc<Horizon>,
+        damage: Arc<Damage>,
         writes: bool,
     ) -> Self {
         Self {
             connection,
             clock,
             horizon,
+            damage,
             ends: Ends::UNKNOWN,
             ledger_end: i64::MIN,
+            step: crate::lane::STEP,
             writes,
             numbers: HashMap::new(),
             streams: HashMap::new(),
             changed: Vec::new(),
         }
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -129,6 +142,30 @@ impl Session {
     /// A statement, prepared once for the life of the connection.
     pub(crate) fn statement(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
         self.connection.prepare_cached(sql)
+    }
+
+    /// Reads a row of `message` as one of [`row::read`] and [`row::read_free`] does. `None` when it is damaged, which is
+    /// told.
+    pub(crate) fn whole(
+        &self,
+        queue: &QueueKey,
+        row: &Row<'_>,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<Message>,
+    ) -> rusqlite::Result<Option<Message>> {
+        match read(row) {
+            Ok(message) if row::is_whole(row, &message)? => Ok(Some(message)),
+            Ok(_)
+            | Err(
+                Failure::FromSqlConversionFailure(..)
+                | Failure::IntegralValueOutOfRange(..)
+                | Failure::InvalidColumnType(..),
+            ) => {
+                let id = row.get(1).map(|id| MessageId(Uuid::from_bytes(id))).ok();
+                self.damage.note(queue, row.get(0)?, id);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     pub(crate) fn last_number(&self) -> i64 {

@@ -1,26 +1,30 @@
 //! The message contract, each method one call on the right thread.
 
-use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, Clock, Error, ErrorKind, ForeignClaim, Guard, Lease,
-    Message, MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
+    Backlog, Capabilities, Claim, ClaimId, Clock, Condition, Error, ErrorKind, ForeignClaim, Guard,
+    Lease, Message, MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
 use crate::config::{Config, Place};
-use crate::error::closed;
-use crate::lane::{Access, Lane, Outcome};
+use crate::damage::Damage;
+use crate::error::{closed, full};
+use crate::lane::{Access, Lane, Outcome, Size};
+use crate::lock::Lock;
 use crate::schema::{self, Connections};
 use crate::session::Session;
+use crate::upkeep::{Full, Upkeep};
 use crate::{claim, message, stream};
 
 /// Messages and queues in one SQLite database. See the crate's docs.
 #[derive(Debug)]
 pub struct SqliteStore {
     durable: bool,
+    full: Full,
+    damage: Arc<Damage>,
     lanes: RwLock<Option<Lanes>>,
 }
 
@@ -31,7 +35,7 @@ struct Lanes {
     readers: Vec<Lane>,
     turn: AtomicUsize,
     /// Freed after the threads have ended: fields drop in order.
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 impl Lanes {
@@ -53,16 +57,20 @@ impl SqliteStore {
             writer,
             readers,
             lock,
+            upkeep,
         } = schema::open(&config)?;
+        let damage = Arc::<Damage>::default();
+        let full = upkeep.as_ref().map(Upkeep::full).unwrap_or_default();
         let horizon = Arc::default();
-        let start = |name: &str, access, connection| {
+        let start = |name: &str, access, connection, upkeep| {
             let session = Session::new(
                 connection,
                 Arc::clone(&clock),
                 Arc::clone(&horizon),
+                Arc::clone(&damage),
                 access == Access::Write,
             );
-            Lane::start(name, access, session).map_err(|error| {
+            Lane::start(name, access, session, upkeep).map_err(|error| {
                 Error::new(
                     ErrorKind::Unavailable,
                     "cannot start a thread for the embedded store",
@@ -71,26 +79,42 @@ impl SqliteStore {
             })
         };
         let lanes = Lanes {
-            writer: start("sqlite-writer", Access::Write, writer)?,
+            writer: start("sqlite-writer", Access::Write, writer, upkeep)?,
             readers: readers
                 .into_iter()
-                .map(|c| start("sqlite-reader", Access::Read, c))
+                .map(|c| start("sqlite-reader", Access::Read, c, None))
                 .collect::<Result<_>>()?,
             turn: AtomicUsize::new(0),
             _lock: lock,
         };
         Ok(Arc::new(Self {
             durable: config.place != Place::Memory,
+            full,
+            damage: Arc::clone(&damage),
             lanes: RwLock::new(Some(lanes)),
         }))
     }
 
+    /// Has the writer do what adds nothing that lasts: it goes on when the disk is full.
     pub(crate) async fn write<T, W>(&self, work: W) -> Result<T>
     where
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
     {
-        let answer = self.with_lanes(|lanes| lanes.writer.send(work))?;
+        let answer = self.with_lanes(|lanes| lanes.writer.send(Size::Stays, work))?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Has the writer do what adds to the store: refused while the disk is full.
+    pub(crate) async fn grow<T, W>(&self, work: W) -> Result<T>
+    where
+        T: Send + 'static,
+        W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
+    {
+        if self.full.get() {
+            return Err(full());
+        }
+        let answer = self.with_lanes(|lanes| lanes.writer.send(Size::Grows, work))?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -99,7 +123,7 @@ impl SqliteStore {
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
     {
-        let answer = self.with_lanes(|lanes| lanes.reader().send(work))?;
+        let answer = self.with_lanes(|lanes| lanes.reader().send(Size::Stays, work))?;
         answer.await.map_err(|_| closed())?
     }
 }
@@ -120,6 +144,13 @@ impl MessageStore for SqliteStore {
         }
     }
 
+    fn condition(&self) -> Condition {
+        Condition {
+            is_full: self.full.get(),
+            damaged: self.damage.count(),
+        }
+    }
+
     async fn ping(&self) -> Result<()> {
         // By the writer: a store that can only be read is not up.
         self.write(|session| session.statement("SELECT 1")?.query_row([], |_| Ok(Ok(()))))
@@ -128,7 +159,7 @@ impl MessageStore for SqliteStore {
 
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
         let queue = queue.clone();
-        self.write(move |session| message::post(session, &queue, &messages))
+        self.grow(move |session| message::post(session, &queue, &messages))
             .await
     }
 

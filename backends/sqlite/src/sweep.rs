@@ -9,13 +9,12 @@ use isimud_contract::Timestamp;
 use rusqlite::params;
 
 use crate::claim::free_all;
+use crate::lane::STEP;
 use crate::session::Session;
 use crate::stream::number_of;
 
-/// Rows that one step touches, at the most (a step may finish the claim that it began).
-const STEP: i64 = 500;
-
-/// How long a sweep may keep calls waiting.
+/// How long a sweep may keep calls waiting. It does so in steps, each of as many rows as the session says, at the most (a
+/// step may finish the claim that it began).
 const MOMENT: Duration = Duration::from_millis(10);
 
 impl Session {
@@ -37,6 +36,10 @@ impl Session {
             unsubscribe(self, now)?;
             bury_doomed(self)?;
             crate::ledger::sweep(self, now)?;
+            if self.step < STEP {
+                // On a full disk the log has room for one.
+                break;
+            }
         }
         Ok(())
     }
@@ -76,11 +79,13 @@ fn end_claims(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
     let mut freed = 0;
     let ended: Vec<(i64, i64)> = session
         .statement("SELECT no, stream FROM claim WHERE expires <= ? ORDER BY expires LIMIT ?")?
-        .query_map(params![now.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![now.0, session.step], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
-    let all_seen = i64::try_from(ended.len()).is_ok_and(|ended| ended < STEP);
+    let all_seen = i64::try_from(ended.len()).is_ok_and(|ended| ended < session.step);
     for (no, stream) in ended {
-        if freed >= STEP {
+        if freed >= session.step {
             return Ok(false);
         }
         let (rows, first) = free_all(session, no)?;
@@ -100,7 +105,9 @@ fn end_delays(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
     }
     let due: Vec<(i64, i64)> = session
         .statement("SELECT due, at FROM delay WHERE due <= ? ORDER BY due LIMIT ?")?
-        .query_map(params![now.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![now.0, session.step], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     for (due, at) in &due {
         session
@@ -117,7 +124,7 @@ fn end_delays(session: &mut Session, now: Timestamp) -> rusqlite::Result<bool> {
         .statement("SELECT EXISTS (SELECT 1 FROM delay)")?
         .query_row([], |row| row.get(0))?;
     session.ends.delayed = left;
-    Ok(i64::try_from(due.len()).is_ok_and(|due| due < STEP))
+    Ok(i64::try_from(due.len()).is_ok_and(|due| due < session.step))
 }
 
 /// Deletes messages whose life has ended.
@@ -127,7 +134,9 @@ fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
     }
     let expired: Vec<(i64, i64)> = session
         .statement("SELECT at, hold FROM message WHERE expires <= ? ORDER BY expires LIMIT ?")?
-        .query_map(params![now.0, STEP], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map(params![now.0, session.step], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     for (at, hold) in &expired {
         session
@@ -139,7 +148,7 @@ fn expire(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
             session.put_stream(stream);
         }
     }
-    if i64::try_from(expired.len()).is_ok_and(|expired| expired < STEP) {
+    if i64::try_from(expired.len()).is_ok_and(|expired| expired < session.step) {
         let next: Option<i64> = session
             .statement("SELECT min(expires) FROM message")?
             .query_row([], |row| row.get(0))?;
@@ -158,8 +167,8 @@ fn unsubscribe(session: &mut Session, now: Timestamp) -> rusqlite::Result<()> {
             "DELETE FROM subscription WHERE (project, name, id) IN
              (SELECT project, name, id FROM subscription WHERE expires <= ? ORDER BY expires LIMIT ?)",
         )?
-        .execute([now.0, STEP])?;
-    if i64::try_from(removed).is_ok_and(|removed| removed < STEP) {
+        .execute([now.0, session.step])?;
+    if i64::try_from(removed).is_ok_and(|removed| removed < session.step) {
         let next: Option<i64> = session
             .statement("SELECT min(expires) FROM subscription")?
             .query_row([], |row| row.get(0))?;
@@ -185,8 +194,8 @@ fn bury_doomed(session: &mut Session) -> rusqlite::Result<()> {
             "DELETE FROM message WHERE at IN
              (SELECT at FROM message WHERE at BETWEEN ?1 << 40 AND (?1 << 40) + 1099511627775 ORDER BY at LIMIT ?2)",
         )?
-        .execute([no, STEP])?;
-    if i64::try_from(removed).is_ok_and(|removed| removed < STEP) {
+        .execute([no, session.step])?;
+    if i64::try_from(removed).is_ok_and(|removed| removed < session.step) {
         session
             .statement("DELETE FROM doomed WHERE no = ?")?
             .execute([no])?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, ClientId, Clock, Error, ErrorKind, Flavor, FlavorName,
-    ForeignClaim, Guard, Home, Instrumented, Kind, Lease, ManagementStore, ManualClock, Members,
-    Message, MessageId, MessageStore, Metadata, Observer, Page, Place, Pool, PoolName, PoolRecord,
-    Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Selection, Stats,
-    Subscription, SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
+    Backlog, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind, Flavor,
+    FlavorName, ForeignClaim, Guard, Home, Instrumented, Kind, Lease, ManagementStore, ManualClock,
+    Members, Message, MessageId, MessageStore, Metadata, Observer, Page, Place, Pool, PoolName,
+    PoolRecord, Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Selection,
+    Stats, Subscription, SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
 };
 use isimud_lease::fake::{FakeServer, Nature};
 use isimud_lease::{Journal, Leased};
@@ -101,6 +101,9 @@ impl MessageStore for Gated {
             largest_body: self.largest,
             ..self.inner.capabilities()
         }
+    }
+    fn condition(&self) -> Condition {
+        self.inner.condition()
     }
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await

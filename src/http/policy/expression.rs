@@ -13,6 +13,9 @@ const ADMIN: &str = "context_is_admin";
 /// What can be checked here; further words that oslo.policy knows, such as `system_scope`, mean nothing to this API.
 const KINDS: &str = "a role, rule, project_id, user_id, is_admin:True or is_admin:False";
 
+/// How deep an expression may be nested: it is read and checked by recursion.
+const DEEPEST: usize = 100;
+
 /// A compiled expression.
 #[derive(Debug)]
 pub(super) enum Check {
@@ -115,6 +118,8 @@ fn compile_check(names: &[String], text: &str) -> Result<Check, String> {
 struct Expression<'a> {
     names: &'a [String],
     tokens: Peekable<vec::IntoIter<&'a str>>,
+    /// How deep it may still be nested.
+    depth: usize,
 }
 
 impl<'a> Expression<'a> {
@@ -131,6 +136,7 @@ impl<'a> Expression<'a> {
         Self {
             names,
             tokens: tokens.into_iter().peekable(),
+            depth: DEEPEST,
         }
     }
 
@@ -168,6 +174,14 @@ impl<'a> Expression<'a> {
     }
 
     fn one(&mut self) -> Result<Check, String> {
+        let deeper = self.depth.checked_sub(1);
+        self.depth = deeper.ok_or_else(|| format!("it is nested deeper than {DEEPEST}"))?;
+        let one = self.one_deeper();
+        self.depth += 1;
+        one
+    }
+
+    fn one_deeper(&mut self) -> Result<Check, String> {
         if self.skip("not") {
             return Ok(Check::Not(self.one()?.into()));
         }

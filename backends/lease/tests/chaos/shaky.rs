@@ -31,6 +31,10 @@ impl Clock for Skewed {
     fn now(&self) -> Timestamp {
         Timestamp(self.clock.now().0 + self.millis)
     }
+
+    fn wall(&self) -> Timestamp {
+        self.now()
+    }
 }
 
 /// What is broken on purpose, to see that a run finds it.

@@ -169,11 +169,18 @@ local function end_claim(queue, claim)
   return #ids
 end
 
+-- A server that is full (maxmemory, noeviction) refuses a script at its first write, if that might take memory, and at none
+-- after it. What adds nothing that lasts goes on: it first deletes what is never there.
+local function despite_full(queue)
+  call('HDEL', queue.data, '')
+end
+
 -- Ends what has ended, about STEP messages of it, and returns whether that was all. What becomes of a message at the end
--- of its life, somebody else may say.
-local function settle(queue, expire)
+-- of its life, somebody else may say. A script that `grows` the queue is refused by a full server, whatever has ended.
+local function settle(queue, expire, grows)
   local ended = call('ZRANGE', queue.time, '-inf', present, 'BYSCORE', 'LIMIT', '0', STEP_TEXT)
   if #ended == 0 then return true end
+  if not grows then despite_full(queue) end
   local expired, due, done = {}, {}, 0
   for at = 1, #ended do
     local kind, name = string.sub(ended[at], 1, 1), string.sub(ended[at], 2)

@@ -42,12 +42,13 @@ local function leave(tombs, ids)
 end
 
 local settle_messages = settle
-local function settle()
+local function settle(_, _, grows)
+  if not grows then despite_full(here) end
   -- A tomb past its end is none, so nobody waits for this.
   for _, tombs in ipairs({ here.dead, here.over }) do
     each('ZREM', tombs, call('ZRANGE', tombs, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP))
   end
-  return settle_messages(here, function(_, expired) leave(here.over, expired) end)
+  return settle_messages(here, function(_, expired) leave(here.over, expired) end, grows)
 end
 
 -- Keeps the queue's record for as long as its last row.

@@ -5,7 +5,7 @@
 --         claims counted); its value, but for the version and the moment of the post
 -- Result  nil while the queue is not settled, else the present era
 
-if not settle() then return false end
+if not settle(here, nil, true) then return false end
 local era = present_era()
 if ARGV[2] ~= '' and ARGV[2] ~= era or not ARGV[4] then return era end
 local sent, ids = tonumber(ARGV[3]), {}

@@ -5,7 +5,7 @@
 --         the version and the moment of the post
 -- Result  1
 
-settle(here)
+settle(here, nil, true)
 local rank = take_ranks(here, (#ARGV - 1) / 3)
 local free, wait, time = {}, {}, {}
 for at = 2, #ARGV, 3 do

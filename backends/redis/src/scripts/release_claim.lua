@@ -5,4 +5,5 @@
 -- Result  nil while the queue is not settled, else how many messages are free again
 
 if not settle(here) then return false end
+despite_full(here)
 return end_claim(here, ARGV[2])

@@ -5,6 +5,7 @@
 -- Result  nil while the queue is not settled, else whether there is such a claim
 
 if not settle(here) then return false end
+despite_full(here)
 local claim, ttl, grace = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 if call('HEXISTS', here.claim, claim) == 0 then return 0 end
 local ids, marks = members(here, claim)

@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Servers::single:
             a_server_that_hangs_is_unavailable_in_time,
             a_full_server_is_unavailable_and_keeps_no_half_post,
+            a_full_server_can_be_emptied,
             a_replica_is_unavailable_until_it_is_a_master_again,
             a_server_held_up_by_a_script_is_unavailable,
             a_key_of_somebody_else_is_an_internal_error,
@@ -216,6 +217,56 @@ async fn a_full_server_is_unavailable_and_keeps_no_half_post(servers: Servers) {
     assert_eq!(refusal.unwrap_err().kind(), ErrorKind::Unavailable);
     server.wait_until("CONFIG SET maxmemory 0", "OK").unwrap();
     assert_eq!(free(&store).await, 1);
+    recovered(&store).await;
+}
+
+async fn a_full_server_can_be_emptied(servers: Servers) {
+    let store = open(&servers, "");
+    for _ in 0..6 {
+        post_one(&store).await.unwrap();
+    }
+    let server = servers.get(0);
+    server
+        .wait_until("CONFIG SET maxmemory 1000", "OK")
+        .unwrap();
+    let queue = queue("q");
+    let refusal = store.post(&queue, vec![message()]).await.unwrap_err();
+    assert!(
+        refusal.about(isimud_contract::REASON).is_some(),
+        "{refusal}"
+    );
+    let lease = |ttl| Lease {
+        id: ClaimId(Uuid::now_v7()),
+        ttl,
+        grace: Duration::from_secs(60),
+        dead_letter: None,
+    };
+    let (long, short) = (Duration::from_secs(4000), Duration::from_millis(1));
+    let kept = lease(long);
+    let claim = store.claim(&queue, &kept, 2).await.unwrap().unwrap();
+    store.renew_claim(&queue, &kept).await.unwrap();
+    let ids: Vec<_> = claim.messages.iter().map(|message| message.id).collect();
+    let guard = Guard::HeldBy(vec![kept.id]);
+    assert_eq!(store.delete(&queue, &ids[..1], guard).await.unwrap(), 1);
+    store.release_claim(&queue, kept.id).await.unwrap();
+    // A claim that ends by itself: whoever comes first puts its messages back.
+    store
+        .claim(&queue, &lease(short), 2)
+        .await
+        .unwrap()
+        .unwrap();
+    tokio::time::sleep(2 * short).await;
+    assert_eq!(free(&store).await, 5);
+    assert_eq!(store.pop(&queue, 1).await.unwrap().len(), 1);
+    store
+        .claim(&queue, &lease(short), 2)
+        .await
+        .unwrap()
+        .unwrap();
+    tokio::time::sleep(2 * short).await;
+    assert_eq!(store.pop(&queue, 4).await.unwrap().len(), 4);
+    server.wait_until("CONFIG SET maxmemory 0", "OK").unwrap();
+    assert_eq!(free(&store).await, 0);
     recovered(&store).await;
 }
 
