@@ -77,12 +77,33 @@ pub trait Opener: fmt::Debug + Send + Sync + 'static {
         options: &Metadata,
     ) -> Result<(&'static str, Arc<dyn MessageStore>)>;
 
-    /// A text that two pools have in common if they would keep their messages in one place; `None` for a place that
-    /// nobody else can have.
-    fn identity(&self, uri: &str, options: &Metadata) -> Result<Option<String>>;
+    /// What two pools, each a URI and options, would have in common.
+    fn shared(&self, one: (&str, &Metadata), other: (&str, &Metadata)) -> Result<Shared>;
 
     /// Whether a store can be open once only.
     fn is_exclusive(&self, uri: &str) -> bool;
+}
+
+/// What two pools have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// Nothing: no queue of one can be a queue of the other.
+    Nothing,
+    /// They keep their messages in one place, under the same names.
+    Place,
+    /// They are in one place, and a queue of one could have the name there of another queue of the other.
+    Names,
+}
+
+impl Shared {
+    /// From whether queues of both can meet in one place, and whether both call their queues the same.
+    pub fn of(can_meet: bool, have_same_names: bool) -> Self {
+        match (can_meet, have_same_names) {
+            (false, _) => Self::Nothing,
+            (true, true) => Self::Place,
+            (true, false) => Self::Names,
+        }
+    }
 }
 
 /// What a [`Catalogue`] is made of.
@@ -276,9 +297,11 @@ impl Catalogue {
         self.stores.opener()
     }
 
-    /// What the store of the configuration has in common with a pool in the same place.
-    pub(crate) fn default_identity(&self) -> Result<Option<String>> {
-        self.opener().identity(&self.default_uri, &Metadata::new())
+    /// What the store of the configuration has in common with a pool.
+    pub(crate) fn shared_with_default(&self, pool: &Pool) -> Result<Shared> {
+        let none = Metadata::new();
+        self.opener()
+            .shared((&*pool.uri, &pool.options), (&*self.default_uri, &none))
     }
 
     /// The flavor that a project means by a name. `NotFound(Flavor)` when it has none of that name.

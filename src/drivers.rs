@@ -1,7 +1,8 @@
 //! From a URI's scheme to the driver that opens it: the only file that names a driver crate.
 //!
 //! A store is a URI and, for a pool, options beside it. The options are added to the URI's query before the driver reads
-//! it; where both name one, the pool's option holds. So a driver knows one form only, and checks it in one place.
+//! it; where both name one, the pool's option holds. So a driver knows one form only, and checks it in one place. Options
+//! that a driver does not know are left out, and the log tells: pools of other services that speak this API have some.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
@@ -11,7 +12,7 @@ use isimud_contract::{Clock, Error, Ledger, ManagementStore, MessageStore, Metad
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
-use crate::catalogue::{self, Opener};
+use crate::catalogue::{self, Opener, Shared};
 
 pub use crate::catalogue::shown;
 
@@ -86,10 +87,10 @@ struct Driver {
     scheme: &'static str,
     /// The store is a file, which one server has open at a time.
     is_file: bool,
-    /// What follows a host that names no port, if it is a host.
-    port: &'static str,
-    /// Options that say which store it is, and not how it is spoken to.
-    naming: &'static [&'static str],
+    /// The options that it knows.
+    options: &'static str,
+    /// What two URIs have in common that this driver answers to.
+    shared: fn(&str, &str) -> Result<Shared>,
     check: fn(&str) -> Result<()>,
     /// The file that a store of this driver is, if it is one.
     file: fn(&str) -> Result<Option<PathBuf>>,
@@ -102,8 +103,11 @@ const DRIVERS: &[Driver] = &[
     Driver {
         scheme: "sqlite",
         is_file: true,
-        port: "",
-        naming: &[],
+        options: isimud_sqlite::OPTIONS,
+        shared: |one, other| {
+            let [one, other] = [one, other].map(isimud_sqlite::Config::parse);
+            Ok(Shared::of(one?.is_place_of(&other?), true))
+        },
         check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
         file: |uri| {
             let config = isimud_sqlite::Config::parse(uri)?;
@@ -127,15 +131,20 @@ const DRIVERS: &[Driver] = &[
     #[cfg(feature = "redis")]
     redis("rediss"),
     #[cfg(feature = "amqp")]
-    amqp("amqp", ":5672"),
+    amqp("amqp"),
     #[cfg(feature = "amqp")]
-    amqp("amqps", ":5671"),
+    amqp("amqps"),
     #[cfg(feature = "sqs")]
     Driver {
         scheme: "sqs",
         is_file: false,
-        port: "",
-        naming: &["endpoint", "fifo", "name", "prefix", "profile", "project"],
+        options: isimud_sqs::OPTIONS,
+        shared: |one, other| {
+            let [one, other] = [one, other].map(isimud_sqs::Config::parse);
+            let (one, other) = (one?, other?);
+            let meet = one.is_beside(&other) && one.shares_names(&other);
+            Ok(Shared::of(meet, one.has_names_of(&other)))
+        },
         check: |uri| isimud_sqs::Config::parse(uri).map(drop),
         file: |_| Ok(None),
         open: |uri, context| {
@@ -158,12 +167,17 @@ const DRIVERS: &[Driver] = &[
 
 /// The RabbitMQ driver, without and with TLS. It needs a ledger, from the management store.
 #[cfg(feature = "amqp")]
-const fn amqp(scheme: &'static str, port: &'static str) -> Driver {
+const fn amqp(scheme: &'static str) -> Driver {
     Driver {
         scheme,
         is_file: false,
-        port,
-        naming: &["name", "prefix"],
+        options: isimud_amqp::OPTIONS,
+        shared: |one, other| {
+            let [one, other] = [one, other].map(isimud_amqp::Config::parse);
+            let (one, other) = (one?, other?);
+            let meet = one.is_beside(&other) && one.shares_names(&other);
+            Ok(Shared::of(meet, one.has_names_of(&other)))
+        },
         check: |uri| isimud_amqp::Config::parse(uri).map(drop),
         file: |_| Ok(None),
         open: |uri, context| {
@@ -190,8 +204,11 @@ const fn redis(scheme: &'static str) -> Driver {
     Driver {
         scheme,
         is_file: false,
-        port: ":6379",
-        naming: &["dbid", "master", "prefix"],
+        options: isimud_redis::OPTIONS,
+        shared: |one, other| {
+            let [one, other] = [one, other].map(isimud_redis::Config::parse);
+            Ok(Shared::of(one?.is_beside(&other?), true))
+        },
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
         file: |_| Ok(None),
         open: |uri, context| {
@@ -228,6 +245,14 @@ fn driver(uri: &str) -> Result<&'static Driver> {
             known.join(", ")
         ))
     })
+}
+
+impl Driver {
+    /// Whether there is an option of that name; some are followed by a point and a queue.
+    fn knows(&self, option: &str) -> bool {
+        let name = option.split_once('.').map_or(option, |(name, _)| name);
+        self.options.split(", ").any(|known| known == name)
+    }
 }
 
 /// Checks a URI without opening anything.
@@ -311,12 +336,24 @@ impl Opener for ForPools {
             ledgers: self.ledgers.clone(),
             scope: format!("pool:{pool}"),
         };
+        let driver = driver(uri)?;
+        for option in options.keys().filter(|option| !driver.knows(option)) {
+            tracing::warn!(
+                pool,
+                option,
+                "the driver of this pool has no such option, and goes on without it; known are {}",
+                driver.options
+            );
+        }
         let backend = open(&with_options(uri, options)?, &context)?;
         Ok((backend.name, backend.messages))
     }
 
-    fn identity(&self, uri: &str, options: &Metadata) -> Result<Option<String>> {
-        identity(&with_options(uri, options)?)
+    fn shared(&self, one: (&str, &Metadata), other: (&str, &Metadata)) -> Result<Shared> {
+        shared(
+            &with_options(one.0, one.1)?,
+            &with_options(other.0, other.1)?,
+        )
     }
 
     fn is_exclusive(&self, uri: &str) -> bool {
@@ -347,8 +384,10 @@ fn resolved(path: &Path) -> Option<PathBuf> {
 /// What must stand encoded in the value of an option.
 const OPTION: &AsciiSet = &CONTROLS.add(b' ').add(b'#').add(b'%').add(b'&').add(b'+');
 
-/// A URI with a pool's options in its query, which take the place of its own of the same name.
+/// A URI with a pool's options in its query, which take the place of its own of the same name. Without those that its
+/// driver does not know.
 fn with_options(uri: &str, options: &Metadata) -> Result<String> {
+    let driver = driver(uri)?;
     let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
     let name = |option: &str| {
         option
@@ -356,12 +395,13 @@ fn with_options(uri: &str, options: &Metadata) -> Result<String> {
             .map_or(option, |(name, _)| name)
             .to_owned()
     };
+    let is_beside = |name: &str| driver.knows(name) && options.contains_key(name);
     let mut merged: Vec<String> = query
         .split('&')
-        .filter(|option| !option.is_empty() && !options.contains_key(&name(option)))
+        .filter(|option| !option.is_empty() && !is_beside(&name(option)))
         .map(str::to_owned)
         .collect();
-    for (key, value) in options {
+    for (key, value) in options.iter().filter(|(key, _)| driver.knows(key)) {
         let text = match value {
             Value::String(text) => text.clone(),
             Value::Number(number) => number.to_string(),
@@ -380,72 +420,15 @@ fn with_options(uri: &str, options: &Metadata) -> Result<String> {
     })
 }
 
-/// What two URIs of one store have in common, however they log in and tune: the place, and the options that name it.
-/// `None` for memory, which is another one each time.
-fn identity(uri: &str) -> Result<Option<String>> {
-    let driver = driver(uri)?;
-    let (address, query) = uri.split_once('?').unwrap_or((uri, ""));
-    let (scheme, place) = address.split_once(':').unwrap_or((address, ""));
-    let place = place.strip_prefix("//").unwrap_or(place);
-    let place = place.rsplit_once('@').map_or(place, |(_, place)| place);
-    if place == ":memory:" {
-        return Ok(None);
-    }
-    let mut naming: Vec<&str> = query
-        .split('&')
-        .filter(|option| {
-            let name = option.split_once('=').map_or(*option, |(name, _)| name);
-            driver.naming.contains(&name)
-        })
-        .collect();
-    naming.sort_unstable();
-    // A path tells cases apart, a host does not.
-    let place = match driver.is_file {
-        true => file_identity(place),
-        false => without_port(&place.to_ascii_lowercase(), driver.port),
-    };
+/// What two URIs have in common, however they log in and tune.
+fn shared(one: &str, other: &str) -> Result<Shared> {
+    let (driver, theirs) = (driver(one)?, driver(other)?);
     // Encrypted or not, it is the same server.
-    let scheme = scheme.trim_end_matches('s');
-    Ok(Some(format!("{scheme}:{place}?{}", naming.join("&"))))
-}
-
-/// What a file is, whatever it is called: its device and number where it is there, else its name without links and dots.
-fn file_identity(place: &str) -> String {
-    use std::os::unix::fs::MetadataExt;
-
-    if let Ok(file) = std::fs::metadata(place) {
-        return format!("{}:{}", file.dev(), file.ino());
+    let is_same = driver.scheme.trim_end_matches('s') == theirs.scheme.trim_end_matches('s');
+    match is_same {
+        true => (driver.shared)(one, other),
+        false => Ok(Shared::Nothing),
     }
-    let path = std::path::absolute(place).unwrap_or_else(|_| place.into());
-    // The folders that are there may be links; those that will be made are not.
-    let mut there = path.as_path();
-    while let Some(above) = there.parent() {
-        there = above;
-        if let Ok(known) = there.canonicalize()
-            && let Ok(rest) = path.strip_prefix(there)
-        {
-            return known.join(rest).display().to_string();
-        }
-    }
-    path.display().to_string()
-}
-
-/// Hosts, and what follows them, without the port that they have anyway.
-fn without_port(place: &str, port: &str) -> String {
-    let (hosts, path) = match place.find('/') {
-        Some(at) => place.split_at(at),
-        None => (place, ""),
-    };
-    // The database, or the virtual host, that is meant where none is named.
-    let path = match path {
-        "/" | "/%2f" => "",
-        path => path,
-    };
-    let hosts: Vec<&str> = hosts
-        .split(',')
-        .map(|host| host.strip_suffix(port).unwrap_or(host))
-        .collect();
-    format!("{}{path}", hosts.join(","))
 }
 
 #[cfg(test)]
@@ -476,6 +459,9 @@ mod tests {
         ] {
             assert_eq!(with_options(uri, &options(beside)).expect(uri), merged);
         }
+        let beside = json!({"max_reconnect_attempts": 3, "deep": {"a": [1]}, "readers": 2});
+        let merged = with_options("sqlite:a", &options(beside)).expect("a URI");
+        assert_eq!(merged, "sqlite:a?readers=2");
         let refused = with_options("sqlite:a", &options(json!({"readers": [1]})));
         let sentence = refused.expect_err("no value").to_string();
         assert_eq!(
@@ -486,14 +472,9 @@ mod tests {
 
     #[cfg(feature = "sqlite")]
     #[test]
-    fn a_file_has_one_identity_whatever_it_is_called() {
+    fn a_file_is_one_place_whatever_it_is_called() {
         let folder = tempfile::tempdir().expect("a folder");
         let uri = |name: &str| format!("sqlite:{}", folder.path().join(name).display());
-        let of = |name: &str| {
-            identity(&uri(name))
-                .expect("a file")
-                .expect("not in memory")
-        };
         std::fs::create_dir(folder.path().join("data")).expect("a folder in it");
         let linked = folder.path().join("link");
         std::os::unix::fs::symlink(folder.path().join("data"), linked).expect("a link");
@@ -503,60 +484,119 @@ mod tests {
                 "link/isimud.db",
                 "link/../data/isimud.db",
             ] {
-                assert_eq!(of(file), of(other), "{other}");
+                assert_shared(&uri(file), &[&uri(other)], Shared::Place);
             }
-            assert_ne!(of(file), of("isimud.db"));
+            assert_shared(&uri(file), &[&uri("isimud.db")], Shared::Nothing);
         };
         is_one("data/isimud.db");
         std::fs::write(folder.path().join("data/isimud.db"), "").expect("a file");
         is_one("data/isimud.db");
         let hard = folder.path().join("hard.db");
         std::fs::hard_link(folder.path().join("data/isimud.db"), hard).expect("a hard link");
-        assert_eq!(of("data/isimud.db"), of("hard.db"));
+        assert_shared(&uri("data/isimud.db"), &[&uri("hard.db")], Shared::Place);
+    }
+
+    #[track_caller]
+    fn assert_shared(one: &str, others: &[&str], expected: Shared) {
+        for other in others {
+            let both = [(one, *other), (*other, one)];
+            for (one, other) in both {
+                assert_eq!(
+                    shared(one, other).expect(other),
+                    expected,
+                    "{one} and {other}"
+                );
+            }
+        }
+    }
+
+    #[cfg(feature = "sqlite")]
+    #[test]
+    fn one_file_is_one_place() {
+        let same = [
+            "sqlite:a/b.db",
+            "sqlite:a/b.db?readers=3",
+            "sqlite:./a//b.db",
+        ];
+        assert_shared("sqlite:a/b.db", &same, Shared::Place);
+        assert_shared(
+            "sqlite:a/b.db",
+            &["sqlite:b.db", "sqlite::memory:"],
+            Shared::Nothing,
+        );
+        assert_shared("sqlite::memory:", &["sqlite::memory:"], Shared::Nothing);
     }
 
     #[cfg(feature = "redis")]
     #[test]
-    fn one_store_has_one_identity() {
-        let same = |one, other| identity(one).expect(one) == identity(other).expect(other);
-        for other in [
+    fn one_redis_database_with_one_prefix_is_one_place() {
+        let same = [
             "redis://h:1?timeout_ms=9&prefix=x",
             "rediss://me:pw@H:1?prefix=x",
-        ] {
-            assert!(same("redis://h:1?prefix=x", other), "{other}");
-        }
-        assert!(same("redis://h", "redis://h:6379"));
-        assert!(same("redis://h/2", "rediss://h:6379/2"));
-        #[cfg(feature = "amqp")]
-        for other in ["amqp://h/", "amqps://me:pw@h:5671/%2F?journal=false"] {
-            assert!(same("amqp://h", other), "{other}");
-        }
-        for other in [
+            "redis://h:1/0?prefix=%78",
+        ];
+        assert_shared("redis://h:1?prefix=x", &same, Shared::Place);
+        let same = [
+            "redis://h:6379",
+            "rediss://h/0",
+            "redis://h?prefix=isimud:",
+            "redis://h?dbid=0",
+        ];
+        assert_shared("redis://h", &same, Shared::Place);
+        assert_shared("redis://h?dbid=2", &["rediss://h:6379/2"], Shared::Place);
+        let nodes = ["redis://b,c?cluster=true", "redis://b:6379"];
+        assert_shared("redis://a,b?cluster=true", &nodes, Shared::Place);
+        let others = [
             "redis://h:2?prefix=x",
             "redis://h:1",
             "redis://h:1?prefix=y",
-        ] {
-            assert!(!same("redis://h:1?prefix=x", other), "{other}");
-        }
+            "redis://h:1?prefix=xy",
+        ];
+        assert_shared("redis://h:1?prefix=x", &others, Shared::Nothing);
+    }
+
+    #[cfg(feature = "amqp")]
+    #[test]
+    fn one_virtual_host_is_shared_as_far_as_names_can_meet() {
+        let same = [
+            "amqp://h/",
+            "amqps://me:pw@h:5671/%2F?journal=false",
+            "amqp://g,h?prefix=isimud.",
+        ];
+        assert_shared("amqp://h", &same, Shared::Place);
+        let adopted = "amqp://h?adopt=true&name={queue}&project=p";
+        let apart = ["amqp://h/v", "amqp://h:5673", "amqp://h?prefix=x.", adopted];
+        assert_shared("amqp://h", &apart, Shared::Nothing);
+        let names = [
+            "amqp://h?adopt=true&name={queue}&project=q",
+            "amqp://h?prefix=x.",
+        ];
+        assert_shared(adopted, &names, Shared::Names);
     }
 
     #[cfg(feature = "sqs")]
     #[test]
-    fn one_estate_of_queues_has_one_identity() {
-        let same = |one, other| identity(one).expect(one) == identity(other).expect(other);
+    fn one_account_of_sqs_is_shared_as_far_as_names_can_meet() {
         let one = "sqs://eu-central-1/123456789012?name={project}-{queue}";
-        let tuned = "sqs://eu-central-1/123456789012?wait_s=5&name={project}-{queue}&journal=false";
-        assert!(same(one, tuned));
-        for other in [
+        let tuned =
+            "sqs://eu-central-1/123456789012?wait_s=5&name={project}-%7Bqueue}&journal=false";
+        assert_shared(one, &[tuned], Shared::Place);
+        let apart = [
             "sqs://eu-west-1/123456789012?name={project}-{queue}",
             "sqs://eu-central-1/123456789013?name={project}-{queue}",
-            "sqs://eu-central-1/123456789012?name={queue}-{project}",
             "sqs://eu-central-1/123456789012?name={project}-{queue}&fifo=true",
             "sqs://eu-central-1/123456789012?name={project}-{queue}&profile=other",
             "sqs://eu-central-1/123456789012?name={project}-{queue}&endpoint=http://h",
-        ] {
-            assert!(!same(one, other), "{other}");
-        }
+        ];
+        assert_shared(one, &apart, Shared::Nothing);
+        let names = ["sqs://eu-central-1/123456789012?name={queue}-{project}"];
+        assert_shared(one, &names, Shared::Names);
+        assert_shared("sqs://r?prefix=a-", &["sqs://r?prefix=a-b-"], Shared::Names);
+        assert_shared(
+            "sqs://r",
+            &["sqs://r?prefix=a-", "sqs://r?name={queue}&project=p"],
+            Shared::Nothing,
+        );
     }
 
     #[test]

@@ -177,7 +177,6 @@ fn a_pool_is_checked_before_it_is_stored_and_shows_no_secrets() {
     for (uri, options) in [
         (here.as_str(), json!({"fifo": "yes"})),
         (here.as_str(), json!({"wait_s": 21})),
-        (here.as_str(), json!({"colour": "red"})),
         (here.as_str(), json!({"name": "{queue}"})),
         ("sqs://", json!({})),
         ("sqs://AKIA:geheim@us-east-1", json!({})),

@@ -74,9 +74,17 @@ fn split_query(uri: &str) -> (&str, &str) {
 
 /// The options of a pool as they may be shown.
 pub(crate) fn shown_options(options: &Metadata) -> Metadata {
+    // What lies deeper is of no driver here, and a password all the same.
+    fn deeper(value: &Value) -> Value {
+        match value {
+            Value::Object(members) => Value::Object(shown_options(members)),
+            Value::Array(all) => all.iter().map(deeper).collect(),
+            other => other.clone(),
+        }
+    }
     let shown = |(key, value): (&String, &Value)| match is_secret(key) {
         true => (key.clone(), MASK.into()),
-        false => (key.clone(), value.clone()),
+        false => (key.clone(), deeper(value)),
     };
     options.iter().map(shown).collect()
 }

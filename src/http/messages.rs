@@ -331,18 +331,21 @@ pub(crate) async fn delete(
     target: Target,
     query: RawQuery,
 ) -> Result<StatusCode, Problem> {
-    let claim = match query.read().text("claim_id") {
-        None => None,
-        Some(text) => Some(
-            any_claim(&text)
-                .ok_or_else(|| cannot_delete(NO_SUCH_CLAIM, StatusCode::BAD_REQUEST))?,
-        ),
+    let asked = query.read().text("claim_id").map(|text| any_claim(&text));
+    let is_no_claim = asked == Some(None);
+    // A message that is not there is deleted, whatever the claim is called (spec: messages.md 6).
+    let claim = asked.map(Option::unwrap_or_default);
+    let refused = |error: Error| match error.kind() {
+        ErrorKind::Claimed | ErrorKind::NotClaimed if is_no_claim => {
+            cannot_delete(NO_SUCH_CLAIM, StatusCode::BAD_REQUEST)
+        }
+        _ => delete_refused(error),
     };
     if let Some(id) = MessageId::parse(&target.id) {
         app.messaging
             .delete(&target.queue, Deletion::One(id, claim))
             .await
-            .map_err(delete_refused)?;
+            .map_err(refused)?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

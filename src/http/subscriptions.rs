@@ -233,6 +233,7 @@ pub(crate) async fn update(
     let document = match document {
         None => return Err(Problem::request("No subscription to create.")),
         Some(Value::Object(document)) => document,
+        Some(Value::Array(_)) => return Err(Problem::request("Subscriptions must be a dict.")),
         Some(_) => return Err(Problem::unsupported_document()),
     };
     let asked = asked(&document)?;

@@ -39,8 +39,7 @@ impl Messaging {
             }
             let opener = self.catalogue.opener();
             opener.check(&pool.uri, &pool.options)?;
-            let identity = opener.identity(&pool.uri, &pool.options)?;
-            self.check_identity(&pool, identity.as_deref()).await?;
+            self.check_place(&pool).await?;
             if self.management.save_pool(&pool, version).await?.is_some() {
                 tracing::info!(pool = %name, new = old.is_none(), "a pool was registered as declared");
                 return Ok(());

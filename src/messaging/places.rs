@@ -103,14 +103,15 @@ impl Messaging {
         self.catalogue.choose(flavor.as_ref()).await
     }
 
-    /// The flavor that metadata name. Where there are no pools, flavors have no meaning.
+    /// The flavor that metadata name. `NotFound(Flavor)` when there is none, as the reference with pooling on: also
+    /// while there are no pools, for a queue with a name that means nothing would be where nobody wanted it.
     async fn flavor(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Option<Flavor>> {
         match settings::flavor(metadata) {
-            Some(name) if !self.catalogue.roster().await?.is_empty() => {
+            Some(name) => {
                 let flavor = self.catalogue.flavor(&queue.project, &name).await?;
                 Ok(Some(flavor))
             }
-            _ => Ok(None),
+            None => Ok(None),
         }
     }
 
@@ -144,8 +145,7 @@ impl Messaging {
         place: &Place,
         (before, after): (&Metadata, &Metadata),
     ) -> Result<Place> {
-        let roster = self.catalogue.roster().await?;
-        if settings::flavor(before) == settings::flavor(after) || roster.is_empty() {
+        if settings::flavor(before) == settings::flavor(after) {
             return Ok(place.clone());
         }
         let flavor = self.flavor(queue, after).await?;

@@ -8,7 +8,7 @@ use isimud_contract::{
 };
 
 use super::{ATTEMPTS, Messaging};
-use crate::catalogue::{self, Opened};
+use crate::catalogue::{self, Opened, Shared};
 
 /// How long a pool may take to show that it can be reached.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -107,10 +107,12 @@ impl Messaging {
         let mut capabilities = None;
         if old.filter(is_placed).is_none() {
             opener.admit(&pool.uri, &pool.options)?;
-            let identity = opener.identity(&pool.uri, &pool.options)?;
-            self.check_identity(pool, identity.as_deref()).await?;
+            self.check_place(pool).await?;
             let is_same_store = match old {
-                Some(old) => identity == opener.identity(&old.uri, &old.options)?,
+                Some(old) => {
+                    let places = ((&*pool.uri, &pool.options), (&*old.uri, &old.options));
+                    opener.shared(places.0, places.1)? == Shared::Place
+                }
                 None => false,
             };
             let reached = match is_same_store && opener.is_exclusive(&pool.uri) {
@@ -137,22 +139,41 @@ impl Messaging {
         }
     }
 
-    /// Refuses a second name for one place: a queue that moved from one to the other would move into itself.
-    pub(super) async fn check_identity(&self, pool: &Pool, identity: Option<&str>) -> Result<()> {
-        let Some(identity) = identity else {
-            return Ok(());
+    /// Refuses a second name for one place, where a queue that moved from one to the other would move into itself; and
+    /// names that could be those of another pool's queues, perhaps of another project.
+    pub(super) async fn check_place(&self, pool: &Pool) -> Result<()> {
+        let conflict = |sentence: String| {
+            Err(Error::new(
+                ErrorKind::AlreadyExists(Resource::Pool),
+                sentence,
+            ))
         };
-        let conflict = |sentence| Error::new(ErrorKind::AlreadyExists(Resource::Pool), sentence);
-        if self.catalogue.default_identity()?.as_deref() == Some(identity) {
-            return Err(conflict("The database URI is that of the default store."));
+        let names = |other: &str| {
+            format!(
+                "Queues of this pool could have the names of queues of {other}, which is in the same place; give each \
+                 its own 'prefix' or 'name'."
+            )
+        };
+        match self.catalogue.shared_with_default(pool)? {
+            Shared::Nothing => {}
+            Shared::Place => {
+                return conflict("The database URI is that of the default store.".into());
+            }
+            Shared::Names => return conflict(names("the default store")),
         }
         let opener = self.catalogue.opener();
         let roster = self.catalogue.read_roster().await?;
         for other in roster.pools().filter(|other| other.name != pool.name) {
             // A pool of a driver that this server does not have is no obstacle.
-            let theirs = opener.identity(&other.uri, &other.options);
-            if theirs.is_ok_and(|theirs| theirs.as_deref() == Some(identity)) {
-                return Err(conflict("The database URI is in use by another pool."));
+            let places = ((&*pool.uri, &pool.options), (&*other.uri, &other.options));
+            match opener.shared(places.0, places.1) {
+                Ok(Shared::Nothing) | Err(_) => {}
+                Ok(Shared::Place) => {
+                    return conflict("The database URI is in use by another pool.".into());
+                }
+                Ok(Shared::Names) => {
+                    return conflict(names(&format!("the pool {}", other.name.as_str())));
+                }
             }
         }
         Ok(())

@@ -187,7 +187,8 @@ fn integer(metadata: &Metadata, key: &str) -> Result<Option<i64>> {
     }
 }
 
-/// The reference does not look at it, and every claim that should move a message fails later (quirk Q-HTTP-2).
+/// The reference does not look at it, and every claim that should move a message fails later (quirk Q-HTTP-2). Here a text
+/// that cannot be the name of a queue is refused when it is written; metadata that were imported with one have no policy.
 fn dead_letter_queue(value: Option<&Value>) -> Result<()> {
     match value {
         None | Some(Value::Null) => Ok(()),

@@ -123,7 +123,10 @@ pub(crate) fn fresh() -> String {
     let test = TESTS.fetch_add(1, Ordering::Relaxed);
     match kind() {
         Kind::Sqlite => "sqlite::memory:".to_owned(),
-        Kind::Redis => format!("{}&clock=service", REDIS.uri(&format!("api{test}:"))),
+        Kind::Redis => format!(
+            "{}&clock=service",
+            REDIS.limited_uri(&format!("api{test}:"))
+        ),
         Kind::Amqp { quorum } => format!(
             "{}?queue_type={}&prefix=api{test}.&clock=service&timeout_ms=20000",
             RABBITMQ.uri(),

@@ -178,7 +178,7 @@ impl Drop for Catch {
 
 impl Inner {
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
-        let address = self.names.of(queue);
+        let address = self.names.of(queue)?;
         let known = self.queues.make(&address).await?;
         let outgoing: Vec<Outgoing> = batch
             .into_iter()
@@ -226,7 +226,7 @@ impl Inner {
             inner: Arc::clone(self),
             batch: Batch::default(),
         };
-        let address = self.names.of(queue);
+        let address = self.names.of(queue)?;
         let Some(known) = self.queues.find(&address).await? else {
             return Ok(catch);
         };
@@ -494,7 +494,7 @@ impl LeaseBroker for AmqpBroker {
     }
 
     async fn depth(&self, queue: &QueueKey) -> Result<Depth> {
-        let address = self.inner.names.of(queue);
+        let address = self.inner.names.of(queue)?;
         let counted = async {
             self.inner.end_due();
             self.inner.is_back(&address).await?;
@@ -511,12 +511,12 @@ impl LeaseBroker for AmqpBroker {
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
-        let address = self.inner.names.of(queue);
+        let address = self.inner.names.of(queue)?;
         within(self.inner.timeout, self.inner.empty(&address)).await
     }
 
     async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        let address = self.inner.names.of(queue);
+        let address = self.inner.names.of(queue)?;
         within(self.inner.timeout, self.inner.remove(&address)).await
     }
 

@@ -4,14 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isimud_contract::{Error, Result};
+use isimud_contract::{Error, ProjectId, Result};
 use percent_encoding::percent_decode_str;
 
 use crate::names::Names;
 
-const OPTIONS: &str = "queue_type, adopt, prefix, name, exchange, routing_key (each also with .QUEUE), journal, \
-                       timeout_ms, heartbeat_s, hold_cap_s, max_held, channels, native_ttl_s, native_ids, \
-                       delivery_limit, clock, ca_file, cert_file, key_file";
+/// The options of a URI. Behind `name`, `exchange` and `routing_key` there may be a point and a queue.
+pub const OPTIONS: &str = "queue_type, adopt, project, prefix, name, exchange, routing_key, journal, timeout_ms, heartbeat_s, \
+                           hold_cap_s, max_held, channels, native_ttl_s, native_ids, delivery_limit, clock, ca_file, \
+                           cert_file, key_file";
 
 /// What [`AmqpBroker::open`](crate::AmqpBroker::open) needs to know.
 #[derive(Debug, Clone)]
@@ -130,7 +131,7 @@ impl Config {
             },
             queue_type: QueueType::Quorum,
             adopt: false,
-            names: Names::new("isimud."),
+            names: Names::new(),
             journal: true,
             timeout: Duration::from_secs(2),
             heartbeat: Duration::from_secs(10),
@@ -144,6 +145,7 @@ impl Config {
             by_service: false,
         };
         config.apply(query)?;
+        config.names.adopt(config.adopt);
         config.check()?;
         Ok(config)
     }
@@ -167,13 +169,40 @@ impl Config {
         self.journal
     }
 
+    /// Whether both name the same node and virtual host, whoever logs in.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let place = |config: &Self, host: &Host| {
+            let plain = if config.tls { 5671 } else { 5672 };
+            let port = (host.port != plain).then_some(host.port);
+            (host.name.to_ascii_lowercase(), port)
+        };
+        let ours = self.hosts.iter().map(|host| place(self, host));
+        let theirs: Vec<_> = other.hosts.iter().map(|host| place(other, host)).collect();
+        self.vhost == other.vhost && ours.into_iter().any(|host| theirs.contains(&host))
+    }
+
+    /// Whether a queue of one pool could be in the RabbitMQ queue of any queue of the other.
+    pub fn shares_names(&self, other: &Self) -> bool {
+        self.names.meet(&other.names)
+    }
+
+    /// Whether both call queues the same.
+    pub fn has_names_of(&self, other: &Self) -> bool {
+        self.names == other.names
+    }
+
     fn apply(&mut self, query: &str) -> Result<()> {
         let mut own = (None, None);
         for option in query.split('&').filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').unwrap_or((option, ""));
             let value = decoded(value)?;
             match key {
-                "prefix" => self.names.prefix = value,
+                "prefix" => self.names.begin_with(value),
+                "project" => {
+                    let project = ProjectId::parse(&value);
+                    let refused = |_| wrong("'project' is not a project's id: 1 to 256 characters");
+                    self.names.are_of(project.map_err(refused)?);
+                }
                 "ca_file" => self.papers.authorities = Some(value.into()),
                 "cert_file" => own.0 = Some(value.into()),
                 "key_file" => own.1 = Some(value.into()),
@@ -234,7 +263,7 @@ impl Config {
             Some(Ok(())) => Ok(()),
             Some(Err(why)) => Err(wrong(format!("{why} (option '{key}')"))),
             None => Err(wrong(format!(
-                "'{key}' is not one of the options {OPTIONS}"
+                "'{key}' is not one of the options {OPTIONS} (name, exchange and routing_key also with .QUEUE)"
             ))),
         }
     }
@@ -243,17 +272,7 @@ impl Config {
         if !self.tls && self.papers != Papers::default() {
             return Err(wrong("certificates need the scheme 'amqps:'"));
         }
-        if self.names.prefix.starts_with("amq.") {
-            return Err(wrong("names that begin with 'amq.' are RabbitMQ's own"));
-        }
-        if self.names.prefix.len() > 100 {
-            return Err(wrong("the prefix is longer than 100 bytes"));
-        }
-        if self.adopt && !self.names.are_given() {
-            return Err(wrong(
-                "'adopt' needs 'name', which says what the queues are called",
-            ));
-        }
+        self.names.check().map_err(wrong)?;
         if self.hold_cap <= self.timeout {
             return Err(wrong("'hold_cap_s' is not longer than 'timeout_ms'"));
         }
@@ -349,7 +368,7 @@ mod tests {
     fn everything_can_be_said() {
         let uri = "amqps://me:p%40ss@a,[::1]:7000/my%2Fhost?queue_type=classic&journal=false&timeout_ms=300\
                    &heartbeat_s=5&hold_cap_s=60&max_held=7&channels=3&native_ttl_s=90&prefix=x.&adopt=true\
-                   &name=%7Bqueue%7D&name.orders=Old%20Orders&exchange=e&routing_key={queue}\
+                   &name=%7Bqueue%7D&name.orders=Old%20Orders&exchange=e&routing_key={queue}&project=p%20q\
                    &clock=service&ca_file=/c%20a&cert_file=c&key_file=k";
         let config = Config::parse(uri).unwrap();
         assert_eq!(config.hosts, [host("a", 5671), host("::1", 7000)]);
@@ -363,7 +382,7 @@ mod tests {
         assert_eq!(config.hold_cap, Duration::from_secs(60));
         assert_eq!(config.native_ttl, Duration::from_secs(90));
         assert_eq!((config.max_held, config.channels), (7, 3));
-        assert_eq!(config.names.prefix, "x.");
+        assert_eq!(config.names.prefix(), "x.");
         assert_eq!(config.papers.authorities, Some("/c a".into()));
         assert_eq!(config.papers.own, Some(("c".into(), "k".into())));
     }
@@ -387,7 +406,11 @@ mod tests {
             "amqp://u:secret@h?hold_cap_s=1",
             "amqp://u:secret@h?prefix=amq.",
             "amqp://u:secret@h?adopt=true",
-            "amqp://u:secret@h?name=fixed",
+            "amqp://u:secret@h?name=fixed&project=p",
+            "amqp://u:secret@h?name={queue}",
+            "amqp://u:secret@h?adopt=true&name={queue}",
+            "amqp://u:secret@h?adopt=true&name={queue}&project=",
+            "amqp://u:secret@h?project=p",
             "amqp://u:secret@h?ca_file=x",
             "amqps://u:secret@h?cert_file=x",
             "amqps://u:secret@h?key_file=x",

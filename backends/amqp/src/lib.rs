@@ -167,4 +167,4 @@ mod refusals;
 mod turns;
 
 pub use broker::AmqpBroker;
-pub use config::Config;
+pub use config::{Config, OPTIONS};

@@ -1,17 +1,24 @@
 //! Which RabbitMQ queue a queue is, and where its messages are published.
+//!
+//! Two queues are never one in RabbitMQ: patterns that would mix projects are refused (see `pattern`), and where several
+//! patterns meet in one pool, a name is read back by each of them, and refused if it is another queue's.
+
+mod pattern;
 
 use std::collections::HashMap;
 
-use isimud_contract::{QueueKey, QueueName};
+use isimud_contract::{Error, ErrorKind, ProjectId, QueueKey, QueueName, Result};
 use lapin::types::ShortString;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
+
+use self::pattern::{COMPANION, Pattern};
 
 /// The longest name and the longest routing key, in bytes (AMQP 0-9-1, `shortstr`).
 const LONGEST: usize = 255;
 
-/// A project is one part of a dotted name, whatever is in it.
-const IN_A_PROJECT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
+/// What names begin with that are made here, unless the pool says otherwise. No pattern of any pool makes such names by
+/// chance: no client reaches another pool's queues with a name like that.
+pub(crate) const PREFIX: &str = "isimud.";
 
 /// Where the messages of a queue are, and how they get there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,117 +40,325 @@ impl Address {
 }
 
 /// How names are made.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Names {
-    pub(crate) prefix: String,
+    prefix: String,
+    own: Pattern,
+    /// Whose queues the patterns name; those of all projects if it is nobody.
+    project: Option<ProjectId>,
+    /// Whether queues are taken as they are found.
+    adopt: bool,
     all: Patterns,
     /// What differs for single queues.
     single: HashMap<String, Patterns>,
 }
 
 /// Texts with `{project}` and `{queue}` in them, and but for the name itself `{name}`.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Patterns {
-    name: Option<String>,
-    exchange: Option<String>,
-    routing_key: Option<String>,
-}
-
-impl Patterns {
-    fn get(&self, what: What) -> Option<&str> {
-        match what {
-            What::Name => self.name.as_deref(),
-            What::Exchange => self.exchange.as_deref(),
-            What::RoutingKey => self.routing_key.as_deref(),
-        }
-    }
-}
-
-/// What a pattern makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum What {
-    Name,
-    Exchange,
-    RoutingKey,
+    name: Option<Pattern>,
+    exchange: Option<Pattern>,
+    routing_key: Option<Pattern>,
 }
 
 impl Names {
-    pub(crate) fn new(prefix: &str) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            prefix: prefix.to_owned(),
+            prefix: PREFIX.to_owned(),
+            own: Pattern::own(PREFIX),
+            project: None,
+            adopt: false,
             all: Patterns::default(),
             single: HashMap::new(),
         }
     }
 
+    pub(crate) fn begin_with(&mut self, prefix: String) {
+        self.own = Pattern::own(&prefix);
+        self.prefix = prefix;
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn adopt(&mut self, adopt: bool) {
+        self.adopt = adopt;
+    }
+
+    /// Lets the patterns name the queues of this project alone.
+    pub(crate) fn are_of(&mut self, project: ProjectId) {
+        self.project = Some(project);
+    }
+
     /// Takes an option that is a pattern: `name`, `exchange` or `routing_key`, alone or with `.QUEUE`. Says whether it
     /// is one, and what is wrong with it.
-    pub(crate) fn set(&mut self, option: &str, value: &str) -> Option<Result<(), &'static str>> {
+    pub(crate) fn set(
+        &mut self,
+        option: &str,
+        value: &str,
+    ) -> Option<std::result::Result<(), &'static str>> {
         let (what, queue) = match option.split_once('.') {
             Some((what, queue)) => (what, Some(queue)),
             None => (option, None),
         };
-        let what = match what {
-            "name" => What::Name,
-            "exchange" => What::Exchange,
-            "routing_key" => What::RoutingKey,
-            _ => return None,
-        };
+        if !["name", "exchange", "routing_key"].contains(&what) {
+            return None;
+        }
         Some(self.put(what, queue, value))
     }
 
-    fn put(&mut self, what: What, queue: Option<&str>, value: &str) -> Result<(), &'static str> {
-        check(what, value, queue.is_some())?;
+    fn put(
+        &mut self,
+        what: &str,
+        queue: Option<&str>,
+        value: &str,
+    ) -> std::result::Result<(), &'static str> {
+        let mut pattern = Pattern::parse(value)?;
         let patterns = match queue {
             Some(queue) => {
                 QueueName::parse(queue).map_err(|_| "that is not the name of a queue")?;
+                pattern = pattern.of_queue(queue);
                 self.single.entry(queue.to_owned()).or_default()
             }
             None => &mut self.all,
         };
         let place = match what {
-            What::Name => &mut patterns.name,
-            What::Exchange => &mut patterns.exchange,
-            What::RoutingKey => &mut patterns.routing_key,
+            "name" => &mut patterns.name,
+            "exchange" => &mut patterns.exchange,
+            _ => &mut patterns.routing_key,
         };
-        *place = Some(value.to_owned());
+        *place = Some(pattern);
         Ok(())
     }
 
-    /// Whether a pattern takes the place of the names that this crate makes.
-    pub(crate) fn are_given(&self) -> bool {
-        self.all.name.is_some() || self.single.values().any(|p| p.name.is_some())
+    /// Refuses what would let two queues be one; the error is the begin of a sentence.
+    pub(crate) fn check(&self) -> std::result::Result<(), String> {
+        if self.prefix.starts_with("amq.") {
+            return Err("names that begin with 'amq.' are RabbitMQ's own".into());
+        }
+        if self.prefix.len() > 100 {
+            return Err("the prefix is longer than 100 bytes".into());
+        }
+        let given = || self.single.values().chain([&self.all]);
+        if self.adopt && given().all(|patterns| patterns.name.is_none()) {
+            return Err("'adopt' needs 'name', which says what the queues are called".into());
+        }
+        if self.project.is_some() && given().all(Patterns::is_empty) {
+            return Err("'project' says whose queues 'name' names, and there is no 'name'".into());
+        }
+        let is_for_one = self.project.is_some();
+        let told = |option: String| move |why: &str| format!("{why} (option '{option}')");
+        if let Some(name) = &self.all.name {
+            if !name.has_queue() {
+                return Err(told("name".into())("a pattern of names has {queue} in it"));
+            }
+            name.check_name(is_for_one).map_err(told("name".into()))?;
+        }
+        self.check_route(&self.all, true)
+            .map_err(told("routing_key".into()))?;
+        for (queue, patterns) in &self.single {
+            if let Some(name) = &patterns.name {
+                let told = told(format!("name.{queue}"));
+                name.check_name(is_for_one).map_err(told)?;
+            }
+            let told = told(format!("routing_key.{queue}"));
+            self.check_route(patterns, false).map_err(told)?;
+            self.check_single(queue)?;
+        }
+        Ok(())
     }
 
-    /// Where a queue is.
-    pub(crate) fn of(&self, queue: &QueueKey) -> Address {
-        let single = self.single.get(queue.name.as_str());
-        let pattern = |what| {
-            single
-                .and_then(|patterns| patterns.get(what))
-                .or_else(|| self.all.get(what))
+    /// What is published must reach the queue that was meant: exchange and routing key say which, and whose it is.
+    fn check_route(
+        &self,
+        patterns: &Patterns,
+        is_for_all: bool,
+    ) -> std::result::Result<(), &'static str> {
+        let exchange = patterns.exchange.as_ref().or(self.all.exchange.as_ref());
+        let Some(key) = patterns
+            .routing_key
+            .as_ref()
+            .or(self.all.routing_key.as_ref())
+        else {
+            // Then it is the queue's name.
+            return Ok(());
         };
-        let project = utf8_percent_encode(queue.project.as_str(), IN_A_PROJECT).to_string();
-        let fill = |pattern: &str, name: &str| {
-            pattern
-                .replace("{name}", name)
-                .replace("{project}", &project)
-                .replace("{queue}", queue.name.as_str())
+        let given = || exchange.into_iter().chain([key]);
+        if given().any(Pattern::has_name) {
+            return Ok(());
+        }
+        if self.project.is_none() && !given().any(Pattern::has_project) {
+            return Err(
+                "an exchange and a routing key without {project} would be those of all projects; accepted are {project} \
+                 or {name} in one of them, or the option 'project', which says whose queues they are for",
+            );
+        }
+        if is_for_all && !given().any(Pattern::has_queue) {
+            return Err("exchange and routing key have no {queue} and no {name} in them");
+        }
+        given().try_for_each(Pattern::check_between)
+    }
+
+    /// A queue that has a name of its own must not have another's.
+    fn check_single(&self, queue: &str) -> std::result::Result<(), String> {
+        let project = match &self.project {
+            Some(project) => project.clone(),
+            None => ProjectId::parse("p").map_err(|error| error.to_string())?,
         };
-        let name = match pattern(What::Name) {
-            Some(pattern) => fill(pattern, ""),
-            None => format!("{}{project}.{}", self.prefix, queue.name),
+        let name = QueueName::parse(queue).map_err(|error| error.to_string())?;
+        let refused = |why: &str| format!("{why} (option 'name.{queue}')");
+        let key = QueueKey::new(project, name);
+        let address = self.of(&key).map_err(|error| refused(error.sentence()))?;
+        let name = address.queue.as_str();
+        let by_all = || self.reader(self.all.name.as_ref()?, name, None);
+        // One of the same project gives way to it.
+        let is_others = by_all().is_some_and(|found| found.project != key.project);
+        if is_others || self.owner(&key, name).is_some() {
+            return Err(refused("another queue has that name"));
+        }
+        Ok(())
+    }
+
+    /// Where a queue is. `Unsupported` for one that has no place in this pool.
+    pub(crate) fn of(&self, queue: &QueueKey) -> Result<Address> {
+        let (single, all) = self.patterns(queue);
+        if self.adopt && self.is_another_projects(queue) {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "this pool holds the queues of another project alone",
+            ));
+        }
+        let pattern = |what: fn(&Patterns) -> &Option<Pattern>| {
+            let single = single.and_then(|patterns| what(patterns).as_ref());
+            single.or_else(|| all.and_then(|patterns| what(patterns).as_ref()))
+        };
+        let name = match pattern(|it| &it.name) {
+            Some(pattern) => {
+                let name = pattern.fill(queue, "");
+                self.check_name(pattern, &name)?;
+                // Names that are made here come first, then those of single queues.
+                if self.owner(queue, &name).is_some() {
+                    return Err(no_place(
+                        "the RabbitMQ queue of that name is another queue's",
+                    ));
+                }
+                name
+            }
+            None => self.own.fill(queue, ""),
         };
         let name = fitting(name);
         // The default exchange knows every queue by its name.
-        let exchange = pattern(What::Exchange).map_or_else(String::new, |it| fill(it, &name));
-        let key = pattern(What::RoutingKey).map_or_else(|| name.clone(), |it| fill(it, &name));
-        Address {
-            companion: fitting(format!("{name}~adopted")).into(),
+        let exchange =
+            pattern(|it| &it.exchange).map_or_else(String::new, |it| it.fill(queue, &name));
+        let key =
+            pattern(|it| &it.routing_key).map_or_else(|| name.clone(), |it| it.fill(queue, &name));
+        Ok(Address {
+            companion: fitting(format!("{name}{COMPANION}")).into(),
             queue: name.into(),
             exchange: fitting(exchange).into(),
             routing_key: fitting(key).into(),
+        })
+    }
+
+    fn is_another_projects(&self, queue: &QueueKey) -> bool {
+        let only = self.project.as_ref();
+        only.is_some_and(|only| *only != queue.project)
+    }
+
+    /// The patterns of this queue, and those of all.
+    fn patterns(&self, queue: &QueueKey) -> (Option<&Patterns>, Option<&Patterns>) {
+        if self.is_another_projects(queue) {
+            return (None, None);
         }
+        (self.single.get(queue.name.as_str()), Some(&self.all))
+    }
+
+    fn name_pattern(&self, queue: &QueueKey) -> &Pattern {
+        let (single, all) = self.patterns(queue);
+        let given = single.and_then(|it| it.name.as_ref());
+        given
+            .or_else(|| all.and_then(|it| it.name.as_ref()))
+            .unwrap_or(&self.own)
+    }
+
+    /// A client chooses the names of queues. None of them makes a name that is not the estate's.
+    fn check_name(&self, pattern: &Pattern, name: &str) -> Result<()> {
+        if name.starts_with("amq.") {
+            return Err(no_place("names that begin with 'amq.' are RabbitMQ's own"));
+        }
+        if self
+            .reserved(pattern)
+            .any(|prefix| name.starts_with(prefix))
+        {
+            return Err(no_place(
+                "names that begin like those of the queues that are made here are not for others",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Which other queue of this pool has that name: one whose name is made here, or that has a pattern of its own.
+    fn owner(&self, queue: &QueueKey, name: &str) -> Option<QueueKey> {
+        let own = || {
+            let (project, found) = self.own.read(name)?;
+            let found = QueueKey::new(project?, found?);
+            let has_own = self.project.is_none() || !self.adopt;
+            (has_own && *self.name_pattern(&found) == self.own).then_some(found)
+        };
+        let single = |(only, patterns): (&String, &Patterns)| {
+            let only = QueueName::parse(only).ok()?;
+            self.reader(patterns.name.as_ref()?, name, Some(only))
+        };
+        let singles = self.single.iter().filter_map(single);
+        own()
+            .into_iter()
+            .chain(singles)
+            .find(|found| found != queue)
+    }
+
+    /// The queue whose name a pattern reads, if that queue goes by that pattern.
+    fn reader(&self, pattern: &Pattern, name: &str, only: Option<QueueName>) -> Option<QueueKey> {
+        self.check_name(pattern, name).ok()?;
+        let (project, found) = pattern.read(name)?;
+        let found = QueueKey::new(project.or_else(|| self.project.clone())?, only.or(found)?);
+        (self.name_pattern(&found) == pattern).then_some(found)
+    }
+
+    /// Whether queues of this pool could have the names of queues of another one beside it.
+    pub(crate) fn meet(&self, other: &Self) -> bool {
+        let theirs = other.possible();
+        self.possible().iter().any(|ours| {
+            theirs.iter().any(|theirs| {
+                let are_apart = self.avoids(ours, theirs) || other.avoids(theirs, ours);
+                !are_apart && pattern::meet(ours, theirs)
+            })
+        })
+    }
+
+    /// Whether a pattern never makes a name that begins like those of the other.
+    fn avoids(&self, pattern: &Pattern, other: &Pattern) -> bool {
+        let mut refused = self.reserved(pattern);
+        *pattern != self.own && refused.any(|prefix| other.start().starts_with(prefix))
+    }
+
+    /// What the names of a pattern do not begin with, unless the pattern itself does.
+    fn reserved<'a>(&'a self, pattern: &'a Pattern) -> impl Iterator<Item = &'a str> {
+        [self.prefix.as_str(), PREFIX]
+            .into_iter()
+            .filter(|prefix| !prefix.is_empty() && !pattern.start().starts_with(prefix))
+    }
+
+    /// The patterns of all names that there can be.
+    fn possible(&self) -> Vec<&Pattern> {
+        let given = self.single.values().chain([&self.all]);
+        let mut possible: Vec<_> = given
+            .filter_map(|patterns| patterns.name.as_ref())
+            .collect();
+        if self.all.name.is_none() || (self.project.is_some() && !self.adopt) {
+            possible.push(&self.own);
+        }
+        possible
     }
 
     /// The queue by which the other servers reach the one of that id.
@@ -152,28 +367,14 @@ impl Names {
     }
 }
 
-/// What a pattern may be: a name that tells queues of one pool apart, unless it is for one queue alone.
-fn check(what: What, pattern: &str, single: bool) -> Result<(), &'static str> {
-    let rest = pattern
-        .replace("{project}", "")
-        .replace("{queue}", "")
-        .replace("{name}", "");
-    if rest.contains(['{', '}']) {
-        return Err("a pattern knows {project}, {queue} and {name}, and no other brace");
+impl Patterns {
+    fn is_empty(&self) -> bool {
+        self.name.is_none() && self.exchange.is_none() && self.routing_key.is_none()
     }
-    if what != What::Name {
-        return Ok(());
-    }
-    if pattern.is_empty() || pattern.contains("{name}") {
-        return Err("a pattern of names is not empty, and has no {name} in it");
-    }
-    if !single && !pattern.contains("{queue}") {
-        return Err("a pattern of names has {queue} in it");
-    }
-    if pattern.starts_with("amq.") {
-        return Err("names that begin with 'amq.' are RabbitMQ's own");
-    }
-    Ok(())
+}
+
+fn no_place(sentence: &'static str) -> Error {
+    Error::new(ErrorKind::Unsupported, sentence)
 }
 
 /// The name, or what fits of it and the digest of the whole. No name that fits ends like that: `~` stands before a
@@ -203,7 +404,7 @@ mod tests {
     }
 
     fn name(project: &str, queue: &str) -> String {
-        let address = Names::new("isimud.").of(&key(project, queue));
+        let address = Names::new().of(&key(project, queue)).expect("a place");
         assert_eq!(address.routing_key, address.queue);
         assert!(address.companion.as_str().len() <= LONGEST);
         address.queue.to_string()
@@ -233,24 +434,42 @@ mod tests {
         assert!(names.iter().all(|name| name.len() <= LONGEST));
     }
 
+    /// Names by these options; the reason if they are refused.
+    fn names(options: &[(&str, &str)]) -> Result<Names, String> {
+        let mut names = Names::new();
+        for (option, value) in options {
+            match *option {
+                "prefix" => names.begin_with((*value).to_owned()),
+                "project" => names.are_of(ProjectId::parse(value).expect("a project")),
+                "adopt" => names.adopt(true),
+                option => names.set(option, value).expect("a pattern")?,
+            }
+        }
+        names.check().map(|()| names)
+    }
+
+    fn queue_of(names: &Names, project: &str, queue: &str) -> Option<String> {
+        let address = names.of(&key(project, queue)).ok()?;
+        Some(address.queue.to_string())
+    }
+
     #[test]
     fn an_estate_keeps_its_names() {
-        let mut names = Names::new("isimud.");
-        for (option, value) in [
+        let names = names(&[
             ("name", "{queue}"),
             ("exchange", "events"),
             ("routing_key", "to.{name}"),
             ("name.orders", "Legacy Orders"),
             ("exchange.orders", ""),
             ("routing_key.orders", "{name}"),
-        ] {
-            assert_eq!(names.set(option, value), Some(Ok(())));
-        }
-        let bills = names.of(&key("p", "bills"));
+            ("project", "p"),
+        ])
+        .expect("an estate");
+        let bills = names.of(&key("p", "bills")).expect("a place");
         assert_eq!(bills.queue.as_str(), "bills");
         assert_eq!(bills.exchange.as_str(), "events");
         assert_eq!(bills.routing_key.as_str(), "to.bills");
-        let orders = names.of(&key("p", "orders"));
+        let orders = names.of(&key("p", "orders")).expect("a place");
         assert_eq!(orders.queue.as_str(), "Legacy Orders");
         assert_eq!(orders.exchange.as_str(), "");
         assert_eq!(orders.routing_key.as_str(), "Legacy Orders");
@@ -259,19 +478,209 @@ mod tests {
 
     #[test]
     fn patterns_are_checked() {
-        let mut names = Names::new("isimud.");
-        assert_eq!(names.set("colour", "red"), None);
-        for (option, value) in [
-            ("name", ""),
-            ("name", "fixed"),
-            ("name", "{que}"),
-            ("name", "{name}{queue}"),
-            ("name", "amq.{queue}"),
-            ("name.a/b", "x"),
-            ("routing_key", "{x}"),
+        assert_eq!(Names::new().set("colour", "red"), None);
+        let p = ("project", "p");
+        for options in [
+            &[("name", ""), p] as &[_],
+            &[("name", "fixed"), p],
+            &[("name", "{que}"), p],
+            &[("name", "a}{queue}"), p],
+            &[("name", "{name}{queue}"), p],
+            &[("name", "{queue}{queue}"), p],
+            &[("name", "amq.{queue}"), p],
+            &[("name", "{queue}~adopted"), p],
+            &[("name.a/b", "x"), p],
+            &[("routing_key", "{x}"), p],
+            &[("adopt", ""), p],
+            &[p],
         ] {
-            let told = names.set(option, value);
-            assert!(matches!(told, Some(Err(_))), "{option}={value}");
+            assert!(names(options).is_err(), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn patterns_that_would_mix_projects_are_refused() {
+        for options in [
+            &[("name", "{queue}")] as &[_],
+            &[("name", "{queue}"), ("adopt", "")],
+            &[("name.orders", "Legacy Orders")],
+            &[("name", "{project}{queue}")],
+            &[("name", "{queue}{project}")],
+            &[("name", "{project}x{queue}")],
+            &[("name", "{project}.{project}.{queue}")],
+            &[("exchange", "events"), ("routing_key", "to.{queue}")],
+            &[("exchange", "events"), ("routing_key", "to")],
+            &[("exchange.orders", "events"), ("routing_key.orders", "to")],
+            &[("routing_key", "{project}{queue}")],
+            // Two queues of one project would be one.
+            &[("name.a", "x"), ("name.b", "x"), ("project", "p")],
+            &[("name.a", "{project}-x"), ("name.b", "{project}-x")],
+            // It would be the queue `p` of the project `x`.
+            &[("name", "{queue}.{project}"), ("name.a", "{project}.x")],
+            &[("name.orders", "isimud.other.orders"), ("project", "p")],
+            &[
+                ("exchange", "events"),
+                ("routing_key", "to"),
+                ("project", "p"),
+            ],
+        ] {
+            assert!(names(options).is_err(), "{options:?}");
+        }
+        let told = names(&[("name", "{queue}"), ("adopt", "")]).expect_err("no project");
+        assert!(
+            told.contains("'{project}.{queue}'") && told.contains("'project'"),
+            "{told}"
+        );
+        for options in [
+            &[("name", "{project}.{queue}")] as &[_],
+            &[("name", "x {queue}-{project}")],
+            &[("name.orders", "{project} orders")],
+            &[
+                ("name", "{queue}"),
+                ("name.a", "b"),
+                ("name.b", "a"),
+                ("project", "p"),
+            ],
+            &[("exchange", "events")],
+            &[("exchange", "{project}"), ("routing_key", "{queue}")],
+            &[
+                ("exchange", "events"),
+                ("routing_key", "{project}.{queue}.new"),
+            ],
+        ] {
+            assert!(names(options).is_ok(), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_one_project_are_not_those_of_others() {
+        let mine = [
+            ("name", "{queue}"),
+            ("name.old", "Old One"),
+            ("project", "p"),
+        ];
+        let made = names(&mine).expect("names");
+        assert_eq!(queue_of(&made, "p", "orders").as_deref(), Some("orders"));
+        assert_eq!(
+            queue_of(&made, "q", "orders").as_deref(),
+            Some("isimud.q.orders")
+        );
+        assert_eq!(queue_of(&made, "q", "old").as_deref(), Some("isimud.q.old"));
+        // A queue with a name of its own comes before one that would have it by chance.
+        let renamed = names(&[
+            ("name", "{queue}"),
+            ("name.orders", "bills"),
+            ("project", "p"),
+        ]);
+        let renamed = renamed.expect("names");
+        assert_eq!(queue_of(&renamed, "p", "orders").as_deref(), Some("bills"));
+        assert_eq!(queue_of(&renamed, "p", "bills"), None);
+        // A client chooses names, but not those of somebody else.
+        assert_eq!(queue_of(&made, "p", "isimud.q.orders"), None);
+        assert_eq!(queue_of(&made, "p", "amq.topic"), None);
+        let adopted = names(&[&mine[..], &[("adopt", "")]].concat()).expect("names");
+        assert_eq!(queue_of(&adopted, "p", "orders").as_deref(), Some("orders"));
+        assert_eq!(queue_of(&adopted, "q", "orders"), None);
+        assert_eq!(queue_of(&adopted, "p", "isimud.q.orders"), None);
+        // A prefix that the estate has itself is no obstacle, but where it gives another's name.
+        let same = [("prefix", "x."), ("name", "x.{queue}"), ("project", "p")];
+        let made = names(&same).expect("names");
+        assert_eq!(queue_of(&made, "p", "orders").as_deref(), Some("x.orders"));
+        assert_eq!(queue_of(&made, "p", "q.orders"), None);
+        let adopted = names(&[&same[..], &[("adopt", "")]].concat()).expect("names");
+        assert_eq!(
+            queue_of(&adopted, "p", "q.orders").as_deref(),
+            Some("x.q.orders")
+        );
+    }
+
+    #[test]
+    fn no_two_queues_have_one_name_by_any_pattern() {
+        let projects = [
+            "a", "a.b", "a-b", "a_b", "a%2Db", "a-", "-", "é", "a b", "x",
+        ];
+        let queues = [
+            "a", "b", "a.b", "b-a", "-a", "a_", "_", "b.a-b", "x", "~a", "a~1",
+        ];
+        for options in [
+            &[("name", "{project}.{queue}")] as &[_],
+            &[("name", "{queue}.{project}")],
+            &[("name", "{project}-{queue}")],
+            &[("name", "{queue}_{project}-x")],
+            &[("name", "a{project}a-a{queue}")],
+            &[("name", "x{queue}/a-{project}")],
+            &[
+                ("name", "{queue}.{project}"),
+                ("name.a", "{project}/x"),
+                ("name.b", "b-{project}"),
+            ],
+            &[
+                ("name", "{queue}"),
+                ("name.a", "{queue}.x"),
+                ("name.b", "a"),
+                ("project", "a"),
+            ],
+        ] {
+            let names = names(options).expect("names");
+            let mut seen = std::collections::HashMap::new();
+            for project in projects {
+                for queue in queues {
+                    let Some(name) = queue_of(&names, project, queue) else {
+                        continue;
+                    };
+                    let other = seen.insert(name.clone(), (project, queue));
+                    assert_eq!(other, None, "{options:?}: {name} is {project}/{queue}");
+                }
+            }
+            assert!(
+                seen.len() > projects.len() * queues.len() / 2,
+                "{options:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn pools_whose_names_could_meet_are_told_from_those_that_keep_apart() {
+        let p = ("project", "p");
+        let adopt = ("adopt", "");
+        for (one, other, meet) in [
+            (&[] as &[_], &[] as &[_], true),
+            (&[], &[("prefix", "x.")], false),
+            (&[("prefix", "x.")], &[("prefix", "x.p.")], true),
+            (&[], &[("name", "{queue}"), p, adopt], false),
+            // Other projects' queues are made under the same prefix.
+            (&[], &[("name", "{queue}"), p], true),
+            (&[], &[("name", "{queue}"), p, ("prefix", "x.")], false),
+            (&[("prefix", "y.")], &[("name", "{queue}"), p, adopt], true),
+            (
+                &[("prefix", "y.")],
+                &[("name", "{queue}"), p, adopt, ("prefix", "y.")],
+                false,
+            ),
+            (
+                &[("name", "a-{queue}"), p, adopt],
+                &[("name", "b-{queue}"), p, adopt],
+                false,
+            ),
+            (
+                &[("name", "a-{queue}"), p, adopt],
+                &[("name", "{queue}-b"), p, adopt],
+                true,
+            ),
+            (
+                &[("name", "{queue}"), p, adopt],
+                &[("name", "{project}/{queue}"), adopt],
+                true,
+            ),
+            (
+                &[("name", "/{queue}"), p, adopt],
+                &[("name", "x{project}/{queue}"), adopt],
+                false,
+            ),
+        ] {
+            let [a, b] = [one, other].map(|options| names(options).expect("names"));
+            assert_eq!(a.meet(&b), meet, "{one:?} {other:?}");
+            assert_eq!(b.meet(&a), meet, "{other:?} {one:?}");
         }
     }
 }

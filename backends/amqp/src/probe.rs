@@ -3,7 +3,8 @@
 //! A `basic.get` on a stream costs the whole connection and everything that is held on it, and AMQP has no question for
 //! the kind of a queue. But a declaration with a kind that does not exist is always refused, and RabbitMQ says what is
 //! wrong with it: where there is a queue, which of its arguments differs and what it is; where there is none, that there
-//! is no such kind. An argument that it names is repeated in the next declaration, until it names the kind.
+//! is no such kind. An argument that it names is repeated in the next declaration, until it names the kind. Whoever may not
+//! declare the queue is told nothing of that.
 
 use lapin::types::AMQPValue;
 
@@ -24,6 +25,8 @@ pub(crate) enum Found {
     Argument(String, AMQPValue),
     /// A queue that cannot be used, and why.
     Unusable(&'static str),
+    /// The user may not declare the queue, so RabbitMQ says nothing of it.
+    Forbidden,
     /// Something else is the matter.
     Failed,
 }
@@ -34,6 +37,7 @@ pub(crate) fn read(refusal: &lapin::Error) -> Found {
         return Found::Failed;
     };
     match told.get_id() {
+        403 => Found::Forbidden,
         405 => Found::Unusable("the RabbitMQ queue is another connection's alone"),
         406 => read_text(told.get_message().as_str()),
         _ => Found::Failed,

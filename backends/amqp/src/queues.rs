@@ -490,6 +490,9 @@ impl Queues {
             match probe::read(&error) {
                 Found::Usable => return Ok(true),
                 Found::Missing => return Ok(false),
+                // Whoever may read or write a queue may ask whether it is there. Of which kind it is shows when the first
+                // message is got, on a connection on which nothing is held.
+                Found::Forbidden => return Ok(self.passive(queue).await?.is_some()),
                 Found::Argument(name, value) => {
                     arguments.insert(name.into(), value);
                 }

@@ -36,6 +36,7 @@ mod capabilities;
 mod claim;
 mod clock;
 mod error;
+mod glob;
 mod headers;
 mod ids;
 mod instrumented;
@@ -53,6 +54,7 @@ pub use capabilities::{Capabilities, Condition};
 pub use claim::{Claim, DeadLetter, ForeignClaim, Lease};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, REASON, Resource, Result};
+pub use glob::globs_meet;
 pub use headers::{HeaderMap, HeaderValue, Headers, Property};
 pub use ids::{
     ClaimId, ClientId, FlavorName, InvalidName, MessageId, PoolName, ProjectId, QueueKey,

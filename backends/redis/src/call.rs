@@ -1,7 +1,7 @@
 //! A script, and a call of it to be.
 
 use isimud_contract::{MessageId, Timestamp};
-use redis::{Cmd, Script};
+use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 
 use crate::config::Time;
 use crate::keys::Keys;
@@ -38,6 +38,23 @@ impl Call {
             command.arg(key.as_ref());
         }
         Self { source, command }
+    }
+
+    /// Whether it failed because the server does not know the script.
+    pub(crate) fn is_unknown(error: &RedisError) -> bool {
+        error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+    }
+
+    /// The same call with the script's text in the place of its digest, which also makes the server remember it.
+    pub(crate) fn with_text(&self) -> Cmd {
+        let mut command = redis::cmd("EVAL");
+        command.arg(self.source.text);
+        for argument in self.command.args_iter().skip(2) {
+            if let redis::Arg::Simple(bytes) = argument {
+                command.arg(bytes);
+            }
+        }
+        command
     }
 
     /// A call about a queue, or about several, with the clock in front of the other arguments.

@@ -9,8 +9,21 @@ use isimud_contract::{Clock, Error, Result};
 use percent_encoding::percent_decode_str;
 use redis::ConnectionAddr;
 
-const OPTIONS: &str = "timeout_ms, prefix, dbid, master, sentinel_username, sentinel_password, cluster, wait_replicas, \
-                       wait_aof, ca_file, cert_file, key_file, clock";
+/// The options of a URI.
+pub const OPTIONS: &str = "timeout_ms, socket_timeout, prefix, dbid, master, sentinel_username, sentinel_password, cluster, \
+                           wait_replicas, wait_aof, ca_file, cert_file, key_file, clock";
+
+/// Options of Zaqar's, which have no meaning here: what they are about goes by `timeout_ms`.
+const OF_ZAQAR: [&str; 5] = [
+    "max_reconnect_attempts",
+    "reconnect_sleep",
+    "max_attempts",
+    "max_retry_sleep",
+    "max_retry_jitter",
+];
+
+/// How long a call may take unless the URI says otherwise.
+const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What [`RedisStore::open`](crate::RedisStore::open) needs to know.
 #[derive(Debug, Clone)]
@@ -30,6 +43,8 @@ pub struct Config {
     /// Whether the service's clock takes the place of the server's.
     own_clock: bool,
     pub(crate) time: Time,
+    /// Options that were taken, and mean nothing.
+    pub(crate) ignored: Vec<String>,
 }
 
 /// Files in PEM format, read anew for each connection: whom to trust, and what to show when asked.
@@ -122,13 +137,14 @@ impl Config {
             user: None,
             password: None,
             database: 0,
-            timeout: Duration::from_secs(2),
+            timeout: TIMEOUT,
             prefix: "isimud:".into(),
             wait_replicas: 0,
             wait_log: false,
             papers: Papers::default(),
             own_clock: false,
             time: Time::Server,
+            ignored: Vec::new(),
         };
         if let Some(login) = login {
             config.log_in(login)?;
@@ -138,6 +154,23 @@ impl Config {
         config.place(place)?;
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether both keep their keys in one place: a server in common, the database, and the prefix. Different prefixes
+    /// have no key in common, whatever they are.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let place = |host: &Host| match host {
+            Host::Tcp(name, port) => Host::Tcp(name.to_ascii_lowercase(), *port),
+            Host::Unix(path) => Host::Unix(path.clone()),
+        };
+        let theirs: Vec<Host> = other.hosts.iter().map(place).collect();
+        let master = |config: &Self| match &config.kind {
+            Kind::Sentinel { master, .. } => Some(master.clone()),
+            Kind::Single | Kind::Cluster => None,
+        };
+        self.hosts.iter().any(|host| theirs.contains(&place(host)))
+            && master(self) == master(other)
+            && (self.database, &self.prefix) == (other.database, &other.prefix)
     }
 
     /// Lets the store's clock run so many milliseconds ahead of the server's, for tests.
@@ -244,6 +277,8 @@ struct Options {
     cluster: bool,
     database: Option<i64>,
     timeout: Option<Duration>,
+    socket_timeout: Option<Duration>,
+    ignored: Vec<String>,
     prefix: Option<String>,
     wait_replicas: u32,
     wait_log: bool,
@@ -265,6 +300,15 @@ impl Options {
                     let millis = value.parse().ok().filter(|ms| (10..=600_000).contains(ms));
                     options.timeout = Some(Duration::from_millis(millis.ok_or_else(refused)?));
                 }
+                // Zaqar's, for each command; what is too short for a whole call is left at the default.
+                "socket_timeout" => {
+                    let secs = value
+                        .parse()
+                        .ok()
+                        .filter(|secs| (0.0..=600.0).contains(secs));
+                    let secs = Duration::from_secs_f64(secs.ok_or_else(refused)?);
+                    options.socket_timeout = Some(secs.max(TIMEOUT));
+                }
                 "prefix" => options.prefix = Some(value),
                 "dbid" => options.database = Some(value.parse().map_err(|_| refused())?),
                 "master" => options.master = Some(value),
@@ -280,6 +324,7 @@ impl Options {
                     let own = one_of(&value, ["server", "service"]);
                     options.own_clock = own.ok_or_else(refused)?;
                 }
+                key if OF_ZAQAR.contains(&key) => options.ignored.push(key.to_owned()),
                 _ => {
                     return Err(wrong(format!(
                         "'{key}' is not one of the options {OPTIONS}"
@@ -302,7 +347,9 @@ impl Options {
             (None, false) => Kind::Single,
         };
         config.database = self.database.unwrap_or(config.database);
-        config.timeout = self.timeout.unwrap_or(config.timeout);
+        let timeout = self.timeout.or(self.socket_timeout);
+        config.timeout = timeout.unwrap_or(config.timeout);
+        config.ignored = self.ignored;
         config.prefix = self.prefix.unwrap_or_else(|| config.prefix.clone());
         config.wait_replicas = self.wait_replicas;
         config.wait_log = self.wait_log;
@@ -386,6 +433,26 @@ mod tests {
         assert!(!config.wait_log);
         assert!(Config::parse("redis://h?wait_aof=1").unwrap().wait_log);
         assert!(!Config::parse("redis://h?wait_aof=0").unwrap().wait_log);
+    }
+
+    #[test]
+    fn options_of_zaqar_are_taken() {
+        let timeout = |uri: &str| Config::parse(uri).unwrap().timeout.as_millis();
+        assert_eq!(timeout("redis://h?socket_timeout=0.1"), 2000);
+        assert_eq!(timeout("redis://h?socket_timeout=5"), 5000);
+        assert_eq!(timeout("redis://h?socket_timeout=5&timeout_ms=300"), 300);
+        for wrong in ["", "a", "-1", "NaN", "inf", "601"] {
+            let uri = format!("redis://h?socket_timeout={wrong}");
+            assert!(Config::parse(&uri).is_err(), "{uri}");
+        }
+        let uri = "redis://h?max_reconnect_attempts=3&reconnect_sleep=0.5&max_retry_sleep=1";
+        let ignored = Config::parse(uri).unwrap().ignored;
+        let all = [
+            "max_reconnect_attempts",
+            "reconnect_sleep",
+            "max_retry_sleep",
+        ];
+        assert_eq!(ignored, all);
     }
 
     #[test]

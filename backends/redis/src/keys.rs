@@ -147,6 +147,11 @@ impl Names {
         format!("{}changes", self.prefix)
     }
 
+    /// A key that nobody has.
+    pub(crate) fn nobody(&self) -> String {
+        format!("{}{{:nobody}}", self.prefix)
+    }
+
     /// Which server sweeps.
     pub(crate) fn lease(&self) -> String {
         format!("{}sweep:lease", self.prefix)

@@ -165,6 +165,7 @@ mod management;
 mod node;
 mod pool;
 mod queue;
+mod rights;
 mod scripts;
 mod store;
 mod subscription;
@@ -173,5 +174,5 @@ mod value;
 mod waiting;
 mod watch;
 
-pub use config::Config;
+pub use config::{Config, OPTIONS};
 pub use store::RedisStore;

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use isimud_contract::{Error, ErrorKind, Result};
-use redis::{Cmd, RedisError, RedisResult, ServerErrorKind, Value};
+use redis::{Cmd, RedisResult, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -21,7 +21,9 @@ use crate::config::{Config, Kind};
 use crate::connect::{Connector, Wire};
 use crate::error::{breaks_the_connection, closed, from_redis, too_late};
 use crate::health::Health;
+use crate::keys::Names;
 use crate::node::{self, Nodes};
+use crate::rights;
 use crate::waiting::{Round, Waits};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -38,6 +40,7 @@ pub(crate) struct Link {
     cluster: bool,
     timeout: Duration,
     waits: Waits,
+    names: Names,
     /// Whether it tells the operator of the server: one link of a store does.
     tells: bool,
 }
@@ -85,6 +88,7 @@ impl Link {
             cluster: config.kind == Kind::Cluster,
             timeout: config.timeout,
             waits: Waits::of(&config),
+            names: Names::new(&config.prefix),
             attempt: Mutex::new(Attempt {
                 connector: Connector::new(config),
                 connections: 0,
@@ -142,8 +146,8 @@ impl Link {
 
     async fn run_on(&self, live: &mut Live, call: Call) -> Result<Value> {
         let mut answer = live.wire.send(&call.command).await;
-        if answer.as_ref().is_err_and(is_unknown_script) {
-            answer = Box::pin(live.wire.send(&with_text(&call))).await;
+        if answer.as_ref().is_err_and(Call::is_unknown) {
+            answer = Box::pin(live.wire.send(&call.with_text())).await;
         }
         self.judge(live, answer)
     }
@@ -245,7 +249,11 @@ impl Link {
             round: Arc::default(),
         };
         let health = Health::of(&mut live.wire).await;
-        if let Err(error) = health.fits(&self.waits) {
+        let mut fits = health.fits(&self.waits);
+        if fits.is_ok() {
+            fits = rights::check(&mut live.wire, &self.names).await;
+        }
+        if let Err(error) = fits {
             return Err(attempt.refused(error));
         }
         attempt.connections += 1;
@@ -283,20 +291,4 @@ impl Attempt {
         self.why = Some((error.kind(), error.sentence().to_owned()));
         error
     }
-}
-
-fn is_unknown_script(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript)
-}
-
-/// The same call with the script's text in the place of its digest, which also makes the server remember it.
-fn with_text(call: &Call) -> Cmd {
-    let mut command = redis::cmd("EVAL");
-    command.arg(call.source.text);
-    for argument in call.command.args_iter().skip(2) {
-        if let redis::Arg::Simple(bytes) = argument {
-            command.arg(bytes);
-        }
-    }
-    command
 }

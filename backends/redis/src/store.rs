@@ -51,6 +51,12 @@ impl RedisStore {
     pub fn open(config: Config) -> Result<Arc<Self>> {
         let runtime = runtime()?;
         crate::connect::check(&config.papers)?;
+        for option in &config.ignored {
+            tracing::info!(
+                option,
+                "this option of Zaqar's means nothing here: 'timeout_ms' says how long a call may take"
+            );
+        }
         let store = Arc::new(Self {
             names: Names::new(&config.prefix),
             agenda: Agenda::default(),

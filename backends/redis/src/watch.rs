@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use isimud_contract::{Change, Watcher};
-use redis::{ErrorKind, RedisError, RedisResult};
+use redis::{ErrorKind, RedisError, RedisResult, ServerErrorKind};
 
 use crate::connect::Connector;
 use crate::keys::parse_tag;
 use crate::pool::POOLS;
+use crate::rights::NOTHING;
 
 /// How long a silent connection is trusted, and how long it may take to answer then.
 const SILENCE: Duration = Duration::from_millis(500);
@@ -22,9 +23,19 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Listens for ever.
 pub(crate) async fn run(mut connector: Connector, channel: String, watcher: Watcher) {
+    let mut was_refused = false;
     loop {
         if let Err(error) = listen(&mut connector, &channel, &watcher).await {
-            tracing::debug!(%error, "changes of queues are not heard");
+            let is_refused = error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm);
+            if is_refused && !was_refused {
+                tracing::error!(
+                    %error,
+                    channel,
+                    "the Redis user may not subscribe to the changes of queues: those that other servers make are seen late"
+                );
+            }
+            was_refused = is_refused;
+            tracing::debug!(%error, "lost the subscription to changes in Redis; subscribing again");
         }
         watcher(Change::All);
         tokio::time::sleep(PAUSE).await;
@@ -58,6 +69,7 @@ fn tell(watcher: &Watcher, text: &str) {
     match parse_tag(text) {
         Some(queue) => watcher(Change::Queue(&queue)),
         None if text == POOLS => watcher(Change::Pools),
+        None if text == NOTHING => {}
         None => watcher(Change::All),
     }
 }

@@ -66,7 +66,7 @@ impl Harness for SetUp {
             Err(why) => return Ok(Start::BackendDown(why.clone())),
         };
         let trial = self.trials.fetch_add(1, Ordering::Relaxed);
-        let uri = servers.uri(&format!("trial{trial}:"));
+        let uri = servers.limited_uri(&format!("trial{trial}:"));
         Ok(Start::Ready(Box::new(match self.ticks {
             Ticks::WhenTold => {
                 let config = Config::parse(&format!("{uri}&clock=service"))?;

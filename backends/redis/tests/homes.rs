@@ -36,7 +36,7 @@ fn with_bench<F: Future<Output = ()>>(trial: impl FnOnce(Bench) -> F) {
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let uri = servers.uri("t:");
+        let uri = servers.limited_uri("t:");
         let server = uri.split('?').next().unwrap();
         let client = redis::Client::open(server).unwrap();
         trial(Bench {

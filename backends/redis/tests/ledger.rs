@@ -58,7 +58,7 @@ impl Harness for SetUp {
             Err(why) => return Ok(Start::BackendDown(why.clone())),
         };
         let trial = TRIALS.fetch_add(1, Ordering::Relaxed);
-        let uri = servers.uri(&format!("trial{trial}:"));
+        let uri = servers.limited_uri(&format!("trial{trial}:"));
         let clock = Arc::<ManualClock>::default();
         let config = Config::parse(&format!("{uri}&clock=service"))?;
         Ok(Start::Ready(Box::new(Place {

@@ -4,6 +4,10 @@ use std::path::{Path, PathBuf};
 
 use isimud_contract::{Error, Result};
 
+/// The options of a URI.
+pub const OPTIONS: &str =
+    "synchronous, readers, cache_mib, reserve_mib, secure_delete, accept_missing_log";
+
 /// What [`SqliteStore::open`](crate::SqliteStore::open) needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -108,8 +112,9 @@ impl Config {
                     config.accept_missing_log = value.parse().map_err(|_| refused())?;
                 }
                 _ => {
-                    let known = "synchronous, readers, cache_mib, reserve_mib, secure_delete, accept_missing_log";
-                    return Err(wrong(format!("'{key}' is not one of the options {known}")));
+                    return Err(wrong(format!(
+                        "'{key}' is not one of the options {OPTIONS}"
+                    )));
                 }
             }
         }
@@ -119,6 +124,35 @@ impl Config {
         }
         Ok(config)
     }
+
+    /// Whether both are one file, whatever it is called: links and mounts are followed. Memory is another one each time.
+    pub fn is_place_of(&self, other: &Self) -> bool {
+        match (&self.place, &other.place) {
+            (Place::File(one), Place::File(other)) => file_identity(one) == file_identity(other),
+            _ => false,
+        }
+    }
+}
+
+/// What a file is, whatever it is called: its device and number where it is there, else its name without links and dots.
+fn file_identity(place: &Path) -> String {
+    use std::os::unix::fs::MetadataExt;
+
+    if let Ok(file) = std::fs::metadata(place) {
+        return format!("{}:{}", file.dev(), file.ino());
+    }
+    let path = std::path::absolute(place).unwrap_or_else(|_| place.into());
+    // The folders that are there may be links; those that will be made are not.
+    let mut there = path.as_path();
+    while let Some(above) = there.parent() {
+        there = above;
+        if let Ok(known) = there.canonicalize()
+            && let Ok(rest) = path.strip_prefix(there)
+        {
+            return known.join(rest).display().to_string();
+        }
+    }
+    path.display().to_string()
 }
 
 fn number(text: &str, range: std::ops::RangeInclusive<u32>) -> Option<u32> {

@@ -82,6 +82,6 @@ mod sweep;
 mod upkeep;
 mod wal;
 
-pub use config::Config;
+pub use config::{Config, OPTIONS};
 pub use inspect::inspect;
 pub use store::SqliteStore;

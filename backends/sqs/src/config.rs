@@ -7,10 +7,11 @@ use std::time::Duration;
 use isimud_contract::{Error, ProjectId, Result};
 use percent_encoding::percent_decode_str;
 
-use crate::names::{Naming, Pattern, is_plain};
+use crate::names::{Naming, PREFIX, Pattern, is_plain};
 
-const OPTIONS: &str = "endpoint, profile, ca_file, fifo, group, prefix, name, project, create, remove, message_bytes, \
-                       native_ttl_s, timeout_ms, linger_ms, wait_s, journal, delays, counts_lag_s";
+/// The options of a URI.
+pub const OPTIONS: &str = "endpoint, profile, ca_file, fifo, group, prefix, name, project, create, remove, message_bytes, \
+                           native_ttl_s, timeout_ms, linger_ms, wait_s, journal, delays, counts_lag_s";
 
 /// The largest message and the largest batch that SQS takes, in bytes.
 pub(crate) const LARGEST: usize = 1 << 20;
@@ -128,6 +129,33 @@ impl Config {
         self.journal
     }
 
+    /// Whether both name the same account of the same service.
+    pub fn is_beside(&self, other: &Self) -> bool {
+        let place = |config: &Self| {
+            let endpoint = config
+                .endpoint
+                .as_deref()
+                .map(|it| it.trim_end_matches('/').to_ascii_lowercase());
+            (
+                config.region.clone(),
+                config.owner.clone(),
+                endpoint,
+                config.profile.clone(),
+            )
+        };
+        place(self) == place(other)
+    }
+
+    /// Whether a queue of one pool could be in the SQS queue of any queue of the other.
+    pub fn shares_names(&self, other: &Self) -> bool {
+        self.order.is_fifo() == other.order.is_fifo() && self.naming.meet(&other.naming)
+    }
+
+    /// Whether both call queues the same.
+    pub fn has_names_of(&self, other: &Self) -> bool {
+        self.order.is_fifo() == other.order.is_fifo() && self.naming == other.naming
+    }
+
     /// Uses these credentials instead of those of the usual chain, for tests.
     #[doc(hidden)]
     #[must_use]
@@ -222,7 +250,7 @@ impl Options {
                 Naming::Pattern(Pattern::parse(&name, self.project).map_err(wrong)?)
             }
             (None, _) if self.project.is_some() => return Err(wrong("'project' needs 'name'")),
-            (None, prefix) => Naming::Own(prefix.unwrap_or_else(|| "isimud-".into())),
+            (None, prefix) => Naming::Own(prefix.unwrap_or_else(|| PREFIX.into())),
         };
         let create = self.create.unwrap_or(!adopted);
         if create && owner.is_some() {

@@ -133,4 +133,4 @@ mod receiving;
 mod round;
 
 pub use broker::SqsBroker;
-pub use config::Config;
+pub use config::{Config, OPTIONS};

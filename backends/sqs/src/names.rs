@@ -9,11 +9,15 @@
 //! With a pattern, names are those of an estate that is there already. Two queues, above all of two projects, must not
 //! come out as one: see [`Pattern`].
 
-use isimud_contract::{Error, ErrorKind, ProjectId, QueueKey, Result};
+use isimud_contract::{Error, ErrorKind, ProjectId, QueueKey, Result, globs_meet};
 use sha2::{Digest, Sha256};
 
 /// The longest name, the ending of FIFO queues included.
 const LONGEST: usize = 80;
+
+/// What the names of our own queues begin with, unless the pool says otherwise. No pattern of any pool makes such names by
+/// chance: no client reaches another pool's queues with a name like that.
+pub(crate) const PREFIX: &str = "isimud-";
 
 /// What the names of FIFO queues end in.
 const FIFO: &str = ".fifo";
@@ -71,6 +75,22 @@ impl Naming {
         let mut text = plain.unwrap_or_else(|| hash(begin, queue, room));
         text.push_str(ending);
         Ok(SqsName { text, hashed })
+    }
+
+    /// Whether queues of this pool could have the names of queues of another one beside it.
+    pub(crate) fn meet(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Own(one), Self::Own(other)) => one.starts_with(other) || other.starts_with(one),
+            (Self::Pattern(one), Self::Pattern(other)) => {
+                globs_meet(&one.letters(), &other.letters())
+            }
+            (Self::Pattern(pattern), Self::Own(prefix))
+            | (Self::Own(prefix), Self::Pattern(pattern)) => {
+                let is_avoided = prefix.starts_with(PREFIX) && !pattern.start().starts_with(PREFIX);
+                let own: Vec<_> = prefix.bytes().map(Some).chain([None]).collect();
+                !is_avoided && globs_meet(&pattern.letters(), &own)
+            }
+        }
     }
 
     /// A name that no queue has, for asking whether anybody answers.
@@ -219,7 +239,25 @@ impl Pattern {
                 Part::Queue => name,
             })
             .collect();
-        Ok((shown && is_plain(name) && !looks_hashed(&text)).then_some(text))
+        let is_ours = text.starts_with(PREFIX) && !self.start().starts_with(PREFIX);
+        Ok((shown && is_plain(name) && !looks_hashed(&text) && !is_ours).then_some(text))
+    }
+
+    /// What every name begins with.
+    fn start(&self) -> &str {
+        match self.parts.first() {
+            Some(Part::Text(text)) => text,
+            _ => "",
+        }
+    }
+
+    /// The names that it makes, byte by byte; `None` is anything.
+    fn letters(&self) -> Vec<Option<u8>> {
+        let letters = |part: &Part| match part {
+            Part::Text(text) => text.bytes().map(Some).collect(),
+            _ => vec![None],
+        };
+        self.parts.iter().flat_map(letters).collect()
     }
 }
 
@@ -378,6 +416,37 @@ mod tests {
         let victim = name("a-b", "c").text;
         let thief = victim.strip_prefix("a-").unwrap();
         assert_ne!(name("a", thief).text, victim);
+    }
+
+    #[test]
+    fn no_client_reaches_the_queues_that_are_made_here_by_a_name() {
+        let estate = pattern("{queue}", Some("p")).unwrap();
+        let name = |naming: &Naming, queue| naming.name(&key("p", queue), false).unwrap();
+        let victim = own_name("victim", "orders", false).text;
+        assert!(victim.starts_with(PREFIX), "{victim}");
+        assert!(name(&estate, &victim).hashed);
+        assert_eq!(name(&estate, "orders").text, "orders");
+        let named = pattern("isimud-{queue}", Some("p")).unwrap();
+        assert_eq!(name(&named, "orders").text, "isimud-orders");
+    }
+
+    #[test]
+    fn pools_whose_names_could_meet_are_told_from_those_that_keep_apart() {
+        let own = |prefix: &str| Naming::Own(prefix.into());
+        let estate = |text| pattern(text, Some("p")).unwrap();
+        for (one, other, meet) in [
+            (own("a-"), own("a-"), true),
+            (own("a-"), own("a-b"), true),
+            (own("a-"), own("b-"), false),
+            (own(PREFIX), estate("{queue}"), false),
+            (own("a-"), estate("{queue}"), true),
+            (own(PREFIX), estate("isimud-{queue}"), true),
+            (estate("a-{queue}"), estate("b-{queue}"), false),
+            (estate("a-{queue}"), estate("{queue}-b"), true),
+        ] {
+            assert_eq!(one.meet(&other), meet, "{one:?} {other:?}");
+            assert_eq!(other.meet(&one), meet, "{other:?} {one:?}");
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::bridging::Rule;
 use crate::bridging::crossing::Crossing;
 use crate::bridging::seat::{Halt, Seat, TURN};
-use crate::catalogue::{self, Catalogue, Opener};
+use crate::catalogue::{self, Catalogue, Opener, Shared};
 use crate::config::{Config, Flags};
 use crate::drivers::{self, Context};
 use crate::messaging::{Messaging, Parts, Subscribers};
@@ -315,8 +315,8 @@ impl Opener for OnePool {
     ) -> Result<(&'static str, Arc<dyn MessageStore>)> {
         Ok(("other", Arc::clone(&self.0)))
     }
-    fn identity(&self, _: &str, _: &Metadata) -> Result<Option<String>> {
-        Ok(None)
+    fn shared(&self, _: (&str, &Metadata), _: (&str, &Metadata)) -> Result<Shared> {
+        Ok(Shared::Nothing)
     }
     fn is_exclusive(&self, _: &str) -> bool {
         false

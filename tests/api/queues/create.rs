@@ -97,12 +97,20 @@ async fn metadata_may_be_any_object() {
 }
 
 #[tokio::test]
-async fn the_flavor_of_a_queue_is_kept_where_there_are_no_pools() {
+async fn a_flavor_that_does_not_exist_is_refused_also_where_there_are_no_pools() {
     let app = App::new();
+    let unknown = "Flavor nope does not exist";
     app.put("/v2/queues/q", json!({"_flavor": "nope"}))
         .await
+        .assert_refused(400, "Invalid API request", unknown);
+    assert_eq!(app.get("/v2/queues").await.json()["queues"], json!([]));
+    app.put("/v2/queues/q", json!({"_flavor": ""}))
+        .await
         .assert_status(201);
-    assert_eq!(app.get("/v2/queues/q").await.json()["_flavor"], "nope");
+    let operation = json!([{"op": "add", "path": "/metadata/_flavor", "value": "nope"}]);
+    app.patch("/v2/queues/q", operation)
+        .await
+        .assert_status(400);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Queues that others have made.
 
-use isimud_contract::{ErrorKind, Resource};
+use isimud_contract::{ErrorKind, ProjectId, QueueKey, Resource};
 use isimud_lease::LeaseBroker;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
@@ -53,7 +53,7 @@ pub(crate) async fn queues_keep_their_names_exchanges_and_keys(place: Place) {
     assert!(refusal.sentence().contains("exchange"), "{refusal}");
     wrong.send(&q, numbered(1)).await.unwrap();
     let unbound = place.adopting(&format!(
-        "&name.orders={prefix}Legacy%20Orders&exchange={exchange}&routing_key=bills"
+        "&name.orders={prefix}Legacy%20Orders&exchange={exchange}&routing_key.orders=bills"
     ));
     let refusal = unbound.send(&q, numbered(1)).await.unwrap_err();
     assert!(refusal.sentence().contains("routing key"), "{refusal}");
@@ -124,7 +124,7 @@ pub(crate) async fn a_queue_with_other_arguments_is_used_as_it_is(place: Place) 
 
 pub(crate) async fn a_stream_is_refused_and_costs_nothing(place: Place) {
     let native = place.native().await;
-    let broker = place.adopting("");
+    let broker = place.adopting_with_all_rights();
     native
         .declare(&format!("{}q", place.prefix), FieldTable::default())
         .await;
@@ -149,7 +149,7 @@ pub(crate) async fn a_stream_is_refused_and_costs_nothing(place: Place) {
 
 pub(crate) async fn a_queue_of_somebody_alone_is_refused(place: Place) {
     let native = place.native().await;
-    let broker = place.adopting("");
+    let broker = place.adopting_with_all_rights();
     let prefix = &place.prefix;
     let options = QueueDeclareOptions::exclusive();
     let made = native.channel.queue_declare(
@@ -190,6 +190,79 @@ pub(crate) async fn a_full_queue_is_unavailable(place: Place) {
         broker.send(&q, numbered(1)).await.is_ok()
     })
     .await;
+}
+
+/// RabbitMQ tells the kind of a queue to those alone who may declare it. Others find out with the first message.
+pub(crate) async fn an_estate_is_adopted_with_the_rights_to_read_and_to_write(place: Place) {
+    let native = place.native().await;
+    let broker = place.adopting("");
+    let prefix = &place.prefix;
+    for (name, kind) in [("q", place.kind), ("s", "stream")] {
+        let arguments = table(&[("x-queue-type", text(kind))]);
+        native.declare(&format!("{prefix}{name}"), arguments).await;
+    }
+    let (q, stream) = (queue("q"), queue("s"));
+    broker.send(&q, numbered(3)).await.unwrap();
+    native
+        .publish(&format!("{prefix}q"), BasicProperties::default(), b"3")
+        .await;
+    until("all four are counted", || async {
+        broker.depth(&q).await.unwrap().ready == 4
+    })
+    .await;
+    let got = until_there(&broker, &q, 4).await;
+    assert_eq!(bodies(&got), numbers(0..4));
+    let refusal = broker.receive(&stream, 1, MINUTE).await.unwrap_err();
+    assert_eq!(refusal.kind(), ErrorKind::Unsupported, "{refusal}");
+    // What was held is held still, in spite of the connection that the stream has cost.
+    broker.release(&q, &receipts(&got)[..1]).await.unwrap();
+    assert_eq!(until_there(&broker, &q, 1).await.len(), 1);
+    broker.ack(&q, &receipts(&got)[1..]).await.unwrap();
+    let nowhere = broker.receive(&queue("nowhere"), 1, MINUTE).await.unwrap();
+    assert!(nowhere.is_empty());
+    broker.purge(&q).await.unwrap();
+    broker.remove(&q).await.unwrap();
+    assert_eq!(native.ready(&format!("{prefix}q")).await, Some(0));
+}
+
+/// The queues of an estate are those of the project that the pool names, whether they are adopted or made here.
+pub(crate) async fn queues_of_one_project_are_not_those_of_another(place: Place) {
+    let native = place.native().await;
+    let name = format!("{}q", place.prefix);
+    native
+        .declare(&name, table(&[("x-queue-type", text(place.kind))]))
+        .await;
+    let other = QueueKey::new(ProjectId::parse("other").unwrap(), queue("q").name);
+    let adopting = place.adopting("");
+    adopting.send(&queue("q"), numbered(2)).await.unwrap();
+    for refusal in [
+        adopting.send(&other, numbered(1)).await.unwrap_err(),
+        adopting.receive(&other, 9, MINUTE).await.unwrap_err(),
+        adopting.purge(&other).await.unwrap_err(),
+        adopting.remove(&other).await.unwrap_err(),
+    ] {
+        assert_eq!(refusal.kind(), ErrorKind::Unsupported, "{refusal}");
+    }
+    until("both are there still", || async {
+        native.ready(&name).await == Some(2)
+    })
+    .await;
+    // Made here, the other project has a queue of its own.
+    let making = place.open_with(&format!("&name={name}-{{queue}}&project=p"));
+    making.send(&queue("r"), numbered(3)).await.unwrap();
+    let other = QueueKey::new(other.project, queue("r").name);
+    assert!(making.receive(&other, 9, MINUTE).await.unwrap().is_empty());
+    making.send(&other, numbered(1)).await.unwrap();
+    making.remove(&other).await.unwrap();
+    let kept = format!("{name}-r");
+    until("all three are there still", || async {
+        native.ready(&kept).await == Some(3)
+    })
+    .await;
+    assert_eq!(
+        native.ready(&format!("{}other.r", place.prefix)).await,
+        None
+    );
 }
 
 pub(crate) async fn a_removed_queue_of_the_estate_is_emptied_only(place: Place) {

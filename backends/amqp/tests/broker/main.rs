@@ -19,10 +19,23 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nodes::Node;
+use nodes::{Node, Rights, Set};
 use place::Place;
 
-static NODE: LazyLock<Result<Node, String>> = LazyLock::new(Node::start);
+/// The documented rights: of the estate's queues, `trialN.…`, those to read and to write; all of them on those that are
+/// made here, in a trial `trialN.PROJECT.…` and `own.…`, and on the queues beside others.
+const RIGHTS: Rights = Rights {
+    configure: r"^own\.|^trial[0-9]+\.(p|other|~server)\.|^trial[0-9]+\.q-|~adopted$",
+    write: r"^own\.|^trial[0-9]+\.|^amq\.default$|~adopted$",
+    read: r"^own\.|^trial[0-9]+\.|~adopted$",
+};
+
+static NODE: LazyLock<Result<Node, String>> = LazyLock::new(|| {
+    Node::start_with(Set {
+        rights: Some(RIGHTS),
+        ..Set::default()
+    })
+});
 
 static TRIALS: AtomicU64 = AtomicU64::new(0);
 
@@ -81,8 +94,10 @@ fn main() -> ExitCode {
         estate::a_queue_with_other_arguments_is_used_as_it_is,
         estate::a_stream_is_refused_and_costs_nothing,
         estate::a_queue_of_somebody_alone_is_refused,
+        estate::an_estate_is_adopted_with_the_rights_to_read_and_to_write,
         estate::a_full_queue_is_unavailable,
         estate::a_removed_queue_of_the_estate_is_emptied_only,
+        estate::queues_of_one_project_are_not_those_of_another,
     }
     let status = libtest_mimic::run(&Arguments::from_args(), trials);
     // A static is never dropped, and the node is to end.
@@ -106,7 +121,7 @@ fn trial(name: &'static str, kind: &'static str, check: Check) -> Trial {
             .worker_threads(2)
             .enable_all()
             .build()?
-            .block_on(check(Place::new(node.uri(), kind, number)));
+            .block_on(check(Place::new(node, kind, number)));
         Ok(Completion::Completed)
     };
     Trial::ignorable_test(name, run).with_kind(kind)

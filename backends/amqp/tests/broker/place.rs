@@ -18,6 +18,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use uuid::Uuid;
 
+use crate::nodes::Node;
+
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
 /// How long a call may take.
@@ -29,14 +31,17 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub(crate) struct Place {
     node: String,
+    /// The same as the user with the documented rights.
+    limited: String,
     pub(crate) kind: &'static str,
     pub(crate) prefix: String,
 }
 
 impl Place {
-    pub(crate) fn new(node: String, kind: &'static str, number: u64) -> Self {
+    pub(crate) fn new(node: &Node, kind: &'static str, number: u64) -> Self {
         Self {
-            node,
+            node: node.uri(),
+            limited: node.limited_uri(),
             kind,
             prefix: format!("trial{number}."),
         }
@@ -52,10 +57,13 @@ impl Place {
     }
 
     fn config(&self, options: &str) -> Config {
-        let (node, kind, prefix) = (&self.node, self.kind, &self.prefix);
+        Config::parse(&self.uri(&self.limited, options)).unwrap()
+    }
+
+    fn uri(&self, node: &str, options: &str) -> String {
+        let (kind, prefix) = (self.kind, &self.prefix);
         let timeout = TIMEOUT.as_millis();
-        let uri = format!("{node}?queue_type={kind}&prefix={prefix}&timeout_ms={timeout}{options}");
-        Config::parse(&uri).unwrap()
+        format!("{node}?queue_type={kind}&prefix={prefix}&timeout_ms={timeout}{options}")
     }
 
     /// A broker whose holds end by this clock.
@@ -66,8 +74,19 @@ impl Place {
 
     /// A broker that takes the queues of the estate as they are: those that begin with the trial's prefix.
     pub(crate) fn adopting(&self, options: &str) -> Arc<AmqpBroker> {
+        self.open_with(&self.adopted(options))
+    }
+
+    /// The same as a user who may do everything, and so is told of which kind a queue is.
+    pub(crate) fn adopting_with_all_rights(&self) -> Arc<AmqpBroker> {
+        let uri = self.uri(&self.node, &self.adopted(""));
+        let config = Config::parse(&uri).unwrap();
+        Arc::new(AmqpBroker::open(config, Arc::new(SystemClock)).unwrap())
+    }
+
+    fn adopted(&self, options: &str) -> String {
         let prefix = &self.prefix;
-        self.open_with(&format!("&adopt=true&name={prefix}{{queue}}{options}"))
+        format!("&adopt=true&project=p&name={prefix}{{queue}}&prefix=own.{prefix}{options}")
     }
 
     pub(crate) fn node(&self) -> &str {

@@ -35,6 +35,10 @@ static TRIALS: AtomicU64 = AtomicU64::new(0);
 
 /// Python with pika. Nothing else is missing where it is, so its absence is a failure.
 static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
+    // Another root has its own, and scripts/other-versions names it.
+    if let Some(own) = std::env::var_os("PIKA_PYTHON") {
+        return Ok(own.into());
+    }
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/clients-venv");
     let output = Command::new(&script).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{}: {error}", script.display()))?;
@@ -157,7 +161,7 @@ impl Place {
 
     fn open_with(&self, options: &str) -> Store {
         let uri = format!(
-            "{}?adopt=true&name={{queue}}&timeout_ms=20000{options}",
+            "{}?adopt=true&name={{queue}}&project=p&timeout_ms=20000{options}",
             self.node.uri()
         );
         let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;

@@ -39,9 +39,19 @@ struct Ports {
     epmd: u16,
 }
 
+/// What a user of the node may do besides `guest`, who may do everything: three patterns, as RabbitMQ has them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rights {
+    pub(crate) configure: &'static str,
+    pub(crate) write: &'static str,
+    pub(crate) read: &'static str,
+}
+
 /// What is special about a node.
 #[derive(Debug, Default)]
 pub(crate) struct Set {
+    /// What the user of [`Node::limited_uri`] may do.
+    pub(crate) rights: Option<Rights>,
     /// Lines of `rabbitmq.conf`; `{tls}` and `{management}` are ports.
     pub(crate) lines: Vec<String>,
     pub(crate) plugins: &'static str,
@@ -75,6 +85,11 @@ impl Node {
             ports.amqp
         );
         lines.for_each(|line| text += &format!("{line}\n"));
+        if let Some(rights) = set.rights {
+            let path = folder.path().join("definitions.json");
+            std::fs::write(&path, definitions(rights)).map_err(|error| error.to_string())?;
+            text += &format!("load_definitions = {}\n", path.display());
+        }
         let write = |name: &str, text: &str| {
             std::fs::write(folder.path().join(name), text).map_err(|error| error.to_string())
         };
@@ -103,6 +118,11 @@ impl Node {
     /// The address, without options.
     pub(crate) fn uri(&self) -> String {
         format!("amqp://127.0.0.1:{}", self.ports.amqp)
+    }
+
+    /// The same as the user with the rights that were set.
+    pub(crate) fn limited_uri(&self) -> String {
+        self.uri().replace("://", "://limited:limited@")
     }
 
     /// Where it keeps everything.
@@ -264,6 +284,48 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Two users, as RabbitMQ imports them: salted hashes of `guest` and of `limited`.
+fn definitions(rights: Rights) -> String {
+    let user = |name: &str, hash: &str, tag: &str| {
+        format!(
+            r#"{{"name": "{name}", "password_hash": "{hash}", "tags": [{tag}],
+                "hashing_algorithm": "rabbit_password_hashing_sha256"}}"#
+        )
+    };
+    let may = |name: &str,
+               Rights {
+                   configure,
+                   write,
+                   read,
+               }: Rights| {
+        let patterns = [configure, write, read].map(|it| it.replace('\\', r"\\"));
+        let [configure, write, read] = patterns;
+        format!(
+            r#"{{"user": "{name}", "vhost": "/", "configure": "{configure}", "write": "{write}", "read": "{read}"}}"#
+        )
+    };
+    let all = Rights {
+        configure: ".*",
+        write: ".*",
+        read: ".*",
+    };
+    format!(
+        r#"{{"users": [{}, {}], "vhosts": [{{"name": "/"}}], "permissions": [{}, {}]}}"#,
+        user(
+            "guest",
+            "AQIDBEMMOXwY6PKx/JKP9PAqfsb4ozuD0Ta3pxxa9gEYBMmD",
+            r#""administrator""#
+        ),
+        user(
+            "limited",
+            "AQIDBDZWJ9mIuAkTimJMYqVsug5WoBgnF3GSL+Y38X8+mlaf",
+            ""
+        ),
+        may("guest", all),
+        may("limited", rights),
+    )
 }
 
 /// The folder with the scripts that do not switch the user.

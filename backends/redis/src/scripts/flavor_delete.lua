@@ -6,6 +6,7 @@
 -- Result  whether there was one
 
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('PUBLISH', ARGV[4], ARGV[5])
 local pools = redis.call('HGETALL', KEYS[1])
 for at = 1, #pools, 2 do
   local pool = pools[at + 1]
@@ -17,5 +18,4 @@ for at = 1, #pools, 2 do
 end
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[3])
-redis.call('PUBLISH', ARGV[4], ARGV[5])
 return 1

@@ -21,6 +21,7 @@ local function assign(name, pool, old, new)
   redis.call('HSET', KEYS[1], name, struct.pack('>dI2', version, #new) .. new .. rest)
 end
 
+redis.call('PUBLISH', ARGV[5], ARGV[6])
 local pools = redis.call('HGETALL', KEYS[1])
 for at = 1, #pools, 2 do
   local name, pool = pools[at], pools[at + 1]
@@ -33,5 +34,4 @@ for at = 1, #pools, 2 do
 end
 redis.call('HSET', KEYS[2], flavor, ARGV[2])
 redis.call('ZADD', KEYS[3], 0, ARGV[3])
-redis.call('PUBLISH', ARGV[5], ARGV[6])
 return 1

@@ -19,7 +19,7 @@ if flavor ~= '' and redis.call('HEXISTS', KEYS[3], flavor) == 1 then
   end
   if members == 1 then return flavor end
 end
+redis.call('PUBLISH', ARGV[2], ARGV[3])
 redis.call('HDEL', KEYS[1], ARGV[1])
 redis.call('ZREM', KEYS[2], ARGV[1])
-redis.call('PUBLISH', ARGV[2], ARGV[3])
 return 1

@@ -6,7 +6,7 @@
 
 local old = redis.call('HGET', KEYS[1], ARGV[1])
 if (old and string.sub(old, 1, 8) or '') ~= ARGV[2] then return 0 end
+redis.call('PUBLISH', ARGV[4], ARGV[5])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
-redis.call('PUBLISH', ARGV[4], ARGV[5])
 return 1

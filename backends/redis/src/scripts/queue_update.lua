@@ -9,7 +9,7 @@ local time = redis.call('TIME')
 if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[4]) then return -1 end
 local old = redis.call('HGET', KEYS[1], ARGV[1])
 if not old or string.sub(old, 1, 8) ~= ARGV[2] then return 0 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('PUBLISH', ARGV[5], ARGV[6])
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 if string.sub(old, 9, 9) == '{' then return '' end
 return string.sub(old, 9, string.find(old, '\n', 9, true) - 1)

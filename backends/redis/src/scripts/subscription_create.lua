@@ -9,6 +9,6 @@ if not settle() then return false end
 local present = call('HGET', whose, ARGV[5])
 if present then return { now, present, call('HGET', about, present) } end
 if call('HEXISTS', about, ARGV[2]) == 1 then return 0 end
-write(ARGV[2], now, tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6])
 call('PUBLISH', ARGV[7], ARGV[8])
+write(ARGV[2], now, tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6])
 return 1

@@ -4,6 +4,5 @@
 -- Result  nil while subscriptions are not settled, else whether there was one
 
 if not settle() then return false end
-local dropped = drop(ARGV[2])
 call('PUBLISH', ARGV[3], ARGV[4])
-return dropped
+return drop(ARGV[2])

@@ -13,8 +13,10 @@ local made, ttl = struct.unpack('>dd', value)
 local confirmed, subscriber = string.sub(value, 17, 17), subscriber_of(value)
 local options = string.sub(value, 22 + #subscriber)
 
-if ARGV[4] == '1' and ARGV[5] ~= subscriber then
-  if call('HEXISTS', whose, ARGV[5]) == 1 then return 0 end
+local moves = ARGV[4] == '1' and ARGV[5] ~= subscriber
+if moves and call('HEXISTS', whose, ARGV[5]) == 1 then return 0 end
+call('PUBLISH', ARGV[8], ARGV[9])
+if moves then
   call('HDEL', whose, subscriber)
   subscriber, confirmed = ARGV[5], '0'
 end
@@ -22,6 +24,5 @@ if ARGV[3] ~= '' then made, ttl = now, tonumber(ARGV[3]) end
 if ARGV[6] ~= '' then options = ARGV[6] end
 if ARGV[7] ~= '' then confirmed = ARGV[7] end
 write(id, made, ttl, confirmed, subscriber, options)
-call('PUBLISH', ARGV[8], ARGV[9])
 -- One that lives no longer is gone for the next call.
 return { now, id, call('HGET', about, id) }

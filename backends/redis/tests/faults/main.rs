@@ -5,6 +5,7 @@
 )]
 
 mod keeping;
+mod rights;
 #[path = "../servers/mod.rs"]
 mod servers;
 mod takeover;
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
             a_replica_is_unavailable_until_it_is_a_master_again,
             a_server_held_up_by_a_script_is_unavailable,
             a_key_of_somebody_else_is_an_internal_error,
+            rights::a_right_that_is_missing_is_named_at_once,
+            rights::a_user_who_may_not_publish_changes_leaves_nothing_behind,
+            rights::a_right_that_is_taken_away_leaves_nothing_half_done,
             a_server_that_forgets_scripts_is_told_them_again,
             a_store_opens_while_the_server_is_down,
             posts_without_their_replicas_are_unavailable,
@@ -105,7 +109,7 @@ const SLACK: Duration = Duration::from_millis(1300);
 
 /// Where a store finds the servers, if it is to wait no longer than [`TIMEOUT`].
 fn impatient(servers: &Servers) -> String {
-    let uri = servers.uri("faults:");
+    let uri = servers.limited_uri("faults:");
     uri.replace("timeout_ms=5000", "timeout_ms=600")
 }
 

@@ -151,9 +151,30 @@ impl Servers {
         )
     }
 
+    /// The same as a user who may do what the driver's page says that is needed, with that prefix and no more.
+    pub(crate) fn limited_uri(&self, prefix: &str) -> String {
+        let user = prefix.trim_end_matches(':');
+        for server in self.servers.iter().filter(|server| !server.is_sentinel()) {
+            server.limit(user, prefix);
+        }
+        self.uri(prefix)
+            .replace("://", &format!("://{user}:{PASSWORD}@"))
+    }
+
     pub(crate) fn get(&self, at: usize) -> &Server {
         &self.servers[at]
     }
+}
+
+/// The password of users with few rights.
+pub(crate) const PASSWORD: &str = "limited";
+
+/// What the driver's page says that a user needs.
+fn documented_rights() -> &'static str {
+    let page = include_str!("../../README.md");
+    let mut lines = page.lines();
+    let line = lines.find_map(|line| line.strip_prefix("ACL SETUSER isimud on >PASSWORD "));
+    line.expect("the line of the rights in README.md")
 }
 
 /// Servers that are to be nodes of a cluster.
@@ -207,7 +228,13 @@ impl Server {
         let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
         let port = free_port()?;
         let path = folder.path().join("redis.conf");
-        let text = format!("port {port}\nbind 127.0.0.1\n{}\n", options.join("\n"));
+        let users = folder.path().join("users.acl");
+        std::fs::write(&users, "").map_err(|error| format!("no file: {error}"))?;
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\naclfile {}\n{}\n",
+            users.display(),
+            options.join("\n")
+        );
         std::fs::write(&path, text).map_err(|error| format!("no file: {error}"))?;
         let mut arguments = vec![path.display().to_string()];
         arguments.extend(flags.iter().map(ToString::to_string));
@@ -252,6 +279,23 @@ impl Server {
 
     fn public_port(&self) -> u16 {
         self.tls_port.unwrap_or(self.port)
+    }
+
+    fn is_sentinel(&self) -> bool {
+        self.arguments.iter().any(|flag| flag == "--sentinel")
+    }
+
+    /// Makes a user with the documented rights for a prefix, who is there after a restart too.
+    fn limit(&self, user: &str, prefix: &str) {
+        let rights = documented_rights().replace("isimud:", prefix);
+        let further = "+wait +select +cluster|slots +cluster|shards +readonly";
+        let made = self.command(&format!(
+            "ACL SETUSER {user} on >{PASSWORD} {rights} {further}"
+        ));
+        assert_eq!(made.as_deref(), Ok("+OK\r\n"));
+        // Redis 7.0 and older have no such command.
+        drop(self.command(&format!("ACL SETUSER {user} +waitaof")));
+        assert_eq!(self.command("ACL SAVE").as_deref(), Ok("+OK\r\n"));
     }
 
     /// Kills the server at once, as a crash would.

@@ -1,5 +1,7 @@
 //! What SQS bills.
 
+use std::collections::BTreeSet;
+
 use futures_util::future::join_all;
 use isimud_lease::LeaseBroker;
 use isimud_sqs::SqsBroker;
@@ -47,6 +49,47 @@ pub(crate) async fn requests_for_a_thousand_messages(corner: Corner) {
     let before = count("ReceiveMessage");
     assert_eq!(broker.receive(&q, 20, MINUTE).await.unwrap(), []);
     assert_eq!(count("ReceiveMessage") - before, 1);
+}
+
+/// What the driver's page says that an identity needs: the names of actions, as a policy has them.
+fn documented_actions() -> BTreeSet<String> {
+    let page = include_str!("../../README.md");
+    let begin = page.find("```json\n").unwrap() + "```json\n".len();
+    let policy = &page[begin..begin + page[begin..].find("```").unwrap()];
+    let policy: serde_json::Value = serde_json::from_str(policy).unwrap();
+    let statements = policy["Statement"].as_array().unwrap();
+    let actions = statements
+        .iter()
+        .flat_map(|it| it["Action"].as_array().unwrap());
+    let name = |action: &serde_json::Value| action.as_str().unwrap().replace("sqs:", "");
+    actions.map(name).collect()
+}
+
+/// The driver makes, uses, empties and deletes queues with no other action than the documented ones, and with all of them.
+pub(crate) async fn the_documented_actions_are_those_that_are_used(corner: Corner) {
+    let broker = open(&corner, "&remove=delete");
+    // Names that are too long are hashed, and such queues have tags.
+    for name in ["q", &"x".repeat(64)] {
+        let q = queue(name);
+        broker.ping().await.unwrap();
+        broker.send(&q, numbers(0..4)).await.unwrap();
+        let got = broker.receive(&q, 3, MINUTE).await.unwrap();
+        let [first, second, third] = [0, 1, 2].map(|at| receipts(&got[at..=at]));
+        broker.extend(&q, &first, 2 * MINUTE).await.unwrap();
+        broker.release(&q, &second).await.unwrap();
+        broker.ack(&q, &third).await.unwrap();
+        broker.depth(&q).await.unwrap();
+        broker.purge(&q).await.unwrap();
+        broker.remove(&q).await.unwrap();
+    }
+    let mut used: BTreeSet<String> = corner
+        .requests()
+        .into_keys()
+        .map(|action| action.replace("Batch", ""))
+        .collect();
+    // Tags come with the request that makes a queue.
+    used.insert("TagQueue".into());
+    assert_eq!(used, documented_actions());
 }
 
 /// Posts, claims and deletes of one size, one after another.

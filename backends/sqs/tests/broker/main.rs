@@ -106,7 +106,8 @@ fn main() -> ExitCode {
             each_client_has_its_own_order,
             a_repeated_send_is_one_message;
         cost:
-            requests_for_a_thousand_messages;
+            requests_for_a_thousand_messages,
+            the_documented_actions_are_those_that_are_used;
     };
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
