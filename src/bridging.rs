@@ -20,26 +20,29 @@
 //! ```text
 //!     1  the seat's record names the claim that is about to be made, and the store of the target
 //!     2  the oldest messages of the source are claimed
-//!     3  they are posted, under their ids, to a stage: a queue beside the target that nobody reads
+//!     3  they are posted, under their ids and transferred once more, to a stage: a queue beside the target that nobody
+//!        reads
 //!     4  they are deleted from the source, as held by that claim
 //!     5  they move on from the stage to the target, in one step of its store, as dead letters do
 //! ```
 //!
-//! A target that remembers the ids of what was deleted (a broker with a ledger) needs no stage: it gets the messages in
-//! step 3, and step 5 is left out. The ids alone would not do for the others: what was consumed and deleted there is
-//! unknown, and a batch that comes again would be delivered again.
+//! A target that remembers what was deleted, by id and number of transfers (a broker with a ledger), needs no stage: it
+//! gets the messages in step 3, and step 5 is left out. A batch that comes again is the same post to it; a message that
+//! was there before, went elsewhere and comes back has been transferred more often and is another one. The ids alone
+//! would not do for the others: what was consumed and deleted there is unknown, and a batch that comes again would be
+//! delivered again.
 //!
-//! What is cut off, and where (the process dies, a store does not answer, an answer is lost), is taken up by the next who
-//! works on the bridge, from the seat's record:
+//! What is cut off (the process dies, a store does not answer, an answer is lost) is taken up by the next who works on the
+//! bridge, from the seat's record. A message that was transferred `n` times before:
 //!
 //! | cut off after | what is where | what is done |
 //! |---|---|---|
 //! | 1 | everything in the source | the claim, if it was made, is released |
 //! | 2 | claimed in the source | the claim is released: the messages are free in their old places, so order holds |
-//! | 3, with a stage | in both, visible in neither | deleted from the source as held by the claim, then 5 |
-//! | 3, without | in both; the target's copy may be consumed | the claim is released; they are posted again, and the target knows their ids |
+//! | 3, with a stage | `n` in the source, `n + 1` in the stage, visible in neither | deleted from the source as held by the claim, then 5 |
+//! | 3, without | `n` in the source, `n + 1` in the target, perhaps consumed | the claim is released; they are posted again as `n + 1`, and the target knows them, also as consumed |
 //! | 4 | in the stage alone | 5 |
-//! | 5 | in the target alone | nothing |
+//! | 5 | in the target alone, as `n + 2` (as `n + 1` without a stage) | nothing |
 //!
 //! Each time the work is taken up it gets a **new stage**. So a post that comes late, sent by a server that has lost the
 //! seat or by a connection that was given up, ends in a stage that nobody looks at any more, and its messages are still

@@ -39,7 +39,7 @@ pub(crate) use self::open::Opened;
 pub use self::position::Position;
 pub(crate) use self::roster::Roster;
 pub use self::route::Listed;
-pub(crate) use self::route::{Route, Stop, is_carried, staging};
+pub(crate) use self::route::{Route, Stop, carried, staging};
 pub use self::secret::shown;
 pub(crate) use self::secret::{is_same_place, restored, restored_options, shown_options};
 
@@ -282,11 +282,6 @@ impl Catalogue {
         self.removal.lock().await
     }
 
-    /// The store of the configuration.
-    pub(crate) fn default_store(&self) -> Arc<dyn MessageStore> {
-        Arc::clone(&self.default.store)
-    }
-
     /// Opens a pool's store for whoever asks, whether the pool is registered or not.
     pub(crate) async fn try_out(&self, pool: &Pool) -> Result<Opened> {
         self.stores.open(pool, None).await
@@ -352,7 +347,7 @@ impl Catalogue {
     }
 
     /// The place of a queue that goes to a store: as it is where it is there already, else with one segment more.
-    /// `Invalid` while it has moved too often to be found in all its places.
+    /// `Unavailable` while it has moved too often to be found in all its places.
     pub(crate) fn appended(place: &Place, home: &Home) -> Result<Place> {
         let count = place.segments().count();
         if place.last().home == *home {
@@ -360,7 +355,7 @@ impl Catalogue {
         }
         if count >= MOST_SEGMENTS {
             let sentence = "The queue is still on its way from earlier moves; try again later.";
-            return Err(Error::invalid(sentence));
+            return Err(Error::new(ErrorKind::Unavailable, sentence));
         }
         Ok(with_segment(place, home.clone(), count))
     }

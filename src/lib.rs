@@ -162,9 +162,10 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
     })?;
     let metrics = Arc::new(Metrics::default());
     let settings = &config.notifications;
+    let internal = internal(&store, other.as_ref(), &metrics);
     let outbox = settings
         .enabled
-        .then(|| outbox(&store, other.as_ref(), &metrics));
+        .then(|| Arc::new(Outbox::new(Arc::clone(&internal))));
     let signer = Signer::new(&config.signing_key.0, Arc::clone(&clock));
     let addresses = AddressPolicy::new(&settings.allowed_networks)
         .map_err(|text| Error::invalid(format!("'{text}' is no network")))?;
@@ -185,6 +186,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
     let messaging = Messaging::new(Parts {
         catalogue,
         management: Arc::clone(&management),
+        jobs: internal,
         limits: config.limits.clone(),
         checksums: config.checksums,
         encryption_keys: config.encryption_keys.clone(),
@@ -220,20 +222,24 @@ fn folder_of_pools(config: &Config) -> PathBuf {
     })
 }
 
-/// Where notifications wait: in the store of the configuration, if that is one that could keep queues as well; beside
-/// the queues, if it is a broker.
-fn outbox(store: &Backend, management: Option<&Backend>, metrics: &Metrics) -> Arc<Outbox> {
+/// Where the messages are that the service keeps for itself, notifications that wait and jobs: in the store of the
+/// configuration, if that is one that could keep queues as well; beside the queues, if it is a broker, whose queues are
+/// not ours.
+fn internal(
+    store: &Backend,
+    management: Option<&Backend>,
+    metrics: &Metrics,
+) -> Arc<dyn MessageStore> {
     let keeper = match management {
         Some(management) if store.management.is_none() => management,
         _ => store,
     };
     let observer: Arc<dyn Observer> = Arc::new(metrics.pool(catalogue::DEFAULT));
-    let messages: Arc<dyn MessageStore> = Arc::new(Instrumented::new(
+    Arc::new(Instrumented::new(
         keeper.name,
         Arc::clone(&keeper.messages),
         observer,
-    ));
-    Arc::new(Outbox::new(messages))
+    ))
 }
 
 /// How long to wait before declared pools are tried again.

@@ -30,7 +30,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use isimud_contract::{Change, ManagementStore, QueueKey, Result};
+use isimud_contract::{Change, ManagementStore, MessageStore, QueueKey, Result};
 use tokio::runtime::Handle;
 
 pub use crate::catalogue::{Check, DEFAULT};
@@ -70,6 +70,9 @@ pub trait Flow: fmt::Debug + Send + Sync + 'static {
     fn deleted(&self, count: usize);
     /// So many messages were passed over because they cannot be decrypted.
     fn unreadable(&self, count: usize);
+
+    /// So many queues on the move cannot be carried on by this server now.
+    fn moves_stalled(&self, count: usize);
 }
 
 /// Queues of which the log has told something that would be told again and again.
@@ -102,6 +105,8 @@ pub struct Parts {
     pub catalogue: Catalogue,
     /// Where queues are.
     pub management: Arc<dyn ManagementStore>,
+    /// Keeps what is to be done about queues: messages of the service's own, which never go to a broker of an estate.
+    pub jobs: Arc<dyn MessageStore>,
     /// What clients may ask for.
     pub limits: Limits,
     /// Store and show checksums of bodies.
@@ -158,6 +163,8 @@ impl Messaging {
         let mover = Mover::new(
             Arc::clone(&catalogue),
             Arc::clone(&parts.management),
+            parts.jobs,
+            Arc::clone(&parts.flow),
             Arc::new(move |queue| told.forget(Change::Queue(queue))),
         )?;
         Ok(Self {

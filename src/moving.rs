@@ -1,8 +1,8 @@
 //! Queues on the move: what they left behind is carried to where they go.
 //!
 //! Whoever moves a queue appends a segment to its place ([`Place`]) and posts a job here. From then on posts go to the
-//! new store; this carries the rest after them, oldest first. A job is a message of an internal queue in the default
-//! store: it outlives every server, one server has it at a time, and a server that dies gives it back.
+//! new store; this carries the rest after them, oldest first. A job is a message of an internal queue, kept
+//! beside the records of queues and never in a broker: it outlives every server, one server has it at a time, and a server that dies gives it back.
 //!
 //! ```text
 //! [A]            at rest in A
@@ -14,6 +14,10 @@
 //! [B]            readers have emptied S
 //! ```
 //!
+//! A move that is asked for meanwhile appends one more segment, also in a store where the queue was before: segments are
+//! carried in the order in which they stand ([`order`]), and a stage that has begun, such as `[S, A, B]` in
+//! `[S, A, B, A']`, is ended before the next one begins.
+//!
 //! Carrying itself is in [`carry`]: it loses nothing and doubles nothing, wherever it is cut off. What is approximate:
 //! a message that returns from a claim in A after its neighbours were carried comes before them; counts of claims for
 //! the dead-letter policy begin anew; a message that B cannot hold (too large, delayed for too long) stays in A until
@@ -23,6 +27,7 @@ mod carry;
 #[cfg(test)]
 mod cut_off;
 mod order;
+mod stalled;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -38,10 +43,12 @@ use tokio::sync::{Notify, Semaphore};
 use uuid::Uuid;
 
 use crate::catalogue::{Catalogue, staging};
+use crate::messaging::Flow;
 
-use self::carry::Carry;
 pub(crate) use self::carry::{BATCH, End, move_on};
+use self::carry::{Carry, recover};
 use self::order::Order;
+use self::stalled::Stalled;
 
 /// How long a server has a job before another may take it, unless it says that it goes on.
 const TURN: Duration = Duration::from_secs(30);
@@ -108,6 +115,7 @@ pub(crate) struct Mover {
     seen: Mutex<HashMap<QueueKey, Seen>>,
     /// Segments that have left a queue's place, and when: looked at once more.
     left: Mutex<HashMap<QueueKey, Vec<(Segment, Instant)>>>,
+    stalled: Stalled,
 }
 
 /// A version of a queue, first seen then, and how often it was looked at.
@@ -129,15 +137,17 @@ impl Seen {
 }
 
 impl Mover {
-    /// Keeps its jobs in the default store. `forget` is called when a queue's place has changed.
+    /// Keeps its jobs in `jobs`. `forget` is called when a queue's place has changed.
     pub(crate) fn new(
         catalogue: Arc<Catalogue>,
         management: Arc<dyn ManagementStore>,
+        jobs: Arc<dyn MessageStore>,
+        flow: Arc<dyn Flow>,
         forget: Forget,
     ) -> Result<Self> {
         let invalid = |_| Error::new(ErrorKind::Internal, "the queue of moves has no name");
         Ok(Self {
-            jobs: catalogue.default_store(),
+            jobs,
             catalogue,
             management,
             queue: QueueKey::new(
@@ -149,6 +159,7 @@ impl Mover {
             slots: Arc::new(Semaphore::new(AT_ONCE)),
             seen: Mutex::default(),
             left: Mutex::default(),
+            stalled: Stalled::new(flow),
         })
     }
 
@@ -163,6 +174,11 @@ impl Mover {
         self.write(queue, rate, Duration::ZERO).await?;
         self.wake.notify_one();
         Ok(())
+    }
+
+    /// Why a queue is not carried on now, as far as this server knows.
+    pub(crate) fn stalled(&self, queue: &QueueKey) -> Option<String> {
+        self.stalled.why(queue)
     }
 
     async fn write(&self, queue: &QueueKey, rate: Option<u32>, delay: Duration) -> Result<()> {
@@ -219,7 +235,11 @@ impl Mover {
                 self.end(id, message.id).await;
                 continue;
             };
-            match self.go_on(id, &job, &queue).await {
+            let outcome = self.go_on(id, &job, &queue).await;
+            if outcome.is_ok() {
+                self.stalled.goes_on(&queue);
+            }
+            match outcome {
                 Ok(None) => {
                     self.end(id, message.id).await;
                     // A move that began meanwhile found the job still there.
@@ -229,7 +249,7 @@ impl Mover {
                 }
                 Ok(Some(rest)) => self.rest(id, rest).await,
                 Err(error) => {
-                    tracing::warn!(%error, %queue, "a queue cannot be carried now");
+                    self.stalled.failed(&queue, &error);
                     self.rest(id, REST.1).await;
                 }
             }
@@ -378,7 +398,7 @@ impl Mover {
 
     /// Deletes what was carried for a queue that was deleted meanwhile.
     async fn clear(&self, queue: &QueueKey, order: &Order) -> Result<()> {
-        let staging = order.sides.iter().map(staging);
+        let staging = order.is_carried().then(|| staging(&order.side));
         for segment in order.all.iter().cloned().chain(staging) {
             let end = self.end_of(queue, &segment).await?;
             end.store.remove(&end.key).await?;
@@ -425,7 +445,7 @@ impl Mover {
     }
 
     async fn can_be_carried(&self, queue: &QueueKey, order: &Order) -> Result<bool> {
-        for segment in &order.foreign {
+        for segment in &order.sources {
             if self.end_of(queue, segment).await?.has_free().await? {
                 return Ok(true);
             }
@@ -433,7 +453,7 @@ impl Mover {
         Ok(false)
     }
 
-    /// Carries what is free in foreign stores to the segment beside the last, the oldest first. Returns how many
+    /// Carries what is free in the older segments to the one beside the newer, the oldest first. Returns how many
     /// messages that were.
     async fn carry_all(
         &self,
@@ -442,17 +462,20 @@ impl Mover {
         queue: &QueueKey,
         order: &Order,
     ) -> Result<usize> {
-        let Some(side) = order.sides.first() else {
-            return Ok(0);
-        };
+        let mut sources = Vec::with_capacity(order.sources.len());
+        for segment in &order.sources {
+            sources.push(self.end_of(queue, segment).await?);
+        }
+        let through = self.end_of(queue, &staging(&order.side)).await?;
+        let to = self.end_of(queue, &order.side).await?;
+        recover(&sources, &through, &to).await?;
         let mut carried = 0;
-        for segment in &order.foreign {
+        for from in sources {
             let carry = Carry {
-                from: self.end_of(queue, segment).await?,
-                through: self.end_of(queue, &staging(side)).await?,
-                to: self.end_of(queue, side).await?,
+                from,
+                through: through.clone(),
+                to: to.clone(),
             };
-            carry.recover().await?;
             let mut pace = Pace::new(job.rate);
             loop {
                 let count = carry.batch(pace.most()).await?;
@@ -466,8 +489,9 @@ impl Mover {
                     .await?;
             }
             carried += carry.delayed().await?;
-            carry.finish().await?;
         }
+        // The queue in between is empty.
+        through.store.remove(&through.key).await?;
         Ok(carried)
     }
 

@@ -31,7 +31,7 @@ use connection::{Activity, Connection, Phase};
 use rest::Lent;
 
 /// Answers requests of many connections.
-pub(crate) trait Answer: Clone + Send + 'static {
+pub(crate) trait Answer: Clone + Send + Sync + 'static {
     /// The same for the requests of one connection.
     fn for_peer(self, peer: IpAddr) -> Self;
 
@@ -82,7 +82,7 @@ pub(crate) async fn listen(
     listener: TcpListener,
     face: impl Answer,
     patience: Patience,
-    stop: impl Future<Output = ()>,
+    stop: impl Future<Output = ()> + Send,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
@@ -116,8 +116,8 @@ pub(crate) async fn listen(
 /// Serves connections until `end` is ready.
 async fn accept_until(
     listener: &TcpListener,
-    serve: &impl Fn(TcpStream, IpAddr),
-    end: impl Future<Output = ()>,
+    serve: &(impl Fn(TcpStream, IpAddr) + Sync),
+    end: impl Future<Output = ()> + Send,
 ) {
     let mut end = pin!(end);
     loop {
@@ -228,7 +228,7 @@ mod tests {
     ) -> (
         std::net::SocketAddr,
         oneshot::Sender<()>,
-        impl Future<Output = ()>,
+        impl Future<Output = ()> + Send,
     ) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");

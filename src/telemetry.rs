@@ -102,6 +102,7 @@ pub struct Metrics {
     up: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     full: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     damaged: Family<PoolLabel, Gauge<i64, AtomicI64>>,
+    moves_stalled: Gauge,
     bridges: BridgeMetrics,
 }
 
@@ -211,6 +212,9 @@ impl Default for Metrics {
         registry.register("store_full", help, full.clone());
         let help = "Messages that a store found damaged since it was opened, and left out";
         registry.register("store_damaged_messages", help, damaged.clone());
+        let moves_stalled = Gauge::default();
+        let help = "Queues on the move that this server could not carry on when it last tried";
+        registry.register("moves_stalled", help, moves_stalled.clone());
         let bridges = BridgeMetrics::default();
         bridges.register(&mut registry);
         Self {
@@ -226,8 +230,9 @@ impl Default for Metrics {
             notifications,
             retries,
             up,
-            full,
             damaged,
+            full,
+            moves_stalled,
             bridges,
         }
     }
@@ -383,6 +388,11 @@ impl Flow for Metrics {
 
     fn unreadable(&self, count: usize) {
         self.unreadable.inc_by(count as u64);
+    }
+
+    fn moves_stalled(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.moves_stalled.set(count);
     }
 }
 

@@ -109,6 +109,9 @@ impl Twins {
             message.checksum = Some(Checksum([7; 16]));
             message.sealed = true;
         }
+        if self.one_in(3) {
+            message.transfers = self.random.u32(0..4);
+        }
         message
     }
 

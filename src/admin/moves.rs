@@ -3,7 +3,7 @@
 //! | request | what it does |
 //! |---|---|
 //! | `POST /moves/queue?project=P&queue=Q&to=POOL[&rate=N]` | has a queue move |
-//! | `GET /moves/queue?project=P&queue=Q` | where its messages are |
+//! | `GET /moves/queue?project=P&queue=Q` | where its messages are, and why they are not carried on where that is so |
 //! | `POST /moves/pool?pool=POOL[&to=POOL][&rate=N]` | has everything leave a pool |
 //! | `GET /moves/pool?pool=POOL` | what is left in it |
 //!
@@ -40,7 +40,11 @@ async fn place((State(app), RawQuery(query)): Asked) -> Response {
             let queue = queue(&query)?;
             let place = app.messaging.place(&queue).await?;
             let left = app.messaging.backlog(&queue).await?;
-            Ok(json!({"place": shown(&place), "messages": left.free + left.claimed}))
+            let mut answer = json!({"place": shown(&place), "messages": left.free + left.claimed});
+            if let Some(why) = app.messaging.stalled(&queue) {
+                answer["stalled"] = why.into();
+            }
+            Ok(answer)
         }
         .await,
     )

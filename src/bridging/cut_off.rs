@@ -61,6 +61,40 @@ async fn a_bridge_that_is_cut_off_anywhere_brings_each_message_once_and_in_order
     }
 }
 
+/// There, and back: what both stores know of the messages now is that they were deleted.
+async fn back_again(pair: (Kept, Kept)) -> World {
+    let world = world(pair).await;
+    let never = || Gate::new(Fault::Never);
+    world.server(&never()).run().await.expect("there");
+    world.server_back(&never()).run().await.expect("back");
+    world
+}
+
+#[tokio::test]
+async fn a_bridge_there_and_back_and_there_again_brings_each_message_once_and_in_order() {
+    for pair in PAIRS {
+        let world = back_again(pair).await;
+        let gate = Gate::new(Fault::Never);
+        world.server(&gate).run().await.expect("there again");
+        let met = World::consume(&world.target, &world.rule.to).await;
+        assert_eq!(met, numbers(), "{pair:?}");
+        for at in 0..gate.calls() {
+            for fault in [Fault::Before(at), Fault::After(at)] {
+                let world = back_again(pair).await;
+                let dies = world.server(&Gate::new(fault));
+                dies.run().await.expect_err("it dies");
+                let mut met = World::consume(&world.target, &world.rule.to).await;
+                let next = world.server(&Gate::new(Fault::Never));
+                next.run().await.expect("it goes on");
+                met.extend(World::consume(&world.target, &world.rule.to).await);
+                assert_eq!(met, numbers(), "{pair:?}, {fault:?}");
+                let left = World::consume(&world.source, &world.rule.from).await;
+                assert_eq!(left, [""; 0], "{pair:?}, {fault:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_overtaken_and_goes_on_doubles_nothing() {
     for pair in PAIRS {
@@ -215,7 +249,7 @@ async fn a_message_keeps_its_id_its_age_and_the_life_that_it_has_left() {
         include_claimed: true,
         include_delayed: true,
     };
-    let before = world
+    let mut before = world
         .source
         .list(from, everything.clone())
         .await
@@ -223,6 +257,10 @@ async fn a_message_keeps_its_id_its_age_and_the_life_that_it_has_left() {
     let server = world.server(&Gate::new(Fault::Never));
     server.run().await.expect("no fault");
     let after = world.target.list(to, everything).await.expect("a page");
+    for message in &mut before.messages {
+        // To the stage, and from there.
+        message.transfers = 2;
+    }
     assert_eq!(after.messages, before.messages);
     let message = &after.messages[0];
     assert_eq!(message.age, Duration::from_secs(600));

@@ -15,10 +15,6 @@ impl Roster {
         Self(pools)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     pub(crate) fn find(&self, name: &PoolName) -> Option<&Pool> {
         let found = self
             .0

@@ -4,7 +4,7 @@
 //! (see [`Place`](isimud_contract::Place)), and then:
 //!
 //! * posts go to the last; claims, pops and listings begin with the first, and go no further while the queue is carried
-//!   (see [`is_carried`]);
+//!   (see [`carried`]);
 //! * what is asked by id is asked of each, in the order in which messages move: one that moves meanwhile is put into
 //!   the newer one before it leaves the older, so it is met at least once;
 //! * a claim is in one of them, and has messages of that one only;
@@ -27,21 +27,22 @@ use super::position::{Position, Tag};
 pub(crate) struct Route {
     first: Stop,
     rest: Vec<Stop>,
+    /// While the queue is carried: how many segments behind the first are carried into it.
+    carried: usize,
     /// While the queue is carried: what is on its way to the first.
     staging: Option<Stop>,
 }
 
-/// Whether the messages of a queue's other stores are being carried into the first of these segments, which is beside
-/// the last. Nobody reads any other one then, as what is in them is newer than what may still come into the first.
-pub(crate) fn is_carried<'a>(
-    segments: impl DoubleEndedIterator<Item = &'a Segment> + Clone,
-) -> bool {
-    let (mut others, Some(last)) = (segments.clone(), segments.clone().next_back()) else {
-        return false;
+/// How many segments behind the first are being carried into it: those up to the one that it is beside. Nobody reads
+/// any other than the first then, as what is in them is newer than what may still come into it. 0 when nothing is carried.
+pub(crate) fn carried<'a>(segments: impl IntoIterator<Item = &'a Segment>) -> usize {
+    let mut segments = segments.into_iter();
+    let Some(side) = segments.next().filter(|first| first.is_side()) else {
+        return 0;
     };
-    let first = others.next();
-    first.is_some_and(|first| first != last && first.home == last.home)
-        && others.any(|segment| segment.home != last.home)
+    let mut others = segments;
+    let owner = others.position(|segment| !segment.is_side() && segment.side() == *side);
+    owner.unwrap_or(0)
 }
 
 /// Where messages are that are carried to a segment, until they have left their old store for certain. It is in no
@@ -136,6 +137,7 @@ impl Route {
         Self {
             first: stop,
             rest: Vec::new(),
+            carried: 0,
             staging: None,
         }
     }
@@ -145,16 +147,14 @@ impl Route {
         let mut stops = stops.into_iter();
         let first = stops.next()?;
         let rest: Vec<Stop> = stops.collect();
-        let segments: Vec<&Segment> = std::iter::once(&first)
-            .chain(&rest)
-            .map(|stop| &stop.segment)
-            .collect();
-        let staging = is_carried(segments.into_iter())
-            .then(|| Stop::new(staging(&first.segment), Arc::clone(&first.store)));
+        let segments = std::iter::once(&first).chain(&rest);
+        let carried = carried(segments.map(|stop| &stop.segment));
+        let staging = || Stop::new(staging(&first.segment), Arc::clone(&first.store));
         Some(Self {
+            staging: (carried > 0).then(staging),
             first,
             rest,
-            staging,
+            carried,
         })
     }
 
@@ -171,13 +171,9 @@ impl Route {
     fn older(&self) -> Vec<&Stop> {
         let mut older: Vec<&Stop> = self.stops().take(self.rest.len()).collect();
         if let Some(staging) = &self.staging {
-            let home = &self.last().segment.home;
-            let (sides, foreign): (Vec<&Stop>, Vec<&Stop>) = older
-                .into_iter()
-                .partition(|stop| stop.segment.home == *home);
-            older = foreign;
-            older.push(staging);
-            older.extend(sides);
+            // What is carried passes through the staging segment to the first one, and has not come to the others.
+            older[..=self.carried].rotate_left(1);
+            older.insert(self.carried, staging);
         }
         older
     }
@@ -306,25 +302,34 @@ impl Route {
     }
 
     /// Takes messages off the head. What an older segment gave is answered even if a newer one cannot answer: it is
-    /// gone from there.
+    /// gone from there. A store may give fewer than it has (a FIFO queue of SQS, ten at a time): then nothing newer is
+    /// taken.
     pub(crate) async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
-        let first = &self.first;
-        let mut popped = first.store.pop(&first.key(queue), limit).await?;
-        for stop in self.readable().skip(1) {
-            if popped.len() >= limit {
-                break;
-            }
-            let left = limit - popped.len();
-            match stop.store.pop(&stop.key(queue), left).await {
-                Ok(more) => popped.extend(more),
+        let mut popped = Vec::new();
+        let mut stops = self.readable().peekable();
+        while let Some(stop) = stops.next() {
+            let wanted = limit - popped.len();
+            let more = match stop.store.pop(&stop.key(queue), wanted).await {
+                Ok(more) => more,
                 Err(error) if popped.is_empty() => return Err(error),
                 Err(error) => {
                     tracing::warn!(%error, %queue, "a part of a queue could not be popped from");
                     break;
                 }
+            };
+            let (some, all) = (!more.is_empty(), more.len() >= wanted);
+            popped.extend(more);
+            if all || stops.peek().is_none() || (some && !self.gave_all(queue, stop).await) {
+                break;
             }
         }
         Ok(popped)
+    }
+
+    /// Whether a segment has nothing left that could be taken. Where it does not say, it may have.
+    async fn gave_all(&self, queue: &QueueKey, stop: &Stop) -> bool {
+        let stats = stop.store.stats(&stop.key(queue)).await;
+        stats.is_ok_and(|stats| stats.free == 0)
     }
 
     pub(crate) async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {

@@ -104,11 +104,12 @@ impl Messaging {
     }
 
     /// Makes messages of another queue fit for this one: encrypted if it encrypts, else plain; with a checksum where the
-    /// service stores them; no longer claimed, and never yet. `Unavailable` while one cannot be decrypted.
+    /// service stores them; no longer claimed, and never yet; transferred once more. `Unavailable` while one cannot be decrypted.
     pub(crate) fn fit(&self, landing: &Landing, messages: &mut [Message]) -> Result<()> {
         let seals = landing.known.settings.encrypt;
         for message in messages {
             (message.claim, message.claim_count) = (None, 0);
+            message.transfers = message.transfers.saturating_add(1);
             if message.sealed && !seals {
                 self.open_all(std::slice::from_mut(message))?;
                 message.sealed = false;

@@ -63,6 +63,11 @@ impl Messaging {
         Ok(self.find(queue).await?.place)
     }
 
+    /// Why a queue that moves is not carried on now; `None` where it is, or this server does not know.
+    pub fn stalled(&self, queue: &QueueKey) -> Option<String> {
+        self.mover.stalled(queue)
+    }
+
     async fn find(&self, queue: &QueueKey) -> Result<QueueRecord> {
         let found = self.management.find_queue(queue).await?;
         found.ok_or_else(|| {

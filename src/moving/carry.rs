@@ -1,14 +1,24 @@
 //! Carries messages from one store to another: none is lost, none is doubled, wherever it is cut off.
 //!
 //! ```text
+//! 0  recover: delete from every old segment what is in `through`, and move that on as in 5
 //! 1  claim some messages of the old segment              they are invisible there
-//! 2  post them, ids and ages as they are, to `through`   a queue beside the new segment that nobody reads
-//! 3  delete them from the old segment
-//! 4  move them on from `through` to the new segment      in one step of that store: as dead letters are moved
+//! 2  post them to `through`, transferred once more       a queue beside the new segment that nobody reads
+//! 3  see that all of them are there                      else: keep the old segment, stop, and say so
+//! 4  delete them from the old segment
+//! 5  move them on from `through` to the new segment,     in one step of that store, as dead letters are moved; or, in a
+//!    transferred once more                               store that leases: post there, then delete here
 //! ```
 //!
-//! Cut off before 3, the messages are in both, and readers see neither; [`Carry::recover`] deletes from the old segment
-//! what is in `through` and goes on with 4. So a message is never visible in two places, and never in none for good.
+//! | cut off | what there is of a message that was transferred `n` times before | what follows |
+//! |---|---|---|
+//! | before 2 | old: `n`, held until the claim ends | it is carried later |
+//! | in 2, or before 4 | old: `n`, held or (when the claim has ended) free, but not read; `through`: `n + 1` | 0 ends it; what did not come to `through` is carried later, as `n + 1` again, which is the same post |
+//! | in 4, or before 5 | `through`: `n + 1`, and of some the old one | 0 ends it |
+//! | in 5, in a store that leases | `through`: `n + 1`; new: `n + 2` | 5 again: `n + 2` is the same post, also when a reader has taken it by then |
+//!
+//! So a message is never visible in two places, and never in none for good. Whatever a store that leases still knows of
+//! an earlier stay of the message, that it was deleted above all, it knows of a smaller number of transfers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +77,24 @@ impl End {
         self.store.delete(&self.key, ids, guard).await.map(drop)
     }
 
+    /// Posts messages to a queue that nobody takes them from now, and sees that they have come. `Internal` where some
+    /// have not, though the store says so: then nothing may be deleted where they came from.
+    async fn put(&self, messages: Vec<Message>) -> Result<()> {
+        let ids = ids(&messages);
+        self.store.post(&self.key, messages).await?;
+        if !self.store.capabilities().browse {
+            return Ok(());
+        }
+        let there = self.store.get(&self.key, &ids).await?.len();
+        if there < ids.len() {
+            let sentence = "a store does not have all of the messages that it accepted; they stay where they were";
+            return Err(Error::new(ErrorKind::Internal, sentence)
+                .with("posted", ids.len())
+                .with("there", there));
+        }
+        Ok(())
+    }
+
     /// Whether it can keep the message.
     fn takes(&self, message: &Message) -> bool {
         let able = self.store.capabilities();
@@ -76,7 +104,7 @@ impl End {
     }
 }
 
-/// A way from one store to another.
+/// A way from one queue to another.
 #[derive(Debug)]
 pub(super) struct Carry {
     pub(super) from: End,
@@ -85,25 +113,26 @@ pub(super) struct Carry {
     pub(super) to: End,
 }
 
-impl Carry {
-    /// Ends what an earlier attempt began. `Unavailable` while the old store still hides messages for it.
-    pub(super) async fn recover(&self) -> Result<()> {
-        if self.through.store.capabilities().browse {
-            loop {
-                let (begun, _) = self.through.free(None, BATCH).await?;
-                if begun.is_empty() {
-                    break;
-                }
-                self.from
-                    .delete(&ids(&begun), Guard::Free)
-                    .await
-                    .map_err(held)?;
-                self.move_on().await?;
+/// Ends what an earlier attempt began, from whichever of the old segments. `Unavailable` while one of them still hides
+/// messages for it.
+pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<()> {
+    if through.store.capabilities().browse {
+        loop {
+            let (begun, _) = through.free(None, BATCH).await?;
+            if begun.is_empty() {
+                break;
             }
+            for from in sources {
+                let deleted = from.delete(&ids(&begun), Guard::Free).await;
+                deleted.map_err(held)?;
+            }
+            move_on(through, &to.key).await?;
         }
-        self.move_on().await
     }
+    move_on(through, &to.key).await
+}
 
+impl Carry {
     /// Carries up to `most` messages that can be claimed. Returns how many that were.
     pub(super) async fn batch(&self, most: usize) -> Result<usize> {
         let claim = ClaimId(Uuid::now_v7());
@@ -116,16 +145,13 @@ impl Carry {
             .messages
             .into_iter()
             .filter(|message| self.to.takes(message))
-            .map(|message| Message {
-                claim: None,
-                ..message
-            })
+            .map(transferred)
             .collect();
         if messages.is_empty() {
             return Ok(0);
         }
         let (ids, count) = (ids(&messages), messages.len());
-        self.through.store.post(&self.through.key, messages).await?;
+        self.through.put(messages).await?;
         let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
         if let Err(error) = deleted {
             if error.kind() != ErrorKind::Unavailable {
@@ -134,7 +160,7 @@ impl Carry {
             }
             return Err(error);
         }
-        self.move_on().await?;
+        move_on(&self.through, &self.to.key).await?;
         Ok(count)
     }
 
@@ -154,25 +180,25 @@ impl Carry {
             }
             after = marker;
             let wanted = |message: &Message| message.delay > SOON && self.to.takes(message);
-            let messages: Vec<Message> = found.into_iter().filter(wanted).collect();
+            let messages = found.into_iter().filter(wanted).map(transferred);
+            let messages: Vec<Message> = messages.collect();
             if messages.is_empty() {
                 continue;
             }
             let (ids, count) = (ids(&messages), messages.len());
-            self.to.store.post(&self.to.key, messages).await?;
+            self.to.put(messages).await?;
             self.from.delete(&ids, Guard::Free).await?;
             carried += count;
         }
     }
+}
 
-    /// Forgets the queue in between, which is empty.
-    pub(super) async fn finish(&self) -> Result<()> {
-        self.through.store.remove(&self.through.key).await
-    }
-
-    /// Moves everything on from the queue in between.
-    async fn move_on(&self) -> Result<()> {
-        move_on(&self.through, &self.to.key).await
+/// A message as it is posted to another queue.
+fn transferred(message: Message) -> Message {
+    Message {
+        claim: None,
+        transfers: message.transfers.saturating_add(1),
+        ..message
     }
 }
 

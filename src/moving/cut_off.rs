@@ -1,18 +1,21 @@
 //! Carrying, cut off at every call, before and after the call's effect.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, ClientId, Condition, Error, ErrorKind, ForeignClaim,
-    Guard, Lease, ManualClock, Message, MessageId, MessageStore, Page, ProjectId, QueueKey,
-    QueueName, Result, Selection, Stats,
+    Backlog, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind,
+    ForeignClaim, Guard, Lease, ManualClock, Message, MessageId, MessageStore, Page, ProjectId,
+    QueueKey, QueueName, Result, Selection, Stats,
 };
+use isimud_lease::fake::{FakeServer, Nature};
+use isimud_lease::{Journal, Leased};
 use uuid::Uuid;
 
-use super::carry::{Carry, End};
+use super::carry::{Carry, End, recover};
 use crate::drivers::{self, Context};
 
 /// Breaks one call, and all that come after it.
@@ -108,66 +111,112 @@ impl MessageStore for Breaking {
 
 const MESSAGES: usize = 7;
 
+/// What a store is.
+#[derive(Debug, Clone, Copy)]
+enum Kept {
+    /// It keeps everything itself.
+    Whole,
+    /// A broker that can only lease, with a ledger and its journal.
+    Journaled,
+    /// The same without the journal.
+    Leased,
+}
+
+/// Every pair of stores that behaves in its own way.
+const PAIRS: [[Kept; 2]; 5] = [
+    [Kept::Whole, Kept::Whole],
+    [Kept::Whole, Kept::Journaled],
+    [Kept::Journaled, Kept::Whole],
+    [Kept::Journaled, Kept::Journaled],
+    [Kept::Whole, Kept::Leased],
+];
+
+/// Where a queue is read in each of the stores.
+const PARTS: [u32; 2] = [0, 1];
+/// Where messages are in between, in each of the stores.
+const THROUGH: u32 = 9;
+
 struct Bench {
     clock: Arc<ManualClock>,
-    old: Arc<dyn MessageStore>,
-    new: Arc<dyn MessageStore>,
+    stores: [Arc<dyn MessageStore>; 2],
     queue: QueueKey,
 }
 
 impl Bench {
-    /// Messages 0 to 6 in the old store, the fourth of them delayed.
-    async fn new() -> Self {
-        let clock = Arc::new(ManualClock::default());
-        let context = Context::new(Arc::clone(&clock) as _, None);
-        let open = || {
-            drivers::open("sqlite::memory:", &context)
-                .expect("a store")
-                .messages
-        };
-        let project = ProjectId::parse("p").expect("a project");
-        let bench = Self {
-            old: open(),
-            new: open(),
-            clock,
-            queue: QueueKey::new(project, QueueName::parse("q").expect("a name")),
-        };
+    /// Messages 0 to 6 in the first store, the fourth of them delayed.
+    async fn new(pair: [Kept; 2]) -> Self {
+        let bench = Self::empty(pair);
         for number in 0..MESSAGES {
             let id = MessageId(Uuid::from_u128(1 + number as u128));
             let client = ClientId::Uuid(Uuid::nil());
             let life = Duration::from_secs(3_600);
             let mut message = Message::new(id, client, life, number.to_string().into_bytes());
-            if number == 3 {
+            // A carrier finds delayed messages by listing them.
+            let lists = bench.stores.iter().all(|it| it.capabilities().browse);
+            if number == 3 && lists {
                 message.delay = Duration::from_secs(300);
             }
-            bench
-                .old
-                .post(&bench.queue, vec![message])
-                .await
-                .expect("a post");
+            let posted = bench.stores[0].post(&bench.queue, vec![message]);
+            posted.await.expect("a post");
         }
         bench
     }
 
-    fn carry(&self, when: Break) -> Carry {
-        let when = Arc::new(when);
-        let end = |inner: &Arc<dyn MessageStore>, part| End {
-            store: Arc::new(Breaking {
-                inner: Arc::clone(inner),
-                when: Arc::clone(&when),
-            }),
-            key: self.queue.part(part),
-        };
-        Carry {
-            from: end(&self.old, 0),
-            through: end(&self.new, 9),
-            to: end(&self.new, 1),
+    fn empty(pair: [Kept; 2]) -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let context = Context::new(Arc::clone(&clock) as _, None);
+        let open = || drivers::open("sqlite::memory:", &context).expect("a store");
+        let ledgers = open().ledgers.expect("it keeps ledgers");
+        let mut scopes = ["first", "second"].into_iter();
+        let stores = pair.map(|kept| -> Arc<dyn MessageStore> {
+            let scope = scopes.next().expect("two stores");
+            let journal = match kept {
+                Kept::Whole => return open().messages,
+                Kept::Journaled => Journal::On,
+                Kept::Leased => Journal::Off,
+            };
+            let time: Arc<dyn Clock> = Arc::clone(&clock) as _;
+            let broker = FakeServer::new(Arc::clone(&time), Nature::PLAIN, 7).connect();
+            let ledger = ledgers.of(scope).expect("a ledger");
+            Arc::new(Leased::new(broker, ledger, time, journal))
+        });
+        let project = ProjectId::parse("p").expect("a project");
+        Self {
+            stores,
+            clock,
+            queue: QueueKey::new(project, QueueName::parse("q").expect("a name")),
         }
     }
 
-    /// What a reader meets: the messages of a store that it can claim, the oldest first.
-    async fn readable(&self, store: &Arc<dyn MessageStore>, part: u32) -> Vec<usize> {
-        let popped = store.pop(&self.queue.part(part), 100).await.expect("a pop");
+    /// A way from one of the stores to the other.
+    fn carry(&self, from: usize, when: &Arc<Break>) -> Carry {
+        let end = |store: usize, part| End {
+            store: Arc::new(Breaking {
+                inner: Arc::clone(&self.stores[store]),
+                when: Arc::clone(when),
+            }),
+            key: self.queue.part(part),
+        };
+        let to = 1 - from;
+        Carry {
+            from: end(from, PARTS[from]),
+            through: end(to, THROUGH),
+            to: end(to, PARTS[to]),
+        }
+    }
+
+    /// There and back, so that both stores have had the messages before.
+    async fn there_and_back(&self) {
+        for from in [0, 1] {
+            let whole = all(&self.carry(from, &never())).await;
+            assert_eq!(whole.expect("no fault"), MESSAGES);
+        }
+    }
+
+    /// What a reader meets in a store: the messages that it can take, the oldest first.
+    async fn readable(&self, store: usize, part: u32) -> Vec<usize> {
+        let popped = self.stores[store].pop(&self.queue.part(part), 100).await;
+        let popped = popped.expect("a pop");
         let number = |message: &Message| {
             let text = std::str::from_utf8(&message.body).expect("a number");
             text.parse().expect("a number")
@@ -176,9 +225,16 @@ impl Bench {
     }
 }
 
+fn never() -> Arc<Break> {
+    Arc::new(Break {
+        at: usize::MAX,
+        ..Break::default()
+    })
+}
+
 async fn all(carry: &Carry) -> Result<usize> {
     let mut carried = 0;
-    carry.recover().await?;
+    recover(from_ref(&carry.from), &carry.through, &carry.to).await?;
     loop {
         match carry.batch(3).await? {
             0 => break,
@@ -186,98 +242,203 @@ async fn all(carry: &Carry) -> Result<usize> {
         }
     }
     carried += carry.delayed().await?;
-    carry.finish().await?;
+    carry.through.store.remove(&carry.through.key).await?;
     Ok(carried)
 }
 
-#[tokio::test]
-async fn what_is_cut_off_anywhere_and_taken_up_again_is_neither_lost_nor_doubled() {
-    let never = || Break {
-        at: usize::MAX,
-        ..Break::default()
+/// Cuts a carrier off at every call, before and after its effect, and has another one go on.
+async fn cut_off_everywhere(pair: [Kept; 2], comes_back: bool) {
+    let bench = async || {
+        let bench = Bench::new(pair).await;
+        if comes_back {
+            bench.there_and_back().await;
+        }
+        bench
     };
-    let bench = Bench::new().await;
-    let whole = bench.carry(never());
-    assert_eq!(all(&whole).await.expect("no fault"), MESSAGES);
-    let bench_calls = calls_of_a_whole_run().await;
-    assert!(bench_calls > 15, "{bench_calls}");
-    for at in 0..bench_calls {
+    let whole = bench().await;
+    let counts = never();
+    let carried = all(&whole.carry(0, &counts)).await;
+    assert_eq!(carried.expect("no fault"), MESSAGES, "{pair:?}");
+    let calls = counts.calls.load(Ordering::Relaxed);
+    assert!(calls > 12, "{calls} calls of {pair:?}");
+    for at in 0..calls {
         for after_the_effect in [false, true] {
-            let bench = Bench::new().await;
-            let cut = bench.carry(Break {
+            let case = format!("{pair:?}, comes back: {comes_back}, {at}, {after_the_effect}");
+            let bench = bench().await;
+            let cut = Arc::new(Break {
                 at,
                 after_the_effect,
                 ..Break::default()
             });
-            all(&cut).await.expect_err("it is cut off");
+            let cut = all(&bench.carry(0, &cut)).await;
+            cut.expect_err("it is cut off");
             // A reader at that moment meets each message in one store at the most, in order.
-            let early = bench.readable(&bench.new, 1).await;
-            let sorted = early.is_sorted();
-            assert!(sorted, "cut off at {at}, {after_the_effect}: {early:?}");
+            let early = bench.readable(1, PARTS[1]).await;
+            assert!(early.is_sorted(), "{case}: {early:?}");
 
             bench.clock.advance(Duration::from_secs(61));
-            all(&bench.carry(never())).await.expect("taken up again");
-            assert_eq!(bench.readable(&bench.old, 0).await, [0; 0]);
-            assert_eq!(bench.readable(&bench.new, 9).await, [0; 0]);
+            let goes_on = all(&bench.carry(0, &never())).await;
+            goes_on.expect("taken up again");
+            assert_eq!(bench.readable(0, PARTS[0]).await, [0; 0], "{case}");
+            assert_eq!(bench.readable(1, THROUGH).await, [0; 0], "{case}");
             bench.clock.advance(Duration::from_secs(300));
-            let late = bench.readable(&bench.new, 1).await;
+            let late = bench.readable(1, PARTS[1]).await;
             let mut met = [early.clone(), late.clone()].concat();
             met.sort_unstable();
             let every: Vec<usize> = (0..MESSAGES).collect();
-            assert_eq!(
-                met, every,
-                "cut off at {at}, {after_the_effect}: {early:?}, {late:?}"
-            );
+            assert_eq!(met, every, "{case}: {early:?}, {late:?}");
         }
     }
 }
 
-async fn calls_of_a_whole_run() -> usize {
-    let bench = Bench::new().await;
-    let when = Arc::new(Break {
-        at: usize::MAX,
-        ..Break::default()
-    });
-    let end = |inner: &Arc<dyn MessageStore>, part| End {
-        store: Arc::new(Breaking {
-            inner: Arc::clone(inner),
-            when: Arc::clone(&when),
-        }),
-        key: bench.queue.part(part),
-    };
-    let carry = Carry {
-        from: end(&bench.old, 0),
-        through: end(&bench.new, 9),
-        to: end(&bench.new, 1),
-    };
-    all(&carry).await.expect("no fault");
-    when.calls.load(Ordering::Relaxed)
+#[tokio::test]
+async fn what_is_cut_off_anywhere_and_taken_up_again_is_neither_lost_nor_doubled() {
+    for pair in PAIRS {
+        cut_off_everywhere(pair, false).await;
+    }
 }
 
 #[tokio::test]
-async fn what_a_purge_takes_meanwhile_does_not_come_back() {
-    let bench = Bench::new().await;
+async fn what_comes_back_to_a_store_and_is_cut_off_anywhere_is_neither_lost_nor_doubled() {
+    for pair in PAIRS {
+        cut_off_everywhere(pair, true).await;
+    }
+}
+
+/// Each old segment may be the one that a carrier which died had taken from.
+#[tokio::test]
+async fn what_was_begun_from_any_of_the_old_segments_is_ended_before_anything_is_moved_on() {
+    let bench = Bench::new([Kept::Whole, Kept::Whole]).await;
+    let carry = bench.carry(0, &never());
+    let other = End {
+        key: bench.queue.part(5),
+        ..carry.from.clone()
+    };
     let lease = Lease {
         id: ClaimId(Uuid::now_v7()),
         ttl: Duration::from_secs(60),
         grace: Duration::ZERO,
         dead_letter: None,
     };
-    let claimed = bench
-        .old
-        .claim(&bench.queue, &lease, 2)
-        .await
-        .expect("a claim");
-    // As if carrying had come as far as the post.
-    let through = bench.queue.part(9);
-    let messages = claimed.expect("messages").messages;
-    bench.new.post(&through, messages).await.expect("a post");
-    bench.old.purge(&bench.queue).await.expect("a purge");
-    bench.new.purge(&through).await.expect("a purge");
-    let never = Break {
-        at: usize::MAX,
-        ..Break::default()
+    let claimed = carry.from.store.claim(&carry.from.key, &lease, 2).await;
+    let begun = claimed.expect("a claim").expect("messages").messages;
+    let posted = carry.through.store.post(&carry.through.key, begun);
+    posted.await.expect("a post");
+    bench.clock.advance(Duration::from_secs(61));
+    let sources = [other, carry.from.clone()];
+    let recovered = recover(&sources, &carry.through, &carry.to).await;
+    recovered.expect("no fault");
+    assert_eq!(bench.readable(1, PARTS[1]).await, [0, 1]);
+    assert_eq!(bench.readable(0, PARTS[0]).await, [2, 4, 5, 6]);
+}
+
+/// A store that says that it took messages, and has thrown some away.
+#[derive(Debug)]
+struct Forgetful(Arc<dyn MessageStore>);
+
+#[async_trait]
+impl MessageStore for Forgetful {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+    fn condition(&self) -> Condition {
+        self.0.condition()
+    }
+    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
+        self.0.backlog(queue).await
+    }
+    async fn ping(&self) -> Result<()> {
+        self.0.ping().await
+    }
+    async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+        messages.pop();
+        self.0.post(queue, messages).await
+    }
+    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
+        self.0.list(queue, selection).await
+    }
+    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
+        self.0.get(queue, ids).await
+    }
+    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+        self.0.delete(queue, ids, guard).await
+    }
+    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
+        self.0.pop(queue, limit).await
+    }
+    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
+        self.0.claim(queue, lease, limit).await
+    }
+    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
+        self.0.find_claim(queue, claim).await
+    }
+    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
+        self.0.renew_claim(queue, lease).await
+    }
+    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        self.0.release_claim(queue, claim).await
+    }
+    async fn hold(
+        &self,
+        queue: &QueueKey,
+        claim: ForeignClaim,
+        ids: &[MessageId],
+    ) -> Result<usize> {
+        self.0.hold(queue, claim, ids).await
+    }
+    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        self.0.stats(queue).await
+    }
+    async fn purge(&self, queue: &QueueKey) -> Result<()> {
+        self.0.purge(queue).await
+    }
+    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+        self.0.remove(queue).await
+    }
+    async fn close(&self) -> Result<()> {
+        self.0.close().await
+    }
+}
+
+#[tokio::test]
+async fn a_carrier_that_cannot_account_for_every_message_keeps_the_old_segment_and_says_so() {
+    let bench = Bench::new([Kept::Whole, Kept::Whole]).await;
+    let mut carry = bench.carry(0, &never());
+    carry.through.store = Arc::new(Forgetful(Arc::clone(&bench.stores[1])));
+    carry.to.store = Arc::clone(&carry.through.store);
+    for _ in 0..2 {
+        let error = carry.batch(3).await.expect_err("one is missing");
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        let held = bench.stores[0].stats(&carry.from.key).await;
+        let held = held.expect("statistics");
+        assert_eq!(held.free + held.claimed, MESSAGES as u64);
+        bench.clock.advance(Duration::from_secs(61));
+    }
+    let error = carry.delayed().await.expect_err("one is missing");
+    assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+    bench.clock.advance(Duration::from_secs(300));
+    let left = bench.readable(0, PARTS[0]).await;
+    assert_eq!(left, (0..MESSAGES).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn what_a_purge_takes_meanwhile_does_not_come_back() {
+    let bench = Bench::new([Kept::Whole, Kept::Whole]).await;
+    let lease = Lease {
+        id: ClaimId(Uuid::now_v7()),
+        ttl: Duration::from_secs(60),
+        grace: Duration::ZERO,
+        dead_letter: None,
     };
-    assert_eq!(all(&bench.carry(never)).await.expect("no fault"), 0);
-    assert_eq!(bench.readable(&bench.new, 1).await, [0; 0]);
+    let [old, new] = &bench.stores;
+    let claimed = old.claim(&bench.queue, &lease, 2).await.expect("a claim");
+    // As if carrying had come as far as the post.
+    let through = bench.queue.part(THROUGH);
+    let messages = claimed.expect("messages").messages;
+    new.post(&through, messages).await.expect("a post");
+    old.purge(&bench.queue).await.expect("a purge");
+    new.purge(&through).await.expect("a purge");
+    let carried = all(&bench.carry(0, &never())).await;
+    assert_eq!(carried.expect("no fault"), 0);
+    assert_eq!(bench.readable(1, PARTS[1]).await, [0; 0]);
 }

@@ -2,18 +2,24 @@
 
 use isimud_contract::{Place, Segment};
 
-use crate::catalogue::is_carried;
+use crate::catalogue::carried;
 
-/// The segments of a queue on the move, told apart by where they are.
+/// The segments of a queue on the move, told apart by what is to be done with them.
+///
+/// Segments stand in the order of the age of their messages, and that order alone says what is carried before what: a
+/// store that stands twice among them, since the queue came back to it, has old messages in one and new ones in the
+/// other. A move that is asked for while an earlier one goes on appends a segment; what is being carried is brought to
+/// its end first, as readers wait at it.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// In other stores than the last, oldest first.
-    pub(super) foreign: Vec<Segment>,
-    /// In the store of the last one, beside it, oldest first.
-    pub(super) sides: Vec<Segment>,
-    last: Segment,
+    /// What is to be carried, oldest first.
+    pub(super) sources: Vec<Segment>,
+    /// Where to.
+    pub(super) side: Segment,
     /// As they stand in the place.
     pub(super) all: Vec<Segment>,
+    /// How many of them, behind the first, are being carried into the first.
+    carried: usize,
 }
 
 impl Order {
@@ -22,16 +28,21 @@ impl Order {
         if place.only().is_some() {
             return None;
         }
-        let last = place.last().clone();
         let all: Vec<Segment> = place.segments().cloned().collect();
-        let (sides, foreign) = all[..all.len() - 1]
-            .iter()
-            .cloned()
-            .partition(|segment| segment.home == last.home);
+        let carried = carried(&all);
+        let side = match carried {
+            0 => place.last().side(),
+            _ => all[0].clone(),
+        };
+        let until = match carried {
+            0 => all.len() - 1,
+            count => count + 1,
+        };
+        let sources = all[..until].iter().filter(|segment| **segment != side);
         Some(Self {
-            foreign,
-            sides,
-            last,
+            sources: sources.cloned().collect(),
+            side,
+            carried,
             all,
         })
     }
@@ -42,34 +53,31 @@ impl Order {
     }
 
     pub(super) fn is_carried(&self) -> bool {
-        is_carried(self.all.iter())
+        self.carried > 0
     }
 
-    /// With a segment beside the last in front of everything.
+    /// With the segment beside the last in front of everything.
     pub(super) fn carried(&self) -> Place {
-        let mut sides = self.sides.clone();
-        if sides.is_empty() {
-            sides.push(Segment {
-                home: self.last.home.clone(),
-                part: Place::free_part(&self.all, &self.last.home),
-            });
-        }
-        Self::place(sides.iter().chain(&self.foreign), &self.last)
+        let last = &self.all[self.all.len() - 1..];
+        place([std::slice::from_ref(&self.side), &self.sources, last])
     }
 
-    /// With those in other stores in front: what comes back there is older than everything that was carried.
+    /// With what was carried from in front of where it was carried to: what comes back there is older than everything
+    /// that was carried.
     pub(super) fn rested(&self) -> Place {
-        Self::place(self.foreign.iter().chain(&self.sides), &self.last)
+        let rest = &self.all[self.carried + 1..];
+        place([&self.sources, std::slice::from_ref(&self.side), rest])
     }
 
     pub(super) fn without(&self, gone: &Segment) -> Place {
-        Self::place(self.older().filter(|segment| *segment != gone), &self.last)
+        let older = self.older().filter(|segment| *segment != gone);
+        let older: Vec<Segment> = older.cloned().collect();
+        place([&older, &self.all[self.all.len() - 1..], &[]])
     }
+}
 
-    fn place<'a>(older: impl Iterator<Item = &'a Segment>, last: &'a Segment) -> Place {
-        let segments = older.chain(std::iter::once(last)).cloned();
-        Place::of(segments).unwrap_or_default()
-    }
+fn place(parts: [&[Segment]; 3]) -> Place {
+    Place::of(parts.concat()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -85,43 +93,78 @@ mod tests {
         }
     }
 
-    fn place(segments: &[(&str, u32)]) -> Place {
-        let segments = segments.iter().map(|(home, part)| segment(home, *part));
+    /// Of names such as `a0`: the pool and the number; `b0*` is the segment beside `b0`.
+    fn place(text: &str) -> Place {
+        let segments = text.split(' ').map(|name| {
+            let plain = name.trim_end_matches('*');
+            let part = plain[1..].parse().expect("a number");
+            let segment = segment(&plain[..1], part);
+            match name == plain {
+                true => segment,
+                false => segment.side(),
+            }
+        });
         Place::of(segments).expect("segments")
     }
 
-    fn order(segments: &[(&str, u32)]) -> Order {
-        Order::of(&place(segments)).expect("on the move")
+    fn order(text: &str) -> Order {
+        Order::of(&place(text)).expect("on the move")
     }
 
     #[test]
     fn a_queue_goes_from_store_to_store_step_by_step() {
-        assert!(Order::of(&place(&[("a", 0)])).is_none());
-        let appended = order(&[("a", 0), ("b", 0)]);
+        assert!(Order::of(&place("a0")).is_none());
+        let appended = order("a0 b0");
         assert!(!appended.is_carried());
-        let carried = appended.carried();
-        assert_eq!(carried, place(&[("b", 1), ("a", 0), ("b", 0)]));
+        assert_eq!(appended.carried(), place("b0* a0 b0"));
 
-        let carried = Order::of(&carried).expect("on the move");
+        let carried = order("b0* a0 b0");
         assert!(carried.is_carried());
-        let rested = carried.rested();
-        assert_eq!(rested, place(&[("a", 0), ("b", 1), ("b", 0)]));
+        assert_eq!(carried.rested(), place("a0 b0* b0"));
 
-        let rested = Order::of(&rested).expect("on the move");
+        let rested = order("a0 b0* b0");
         assert!(!rested.is_carried());
-        assert_eq!(rested.carried(), place(&[("b", 1), ("a", 0), ("b", 0)]));
-        let left = rested.without(&segment("a", 0));
-        assert_eq!(left, place(&[("b", 1), ("b", 0)]));
-        let left = Order::of(&left).expect("on the move");
-        assert!(!left.is_carried() && left.foreign.is_empty());
-        assert_eq!(left.without(&segment("b", 1)), place(&[("b", 0)]));
+        assert_eq!(rested.carried(), place("b0* a0 b0"));
+        assert_eq!(rested.without(&segment("a", 0)), place("b0* b0"));
+
+        let left = order("b0* b0");
+        assert!(!left.is_carried() && left.sources.is_empty());
+        assert_eq!(left.without(&segment("b", 0).side()), place("b0"));
     }
 
     #[test]
-    fn a_queue_that_moves_again_takes_everything_with_it() {
-        let again = order(&[("b", 1), ("a", 0), ("b", 0), ("c", 0)]);
+    fn a_queue_that_moves_again_takes_everything_with_it_in_order() {
+        let again = order("a0 b0* b0 c0");
         assert!(!again.is_carried());
-        let carried = place(&[("c", 1), ("b", 1), ("a", 0), ("b", 0), ("c", 0)]);
-        assert_eq!(again.carried(), carried);
+        assert_eq!(again.carried(), place("c0* a0 b0* b0 c0"));
+        // It comes to a store where it was before.
+        let back = order("a0 b0 a1");
+        assert_eq!(back.carried(), place("a1* a0 b0 a1"));
+        let carried = order("a1* a0 b0 a1");
+        assert!(carried.is_carried());
+        assert_eq!(carried.sources, [segment("a", 0), segment("b", 0)]);
+        assert_eq!(carried.rested(), place("a0 b0 a1* a1"));
+    }
+
+    #[test]
+    fn what_is_being_carried_is_brought_to_its_end_before_a_new_move_begins() {
+        for last in ["b0* a0 b0 c0", "b0* a0 b0 c0 b1", "b0* a0 b0 a1"] {
+            let again = order(last);
+            assert!(again.is_carried(), "{last}");
+            assert_eq!(again.sources, [segment("a", 0)], "{last}");
+            assert_eq!(again.side, segment("b", 0).side(), "{last}");
+        }
+        assert_eq!(order("b0* a0 b0 c0").rested(), place("a0 b0* b0 c0"));
+        assert_eq!(order("b0* b0 c0").carried(), place("c0* b0* b0 c0"));
+    }
+
+    #[test]
+    fn a_side_of_another_segment_is_a_segment_like_any_other() {
+        let order = order("c0* a0 b0* b0 c0 b1");
+        assert!(order.is_carried());
+        assert_eq!(order.sources.len(), 3);
+        let rested = Order::of(&order.rested()).expect("on the move");
+        assert_eq!(order.rested(), place("a0 b0* b0 c0* c0 b1"));
+        assert_eq!(rested.side, segment("b", 1).side());
     }
 }

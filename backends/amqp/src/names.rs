@@ -78,6 +78,7 @@ impl Names {
         self.prefix = prefix;
     }
 
+    #[cfg(test)]
     pub(crate) fn prefix(&self) -> &str {
         &self.prefix
     }

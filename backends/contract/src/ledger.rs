@@ -96,6 +96,8 @@ pub struct Renewed {
 ///   to be gone. That is what the server's `now` is for in [`note`](Ledger::note), [`grant`](Ledger::grant) and
 ///   [`renew`](Ledger::renew): an envelope made at that moment, by that clock, is outlived by the row. So it does not
 ///   matter for what was deleted how far the clocks differ.
+/// * What the row says of a deleted message is said of one post: a message that comes back, having been somewhere else
+///   meanwhile, has been transferred more often and is not deleted.
 /// * Ids that have no row are never given one by anything but [`note`](Ledger::note) and [`grant`](Ledger::grant).
 ///
 /// A row is first written by `note` (the journal, where the pool has one) or by the first `grant` that meets the
@@ -110,9 +112,10 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     ///
     /// * With an `era` that is over it writes nothing: the queue was purged since, and the messages may be gone with
     ///   what was purged, or not. Whoever sends them again and notes them in the present era is right in both cases.
-    /// * With the present `era` every message gets a row. An id whose message ended, or was purged, starts anew; any
-    ///   other that has a row keeps it, one that was deleted too, and the row learns that the broker was told of the
-    ///   message's `left`.
+    /// * With the present `era` every message gets a row. One that was transferred more often than the row of its id
+    ///   says starts anew, whatever became of the earlier post; so does an id whose message ended, or was purged, unless
+    ///   that one was transferred more often. Any other that has a row keeps it, one that was deleted too, and if it is
+    ///   that post's the row learns that the broker was told of the message's `left`.
     /// * Without an era only the last half holds: no row is written. With no messages this tells the era, and from then
     ///   on the queue has one.
     async fn note(
@@ -123,17 +126,21 @@ pub trait Ledger: Debug + Send + Sync + 'static {
         posted: &[Message],
     ) -> Result<Era>;
 
-    /// Judges deliveries, one verdict each, in their order. For each, the first that fits:
+    /// Judges deliveries, one verdict each, in their order. A row speaks of one post of its id, told by how often the
+    /// message had been [transferred](Message::transfers). For each delivery, the first that fits:
     ///
-    /// 1. its row is of a deleted message, or of one that has ended or was purged, or there is no row and the message
+    /// 1. it was transferred less often than its row says, or than another delivery of its id in this call: it is a copy
+    ///    of an earlier post, and `Gone`. (One that was transferred more often is a new post, and judged as if there were
+    ///    no row; when that gives it a row, it takes the place of the old one, whoever held that.)
+    /// 2. its row is of a deleted message, or of one that has ended or was purged, or there is no row and the message
     ///    has ended by its envelope: `Gone`. (But an envelope that outlives the row of an ended or purged message is
     ///    a new post of its id, and is judged as if there were no row.)
-    /// 2. a live claim holds it, also one granted a moment ago in this call: `Held` until that claim ends;
-    /// 3. it is not due: `Held` until it is, and it gets a row;
-    /// 4. `limit` deliveries of this call are granted already: `Free`;
-    /// 5. it has been claimed as often as the policy allows: `Spent`. A queue that is its own dead-letter queue counts
+    /// 3. a live claim holds it, also one granted a moment ago in this call: `Held` until that claim ends;
+    /// 4. it is not due: `Held` until it is, and it gets a row;
+    /// 5. `limit` deliveries of this call are granted already: `Free`;
+    /// 6. it has been claimed as often as the policy allows: `Spent`. A queue that is its own dead-letter queue counts
     ///    anew instead, and the message is granted;
-    /// 6. else `Granted`: it has a row and is held (or, popped, is deleted).
+    /// 7. else `Granted`: it has a row and is held (or, popped, is deleted).
     ///
     /// Where there is a row the message is the row's, whatever the copy says. The newest receipt of a live message is
     /// kept in its row, whatever the verdict but `Free`. A claim that is granted nothing is not made. A claim can be

@@ -36,7 +36,26 @@ pub struct Segment {
     pub part: u32,
 }
 
+/// Set in the number of a segment that older messages are carried to.
+const SIDE: u32 = 1 << 29;
+
 impl Segment {
+    /// The segment beside this one, in the same store, that the messages of older segments are carried to while a queue
+    /// moves. It belongs to this one alone: it is told from any other segment that the queue ever had in the store, so
+    /// that what is old there is not taken for what was carried there.
+    #[must_use]
+    pub fn side(&self) -> Self {
+        Self {
+            home: self.home.clone(),
+            part: self.part | SIDE,
+        }
+    }
+
+    /// Whether it is beside another one, in this sense.
+    pub fn is_side(&self) -> bool {
+        self.part & SIDE != 0
+    }
+
     /// What the segment of `queue` is called in its store.
     pub fn key(&self, queue: &QueueKey) -> QueueKey {
         queue.part(self.part)

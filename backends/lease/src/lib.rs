@@ -46,6 +46,18 @@
 //! a failure in the middle leaves no message half purged, and after it, for what was noted meanwhile. No clocks are
 //! compared: a row is from before a purge by its number of arrival.
 //!
+//! **Messages that come back.** What a row says, above all that its message was deleted, it says of one post of an id, and
+//! tells it by how often the message had been [transferred](isimud_contract::Message::transfers). The envelope carries
+//! that number. So a queue may leave the broker's store and come back, be brought back by a bridge, or get its dead
+//! letters back, while late copies of the earlier post stay what they are:
+//!
+//! | what comes | what becomes of it |
+//! |---|---|
+//! | the same post again: a transfer or a post that is repeated, a copy, a message of a broker that was restored from a backup | what its row says; deleted stays deleted |
+//! | a later post: transferred more often than the row says | a new message; the row of the earlier one is replaced |
+//! | an earlier post: transferred less often | settled, and nobody is told of it |
+//! | an import that is repeated (never transferred) | as a post that is repeated: what was consumed here, or has left, does not come again for as long as it would have lived |
+//!
 //! **Copies.** A claim may lengthen a life (grace). A broker that ends lives by itself is sent a copy that lives longer,
 //! before the claim is answered; when that fails, the claim is ended and refused. **Dead letters** are sent to their
 //! queue under the same id, then buried here, then settled: cut off anywhere, they are sent once more, and are one.

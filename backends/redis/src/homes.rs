@@ -10,13 +10,12 @@
 //! New entries, and those of queues that have left, wait in a second order until the sweep has looked at them once.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use isimud_contract::{Home, Place, ProjectId, QueueKey, QueueName, Result};
 use redis::Value;
 
-use crate::call::{Call, Source};
+use crate::call::Call;
 use crate::keys::{home_prefix, parse_entry, tag};
 use crate::queue::{MOST_AT_ONCE, places};
 use crate::scripts::scripts;

@@ -13,8 +13,10 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// One letter a key, in the order of the scripts' KEYS: data, free, held, wait, time, mark, claim, rank.
 const LETTERS: [char; 8] = ['d', 'f', 'h', 'w', 't', 'm', 'c', 'r'];
 
-/// The same of a queue of a ledger, but in place of the rank: meta, terms, dead, over, old.
-const LEDGER_LETTERS: [char; 12] = ['d', 'f', 'h', 'w', 't', 'm', 'c', 'e', 'k', 'x', 'o', 'l'];
+/// The same of a queue of a ledger, but in place of the rank: meta, terms, dead, over, old, transfers.
+const LEDGER_LETTERS: [char; 13] = [
+    'd', 'f', 'h', 'w', 't', 'm', 'c', 'e', 'k', 'x', 'o', 'l', 'n',
+];
 
 /// The keys of a queue's messages, or of its ledger, all in one slot.
 ///

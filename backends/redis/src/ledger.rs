@@ -4,7 +4,7 @@
 //! docs): so reading, listing, counting and claims are the same scripts, and what ends by itself is settled in the same
 //! way. What is deleted or over leaves a tomb, an id and a moment, for as long as a copy may be alive.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;

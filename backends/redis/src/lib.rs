@@ -44,10 +44,11 @@
 //! | key | type | what is in it | bytes |
 //! |---|---|---|---|
 //! | `e` meta | hash | the era, the last rank given, the last end of any row; it ends a day after that | 200 a queue |
-//! | `k` terms | hash | id -> how long the broker was told to keep the message, when no copy can be alive any more, the newest receipt | 100 a row, and the receipt |
+//! | `k` terms | hash | id -> how long the broker was told to keep the message, when no copy can be alive any more, how often it was transferred, the newest receipt | 104 a row, and the receipt |
 //! | `x` dead | zset | ids of deleted messages, by when no copy can be alive any more | 130 a tomb |
 //! | `o` over | zset | the same of messages that ended or were purged, whose ids may be posted again | 130 a tomb |
-//! | `l` old | hash | `terms` of messages that were purged when there were more than 500; it ends with the last copy | 100 a row |
+//! | `l` old | hash | `terms` of messages that were purged when there were more than 500; it ends with the last copy | 104 a row |
+//! | `n` moved | hash | id -> how often a message with a tomb was transferred, where it was | 60 a tomb of such a message |
 //!
 //! Beside the queues stand:
 //!

@@ -3,8 +3,6 @@
 //! A pool's value is its version (8 bytes, float), its flavor (2 bytes of length, text), its weight (4 bytes), its URI
 //! (4 bytes of length, text), and its options as JSON. Scripts change the first two.
 
-use std::sync::LazyLock;
-
 use bytes::{Buf, BufMut};
 use isimud_contract::{
     Error, ErrorKind, Flavor, FlavorName, Members, Pool, PoolName, PoolRecord, ProjectId, Resource,

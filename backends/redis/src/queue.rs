@@ -1,8 +1,6 @@
 //! Queue records: a version of eight bytes, the place and a line feed unless it is the default place, then the metadata
 //! as JSON.
 
-use std::sync::LazyLock;
-
 use isimud_contract::{
     Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueName, QueueRecord,
     QueueSelection, Result, read_metadata,
@@ -10,7 +8,7 @@ use isimud_contract::{
 use redis::Value;
 use uuid::Uuid;
 
-use crate::call::{Call, Source};
+use crate::call::Call;
 use crate::error::strange;
 use crate::keys::tag;
 use crate::scripts::scripts;

@@ -3,7 +3,6 @@
 //! A script is called by its digest and sent once where the server does not know it yet. A queue that is not settled
 //! makes a script answer nil: then it is called again, until the store's time is over.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use isimud_contract::{
@@ -22,8 +21,8 @@ use crate::value::{Answer, encode, millis, number, terms};
 /// Declares scripts, each of one or several files.
 macro_rules! scripts {
     ($($visible:vis $name:ident: $($file:literal)+;)*) => {$(
-        $visible static $name: LazyLock<Source> = LazyLock::new(|| {
-            Source::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+))
+        $visible static $name: ::std::sync::LazyLock<$crate::call::Source> = ::std::sync::LazyLock::new(|| {
+            $crate::call::Source::new(concat!($(include_str!(concat!("scripts/", $file)), "\n"),+))
         });
     )*};
 }

@@ -1,6 +1,5 @@
 //! Subscriptions of a queue, under the hash tag of its messages.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Buf;

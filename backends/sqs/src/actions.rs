@@ -99,7 +99,7 @@ fn entry(number: &str, letter: &Letter, config: &Config) -> Option<Send> {
         Order::Client => entry.message_group_id(group(&letter.client)),
     };
     let entry = if config.order.is_fifo() {
-        entry.message_deduplication_id(letter.id.to_string())
+        entry.message_deduplication_id(letter.deduplication_id())
     } else {
         entry
     };

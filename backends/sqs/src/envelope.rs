@@ -91,6 +91,8 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Letter {
     pub(crate) id: MessageId,
+    /// How often it was transferred before.
+    transfers: u32,
     pub(crate) client: ClientId,
     pub(crate) body: String,
     pub(crate) attribute: String,
@@ -133,12 +135,22 @@ impl Letter {
         let attribute = serde_json::to_string(&stamp).unwrap_or_default();
         Self {
             id: message.id,
+            transfers: message.transfers,
             client: message.client,
             body,
             attribute: carried(attribute),
             beside: beside.attributes,
             delay: message.delay.as_millis().div_ceil(1000) as u64,
             left: message.left,
+        }
+    }
+
+    /// What tells one post from another on a FIFO queue. A message that was here before and comes back within the five
+    /// minutes for which SQS remembers is another post.
+    pub(crate) fn deduplication_id(&self) -> String {
+        match self.transfers {
+            0 => self.id.to_string(),
+            transfers => format!("{}.{transfers}", self.id),
         }
     }
 
@@ -246,7 +258,11 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         headers: headers::read(
             message.message_attributes.as_ref(),
             &stamp.properties,
-            if stamp.id.is_some() { &[] } else { &given },
+            if stamp.posted_ms.is_some() {
+                &[]
+            } else {
+                &given
+            },
             stamp.headers.and_then(stored_headers),
         ),
         ..Message::new(id, client, ttl, body)

@@ -27,7 +27,7 @@
 //! | `purge` | receives and deletes, because `PurgeQueue` takes what is sent in the minute after it |
 //! | `remove` | a purge, or with `remove=delete` `DeleteQueue` |
 //! | a delay | `DelaySeconds`, or the ledger's with `delays=held` |
-//! | order | none, or with `fifo=true` a message group a queue or a client, deduplicated by message id |
+//! | order | none, or with `fifo=true` a message group a queue or a client, deduplicated by message id and number of transfers |
 //!
 //! **Approximate.** Counts, which SQS has right about a minute after the traffic stops. Spans, which SQS counts in
 //! seconds: they are rounded up, so a message may be free up to a second later than its claim ended. Order on a

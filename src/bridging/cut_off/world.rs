@@ -432,6 +432,16 @@ impl World {
 
     /// A server.
     pub(super) fn server(&self, gate: &Arc<Gate>) -> Server {
+        self.server_of(gate, &self.rule)
+    }
+
+    /// A server that works on the bridge which brings everything back.
+    pub(super) fn server_back(&self, gate: &Arc<Gate>) -> Server {
+        let back = Rule::parse("p/b", "p/a", None, None).expect("a rule");
+        self.server_of(gate, &back)
+    }
+
+    fn server_of(&self, gate: &Arc<Gate>, rule: &Rule) -> Server {
         let gated = |inner: &Arc<dyn MessageStore>, largest| -> Arc<dyn MessageStore> {
             Arc::new(Gated {
                 inner: Arc::clone(inner),
@@ -460,6 +470,7 @@ impl World {
         let messaging = Messaging::new(Parts {
             catalogue,
             management: Arc::clone(&self.management),
+            jobs: Arc::clone(&self.source),
             limits: config.limits,
             checksums: false,
             encryption_keys: config.encryption_keys,
@@ -475,8 +486,8 @@ impl World {
         let records = GatedRecords(Arc::clone(&self.management), Arc::clone(gate));
         Server {
             messaging: messaging.expect("a service"),
-            seat: Seat::new(Arc::new(records), &self.rule),
-            rule: self.rule.clone(),
+            seat: Seat::new(Arc::new(records), rule),
+            rule: rule.clone(),
         }
     }
 }

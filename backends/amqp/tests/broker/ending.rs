@@ -145,11 +145,9 @@ pub(crate) async fn a_closed_broker_gives_everything_back(place: Place) {
 pub(crate) async fn what_several_received_at_once_goes_back_in_order_when_the_broker_closes(
     place: Place,
 ) {
-    let q = queue("q");
-    place.open().send(&q, numbered(60)).await.unwrap();
     for round in 0..3 {
-        let broker = place.open();
-        broker.receive(&q, 1, Duration::ZERO).await.unwrap();
+        let (broker, q) = (place.open(), queue(&format!("q{round}")));
+        broker.send(&q, numbered(60)).await.unwrap();
         let crowd = (0..10).map(|_| {
             let (broker, q) = (Arc::clone(&broker), q.clone());
             tokio::spawn(async move { broker.receive(&q, 3, MINUTE).await.unwrap().len() })
@@ -160,10 +158,8 @@ pub(crate) async fn what_several_received_at_once_goes_back_in_order_when_the_br
         }
         assert!(received >= 20, "{received}");
         broker.close().await.unwrap();
-        let other = place.open();
-        let again = until_there(&other, &q, 60).await;
+        let again = until_there(&place.open(), &q, 60).await;
         assert_eq!(bodies(&again), numbers(0..60), "in round {round}");
-        other.close().await.unwrap();
     }
 }
 

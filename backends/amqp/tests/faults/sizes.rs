@@ -1,6 +1,7 @@
 //! Messages that are larger than a node takes (its `max_message_size`).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{Clock, ErrorKind, Result, SystemClock};
@@ -40,7 +41,7 @@ pub(crate) async fn a_message_that_the_node_does_not_take_is_refused_for_good_an
             broker.send(&queue(&name), vec![sized(10)]).await.unwrap();
         }
         let neighbours = (0..NEIGHBOURS).map(|number| {
-            let broker = broker.clone();
+            let broker = Arc::clone(&broker);
             tokio::spawn(async move {
                 let (name, begun, mut posted) = (format!("n{number}"), Instant::now(), 1);
                 while begun.elapsed() < Duration::from_millis(1500) {

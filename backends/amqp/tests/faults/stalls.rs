@@ -49,7 +49,8 @@ pub(crate) async fn a_queue_that_does_not_answer_disturbs_no_other(place: Place)
         Arc::new(AtomicUsize::new(0)),
     );
     let crowd = (0..CLAIMERS + POSTERS).map(|number| {
-        let (broker, over, calls) = (broker.clone(), over.clone(), calls.clone());
+        let broker = Arc::clone(&broker);
+        let (over, calls) = (Arc::clone(&over), Arc::clone(&calls));
         tokio::spawn(async move {
             let stalled = queue("stalled");
             while !over.load(Ordering::Relaxed) {

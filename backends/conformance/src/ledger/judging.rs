@@ -37,6 +37,11 @@ promises! {
     a_longer_life_is_told_until_it_is_noted,
     an_id_may_be_posted_again_when_its_message_has_ended,
     many_judges_at_once_grant_a_message_once,
+    a_deleted_message_that_comes_back_is_granted,
+    a_copy_of_an_earlier_post_is_gone,
+    a_message_that_comes_back_takes_the_place_of_an_earlier_post,
+    a_message_that_comes_back_and_is_not_granted_leaves_its_tombstone,
+    the_older_of_two_posts_in_one_call_is_gone,
 }
 
 async fn a_message_without_a_row_is_granted_and_gets_one(book: Book) -> Outcome {
@@ -438,5 +443,106 @@ async fn many_judges_at_once_grant_a_message_once(book: Book) -> Outcome {
     .await?;
     assert_eq!(granted.iter().sum::<usize>(), 30);
     assert_eq!(book.counts().await?, (0, 30));
+    Ok(())
+}
+
+/// The same message, as it comes back after so many more transfers.
+fn again(message: &Message, more: u32) -> Message {
+    Message {
+        transfers: message.transfers + more,
+        ..message.clone()
+    }
+}
+
+async fn a_deleted_message_that_comes_back_is_granted(book: Book) -> Outcome {
+    let [deleted, popped] = [book.message(), book.message()];
+    book.take(&[book.delivery(&deleted)]).await?;
+    book.bury(&[deleted.id], Guard::Any).await?;
+    granted(
+        book.judge(Purpose::Pop, 1, &[book.delivery(&popped)])
+            .await?
+            .remove(0),
+    )?;
+    for message in [&deleted, &popped] {
+        for more in [2, 5] {
+            let back = again(message, more);
+            // It is the earlier post that was deleted, and stays so.
+            let old = book.delivery(message);
+            assert_eq!(book.verdict(&old).await?, Verdict::Gone);
+            let lease = book.take(&[book.delivery(&back)]).await?;
+            assert_eq!(book.find(lease.id).await?.messages[0].transfers, more);
+            assert_eq!(book.counts().await?, (0, 1));
+            assert_eq!(book.verdict(&old).await?, Verdict::Gone);
+            assert_eq!(book.bury(&[back.id], Guard::Any).await?.0, 1);
+            let copy = book.delivery(&back);
+            assert_eq!(book.verdict(&copy).await?, Verdict::Gone);
+        }
+    }
+    Ok(())
+}
+
+async fn a_copy_of_an_earlier_post_is_gone(book: Book) -> Outcome {
+    let first = book.message();
+    let later = again(&first, 3);
+    book.note(from_ref(&later)).await?;
+    let old = book.delivery(&first);
+    assert_eq!(book.verdict(&old).await?, Verdict::Gone);
+    assert_eq!(book.counts().await?, (1, 0));
+    let lease = book.take(&[book.delivery(&later)]).await?;
+    assert_eq!(book.verdict(&old).await?, Verdict::Gone);
+    book.release(lease.id).await?;
+    assert_eq!(book.rows().await?, [later.id]);
+    Ok(())
+}
+
+/// Whoever holds the earlier post holds nothing any more.
+async fn a_message_that_comes_back_takes_the_place_of_an_earlier_post(book: Book) -> Outcome {
+    let [first, other] = [book.message(), book.message()];
+    let old = book
+        .take(&book.deliveries(&[first.clone(), other.clone()]))
+        .await?;
+    let back = Message {
+        body: "\"back\"".into(),
+        ..again(&first, 1)
+    };
+    let lease = book.take(&[book.delivery(&back)]).await?;
+    assert_eq!(book.find(lease.id).await?.messages[0].body, back.body);
+    assert_eq!(ids(&book.find(old.id).await?.messages), [other.id]);
+    // It arrived after the other one.
+    assert_eq!(book.rows().await?, [other.id, back.id]);
+    assert_eq!(book.counts().await?, (0, 2));
+    let refusal = book.bury(&[back.id], Guard::HeldBy(vec![old.id])).await;
+    refused(refusal, ErrorKind::Claimed)?;
+    Ok(())
+}
+
+async fn a_message_that_comes_back_and_is_not_granted_leaves_its_tombstone(book: Book) -> Outcome {
+    let message = book.message();
+    book.take(&[book.delivery(&message)]).await?;
+    book.bury(&[message.id], Guard::Any).await?;
+    let back = book.delivery(&again(&message, 2));
+    let lease = book.lease();
+    let verdicts = book
+        .judge(Purpose::Claim(&lease), 0, from_ref(&back))
+        .await?;
+    assert_eq!(verdicts, [Verdict::Free]);
+    let old = book.delivery(&message);
+    assert_eq!(book.verdict(&old).await?, Verdict::Gone);
+    granted(book.verdict(&back).await?)?;
+    Ok(())
+}
+
+async fn the_older_of_two_posts_in_one_call_is_gone(book: Book) -> Outcome {
+    let [known, met] = [book.message(), book.message()];
+    book.take(&[book.delivery(&known)]).await?;
+    book.bury(&[known.id], Guard::Any).await?;
+    for message in [&known, &met] {
+        let got = [again(message, 2), again(message, 4), again(message, 3)];
+        let mut verdicts = book.claim(&book.lease(), &book.deliveries(&got)).await?;
+        assert_eq!(verdicts.pop(), Some(Verdict::Gone));
+        assert_eq!(granted(verdicts.remove(1))?.transfers, 4);
+        assert_eq!(verdicts, [Verdict::Gone]);
+    }
+    assert_eq!(book.counts().await?, (0, 2));
     Ok(())
 }

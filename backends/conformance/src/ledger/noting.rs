@@ -2,7 +2,7 @@
 
 use std::slice::from_ref;
 
-use isimud_contract::{Guard, Verdict};
+use isimud_contract::{Guard, Message, Verdict};
 
 use super::{Book, granted};
 use crate::bench::{MINUTE, minutes};
@@ -17,6 +17,8 @@ promises! {
     a_note_leaves_claims_alone,
     a_note_of_a_deleted_message_does_not_bring_it_back,
     a_note_of_an_ended_message_starts_anew,
+    a_note_of_a_message_that_comes_back_starts_anew,
+    a_note_of_an_earlier_post_changes_nothing,
     an_era_lasts_until_a_purge,
     every_queue_has_eras_of_its_own,
     a_note_for_another_era_writes_nothing,
@@ -76,6 +78,41 @@ async fn a_note_of_an_ended_message_starts_anew(book: Book) -> Outcome {
     assert_eq!(book.counts().await?, (2, 0));
     let taken = granted(book.verdict(&book.delivery(&message)).await?)?;
     book.assert_span(taken.age, minutes(0));
+    Ok(())
+}
+
+async fn a_note_of_a_message_that_comes_back_starts_anew(book: Book) -> Outcome {
+    let [first, other] = [book.message(), book.message()];
+    book.note(&[first.clone(), other.clone()]).await?;
+    book.bury(&[first.id], Guard::Any).await?;
+    for transfers in [2, 4] {
+        let back = Message {
+            transfers,
+            ..first.clone()
+        };
+        book.note(from_ref(&back)).await?;
+        assert_eq!(book.rows().await?, [other.id, back.id]);
+        assert_eq!(book.counts().await?, (2, 0));
+        let taken = granted(book.verdict(&book.delivery(&back)).await?)?;
+        assert_eq!(taken.transfers, transfers);
+    }
+    Ok(())
+}
+
+async fn a_note_of_an_earlier_post_changes_nothing(book: Book) -> Outcome {
+    let first = book.message();
+    let back = Message {
+        transfers: 2,
+        ..first.clone()
+    };
+    book.note(from_ref(&back)).await?;
+    let lease = book.take(&[book.delivery(&back)]).await?;
+    book.note(from_ref(&first)).await?;
+    assert_eq!(book.find(lease.id).await?.messages[0].transfers, 2);
+    book.bury(&[back.id], Guard::Any).await?;
+    book.note(from_ref(&first)).await?;
+    book.note(from_ref(&back)).await?;
+    assert_eq!(book.counts().await?, (0, 0));
     Ok(())
 }
 

@@ -15,6 +15,7 @@ promises! {
     a_purge_leaves_nothing,
     purged_messages_are_gone_when_they_are_delivered,
     a_deleted_message_stays_deleted_through_a_purge,
+    a_purge_keeps_posts_of_one_id_apart,
     what_is_met_after_a_purge_is_there,
     a_purged_id_starts_anew,
     old_positions_stand_before_everything,
@@ -78,6 +79,32 @@ async fn a_deleted_message_stays_deleted_through_a_purge(book: Book) -> Outcome 
     book.advance(MINUTE).await;
     // A copy that was sent a little later than the one that was deleted.
     assert_eq!(book.verdict(&book.delivery(&message)).await?, Verdict::Gone);
+    Ok(())
+}
+
+async fn a_purge_keeps_posts_of_one_id_apart(book: Book) -> Outcome {
+    let posts = |message: &Message| {
+        [1, 3, 5].map(|transfers| Message {
+            transfers,
+            ..message.clone()
+        })
+    };
+    let [purged, deleted] = [book.message(), book.message()];
+    let sent = book.now().before(MINUTE);
+    for message in [&purged, &deleted] {
+        let [_, present, _] = posts(message);
+        book.take(&[book.delivery_of(&present, sent)]).await?;
+    }
+    book.bury(&[deleted.id], Guard::Any).await?;
+    book.ledger.purge(&book.queue).await?;
+    for message in [&purged, &deleted] {
+        let [earlier, present, later] = posts(message);
+        for copy in [earlier, present] {
+            let verdict = book.verdict(&book.delivery_of(&copy, sent)).await?;
+            assert_eq!(verdict, Verdict::Gone);
+        }
+        granted(book.verdict(&book.delivery_of(&later, sent)).await?)?;
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 -- Deletes messages that have a row, as far as the guard allows: all of them or none.
 --
--- KEYS    1-12 the queue
+-- KEYS    1-13 the queue
 -- ARGV    2 the guard: 'any', 'free' or 'held', 3 '1' if an id without a row refuses all, 4 how many claims follow,
 --         5.. claims, then ids
 -- Result  nil while the queue is not settled, else {how many are gone, receipts...}, or why none is: -1 another claim

@@ -1,6 +1,6 @@
 -- Judges deliveries. What is granted joins the claim, or is buried when it is popped.
 --
--- KEYS    1-12 the queue
+-- KEYS    1-13 the queue
 -- ARGV    2 what for: 'claim', 'more' for a claim that runs already, 'pop', 3 the claim, 4 its ttl, 5 the grace, 6 how many
 --         claims deliver a message or '', 7 '1' if the queue is its own dead-letter queue, 8 the claim (17 bytes) of what
 --         is spent, 9 how many may be granted, 10 the server's moment, 11.. four values a delivery: the id; its terms
@@ -22,8 +22,13 @@ if purpose == 'more' and not record then limit = 0 end
 local claim_ttl, renewed = ttl, now
 if record then claim_ttl, renewed = struct.unpack('>dd', record) end
 
-local ids = {}
-for at = 11, #ARGV, 4 do ids[#ids + 1] = ARGV[at] end
+-- `newest` is the most transfers with which each id was delivered in this call.
+local ids, newest = {}, {}
+for at = 11, #ARGV, 4 do
+  local id, transfers = ARGV[at], transfers_of(ARGV[at + 2])
+  ids[#ids + 1] = id
+  newest[id] = math.max(newest[id] or 0, transfers)
+end
 local rows, list = load(ids)
 local granted, spent, answer, shown = {}, {}, { now }, {}
 
@@ -66,19 +71,15 @@ local function take_it(row)
   return verdict
 end
 
--- Judges a message that has no row, by its envelope; it gets one unless it is free.
+-- Judges a message that has no row, or that of an earlier post of its id: by its envelope; it gets one unless it is free.
 local function meet(row, left, delay, age, count, posted, value, receipt)
   local copy, due = posted + left, posted + delay
   if copy <= now then return { 'gone' } end
-  local ends = row.ends
-  row.expires, row.kept, row.ends = copy, copy, math.max(copy, ends or 0)
-  row.shown, row.count, row.holder, row.receipt = 0, count, '', receipt
-  row.value = value_of(posted - age, value)
-  if due <= now and limit == 0 then
-    row.ends = ends
-    return { 'free' }
-  end
+  if due <= now and limit == 0 then return { 'free' } end
   arrive(row)
+  row.expires, row.kept, row.ends = copy, copy, math.max(copy, row.ends or 0)
+  row.shown, row.count, row.holder, row.receipt = 0, count, '', receipt
+  row.value, row.transfers, row.due = value_of(posted - age, value), transfers_of(value), nil
   if due <= now then return take_it(row) end
   row.due = due
   return { 'held', due - now }
@@ -87,12 +88,15 @@ end
 local function judge(at)
   local row, value, receipt = rows[ARGV[at]], ARGV[at + 2], ARGV[at + 3]
   local left, delay, age, count, posted = struct.unpack('>dddI4d', ARGV[at + 1])
-  local copy = posted + left
-  if not row.state or row.state == 'over' and copy > row.ends then
+  local copy, transfers = posted + left, transfers_of(value)
+  local is_old = transfers < newest[row.id] or row.state and transfers < row.transfers
+  local is_new = not row.state or transfers > row.transfers or row.state == 'over' and copy > row.ends
+  if not row.state and is_old then return { 'gone' } end
+  if is_new and not is_old then
     return meet(row, left, delay, age, count, posted, value, receipt)
   end
   if copy > row.ends then row.ends, row.changed = copy, true end
-  if row.state ~= 'live' then return { 'gone' } end
+  if is_old or row.state ~= 'live' then return { 'gone' } end
   local ends = row.holder ~= '' and held_until(row) or row.due
   if ends then
     row.receipt, row.changed = receipt, true

@@ -3,40 +3,55 @@
 -- KEYS   1-7 as in common.lua, of the messages that have a row and are live; `data` is empty for none of them
 --        8 meta   hash    'era', 'rank' the last rank given, 'latest' the last end of any row
 --        9 terms  hash    id -> how long the broker was told to keep the message, when no copy can be alive any more
---                         (>dd, moments), 'r' and the newest receipt if there is one
+--                         (moments), how often it was transferred (>ddI4), 'r' and the newest receipt if there is one
 --       10 dead   zset    ids of deleted messages, by when no copy can be alive any more
 --       11 over   zset    the same of messages that ended or were purged, whose ids may be posted again
 --       12 old    hash    as terms, of messages that were purged when there were many
+--       13 moved  hash    id -> how often a message in `dead` or `over` was transferred, where it was (text)
 --
 -- The mark of a message that is on its way to a dead-letter queue has a claim of 17 bytes, which nobody can name.
 
-here.meta, here.terms, here.dead, here.over, here.old = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+here.meta, here.terms, here.dead, here.over, here.old, here.moved =
+  KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 
 -- How long an era outlives the last row. A server that remembers a forgotten one posts once more.
 local LINGER = 86400000
 
+-- How often a message was transferred, by its value without the version and the moment of the post.
+local function transfers_of(rest)
+  return (struct.unpack('>I4', rest))
+end
+
 local function read_terms(terms)
-  local kept, ends = struct.unpack('>dd', terms)
-  return kept, ends, #terms > 16 and string.sub(terms, 18) or nil
+  local kept, ends, transfers = struct.unpack('>ddI4', terms)
+  return kept, ends, transfers, #terms > 20 and string.sub(terms, 22) or nil
 end
 
 local function write_terms(row)
-  return struct.pack('>dd', row.kept, row.ends) .. (row.receipt and 'r' .. row.receipt or '')
+  return struct.pack('>ddI4', row.kept, row.ends, row.transfers) .. (row.receipt and 'r' .. row.receipt or '')
 end
 
 -- Takes live messages out, and leaves tombs where copies may be alive. Returns how many there were.
 local function leave(tombs, ids)
   if #ids == 0 then return 0 end
-  local terms, left = gather('HMGET', here.terms, ids), {}
+  local terms, left, moved = gather('HMGET', here.terms, ids), {}, {}
   for at, id in ipairs(ids) do
-    local ends = 0
-    if terms[at] then ends = select(2, read_terms(terms[at])) end
+    local ends, transfers = 0, 0
+    if terms[at] then
+      local _
+      _, ends, transfers = read_terms(terms[at])
+    end
     if ends > now then
       left[#left + 1] = ends
       left[#left + 1] = id
+      if transfers > 0 then
+        moved[#moved + 1] = id
+        moved[#moved + 1] = transfers
+      end
     end
   end
   each('ZADD', tombs, left)
+  each('HSET', here.moved, moved)
   each('HDEL', here.terms, ids)
   return drop(here, ids)
 end
@@ -46,7 +61,9 @@ local function settle(_, _, grows)
   if not grows then despite_full(here) end
   -- A tomb past its end is none, so nobody waits for this.
   for _, tombs in ipairs({ here.dead, here.over }) do
-    each('ZREM', tombs, call('ZRANGE', tombs, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP))
+    local ended = call('ZRANGE', tombs, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP)
+    each('ZREM', tombs, ended)
+    each('HDEL', here.moved, ended)
   end
   return settle_messages(here, function(_, expired) leave(here.over, expired) end, grows)
 end
@@ -103,7 +120,7 @@ local function load(ids)
     local row = rows[id]
     if terms[at] then
       row.state = 'live'
-      row.kept, row.ends, row.receipt = read_terms(terms[at])
+      row.kept, row.ends, row.transfers, row.receipt = read_terms(terms[at])
       live[#live + 1] = id
     else
       rest[#rest + 1] = id
@@ -121,10 +138,15 @@ local function load(ids)
 
   local dead, over = gather('ZMSCORE', here.dead, rest), gather('ZMSCORE', here.over, rest)
   local old = #rest > 0 and call('EXISTS', here.old) == 1 and gather('HMGET', here.old, rest) or {}
+  local moved = #rest > 0 and call('EXISTS', here.moved) == 1 and gather('HMGET', here.moved, rest) or {}
   for at, id in ipairs(rest) do
     local row, ends = rows[id], tonumber(dead[at] or over[at] or nil)
     local state = dead[at] and 'dead' or 'over'
-    if not ends and old[at] then ends = select(2, read_terms(old[at])) end
+    row.transfers = tonumber(moved[at] or nil) or 0
+    if not ends and old[at] then
+      local _
+      _, ends, row.transfers = read_terms(old[at])
+    end
     row.tomb = ends ~= nil
     if ends and ends > now then row.state, row.ends = state, ends end
   end
@@ -144,14 +166,26 @@ end
 -- Rows that are to be written, in the order of their arrival.
 local fresh = {}
 
+-- Gives a message a row, in place of that of an earlier post of its id.
 local function arrive(row)
+  if row.new then
+    for at = 1, #fresh do
+      if fresh[at] == row then
+        table.remove(fresh, at)
+        break
+      end
+    end
+  elseif row.state == 'live' then
+    drop(here, { row.id })
+    call('HDEL', here.terms, row.id)
+  end
   row.new, row.state = true, 'live'
   fresh[#fresh + 1] = row
 end
 
 -- Writes new rows with their values, and of those in the list what has changed.
 local function flush(list)
-  local data, terms, marks, time, tombs, taken = {}, {}, {}, {}, {}, {}
+  local data, terms, marks, time, tombs, taken, moved = {}, {}, {}, {}, {}, {}, {}
   local orders = { free = {}, held = {}, wait = {}, dead = {}, over = {} }
   local buried, count, latest = {}, 0, 0
   local function add(values, a, b)
@@ -188,6 +222,7 @@ local function flush(list)
       latest = math.max(latest, row.ends)
     elseif row.state and (row.new or row.changed) then
       add(orders[row.state], row.ends, id)
+      if row.new and row.transfers > 0 then add(moved, id, row.transfers) end
       latest = math.max(latest, row.ends)
     end
   end
@@ -198,6 +233,8 @@ local function flush(list)
   each('ZREM', here.dead, tombs)
   each('ZREM', here.over, tombs)
   each('HDEL', here.old, tombs)
+  each('HDEL', here.moved, tombs)
+  each('HSET', here.moved, moved)
   each('HSET', here.data, data)
   each('HSET', here.terms, terms)
   each('HSET', here.mark, marks)

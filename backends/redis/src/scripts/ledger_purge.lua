@@ -1,22 +1,27 @@
 -- Deletes every message and every claim, and begins a new era. What stays of the messages is when their copies end: a
 -- few become tombs at once; many keep that under another name, which takes no time.
 --
--- KEYS    1-12 the queue
+-- KEYS    1-13 the queue
 -- Result  nil where it must be called again, else 1
 
 if call('EXISTS', here.meta) == 0 then return 1 end
 
 local function to_tombs(terms)
-  local tombs, ids = {}, {}
+  local tombs, ids, moved = {}, {}, {}
   for at = 1, #terms, 2 do
-    local _, ends = read_terms(terms[at + 1])
+    local _, ends, transfers = read_terms(terms[at + 1])
     ids[#ids + 1] = terms[at]
     if ends > now then
       tombs[#tombs + 1] = ends
       tombs[#tombs + 1] = terms[at]
+      if transfers > 0 then
+        moved[#moved + 1] = terms[at]
+        moved[#moved + 1] = transfers
+      end
     end
   end
   each('ZADD', here.over, tombs)
+  each('HSET', here.moved, moved)
   return ids
 end
 

@@ -1,6 +1,6 @@
 -- Starts a live claim's time again, on new terms.
 --
--- KEYS    1-12 the queue
+-- KEYS    1-13 the queue
 -- ARGV    2 the claim, 3 its ttl, 4 the grace, 5 the server's moment
 -- Result  nil while the queue is not settled, else 0 where there is no such claim, or {now, how many receipts there are,
 --         receipts, messages that live longer than the broker was told, by turns with 'r' and the receipt or ''}
@@ -16,7 +16,7 @@ local terms, latest = gather('HMGET', here.terms, ids), 0
 local new_marks, new_terms, receipts, longer, notes = {}, {}, {}, {}, {}
 for at, id in ipairs(ids) do
   local row = {}
-  row.kept, row.ends, row.receipt = read_terms(terms[at])
+  row.kept, row.ends, row.transfers, row.receipt = read_terms(terms[at])
   local expires = tonumber(lives[at])
   local ends = math.max(row.ends, expires > row.kept and expires + ahead or expires)
   if ends > row.ends then

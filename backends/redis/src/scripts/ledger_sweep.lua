@@ -1,6 +1,6 @@
 -- Settles a queue by one step, for nobody in particular.
 --
--- KEYS    1-12 the queue
+-- KEYS    1-13 the queue
 -- Result  {whether it is settled, the moment at which something ends next or nothing}
 
 local settled, next = settle(), nil

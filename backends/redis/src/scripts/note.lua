@@ -1,6 +1,6 @@
 -- Writes rows for messages that the broker has accepted, and notes how long it was told to keep them.
 --
--- KEYS    1-12 the queue
+-- KEYS    1-13 the queue
 -- ARGV    2 the era or '', 3 the server's moment, 4.. three values a message: its id; its terms (>dddI4: left, delay, age,
 --         claims counted); its value, but for the version and the moment of the post
 -- Result  nil while the queue is not settled, else the present era
@@ -16,8 +16,11 @@ for at = 4, #ARGV, 3 do
   local row = rows[ARGV[at]]
   local left, delay, age, count = struct.unpack('>dddI4', ARGV[at + 1])
   local lives, copy = now + left, sent + left
-  if ARGV[2] ~= '' and (not row.state or row.state == 'over') then
+  local transfers = transfers_of(ARGV[at + 2])
+  local anew = not row.state or transfers > row.transfers or row.state == 'over' and transfers == row.transfers
+  if ARGV[2] ~= '' and anew then
     arrive(row)
+    row.transfers, row.receipt = transfers, nil
     row.kept, row.expires = lives, lives
     row.ends = math.max(lives, copy, row.ends or 0)
     row.shown, row.count, row.holder = 0, count, ''
@@ -26,7 +29,7 @@ for at = 4, #ARGV, 3 do
   elseif row.state then
     -- One that is live or was deleted, or that is not to be written.
     row.changed, row.ends = true, math.max(row.ends, copy)
-    row.kept = math.max(row.kept or 0, lives)
+    if transfers == row.transfers then row.kept = math.max(row.kept or 0, lives) end
   end
 end
 flush(list)

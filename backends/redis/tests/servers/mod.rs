@@ -170,7 +170,7 @@ impl Servers {
 pub(crate) const PASSWORD: &str = "limited";
 
 /// What the driver's page says that a user needs.
-fn documented_rights() -> &'static str {
+pub(crate) fn documented_rights() -> &'static str {
     let page = include_str!("../../README.md");
     let mut lines = page.lines();
     let line = lines.find_map(|line| line.strip_prefix("ACL SETUSER isimud on >PASSWORD "));
@@ -293,8 +293,10 @@ impl Server {
             "ACL SETUSER {user} on >{PASSWORD} {rights} {further}"
         ));
         assert_eq!(made.as_deref(), Ok("+OK\r\n"));
-        // Redis 7.0 and older have no such command.
-        drop(self.command(&format!("ACL SETUSER {user} +waitaof")));
+        // Redis 7.0 and older have no such commands.
+        for further in ["+waitaof", "+client|setinfo"] {
+            drop(self.command(&format!("ACL SETUSER {user} {further}")));
+        }
         assert_eq!(self.command("ACL SAVE").as_deref(), Ok("+OK\r\n"));
     }
 

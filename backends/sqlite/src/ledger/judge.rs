@@ -1,8 +1,9 @@
 //! Notes and grants: where rows come from, and what becomes of deliveries.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use isimud_contract::{Delivery, Era, Lease, Message, Receipt, Timestamp, Verdict};
+use isimud_contract::{Delivery, Era, Lease, Message, MessageId, Receipt, Timestamp, Verdict};
 use rusqlite::params;
 
 use crate::claim::millis;
@@ -51,10 +52,14 @@ pub(crate) fn note(
             continue;
         }
         match Found::find(session, &record, message.id, now)? {
-            Some(old) if old.state == State::Over && era.is_some() => {
+            Some(old) if era.is_some() && starts_anew(&old, message) => {
                 row::remove(session, &mut record, &old)?;
                 let ends = new.ends.max(old.ends);
                 New { ends, ..new }.insert(session, &mut record)?;
+            }
+            // An older post says nothing about how long the broker keeps this one.
+            Some(old) if message.transfers < old.message.transfers => {
+                learn(session, &old, old.kept, copy)?;
             }
             Some(old) => learn(session, &old, lives, copy)?,
             None => {}
@@ -62,6 +67,12 @@ pub(crate) fn note(
     }
     record.keep(session)?;
     Ok(Ok(record.era()))
+}
+
+/// Whether a message that is noted is another post than the one that its id has a row of.
+fn starts_anew(old: &Found, message: &Message) -> bool {
+    let (before, now) = (old.message.transfers, message.transfers);
+    now > before || (now == before && old.state == State::Over)
 }
 
 /// The broker was told of a life: the row remembers that, and outlives it.
@@ -94,6 +105,8 @@ struct Court<'a> {
     claim: Option<(i64, i64)>,
     /// The same of the claim that holds what is spent.
     nameless: Option<(i64, i64)>,
+    /// The most transfers with which each id was delivered in this call.
+    newest: HashMap<MessageId, u32>,
 }
 
 pub(crate) fn grant(
@@ -118,6 +131,11 @@ pub(crate) fn grant(
         Wanted::More(lease) => !is_live(session, &record, lease.id, now)?,
         _ => false,
     };
+    let mut newest = HashMap::with_capacity(got.len());
+    for Delivery { message, .. } in got {
+        let most: &mut u32 = newest.entry(message.id).or_default();
+        *most = message.transfers.max(*most);
+    }
     let mut court = Court {
         session,
         record,
@@ -128,6 +146,7 @@ pub(crate) fn grant(
         itself,
         claim: None,
         nameless: None,
+        newest,
     };
     let verdicts = got
         .iter()
@@ -142,14 +161,26 @@ impl Court<'_> {
         let posted = &delivery.message;
         let copy = delivery.posted.after(posted.left).0;
         let row = Found::find(self.session, &self.record, posted.id, self.now)?;
+        let is_old = self
+            .newest
+            .get(&posted.id)
+            .is_some_and(|most| posted.transfers < *most);
         let Some(row) = row else {
-            return self.meet(delivery, copy, copy);
+            return match is_old {
+                true => Ok(Verdict::Gone),
+                false => self.meet(delivery, copy, None),
+            };
         };
+        let known = row.message.transfers;
+        if is_old || posted.transfers < known {
+            self.outlive(&row, copy)?;
+            return Ok(Verdict::Gone);
+        }
+        if posted.transfers > known {
+            return self.meet(delivery, copy, Some(&row));
+        }
         match row.state {
-            State::Over if copy > row.ends => {
-                row::remove(self.session, &mut self.record, &row)?;
-                return self.meet(delivery, copy, row.ends);
-            }
+            State::Over if copy > row.ends => return self.meet(delivery, copy, Some(&row)),
             State::Over | State::Deleted => {
                 self.outlive(&row, copy)?;
                 return Ok(Verdict::Gone);
@@ -188,8 +219,13 @@ impl Court<'_> {
         Ok(Verdict::Granted { message, longer })
     }
 
-    /// Judges a message that has no row: by its envelope, and it gets one.
-    fn meet(&mut self, delivery: &Delivery, copy: i64, ends: i64) -> rusqlite::Result<Verdict> {
+    /// Judges a message that has no row, or that of an earlier post of its id: by its envelope, and it gets one.
+    fn meet(
+        &mut self,
+        delivery: &Delivery,
+        copy: i64,
+        earlier: Option<&Found>,
+    ) -> rusqlite::Result<Verdict> {
         let Delivery {
             message,
             posted,
@@ -216,12 +252,12 @@ impl Court<'_> {
                 due.0
             },
             expires: copy,
-            ends: copy.max(ends),
+            ends: earlier.map_or(copy, |row| row.ends.max(copy)),
             kept: copy,
             receipt: Some(receipt),
         };
         if !message.delay.is_zero() {
-            new.insert(self.session, &mut self.record)?;
+            self.enter(&new, earlier)?;
             return Ok(Verdict::Held(message.delay));
         }
         if self.left == 0 {
@@ -229,7 +265,7 @@ impl Court<'_> {
         }
         if self.is_spent(message.claim_count) {
             new.hold = self.nameless()?;
-            new.insert(self.session, &mut self.record)?;
+            self.enter(&new, earlier)?;
             return Ok(Verdict::Spent(message));
         }
         self.left -= 1;
@@ -249,12 +285,20 @@ impl Court<'_> {
         if new.hold == DELETED {
             new.expires = new.ends;
         }
-        New {
+        let new = New {
             message: &message,
             ..new
-        }
-        .insert(self.session, &mut self.record)?;
+        };
+        self.enter(&new, earlier)?;
         Ok(Verdict::Granted { message, longer })
+    }
+
+    /// Writes a row, in place of that of an earlier post.
+    fn enter(&mut self, new: &New<'_>, earlier: Option<&Found>) -> rusqlite::Result<()> {
+        if let Some(earlier) = earlier {
+            row::remove(self.session, &mut self.record, earlier)?;
+        }
+        new.insert(self.session, &mut self.record).map(drop)
     }
 
     fn is_spent(&self, claims: u32) -> bool {

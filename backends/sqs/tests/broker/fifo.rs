@@ -76,6 +76,18 @@ pub(crate) async fn each_client_has_its_own_order(corner: Corner) {
     }
 }
 
+pub(crate) async fn a_message_that_comes_back_is_sent_again(corner: Corner) {
+    let (broker, q) = (open(&corner, "&fifo=true"), queue("q"));
+    let mut batch = numbers(0..12);
+    for transfers in [0, 2, 4] {
+        for envelope in &mut batch {
+            envelope.message.transfers = transfers;
+        }
+        broker.send(&q, batch.clone()).await.unwrap();
+        assert_eq!(bodies(&take_all(&broker, &q).await), text(0..12));
+    }
+}
+
 pub(crate) async fn a_repeated_send_is_one_message(corner: Corner) {
     let (broker, q) = (open(&corner, "&fifo=true"), queue("q"));
     let batch = numbers(0..12);

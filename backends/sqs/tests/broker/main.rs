@@ -104,6 +104,7 @@ fn main() -> ExitCode {
             messages_come_in_the_order_in_which_they_were_sent,
             what_is_given_back_comes_first_again,
             each_client_has_its_own_order,
+            a_message_that_comes_back_is_sent_again,
             a_repeated_send_is_one_message;
         cost:
             requests_for_a_thousand_messages,
