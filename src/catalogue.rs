@@ -321,8 +321,9 @@ impl Catalogue {
         }
         let sentence = match name {
             None if self.default_takes_queues => return Ok(Home::Default),
-            None => "No pools registered that take queues without a flavor.".to_owned(),
-            Some(name) => format!("Flavor {name} has no pool that takes queues."),
+            None => "No pool takes queues without a flavor: an operator has to register one with a weight above 0."
+                .to_owned(),
+            Some(name) => format!("Flavor {name} has no pool that takes queues: an operator has to give one a weight above 0."),
         };
         Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence))
     }
@@ -335,44 +336,36 @@ impl Catalogue {
         }
     }
 
-    /// The place of a queue whose flavor is another now: as it is where that fits, else with one segment more, in a
-    /// store of that flavor. `Invalid` while it has moved too often to be found in all its places.
-    pub(crate) async fn moved(&self, place: &Place, flavor: Option<&Flavor>) -> Result<Place> {
-        let fits = self.roster().await?.fits(&place.last().home, flavor);
-        if fits {
-            return Ok(place.clone());
-        }
-        let home = self.choose(flavor).await?;
-        Self::appended(place, &home)
+    /// Whether a place takes what is posted to a store of a flavor, or of none.
+    pub(crate) async fn fits(&self, place: &Place, flavor: Option<&Flavor>) -> Result<bool> {
+        Ok(self.roster().await?.fits(&place.last().home, flavor))
     }
 
-    /// The place of a queue that goes to a store: as it is where it is there already, else with one segment more.
+    /// The place of a queue that goes to a store: with one segment more, whose numbers of arrival are above `after`.
     /// `Unavailable` while it has moved too often to be found in all its places.
-    pub(crate) fn appended(place: &Place, home: &Home) -> Result<Place> {
+    pub(crate) fn appended(place: &Place, home: &Home, after: u64) -> Result<Place> {
         let count = place.segments().count();
-        if place.last().home == *home {
-            return Ok(place.clone());
-        }
         if count >= MOST_SEGMENTS {
             let sentence = "The queue is still on its way from earlier moves; try again later.";
             return Err(Error::new(ErrorKind::Unavailable, sentence));
         }
-        Ok(with_segment(place, home.clone(), count))
+        Ok(with_segment(place, home.clone(), count, after))
     }
 
     /// The place of a queue with another home for what is posted: instead of the one it has, in which nothing is.
     pub(crate) fn replaced(place: &Place, home: Home) -> Place {
         let count = place.segments().count();
         let older = place.segments().take(count - 1).cloned();
+        let after = place.last().after;
         match Place::of(older) {
-            Some(older) => with_segment(&older, home, count - 1),
+            Some(older) => with_segment(&older, home, count - 1, after),
             None => Place::at(home),
         }
     }
 
     /// The place of a queue that gets dead letters from a store: with a segment there, which nothing else is posted to.
     pub(crate) fn receiving(place: &Place, home: &Home) -> Place {
-        with_segment(place, home.clone(), place.segments().count() - 1)
+        with_segment(place, home.clone(), place.segments().count() - 1, 0)
     }
 
     /// Has a store do everything that clients ask of it.
@@ -396,11 +389,15 @@ impl Catalogue {
     }
 }
 
-/// A place with another segment before the one at `at`.
-fn with_segment(place: &Place, home: Home, at: usize) -> Place {
+/// A place with another segment before the one at `at`, whose numbers of arrival are above `after`.
+fn with_segment(place: &Place, home: Home, at: usize, after: u64) -> Place {
     let mut segments: Vec<Segment> = place.segments().cloned().collect();
     let part = Place::free_part(&segments, &home);
-    segments.insert(at, Segment { home, part });
+    let segment = Segment {
+        after,
+        ..Segment::new(home, part)
+    };
+    segments.insert(at, segment);
     Place::of(segments).unwrap_or_default()
 }
 
@@ -424,16 +421,13 @@ mod tests {
 
     fn segment(pool: Option<&str>, part: u32) -> Segment {
         let pool = pool.map(|name| PoolName::parse(name).expect("a name"));
-        Segment {
-            home: pool.map_or(Home::Default, Home::Pool),
-            part,
-        }
+        Segment::new(pool.map_or(Home::Default, Home::Pool), part)
     }
 
     #[test]
     fn a_queue_that_comes_back_gets_a_name_of_its_own_there() {
         let place = Place::of([segment(None, 0), segment(Some("a"), 0)]).expect("segments");
-        let back = with_segment(&place, Home::Default, 2);
+        let back = with_segment(&place, Home::Default, 2, 0);
         let segments: Vec<_> = back.segments().cloned().collect();
         assert_eq!(
             segments,

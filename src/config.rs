@@ -162,6 +162,7 @@ struct Access {
     legacy_identity_headers: bool,
     trusted_proxies: Vec<String>,
     proxy_secret: notify::Password,
+    proxy_secret_file: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,6 +306,9 @@ impl Written {
         let password = take(&mut mail.smtp_password.0);
         let key = "notifications.mail.smtp_password";
         mail.smtp_password.0 = secrets::resolve(key, password, "", &mail.smtp_password_file)?;
+        let access = &mut self.access;
+        let (key, secret) = ("access.proxy_secret", take(&mut access.proxy_secret.0));
+        access.proxy_secret.0 = secrets::resolve(key, secret, "", &access.proxy_secret_file)?;
         let messages = &mut self.messages;
         messages.encryption_keys = secrets::resolve_lines(
             "messages.encryption_keys",

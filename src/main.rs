@@ -171,9 +171,6 @@ fn run(serve: Serve) -> Result<(), Failure> {
         return look(&config);
     }
     let level = telemetry::start_logging(&config.log)?;
-    for warning in config.warnings() {
-        tracing::warn!("{warning}");
-    }
     runtime()?.block_on(serve_until_told(&config, flags, level))
 }
 

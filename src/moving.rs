@@ -475,6 +475,7 @@ impl Mover {
                 from,
                 through: through.clone(),
                 to: to.clone(),
+                after: order.side.after,
             };
             let mut pace = Pace::new(job.rate);
             loop {

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    Checksum, ClaimId, ClientId, Clock, DeadLetter, Delivery, Era, ErrorKind, ForeignClaim, Guard,
-    Lease, Ledger, ManualClock, Message, MessageId, MessageStore, ProjectId, Purpose, QueueKey,
-    QueueName, Receipt, Renewed, Result, Rowless, Selection, Timestamp,
+    Arrival, Checksum, Claim, ClaimId, ClientId, Clock, DeadLetter, Delivery, Era, ErrorKind,
+    ForeignClaim, Guard, Lease, Ledger, ManualClock, Message, MessageId, MessageStore, ProjectId,
+    Purpose, QueueKey, QueueName, Receipt, Renewed, Result, Rowless, Selection, Stands, Stats,
+    Timestamp, Verdict,
 };
 use isimud_redis::RedisStore;
 use isimud_sqlite::SqliteStore;
@@ -53,6 +54,21 @@ fn answer<T>(answer: Result<T>) -> Result<T, ErrorKind> {
 fn sorted(mut receipts: Vec<Receipt>) -> Vec<Receipt> {
     receipts.sort_by(|a, b| a.0.cmp(&b.0));
     receipts
+}
+
+/// Messages without their numbers of arrival: the order in which they are listed tells what matters of those.
+fn unnumbered(mut messages: Vec<Message>) -> Vec<Message> {
+    for message in &mut messages {
+        message.arrival = Arrival::default();
+    }
+    messages
+}
+
+fn unnumbered_in(mut verdict: Verdict) -> Verdict {
+    if let Verdict::Granted { message, .. } | Verdict::Spent(message) = &mut verdict {
+        message.arrival = Arrival::default();
+    }
+    verdict
 }
 
 struct Twins {
@@ -141,6 +157,7 @@ impl Twins {
             queue: queue(self.random.u8(0..2)),
             max_claims: self.random.u32(1..4),
             ttl: None,
+            stands: Stands::Last(0),
         });
         Lease {
             id: self.claim(),
@@ -173,6 +190,9 @@ impl Twins {
                 self.asked += &format!(": renew {lease:?} {now:?}");
                 both!(self, renew(&on, &lease, now), |renewed: Renewed| {
                     let mut longer = renewed.longer;
+                    for (message, _) in &mut longer {
+                        message.arrival = Arrival::default();
+                    }
                     longer.sort_by_key(|(message, _)| message.id);
                     (sorted(renewed.receipts), longer)
                 })
@@ -239,6 +259,7 @@ impl Twins {
                 message: self.message(number),
                 posted: self.clock.now().before(self.seconds(100)),
                 receipt: Receipt(format!("r{}", self.receipts).into()),
+                awaits_note: self.one_in(2),
             });
         }
         let (lease, now) = (self.lease(), self.now());
@@ -249,7 +270,7 @@ impl Twins {
         };
         self.asked += &format!(": grant {purpose:?} {now:?} {got:?}");
         both!(self, grant(on, purpose, 100, now, &got), |verdicts| {
-            verdicts
+            verdicts.into_iter().map(unnumbered_in).collect::<Vec<_>>()
         })
         .ok();
     }
@@ -280,8 +301,12 @@ impl Twins {
     async fn look(&mut self) {
         let all: Vec<_> = (0..IDS).map(id).collect();
         for on in [queue(0), queue(1)] {
-            both!(self, get(&on, &all), |messages| messages).ok();
-            both!(self, stats(&on), |stats| stats).ok();
+            both!(self, get(&on, &all), unnumbered).ok();
+            both!(self, stats(&on), |stats| Stats {
+                last_arrival: 0,
+                ..stats
+            })
+            .ok();
             for which in 0..4 {
                 let client = ClientId::Uuid(Uuid::from_u128(1));
                 let selection = Selection {
@@ -291,10 +316,17 @@ impl Twins {
                     include_claimed: which & 1 != 0,
                     include_delayed: which & 2 != 0,
                 };
-                both!(self, list(&on, selection.clone()), |page| page.messages).ok();
+                both!(self, list(&on, selection.clone()), |page| unnumbered(
+                    page.messages
+                ))
+                .ok();
             }
             for claim in self.claims.clone() {
-                both!(self, find_claim(&on, claim), |claim| claim).ok();
+                both!(self, find_claim(&on, claim), |claim| Claim {
+                    messages: unnumbered(claim.messages),
+                    ..claim
+                })
+                .ok();
             }
         }
     }

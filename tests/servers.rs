@@ -18,6 +18,8 @@ mod dead_pool;
 mod leases;
 #[path = "../backends/amqp/tests/nodes/mod.rs"]
 mod nodes;
+#[path = "servers/observers.rs"]
+mod observers;
 #[path = "servers/once.rs"]
 mod once;
 #[path = "servers/pools.rs"]
@@ -31,6 +33,7 @@ mod told;
 #[path = "servers/window.rs"]
 mod window;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use nodes::Node;
@@ -44,6 +47,8 @@ const TIMEOUT: Duration = Duration::from_millis(1000);
 /// Two servers on one Redis.
 struct Service {
     servers: [Server; 2],
+    /// Where they speak to operators.
+    admins: [SocketAddr; 2],
     redis: Servers,
     /// Where the messages are, if they are not in Redis.
     _broker: Option<Node>,
@@ -71,9 +76,14 @@ impl Service {
         let store = redis.uri("several:").replace("timeout_ms=5000", &timeout);
         assert!(store.contains(&timeout), "{store} has another time-out");
         let folder = tempfile::tempdir().expect("a folder");
-        let servers = [(); 2].map(|()| Server::start(&store, folder.path()));
+        let admins = [(); 2].map(|()| server::free_address());
+        let servers = admins.map(|admin| {
+            let flags = ["--admin-listen", &admin.to_string()];
+            Server::start_with(&store, folder.path(), &flags)
+        });
         Some(Self {
             servers,
+            admins,
             redis,
             _broker: None,
             folder,
@@ -85,11 +95,17 @@ impl Service {
         let redis = started("Redis", Servers::single())?;
         let broker = started("RabbitMQ", Node::start())?;
         let store = format!("{}?timeout_ms=20000", broker.uri());
-        let flags = ["--management", &redis.uri("several:")];
+        let management = redis.uri("several:");
         let folder = tempfile::tempdir().expect("a folder");
-        let servers = [(); 2].map(|()| Server::start_with(&store, folder.path(), &flags));
+        let admins = [(); 2].map(|()| server::free_address());
+        let servers = admins.map(|admin| {
+            let admin = admin.to_string();
+            let flags = ["--management", &management, "--admin-listen", &admin];
+            Server::start_with(&store, folder.path(), &flags)
+        });
         Some(Self {
             servers,
+            admins,
             redis,
             _broker: Some(broker),
             folder,
@@ -99,6 +115,16 @@ impl Service {
     /// What both servers have written so far.
     fn log(&self) -> String {
         server::log_in(self.folder.path())
+    }
+
+    /// The stores that have messages of a queue, oldest first, as one of the servers sees it.
+    fn homes_of(&self, at: usize, queue: &str) -> Vec<String> {
+        let mut admin = Client::new(self.admins[at % 2], "several");
+        let path = format!("/moves/queue?project=several&queue={queue}");
+        let answer = admin.send("GET", &path, None).expect("an answer");
+        assert_eq!(answer.status, 200, "{path}: {answer}");
+        let place = answer.json()["place"].clone();
+        serde_json::from_value(place).expect("names of stores")
     }
 
     /// A client of each server.

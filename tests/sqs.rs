@@ -7,6 +7,8 @@
 mod emulator;
 #[path = "../backends/sqs/tests/emulator/proxy.rs"]
 mod proxy;
+#[path = "../backends/redis/tests/servers/mod.rs"]
+mod redis;
 #[path = "support/server.rs"]
 mod server;
 
@@ -369,4 +371,94 @@ fn while_sqs_is_away_requests_are_refused_with_a_time_to_come_back() {
         .collect();
     // Nothing that was acknowledged is lost, and nothing that was refused is there.
     assert_eq!(bodies, ["first", "back", "back", "back", "back", "back"]);
+}
+
+/// How long an answer may take when a server behind this one hangs: two seconds, and the time that a busy machine adds.
+const SOON: Duration = Duration::from_millis(2_900);
+
+#[test]
+fn while_the_ledger_hangs_every_call_is_refused_within_two_seconds() {
+    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
+    let (corner, keeper) = match (Emulator::shared(), redis::Servers::single()) {
+        (Ok(corner), Ok(keeper)) => (corner, keeper),
+        (Err(why), _) | (_, Err(why)) if required => panic!("both servers are required: {why}"),
+        (Err(why), _) | (_, Err(why)) => return eprintln!("left out: {why}"),
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = keeper
+        .uri("house:")
+        .replace("timeout_ms=5000", "timeout_ms=2000");
+    let server = Server::start(&store, folder.path());
+    let mut client = Client::new(server.address, PROJECT);
+    let uri = corner.uri(corner.port, "").replace("timeout_ms=60000&", "");
+    let pool = json!({"uri": uri, "weight": 1});
+    let mut operator = Client::new(server.address, PROJECT).admin();
+    expect(&mut operator, "PUT", "/v2/pools/cloud", Some(pool), 201);
+    let first = messages((0..5).map(Value::from));
+    let posted = expect(&mut client, "POST", MESSAGES, Some(first), 201).json();
+    let message = posted["resources"][0].as_str().expect("a path").to_owned();
+    let claim = "/v2/queues/q/claims?limit=1";
+    let claimed = expect(&mut client, "POST", claim, terms(), 201);
+    let held = claimed.header("location").expect("a claim").to_owned();
+
+    keeper.get(0).signal("-STOP").expect("it is held up");
+    let refused = |method: &str, path: &str, body: Option<Value>| {
+        let mut client = Client::new(server.address, PROJECT);
+        let begun = Instant::now();
+        let answer = expect(&mut client, method, path, body, 503);
+        let took = begun.elapsed();
+        let after = answer.header("retry-after").unwrap_or_default();
+        assert!(after.parse::<u32>().is_ok(), "{method} {path}: {answer}");
+        assert!(took < SOON, "{method} {path}: {took:?}");
+        // The circuit of the store would answer at once after a few failures, and hide what is looked at.
+        thread::sleep(Duration::from_millis(600));
+    };
+    let (one, new) = (|| Some(messages([json!("no")])), "/v2/queues/new/messages");
+    for (method, path, body) in [
+        ("POST", claim, terms()),
+        ("POST", MESSAGES, one()),
+        ("GET", MESSAGES, None),
+        ("GET", &message, None),
+        ("DELETE", &message, None),
+        ("DELETE", "/v2/queues/q/messages?pop=1", None),
+        ("GET", &held, None),
+        ("PATCH", &held, Some(json!({"ttl": 600}))),
+        ("DELETE", &held, None),
+        ("GET", "/v2/queues/q/stats", None),
+        ("POST", "/v2/queues/q/purge", None),
+        // A queue that is not known yet: the management store hangs as well.
+        ("POST", new, one()),
+        ("PUT", "/v2/queues/new", None),
+        ("DELETE", "/v2/queues/q", None),
+    ] {
+        refused(method, path, body);
+    }
+    // Those who wait for the same answer do not wait one after the other.
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| refused("POST", "/v2/queues/newer/messages", one()));
+        }
+    });
+    let begun = Instant::now();
+    let health = expect(&mut client, "GET", "/v2/health", None, 503);
+    assert!(
+        begun.elapsed() < SOON,
+        "health: {:?}: {health}",
+        begun.elapsed()
+    );
+    keeper.get(0).signal("-CONT").expect("it goes on");
+    let begun = Instant::now();
+    let back = Some(messages([json!("back")]));
+    while client
+        .send("POST", MESSAGES, back.as_ref())
+        .expect("an answer")
+        .status
+        != 201
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "it does not come back"
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -338,7 +338,7 @@ impl<'a> Crossing<'a> {
         if messages.is_empty() {
             return Ok(());
         }
-        let appear = move_on(stage, landing.key());
+        let appear = move_on(stage, landing.key(), landing.stands());
         self.messaging.land_by(landing, messages, appear).await
     }
 }

@@ -17,6 +17,8 @@ const CLAIMED: usize = 10;
 const TTL: Duration = Duration::from_secs(600);
 /// How long one operation may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first may take, which shows whether the store can be reached.
+const REACH: Duration = Duration::from_secs(2);
 
 /// What a round trip found.
 #[derive(Debug, Clone, Default)]
@@ -72,7 +74,12 @@ impl Check {
         call: impl Future<Output = Result<T>>,
     ) -> T {
         let start = Instant::now();
-        let result = tokio::time::timeout(PATIENCE, call).await;
+        let patience = if self.operations.is_empty() {
+            REACH
+        } else {
+            PATIENCE
+        };
+        let result = tokio::time::timeout(patience, call).await;
         let late = || Error::new(ErrorKind::Unavailable, "there was no answer in time");
         let result = result.unwrap_or_else(|_| Err(late()));
         self.note(pool, name, start.elapsed(), result.as_ref().err());

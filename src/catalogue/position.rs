@@ -1,110 +1,82 @@
 //! Positions in a listing, as clients send them back.
 //!
-//! A store numbers its own arrivals, so a number is a position in one segment only. In the default store, under the
-//! queue's own name, a position is the bare number; anywhere else it carries a tag of the segment: `117.9f3ac201`.
+//! A position is a number of arrival. Numbers are the queue's, whichever store has given them (see
+//! [`Arrival`](isimud_contract::Arrival)): so a position means the same after the queue has moved, after a restart, and to
+//! a server that has never seen the queue before.
 //!
 //! | what the client sends | where the listing begins |
 //! |---|---|
-//! | a number, with the tag of a segment that the queue has | there, and then it goes on with the newer segments |
-//! | a number of a segment that is gone | at the beginning: what was in that segment was listed, is gone, or has moved |
-//! | a message's id | at that message, in whichever segment; if it is gone, where it would be |
+//! | a number | behind that number, in every store that has messages of the queue |
+//! | a message's id | behind that message, in whichever store; if it is gone, where it would be |
+//! | a number and a tag (`117.9f3ac201`), which earlier versions gave | behind that number |
 //! | anything else | nowhere: the page is empty |
 
 use std::fmt;
 
-use isimud_contract::{Home, Marker, MessageId, Segment};
-
-/// Tells one segment of a queue from another in a few characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Tag(Option<u32>);
-
-impl Tag {
-    /// The tag of a segment: none for the default place, else a hash (FNV-1a) of its home and number.
-    pub(super) fn of(segment: &Segment) -> Self {
-        let home = match &segment.home {
-            Home::Default if segment.part == 0 => return Self(None),
-            Home::Default => "",
-            Home::Pool(name) => name.as_str(),
-        };
-        let bytes = home.bytes().chain(segment.part.to_be_bytes());
-        let hash = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
-        Self(Some(bytes.fold(0x811c_9dc5, hash)))
-    }
-}
+use isimud_contract::{Marker, MessageId};
 
 /// A position in the listing of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Position {
-    /// In one segment, by its store's marker.
-    In(Tag, Marker),
-    /// At a message, wherever it is.
-    At(MessageId),
+    /// Behind a number of arrival.
+    Behind(u64),
+    /// Behind a message, wherever it is.
+    Message(MessageId),
 }
 
 impl Position {
     /// Reads what a client sent back; `None` for what is no position.
     pub fn parse(text: &str) -> Option<Self> {
-        match Marker::parse(text) {
-            Some(Marker::Message(id)) => return Some(Self::At(id)),
-            Some(marker) => return Some(Self::In(Tag(None), marker)),
-            None => {}
+        if let Some(marker) = Marker::parse(text) {
+            return Some(marker.into());
         }
         let (marker, tag) = text.split_once('.')?;
         let is_tag = tag.len() == 8 && tag.bytes().all(|b| b.is_ascii_hexdigit());
-        let tag = u32::from_str_radix(tag, 16).ok().filter(|_| is_tag)?;
-        Some(Self::In(Tag(Some(tag)), Marker::parse(marker)?))
+        Marker::parse(marker).filter(|_| is_tag).map(Self::from)
+    }
+}
+
+impl From<Marker> for Position {
+    fn from(marker: Marker) -> Self {
+        match marker {
+            Marker::Arrival(number) => Self::Behind(number),
+            Marker::Message(id) => Self::Message(id),
+        }
     }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::In(Tag(None), marker) => marker.fmt(f),
-            Self::In(Tag(Some(tag)), marker) => write!(f, "{marker}.{tag:08x}"),
-            Self::At(id) => id.fmt(f),
+            Self::Behind(number) => number.fmt(f),
+            Self::Message(id) => id.fmt(f),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use isimud_contract::PoolName;
-
     use super::*;
-
-    fn segment(pool: Option<&str>, part: u32) -> Segment {
-        let pool = pool.map(|name| PoolName::parse(name).expect("a name"));
-        Segment {
-            home: pool.map_or(Home::Default, Home::Pool),
-            part,
-        }
-    }
 
     #[test]
     fn a_position_is_read_as_it_was_written() {
         let id = MessageId::parse("c8cbd19a-842e-4794-8e25-3d5e2df00f2b").expect("an id");
-        let tags = [segment(None, 0), segment(None, 1), segment(Some("p"), 0)];
-        let mut written: Vec<String> = Vec::new();
-        for tag in tags.iter().map(Tag::of) {
-            for marker in [Marker::Arrival(117), Marker::Message(id)] {
-                let position = Position::In(tag, marker);
-                let text = position.to_string();
-                if text == id.to_string() {
-                    // In the default place an id by itself says as much.
-                    assert_eq!(Position::parse(&text), Some(Position::At(id)));
-                } else {
-                    assert_eq!(Position::parse(&text), Some(position), "{text}");
-                }
-                assert!(!written.contains(&text), "{text} twice");
-                written.push(text);
-            }
+        for position in [Position::Behind(117), Position::Message(id)] {
+            assert_eq!(Position::parse(&position.to_string()), Some(position));
         }
-        assert_eq!(written[0], "117");
+        assert_eq!(Position::Behind(117).to_string(), "117");
+    }
+
+    #[test]
+    fn a_position_of_an_earlier_version_begins_at_its_number() {
+        let parsed = Position::parse("117.9f3ac201");
+        assert_eq!(parsed, Some(Position::Behind(117)));
     }
 
     #[test]
     fn other_texts_are_no_positions() {
         for text in [
+            "",
             "x",
             "1.",
             "1.12",

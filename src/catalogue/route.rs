@@ -8,19 +8,22 @@
 //! * what is asked by id is asked of each, in the order in which messages move: one that moves meanwhile is put into
 //!   the newer one before it leaves the older, so it is met at least once;
 //! * a claim is in one of them, and has messages of that one only;
-//! * a listing goes through them in turn;
+//! * a listing shows the messages of all of them in the order of their numbers of arrival, which are the queue's. While
+//!   the queue is carried it goes no further than what has come into the first: what comes next is on its way;
+//! * what is posted gets a number beyond those of the segments before (see [`Segment::after`]);
 //! * one call is atomic in each segment, and not over all of them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use isimud_contract::{
     Backlog, Claim, ClaimId, DeadLetter, Edge, ErrorKind, ForeignClaim, Guard, Home, Lease, Marker,
-    Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Segment, Selection, Stats,
+    Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Segment, Selection, Stands,
+    Stats,
 };
 
-use super::position::{Position, Tag};
+use super::position::Position;
 
 /// The way to the messages of a queue. It is remembered with the queue, and holds its stores open while it is.
 #[derive(Debug)]
@@ -51,6 +54,7 @@ pub(crate) fn staging(side: &Segment) -> Segment {
     Segment {
         home: side.home.clone(),
         part: side.part | 1 << 30,
+        after: side.after,
     }
 }
 
@@ -58,17 +62,12 @@ pub(crate) fn staging(side: &Segment) -> Segment {
 #[derive(Debug, Clone)]
 pub(crate) struct Stop {
     pub(crate) segment: Segment,
-    tag: Tag,
     store: Arc<dyn MessageStore>,
 }
 
 impl Stop {
     pub(super) fn new(segment: Segment, store: Arc<dyn MessageStore>) -> Self {
-        Self {
-            tag: Tag::of(&segment),
-            segment,
-            store,
-        }
+        Self { segment, store }
     }
 
     /// What the segment is called in its store.
@@ -129,6 +128,31 @@ pub struct Listed {
     pub messages: Vec<Message>,
     /// Where the next page begins; `None` when this one is empty.
     pub next: Option<Position>,
+}
+
+impl Listed {
+    /// The first so many of messages that several stores have, in order. A page does not end between two that have one
+    /// number, as those have that two stores number at the same time: the next page would begin behind both.
+    fn merged(mut messages: Vec<Message>, limit: usize) -> Self {
+        messages.sort_by_key(number_of);
+        let mut seen = HashSet::new();
+        messages.retain(|message| seen.insert(message.id));
+        if let Some(next) = messages.get(limit).and_then(number_of) {
+            let is_whole = |end: &usize| messages[end - 1].arrival.number() != Some(next);
+            let end = (1..=limit).rev().find(is_whole);
+            let same = |message: &Message| number_of(message) == Some(next);
+            let end = end.unwrap_or_else(|| messages.iter().take_while(|m| same(m)).count());
+            messages.truncate(end);
+        }
+        Self {
+            next: messages.last().and_then(number_of).map(Position::Behind),
+            messages,
+        }
+    }
+}
+
+fn number_of(message: &Message) -> Option<u64> {
+    message.arrival.number()
 }
 
 impl Route {
@@ -197,15 +221,19 @@ impl Route {
         self.rest.last().unwrap_or(&self.first)
     }
 
-    /// Where dead letters from a store go: the newest of this queue's segments in that store.
-    pub(crate) fn key_in(&self, home: &Home, queue: &QueueKey) -> Option<QueueKey> {
+    /// Where dead letters from a store go, and where they stand there: in the newest of this queue's segments in that
+    /// store.
+    pub(crate) fn key_in(&self, home: &Home, queue: &QueueKey) -> Option<(QueueKey, Stands)> {
         let mut stops = self.stops().rev();
-        let stop = stops.find(|stop| stop.segment.home == *home)?;
-        Some(stop.segment.key(queue))
+        let segment = &stops.find(|stop| stop.segment.home == *home)?.segment;
+        Some((segment.key(queue), Stands::Last(segment.after)))
     }
 
-    pub(crate) async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+    pub(crate) async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
         let stop = self.last();
+        for message in &mut messages {
+            message.arrival = message.arrival.beyond(stop.segment.after);
+        }
         stop.store.post(&stop.key(queue), messages).await
     }
 
@@ -227,62 +255,55 @@ impl Route {
         Ok(ids.iter().filter_map(|id| found.get(id).cloned()).collect())
     }
 
-    /// Lists messages; a position that names a segment which is gone stands before everything.
+    /// Lists messages behind a position.
     pub(crate) async fn list(
         &self,
         queue: &QueueKey,
         position: Option<Position>,
         mut selection: Selection,
     ) -> Result<Listed> {
-        let mut start = 0;
-        let mut everywhere = None;
         selection.after = match position {
             None => None,
-            Some(Position::In(tag, marker)) => {
-                match self.stops().position(|stop| stop.tag == tag) {
-                    Some(at) => {
-                        start = at;
-                        Some(marker)
-                    }
-                    None => None,
-                }
-            }
-            Some(Position::At(id)) => {
-                match self.find(queue, id).await? {
-                    Some(at) => start = at,
-                    // Each store finds its own place for an id that is gone: behind what was minted before it.
-                    None => everywhere = Some(Marker::Message(id)),
-                }
-                Some(Marker::Message(id))
-            }
+            Some(Position::Behind(number)) => Some(Marker::Arrival(number)),
+            Some(Position::Message(id)) => Some(self.marker_of(queue, id).await?),
         };
-        let mut listed = Listed::default();
-        for stop in self.readable().skip(start) {
-            let page = stop.page(queue, selection.clone()).await?;
-            selection.limit = selection.limit.saturating_sub(page.messages.len());
-            selection.after = everywhere;
-            listed.messages.extend(page.messages);
-            if let Some(marker) = page.marker {
-                listed.next = Some(Position::In(stop.tag, marker));
-            }
-            if selection.limit == 0 {
-                break;
-            }
+        if self.rest.is_empty() {
+            let page = self.first.page(queue, selection).await?;
+            return Ok(Listed {
+                messages: page.messages,
+                next: page.marker.map(Position::from),
+            });
         }
-        Ok(listed)
+        let mut found = Vec::new();
+        // What stays in the others while their messages are carried into the first is held there, or was when its
+        // neighbours went. Asked before the first: whatever moves meanwhile is seen twice rather than not at all.
+        for stop in self.stops().skip(1).take(self.carried) {
+            found.extend(stop.page(queue, selection.clone()).await?.messages);
+        }
+        let (limit, mut newest) = (selection.limit, None);
+        for stop in self.readable() {
+            let page = stop.page(queue, selection.clone()).await?;
+            newest = newest.max(page.messages.last().and_then(number_of));
+            found.extend(page.messages);
+        }
+        if self.staging.is_some() {
+            found.retain(|message| number_of(message) <= newest);
+        }
+        Ok(Listed::merged(found, limit))
     }
 
-    /// The segment that has a message. Where there is one only, it need not be asked.
-    async fn find(&self, queue: &QueueKey, id: MessageId) -> Result<Option<usize>> {
-        if self.rest.is_empty() {
-            return Ok(Some(0));
-        }
-        for (at, stop) in self.readable().enumerate() {
-            if !stop.store.get(&stop.key(queue), &[id]).await?.is_empty() {
-                return Ok(Some(at));
+    /// Where a listing starts that goes on behind a message. Each store finds its own place for one that is gone: behind
+    /// what was minted before it.
+    async fn marker_of(&self, queue: &QueueKey, id: MessageId) -> Result<Marker> {
+        if !self.rest.is_empty() {
+            for stop in self.everywhere() {
+                let found = stop.store.get(&stop.key(queue), &[id]).await?;
+                if let Some(number) = found.first().and_then(number_of) {
+                    return Ok(Marker::Arrival(number));
+                }
             }
         }
-        Ok(None)
+        Ok(Marker::Message(id))
     }
 
     /// Deletes messages. A refusal by one segment comes after what an older one has deleted.
@@ -379,6 +400,7 @@ impl Route {
             let more = stop.store.stats(&stop.key(queue)).await?;
             stats.free += more.free;
             stats.claimed += more.claimed;
+            stats.last_arrival = stats.last_arrival.max(more.last_arrival);
             let edge = |one: Option<Edge>, other: Option<Edge>, oldest: bool| match (one, other) {
                 (Some(one), Some(other)) if (one.age >= other.age) == oldest => Some(one),
                 (one, other) => other.or(one),
@@ -411,5 +433,53 @@ impl Route {
             stop.store.remove(&stop.key(queue)).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use isimud_contract::{Arrival, ClientId};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn message(id: u128, number: u64) -> Message {
+        let ttl = Duration::from_secs(60);
+        Message {
+            arrival: Arrival::At(number),
+            ..Message::new(
+                MessageId(Uuid::from_u128(id)),
+                ClientId::Uuid(Uuid::nil()),
+                ttl,
+                "1",
+            )
+        }
+    }
+
+    fn listed(numbers: &[(u128, u64)], limit: usize) -> Vec<u128> {
+        let messages = numbers.iter().map(|(id, number)| message(*id, *number));
+        let listed = Listed::merged(messages.collect(), limit);
+        let next = listed.messages.last().and_then(number_of);
+        assert_eq!(listed.next, next.map(Position::Behind));
+        let ids = listed.messages.iter();
+        ids.map(|message| message.id.0.as_u128()).collect()
+    }
+
+    #[test]
+    fn pages_of_several_stores_become_one_in_order() {
+        let found = [(1, 10), (2, 20), (3, 5), (4, 15), (1, 10)];
+        assert_eq!(listed(&found, 10), [3, 1, 4, 2]);
+        assert_eq!(listed(&found, 2), [3, 1]);
+        assert_eq!(listed(&[], 2), [0; 0]);
+    }
+
+    #[test]
+    fn a_page_does_not_end_between_two_messages_of_one_number() {
+        let found = [(1, 10), (2, 20), (3, 20), (4, 30)];
+        assert_eq!(listed(&found, 2), [1]);
+        assert_eq!(listed(&found, 3), [1, 2, 3]);
+        assert_eq!(listed(&found[1..], 1), [2, 3], "or it would be empty");
     }
 }

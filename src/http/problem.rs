@@ -162,12 +162,9 @@ impl Problem {
         let sentence = || error.sentence().to_owned();
         let mut problem = match error.kind() {
             ErrorKind::Invalid => Self::request(sentence()),
-            ErrorKind::NotFound(Resource::MetadataKey) => {
+            // No pool takes the queue. That is how pools are set up, and trying again does not change it.
+            ErrorKind::NotFound(Resource::MetadataKey | Resource::Pool) => {
                 Self::new(StatusCode::CONFLICT, "Resource conflict", sentence())
-            }
-            // Not for want of a pool that somebody named, but of any that takes a queue.
-            ErrorKind::NotFound(Resource::Pool) => {
-                Self::unavailable(&format!("{doing} {}", sentence()))
             }
             ErrorKind::NotFound(_) => Self::not_found(sentence()),
             ErrorKind::AlreadyExists(_) => {

@@ -372,6 +372,7 @@ pub(crate) async fn stats(
         claimed,
         oldest,
         newest,
+        ..
     } = app
         .messaging
         .stats(&target.queue)

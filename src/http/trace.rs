@@ -67,6 +67,16 @@ impl Api {
         self
     }
 
+    /// The names of the stores that have messages of a queue, oldest first. `NotFound` when there is no such queue.
+    pub async fn homes_of(
+        &self,
+        queue: &isimud_contract::QueueKey,
+    ) -> isimud_contract::Result<Vec<String>> {
+        let place = self.app.messaging.place(queue).await?;
+        let homes = place.segments().map(|segment| segment.home.to_string());
+        Ok(homes.collect())
+    }
+
     /// Answers a request. Never fails.
     pub async fn answer<B>(mut self, request: axum::http::Request<B>) -> Response
     where

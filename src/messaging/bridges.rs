@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use isimud_contract::{Guard, Home, Lease, Message, MessageId, MessageStore, QueueKey, Result};
+use isimud_contract::{
+    Guard, Home, Lease, Message, MessageId, MessageStore, QueueKey, Result, Stands,
+};
 
 use super::known::Queue;
 use super::{Messaging, checksum};
@@ -17,6 +19,7 @@ pub(crate) struct Landing {
     home: Home,
     store: Arc<dyn MessageStore>,
     key: QueueKey,
+    after: u64,
 }
 
 impl Landing {
@@ -33,6 +36,11 @@ impl Landing {
     /// What the queue is called there.
     pub(crate) fn key(&self) -> &QueueKey {
         &self.key
+    }
+
+    /// Where what is moved there from beside it stands: at the end, under numbers of arrival of that queue.
+    pub(crate) fn stands(&self) -> Stands {
+        Stands::Last(self.after)
     }
 
     /// Whether a message that was posted before is known there, though it is gone.
@@ -91,6 +99,7 @@ impl Messaging {
             home: stop.segment.home.clone(),
             store: Arc::clone(stop.store()),
             key: stop.segment.key(queue),
+            after: stop.segment.after,
             known,
         })
     }
@@ -104,12 +113,14 @@ impl Messaging {
     }
 
     /// Makes messages of another queue fit for this one: encrypted if it encrypts, else plain; with a checksum where the
-    /// service stores them; no longer claimed, and never yet; transferred once more. `Unavailable` while one cannot be decrypted.
+    /// service stores them; no longer claimed, and never yet; transferred once more, and at the end of the queue.
+    /// `Unavailable` while one cannot be decrypted.
     pub(crate) fn fit(&self, landing: &Landing, messages: &mut [Message]) -> Result<()> {
         let seals = landing.known.settings.encrypt;
         for message in messages {
             (message.claim, message.claim_count) = (None, 0);
             message.transfers = message.transfers.saturating_add(1);
+            message.arrival = landing.stands().arrival(message.arrival);
             if message.sealed && !seals {
                 self.open_all(std::slice::from_mut(message))?;
                 message.sealed = false;

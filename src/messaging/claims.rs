@@ -72,10 +72,12 @@ impl Messaging {
         stop: &Stop,
     ) -> Result<DeadLetter> {
         let target = QueueKey::new(queue.project.clone(), policy.queue.clone());
+        let (queue, stands) = self.receiver(&target, &stop.segment.home).await?;
         Ok(DeadLetter {
-            queue: self.receiver(&target, &stop.segment.home).await?,
+            queue,
             max_claims: policy.max_claims,
             ttl: policy.ttl,
+            stands,
         })
     }
 

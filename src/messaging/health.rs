@@ -37,13 +37,14 @@ pub struct StoreHealth {
 impl Messaging {
     /// Has every store do what clients ask of it, several at a time.
     pub async fn health(&self) -> Health {
-        // Asked anew: whether the management store answers is a part of it.
-        let asked = tokio::time::timeout(PATIENCE, self.catalogue.read_roster()).await;
+        // The pools are asked for anew: whether the management store answers is a part of it. The default store may be the
+        // same, and hang: both are asked at once, so that it is waited for once.
+        let asked = tokio::time::timeout(PATIENCE, self.catalogue.read_roster());
+        let default = self.catalogue.check(DEFAULT, &Home::Default);
+        let (asked, default) = tokio::join!(asked, default);
         let names = asked.ok().and_then(Result::ok).map(|roster| homes(&roster));
         let catalogue = names.is_some();
-        let default = std::iter::once((DEFAULT.to_owned(), Home::Default));
-        let all = default.chain(names.unwrap_or_default());
-        let mut checks: Vec<(String, Check)> = stream::iter(all)
+        let pools = stream::iter(names.unwrap_or_default())
             .map(|(name, home)| async move {
                 let check = self.catalogue.check(&name, &home).await;
                 (name, check)
@@ -51,29 +52,32 @@ impl Messaging {
             .buffered(AT_ONCE)
             .collect()
             .await;
-        let (_, default) = checks.remove(0);
         Health {
             catalogue,
             default,
-            pools: checks,
+            pools,
         }
     }
 
     /// How the stores are now: the default one first.
     pub async fn stores(&self) -> Vec<StoreHealth> {
-        let default = std::iter::once((DEFAULT.to_owned(), Home::Default));
-        let roster = tokio::time::timeout(PATIENCE, self.catalogue.roster()).await;
+        let roster = tokio::time::timeout(PATIENCE, self.catalogue.roster());
+        let default = self.health_of(DEFAULT.to_owned(), Home::Default);
+        let (roster, default) = tokio::join!(roster, default);
         let pools = roster.ok().and_then(Result::ok);
-        let pools = pools.map(|roster| homes(&roster));
-        stream::iter(default.chain(pools.unwrap_or_default()))
-            .map(|(name, home)| async move {
-                let asked = tokio::time::timeout(PATIENCE, self.condition(&home)).await;
-                let condition = asked.ok().and_then(Result::ok);
-                StoreHealth { name, condition }
-            })
+        let pools = pools.map(|roster| homes(&roster)).unwrap_or_default();
+        let pools: Vec<StoreHealth> = stream::iter(pools)
+            .map(|(name, home)| self.health_of(name, home))
             .buffered(AT_ONCE)
             .collect()
-            .await
+            .await;
+        std::iter::once(default).chain(pools).collect()
+    }
+
+    async fn health_of(&self, name: String, home: Home) -> StoreHealth {
+        let asked = tokio::time::timeout(PATIENCE, self.condition(&home)).await;
+        let condition = asked.ok().and_then(Result::ok);
+        StoreHealth { name, condition }
     }
 
     async fn condition(&self, home: &Home) -> Result<Condition> {

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-use isimud_contract::{Change, QueueKey, Result};
+use isimud_contract::{Change, Error, ErrorKind, QueueKey, Result};
 use quick_cache::sync::Cache;
 
 use super::settings::Settings;
@@ -11,6 +12,10 @@ use crate::catalogue::Route;
 
 /// Queues that are remembered, at the most.
 const REMEMBERED: usize = 100_000;
+
+/// A reading that took so long and then failed has failed for everybody who waited for it: each of them would wait as
+/// long for a reading of his own, one after the other.
+const SHARED: Duration = Duration::from_millis(500);
 
 /// A queue as it is remembered.
 #[derive(Debug)]
@@ -38,16 +43,22 @@ impl Default for Known {
 }
 
 impl Known {
-    /// What is known of a queue, or else what `read` finds. Callers at once share one reading.
+    /// What is known of a queue, or else what `read` finds. Callers at once share one reading; where that takes its time
+    /// and fails, they are all refused, as `Unavailable`.
     pub(super) async fn get(
         &self,
         queue: &QueueKey,
         read: impl AsyncFnOnce() -> Result<Option<Arc<Queue>>>,
     ) -> Result<Option<Arc<Queue>>> {
+        let begun = Instant::now();
         let vacancy = match self.queues.get_value_or_guard_async(queue).await {
             Ok(known) => return Ok(known),
             Err(vacancy) => vacancy,
         };
+        if begun.elapsed() >= SHARED {
+            let sentence = "the queue could not be read a moment ago";
+            return Err(Error::new(ErrorKind::Unavailable, sentence));
+        }
         let epoch = self.epoch.load(Ordering::Acquire);
         let found = read().await?;
         if self.epoch.load(Ordering::Acquire) == epoch {

@@ -5,7 +5,6 @@ use isimud_contract::{
 };
 
 use super::{ATTEMPTS, Messaging};
-use crate::catalogue::Catalogue;
 
 /// Queues that one reading of the management store asks for.
 const AT_ONCE: usize = 100;
@@ -34,7 +33,7 @@ impl Messaging {
         }
         for _ in 0..ATTEMPTS {
             let record = self.find(queue).await?;
-            let place = Catalogue::appended(&record.place, to)?;
+            let place = self.appended(queue, &record.place, to).await?;
             if place != record.place {
                 self.mover.expect(queue, rate).await?;
                 let (metadata, version) = (&record.metadata, record.version);
@@ -129,12 +128,13 @@ impl Messaging {
     }
 
     async fn other_home(&self, queue: &QueueKey, metadata: &Metadata, home: &Home) -> Result<Home> {
-        let chosen = self.choose(queue, metadata).await?;
-        if chosen == *home {
-            let sentence = "No other store takes the queues of this one; say where they are to go.";
-            return Err(Error::invalid(sentence));
+        match self.choose(queue, metadata).await {
+            Ok(chosen) if chosen != *home => Ok(chosen),
+            Err(error) if error.kind() != ErrorKind::NotFound(Resource::Pool) => Err(error),
+            _ => Err(Error::invalid(
+                "No other store takes the queues of this one; say where they are to go.",
+            )),
         }
-        Ok(chosen)
     }
 
     async fn take_no_new_queues(&self, name: &isimud_contract::PoolName) -> Result<()> {

@@ -1,15 +1,24 @@
 //! Where the messages of a queue are: chosen when it is made, and changed with its flavor.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use isimud_contract::{
-    Change, Error, ErrorKind, Flavor, Home, Metadata, Place, QueueKey, Resource, Result, Segment,
+    Change, Error, ErrorKind, Flavor, GAP, Home, Metadata, Place, QueueKey, Resource, Result,
+    Segment, Stands,
 };
 
 use super::known::Queue;
 use super::settings::{self, Settings};
 use super::{ATTEMPTS, Messaging};
 use crate::catalogue::{Catalogue, Route};
+
+/// How long a store that a queue leaves may take to say how far its numbers of arrival are.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far ahead of the clock a store is assumed to be at the most that cannot be asked: five and a half months, or as
+/// many messages more than a thousand a second.
+const FAR: u64 = 1 << 34;
 
 impl Messaging {
     /// What is known of a queue; `None` when it does not exist.
@@ -149,16 +158,65 @@ impl Messaging {
             return Ok(place.clone());
         }
         let flavor = self.flavor(queue, after).await?;
-        self.catalogue.moved(place, flavor.as_ref()).await
+        if self.catalogue.fits(place, flavor.as_ref()).await? {
+            return Ok(place.clone());
+        }
+        let home = self.catalogue.choose(flavor.as_ref()).await?;
+        self.appended(queue, place, &home).await
     }
 
-    /// The queue that gets dead letters in a store, by its name there. It is created there if it does not exist; one
+    /// The place of a queue that goes to a store: as it is where it is there already, else with one segment more.
+    /// `Invalid` while it has moved too often to be found in all its places.
+    pub(super) async fn appended(
+        &self,
+        queue: &QueueKey,
+        place: &Place,
+        home: &Home,
+    ) -> Result<Place> {
+        if place.last().home == *home {
+            return Ok(place.clone());
+        }
+        let after = self.numbers_begin(queue, place).await;
+        Catalogue::appended(place, home, after)
+    }
+
+    /// What the numbers of arrival of a new segment are above: everything that the segments of a place have given, and
+    /// will give to posts of servers that have not heard of the new one yet.
+    ///
+    /// A store that cannot be asked now is assumed to be far ahead of the clock. That costs nothing: numbers go on from
+    /// there one by one, until the clock is as far.
+    async fn numbers_begin(&self, queue: &QueueKey, place: &Place) -> u64 {
+        let now = self.signer.now().0.unsigned_abs();
+        let given = async {
+            let route = self.catalogue.resolve(place).await?;
+            Ok::<_, Error>(route.stats(queue).await?.last_arrival)
+        };
+        let known = place.segments().map(|segment| segment.after).max();
+        let known = known.unwrap_or_default().max(now);
+        match tokio::time::timeout(PATIENCE, given).await {
+            Ok(Ok(last)) => known.max(last).saturating_add(2 * GAP),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, %queue, "a store that the queue leaves does not say how far its numbers of arrival are");
+                known.saturating_add(FAR)
+            }
+            Err(_) => {
+                tracing::warn!(%queue, "a store that the queue leaves does not say in time how far its numbers of arrival are");
+                known.saturating_add(FAR)
+            }
+        }
+    }
+
+    /// The queue that gets dead letters in a store, by its name there, and where they stand in it. It is created there if it does not exist; one
     /// that is elsewhere gets a segment there, from which its messages are read before its others.
-    pub(super) async fn receiver(&self, target: &QueueKey, home: &Home) -> Result<QueueKey> {
+    pub(super) async fn receiver(
+        &self,
+        target: &QueueKey,
+        home: &Home,
+    ) -> Result<(QueueKey, Stands)> {
         for _ in 0..ATTEMPTS {
             let known = self.known_or_create(target, Some(home)).await?;
-            if let Some(key) = known.route.key_in(home, target) {
-                return Ok(key);
+            if let Some(receiver) = known.route.key_in(home, target) {
+                return Ok(receiver);
             }
             let Some(record) = self.management.find_queue(target).await? else {
                 self.forget(target);

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    ClaimId, DeadLetter, Error, ErrorKind, Guard, Lease, Marker, Message, MessageId, MessageStore,
-    QueueKey, Result, Selection,
+    Arrival, ClaimId, DeadLetter, Error, ErrorKind, Guard, Lease, Marker, Message, MessageId,
+    MessageStore, QueueKey, Result, Selection, Stands,
 };
 use uuid::Uuid;
 
@@ -111,6 +111,8 @@ pub(super) struct Carry {
     /// In the same store as `to`.
     pub(super) through: End,
     pub(super) to: End,
+    /// What comes without a number of arrival gets one above this.
+    pub(super) after: u64,
 }
 
 /// Ends what an earlier attempt began, from whichever of the old segments. `Unavailable` while one of them still hides
@@ -126,10 +128,10 @@ pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<
                 let deleted = from.delete(&ids(&begun), Guard::Free).await;
                 deleted.map_err(held)?;
             }
-            move_on(through, &to.key).await?;
+            move_on(through, &to.key, Stands::InPlace).await?;
         }
     }
-    move_on(through, &to.key).await
+    move_on(through, &to.key, Stands::InPlace).await
 }
 
 impl Carry {
@@ -141,7 +143,7 @@ impl Carry {
             return Ok(0);
         };
         // What the new store cannot keep stays hidden until the claim ends, and then comes back.
-        let messages: Vec<Message> = claimed
+        let mut messages: Vec<Message> = claimed
             .messages
             .into_iter()
             .filter(|message| self.to.takes(message))
@@ -150,6 +152,7 @@ impl Carry {
         if messages.is_empty() {
             return Ok(0);
         }
+        self.number(&mut messages).await?;
         let (ids, count) = (ids(&messages), messages.len());
         self.through.put(messages).await?;
         let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
@@ -160,8 +163,25 @@ impl Carry {
             }
             return Err(error);
         }
-        move_on(&self.through, &self.to.key).await?;
+        move_on(&self.through, &self.to.key, Stands::InPlace).await?;
         Ok(count)
+    }
+
+    /// Numbers messages that have no number of arrival, as those of a store that cannot list have none: behind what was
+    /// carried before.
+    async fn number(&self, messages: &mut [Message]) -> Result<()> {
+        let has_none = |message: &&mut Message| message.arrival.number().is_none();
+        let can_list = self.to.store.capabilities().browse;
+        if !can_list || !messages.iter_mut().any(|message| has_none(&message)) {
+            return Ok(());
+        }
+        let mut last = self.to.store.stats(&self.to.key).await?.last_arrival;
+        last = last.max(self.after);
+        for message in messages.iter_mut().filter(has_none) {
+            last += 1;
+            message.arrival = Arrival::At(last);
+        }
+        Ok(())
     }
 
     /// Carries messages whose delay has not ended. Returns how many that were.
@@ -202,13 +222,14 @@ fn transferred(message: Message) -> Message {
     }
 }
 
-/// Moves everything that is in a queue to the end of another one in the same store, in its order: each message in one
-/// step of the store, as dead letters are moved.
-pub(crate) async fn move_on(through: &End, to: &QueueKey) -> Result<()> {
+/// Moves everything that is in a queue to another one in the same store, in its order: each message in one step of the
+/// store, as dead letters are moved.
+pub(crate) async fn move_on(through: &End, to: &QueueKey, stands: Stands) -> Result<()> {
     let dead_letter = DeadLetter {
         queue: to.clone(),
         max_claims: 0,
         ttl: None,
+        stands,
     };
     let mut before = u64::MAX;
     loop {

@@ -202,6 +202,7 @@ impl Bench {
             from: end(from, PARTS[from]),
             through: end(to, THROUGH),
             to: end(to, PARTS[to]),
+            after: 0,
         }
     }
 

@@ -87,10 +87,7 @@ mod tests {
     use super::*;
 
     fn segment(home: &str, part: u32) -> Segment {
-        Segment {
-            home: Home::Pool(PoolName::parse(home).expect("a name")),
-            part,
-        }
+        Segment::new(Home::Pool(PoolName::parse(home).expect("a name")), part)
     }
 
     /// Of names such as `a0`: the pool and the number; `b0*` is the segment beside `b0`.

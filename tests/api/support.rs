@@ -21,7 +21,7 @@ use http_body::Frame;
 use http_body_util::BodyExt;
 use isimud::config::{Config, Flags};
 use isimud::http::Api;
-use isimud_contract::ManualClock;
+use isimud_contract::{ManualClock, ProjectId, QueueKey, QueueName};
 use serde_json::Value;
 
 use crate::store;
@@ -136,23 +136,25 @@ impl App {
         self.admin().put(&path, body).await.assert_status(201);
     }
 
-    /// Posts a message and tells the store that it went to from others: by what a position there looks like.
+    /// Where what is posted to a queue goes: the name of its pool, or `default`. A queue that does not exist is made.
     pub(crate) async fn home_of(&self, queue: &str) -> String {
         let id = self.post_bodies(queue, [Value::from("where?")]).await;
-        let all = "echo=true&include_claimed=true&include_delayed=true&limit=20";
-        let mut path = format!("/v2/queues/{queue}/messages?{all}");
-        let mut home = None;
-        while let Some(next) = self.get(&path).await.next() {
-            home = next.split("marker=").nth(1).map(|marker| {
-                let marker = marker.split('&').next().unwrap_or_default();
-                let tag = marker.split_once('.').map(|(_, tag)| tag);
-                tag.unwrap_or("default").to_owned()
-            });
-            path = next;
-        }
         let path = format!("/v2/queues/{queue}/messages/{}", id[0]);
         self.delete(&path).await.assert_status(204);
-        home.expect("the message is listed")
+        let homes = self.homes_of(queue).await;
+        homes.last().cloned().expect("a queue has a home")
+    }
+
+    /// The pools that have messages of a queue, oldest first.
+    pub(crate) async fn homes_of(&self, queue: &str) -> Vec<String> {
+        let project = self.headers.get("X-Project-Id").expect("a project");
+        let project = project.to_str().expect("a project's name");
+        let key = QueueKey::new(
+            ProjectId::parse(project).expect("a project's name"),
+            QueueName::parse(queue).expect("a queue's name"),
+        );
+        let homes = self.api.homes_of(&key).await;
+        homes.expect("the queue is there")
     }
 
     /// The same service as another client of the project sees it.

@@ -210,6 +210,10 @@ fn a_secret_stands_in_one_place_and_its_file_is_there() {
             "[signed_url]\nsecret_key_file = \"empty\"",
             ["signed_url.secret_key_file", "empty"],
         ),
+        (
+            "[access]\nproxy_secret = \"0123456789abcdef\"\nproxy_secret_file = \"uri\"",
+            ["access.proxy_secret_file", "both"],
+        ),
     ] {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(folder.path().join("isimud.toml"), text).expect("a file");

@@ -457,6 +457,10 @@ impl LeaseBroker for AmqpBroker {
         Some(MISSING_AFTER)
     }
 
+    fn time_limit(&self) -> Duration {
+        self.inner.timeout
+    }
+
     async fn ping(&self) -> Result<()> {
         within(self.inner.timeout, self.inner.queues.ping()).await
     }

@@ -12,6 +12,7 @@
 //! | ttl, and what is left of it where that differs | headers `isimud-ttl` and `isimud-left`, in milliseconds |
 //! | age, delay, claim count, where there is one | headers `isimud-age`, `isimud-delay`, `isimud-claims` |
 //! | transfers, where there are some | header `isimud-transfers` |
+//! | number of arrival, where it came with one | header `isimud-arrival` |
 //! | headers and properties, where there are some | headers and properties (see [`crate::headers`]) |
 //! | checksum, encryption, where there is one | headers `isimud-checksum`, `isimud-sealed` |
 
@@ -19,7 +20,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isimud_contract::{Checksum, ClientId, Message, MessageId, Timestamp};
+use isimud_contract::{Arrival, Checksum, ClientId, Message, MessageId, Timestamp};
 use isimud_lease::Envelope;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
@@ -109,6 +110,10 @@ fn own_headers(envelope: &Envelope) -> FieldTable {
             AMQPValue::LongLongInt(message.transfers.into()),
         );
     }
+    if let Some(number) = message.arrival.number() {
+        let number = i64::try_from(number).unwrap_or(i64::MAX);
+        put("isimud-arrival", AMQPValue::LongLongInt(number));
+    }
     if let Some(checksum) = &message.checksum {
         put("isimud-checksum", text(&checksum.to_string()));
     }
@@ -120,6 +125,18 @@ fn own_headers(envelope: &Envelope) -> FieldTable {
 
 fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(LongString::from(text))
+}
+
+/// Whether a message was posted through Isimud, by whichever server, and comes as it was posted.
+pub(crate) fn is_posted_by_us(properties: &BasicProperties) -> bool {
+    let headers = Headers::of(properties);
+    headers.number("isimud-posted").is_some() && !headers.0.contains_key("x-death")
+}
+
+fn arrival(headers: &Headers<'_>) -> Arrival {
+    let number = headers.number("isimud-arrival");
+    let number = number.and_then(|number| u64::try_from(number).ok());
+    number.map_or_else(Arrival::default, Arrival::At)
 }
 
 /// How messages of native producers are read.
@@ -160,6 +177,7 @@ pub(crate) fn read(
         claim_count: headers.count("isimud-claims"),
         transfers: headers.count("isimud-transfers"),
         headers: beside,
+        arrival: arrival(&headers),
         ..Message::new(
             id,
             client.clone().unwrap_or(ClientId::Uuid(Uuid::nil())),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isimud_contract::{Guard, MessageId, Stats};
+use isimud_contract::{Guard, MessageId};
 
 use crate::bench::Bench;
 use crate::outcome::{Outcome, Why, Word, together};
@@ -75,7 +75,7 @@ async fn producers_and_consumers_meet(bench: Bench) -> Outcome {
         posted.extend(producer.await.expect("a producer ends")?);
     }
     assert_eq!(sorted(consumed), sorted(posted));
-    assert_eq!(bench.stats().await?, Stats::default());
+    assert!(bench.stats().await?.is_empty());
     Ok(())
 }
 
@@ -85,7 +85,7 @@ async fn messages_that_are_given_back_are_settled_once(bench: Bench) -> Outcome 
     let workers = (0..8).map(|_| work(bench.clone(), Arc::clone(&settled), 200, 2));
     let consumed = together(workers).await?.concat();
     assert_eq!(sorted(consumed), sorted(posted));
-    assert_eq!(bench.stats().await?, Stats::default());
+    assert!(bench.stats().await?.is_empty());
     Ok(())
 }
 
@@ -135,7 +135,7 @@ async fn one_of_many_holders_settles(bench: Bench) -> Outcome {
     }))
     .await?;
     assert_eq!(settled.iter().sum::<usize>(), 20);
-    assert_eq!(bench.stats().await?, Stats::default());
+    assert!(bench.stats().await?.is_empty());
     Ok(())
 }
 
@@ -172,7 +172,7 @@ async fn many_queues_at_once(bench: Bench) -> Outcome {
                 assert_eq!(bench.settle(&posted, claim.id).await?, 4);
             }
             if bench.counted().is_ok() {
-                assert_eq!(bench.stats().await?, Stats::default());
+                assert!(bench.stats().await?.is_empty());
             }
             Ok(())
         }

@@ -1,6 +1,6 @@
 //! A message that was claimed too often goes to another queue instead of to one more worker.
 
-use isimud_contract::{Checksum, DeadLetter, ErrorKind, Guard, Lease, Message, Resource};
+use isimud_contract::{Checksum, DeadLetter, ErrorKind, Guard, Lease, Message, Resource, Stands};
 
 use crate::bench::{Bench, HOUR, MINUTE, minutes};
 use crate::outcome::{Outcome, Why, Word, refused};
@@ -236,6 +236,7 @@ async fn a_moved_message_gets_the_life_of_the_policy(bench: Bench) -> Outcome {
                 queue: dead.queue.clone(),
                 max_claims: 0,
                 ttl: Some(new),
+                stands: Stands::Last(0),
             }),
             ..bench.lease()
         };

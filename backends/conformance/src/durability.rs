@@ -1,6 +1,6 @@
 //! What was acknowledged is there when the store is closed and opened again, and time has gone on meanwhile.
 
-use isimud_contract::{ErrorKind, Guard, Kind, Message, Resource, Stats};
+use isimud_contract::{ErrorKind, Guard, Kind, Message, Resource};
 use serde_json::json;
 
 use crate::bench::{Bench, HOUR, minutes};
@@ -228,7 +228,7 @@ async fn what_was_purged_stays_purged(bench: Bench) -> Outcome {
     bench.take(2).await?;
     bench.purge().await?;
     let bench = bench.reopen().await?;
-    assert_eq!(bench.stats().await?, Stats::default());
+    assert!(bench.stats().await?.is_empty());
     let posted = bench.post(1).await?;
     assert_eq!(ids(&bench.page(after(marker)).await?.messages), posted);
     Ok(())

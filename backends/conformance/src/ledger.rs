@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use isimud_contract::{
     Claim, ClaimId, DeadLetter, Delivery, Era, Guard, Lease, Ledger, Message, MessageId, Purpose,
-    QueueKey, Receipt, Rowless, Timestamp, Verdict,
+    QueueKey, Receipt, Rowless, Stands, Timestamp, Verdict,
 };
 use uuid::Uuid;
 
@@ -115,6 +115,7 @@ impl Book {
             message: message.clone(),
             posted,
             receipt: Receipt(format!("receipt {}", self.count()).into()),
+            awaits_note: false,
         }
     }
 
@@ -143,6 +144,7 @@ impl Book {
                 queue: self.on("dead").queue,
                 max_claims,
                 ttl: None,
+                stands: Stands::Last(0),
             }),
             ..self.lease()
         }

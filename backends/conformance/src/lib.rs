@@ -68,7 +68,7 @@
 //! bench       a store, a queue, the time   outcome     how a trial stops early
 //! words       the vocabulary of trials
 //!
-//! posting     bodies      listing     paging      reading     deleting    popping
+//! posting     bodies      listing     paging      arrivals    reading     deleting    popping
 //! claiming    leases      lifetimes   expiry      delay       dead_letters
 //! isolation   purging     stats       cost        concurrency durability  refusals
 //! holding     (of imported claims)    sharing     (of data by two stores)
@@ -82,6 +82,7 @@
 //! head of its file.
 #![warn(missing_docs)]
 
+mod arrivals;
 mod bench;
 mod harness;
 mod outcome;
@@ -144,6 +145,7 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         bodies::PROMISES,
         listing::PROMISES,
         paging::PROMISES,
+        arrivals::PROMISES,
         reading::PROMISES,
         deleting::PROMISES,
         popping::PROMISES,

@@ -41,6 +41,7 @@ fn home(name: &str) -> Home {
 /// A place from the names of stores and numbers of parts; the default store has no name.
 fn place(segments: &[(&str, u32)]) -> Place {
     let segments = segments.iter().map(|(name, part)| Segment {
+        after: 0,
         home: home(name),
         part: *part,
     });

@@ -1,6 +1,6 @@
 //! A purge leaves nothing: no message, no claim, no old marker. A removed queue is one that never was.
 
-use isimud_contract::{ErrorKind, Guard, Resource, Stats};
+use isimud_contract::{ErrorKind, Guard, Resource};
 
 use crate::bench::{Bench, minutes};
 use crate::outcome::{Outcome, Word, refused};
@@ -35,7 +35,7 @@ async fn fill(bench: &Bench) -> Word<()> {
 
 async fn assert_empty(bench: &Bench) -> Word<()> {
     if bench.exact().is_ok() {
-        assert_eq!(bench.stats().await?, Stats::default());
+        assert!(bench.stats().await?.is_empty());
     }
     assert!(bench.claim(10).await?.is_none());
     assert!(bench.pop(10).await?.is_empty());

@@ -30,14 +30,14 @@ async fn edges(bench: &Bench) -> Word<[Option<MessageId>; 2]> {
 }
 
 async fn an_empty_queue_counts_nothing(bench: Bench) -> Outcome {
-    assert_eq!(bench.stats().await?, Stats::default());
+    assert!(bench.stats().await?.is_empty());
     Ok(())
 }
 
 async fn an_emptied_queue_counts_nothing(bench: Bench) -> Outcome {
     let posted = bench.post(3).await?;
     bench.delete(&posted, Guard::Any).await?;
-    assert_eq!(bench.stats().await?, Stats::default());
+    assert!(bench.stats().await?.is_empty());
     Ok(())
 }
 

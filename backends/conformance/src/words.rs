@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use isimud_contract::{
     Claim, ClaimId, ClientId, DeadLetter, ErrorKind, Guard, HeaderMap, HeaderValue, Headers, Lease,
-    Marker, Message, MessageId, Page, Property, Selection, Stats,
+    Marker, Message, MessageId, Page, Property, Selection, Stands, Stats,
 };
 use uuid::Uuid;
 
@@ -217,6 +217,7 @@ impl Bench {
                 queue: target.queue.clone(),
                 max_claims,
                 ttl: None,
+                stands: Stands::Last(0),
             }),
             ..self.lease()
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{ClaimId, Message, QueueKey};
+use crate::{Arrival, ClaimId, Message, QueueKey};
 
 /// The terms of a claim. It travels whole, and a store applies it in one atomic step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +28,27 @@ pub struct DeadLetter {
     pub max_claims: u32,
     /// The life that a moved message gets from now on; without it the message keeps its own.
     pub ttl: Option<Duration>,
+    /// Where it stands in the queue that receives it.
+    pub stands: Stands,
+}
+
+/// Where a message stands in a queue that it is moved to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stands {
+    /// At the end, as if it were posted now: under a number of arrival above this one.
+    Last(u64),
+    /// Where it stood: the queue is another part of the same one, and the message keeps its number of arrival.
+    InPlace,
+}
+
+impl Stands {
+    /// How a message is posted that stood at `arrival` until now.
+    pub fn arrival(self, arrival: Arrival) -> Arrival {
+        match self {
+            Self::Last(number) => Arrival::After(number),
+            Self::InPlace => arrival,
+        }
+    }
 }
 
 /// A claim that was made elsewhere, in a service that this one takes over from.

@@ -25,6 +25,9 @@ pub struct Delivery {
     pub posted: Timestamp,
     /// What names this delivery.
     pub receipt: Receipt,
+    /// Its poster is going to [`note`](Ledger::note) it, or has done so. Where it has no row yet, the note decides where
+    /// it stands in the order of arrival, and not this delivery.
+    pub awaits_note: bool,
 }
 
 /// What becomes of a delivery.
@@ -101,7 +104,11 @@ pub struct Renewed {
 /// * Ids that have no row are never given one by anything but [`note`](Ledger::note) and [`grant`](Ledger::grant).
 ///
 /// A row is first written by `note` (the journal, where the pool has one) or by the first `grant` that meets the
-/// message; it gets the next number of arrival then. A purge is one number: rows from before it are gone.
+/// message; it gets the next number of arrival then, unless it comes with one. But a row that a grant writes for a
+/// delivery that [`awaits a note`](Delivery::awaits_note) has no number and is in no listing: the note gives it one,
+/// together with those of its batch; where none comes in ten seconds (whoever posted it is gone), the ledger does. So
+/// the order of a listing is that of the posts, whoever claims meanwhile. A purge is one number: rows from before it
+/// are gone.
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync + 'static {
     /// Proves that the ledger answers now, by a round trip.

@@ -51,7 +51,7 @@ mod store;
 mod subscription;
 
 pub use capabilities::{Capabilities, Condition};
-pub use claim::{Claim, DeadLetter, ForeignClaim, Lease};
+pub use claim::{Claim, DeadLetter, ForeignClaim, Lease, Stands};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, REASON, Resource, Result};
 pub use glob::globs_meet;
@@ -64,8 +64,8 @@ pub use instrumented::{Instrumented, Observer};
 pub use json::{JsonFault, body_of_text, check_json};
 pub use ledger::{Delivery, Era, Ledger, Purpose, Receipt, Renewed, Rowless, Verdict};
 pub use management::{Change, ManagementStore, Pools, Queues, Subscriptions, Watcher};
-pub use message::{Checksum, Guard, Marker, Message, Page, Selection};
-pub use place::{Home, Place, Segment};
+pub use message::{Arrival, Checksum, Guard, Marker, Message, Page, Selection};
+pub use place::{GAP, Home, Place, Segment};
 pub use pool::{Flavor, Members, Pool, PoolRecord};
 pub use queue::{
     Backlog, Edge, Filter, FilterValue, Kind, Metadata, QueueRecord, QueueSelection, Stats,

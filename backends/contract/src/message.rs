@@ -46,6 +46,8 @@ pub struct Message {
     pub transfers: u32,
     /// What its producer said about it beside the body, if anything.
     pub headers: Option<Headers>,
+    /// Where it stands in its queue.
+    pub arrival: Arrival,
 }
 
 impl Message {
@@ -65,6 +67,7 @@ impl Message {
             claim_count: 0,
             transfers: 0,
             headers: None,
+            arrival: Arrival::default(),
         }
     }
 
@@ -73,6 +76,50 @@ impl Message {
     pub fn size(&self) -> u64 {
         let headers = self.headers.as_ref().map_or(0, |it| it.as_bytes().len());
         (self.body.len() + headers.div_ceil(3) * 4) as u64
+    }
+}
+
+/// The place of a message in its queue's order of arrival: a number, which grows from message to message, and is the
+/// queue's, not the store's. A message keeps it wherever its queue moves, and so does everybody who has noted how far he
+/// has read.
+///
+/// A store gives the number at the post: the number after the last one, or the present moment, in milliseconds since
+/// 1970, where that is more. So numbers go on growing also where a store has forgotten how far it was (a queue that is
+/// deleted and made anew, a server without its memory), and those that two stores give for one queue at the same time
+/// are in the order of their moments. One thousand messages a second and more run ahead of the clock, and only there a
+/// store has to remember.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is posted at the end: the store gives it a number, and one above this one.
+    After(u64),
+    /// It has this number. A store that gets it so (from one that carries it) puts it there, before what has a higher
+    /// number; where it cannot (the number is taken, it is from before a purge, or too far from the others to be kept) it
+    /// stands at the end, under a number of its own.
+    At(u64),
+}
+
+impl Default for Arrival {
+    fn default() -> Self {
+        Self::After(0)
+    }
+}
+
+impl Arrival {
+    /// The number, where it has one already.
+    pub fn number(self) -> Option<u64> {
+        match self {
+            Self::After(_) => None,
+            Self::At(number) => Some(number),
+        }
+    }
+
+    /// The same, but above another number too where it has none yet.
+    #[must_use]
+    pub fn beyond(self, number: u64) -> Self {
+        match self {
+            Self::After(least) => Self::After(least.max(number)),
+            Self::At(_) => self,
+        }
     }
 }
 
@@ -106,8 +153,8 @@ pub struct Selection {
 /// A position in a queue's order of arrival.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Marker {
-    /// The store's own number. It stays a position when its message is gone; one from before a purge, or from an
-    /// earlier queue of that name, stands before everything.
+    /// A number of arrival (see [`Arrival`](crate::Arrival)). It stays a position when its message is gone, and when the
+    /// queue moves; one from before a purge, or from an earlier queue of that name, stands before everything.
     Arrival(u64),
     /// The position of a message, for clients that page by id (openstacksdk does). Where that message is gone, the
     /// position of the nearest message that was minted before it.

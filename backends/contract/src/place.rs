@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{InvalidName, PoolName, QueueKey};
@@ -34,12 +35,28 @@ pub struct Segment {
     /// The number that makes the name (see [`QueueName::part`](crate::QueueName::part)). Two segments of a queue in one
     /// store have different numbers; a new one takes the lowest that is not in use there.
     pub part: u32,
+    /// What is posted here gets a number of arrival above this one: it is beyond everything that older segments have
+    /// given, or will.
+    pub after: u64,
 }
+
+/// How many numbers of arrival are left free between those that the stores of a moving queue have given when it begins to
+/// move, those that they may give yet, and those of the new store.
+pub const GAP: u64 = 1 << 20;
 
 /// Set in the number of a segment that older messages are carried to.
 const SIDE: u32 = 1 << 29;
 
 impl Segment {
+    /// A segment whose numbers of arrival the store chooses by itself.
+    pub fn new(home: Home, part: u32) -> Self {
+        Self {
+            home,
+            part,
+            after: 0,
+        }
+    }
+
     /// The segment beside this one, in the same store, that the messages of older segments are carried to while a queue
     /// moves. It belongs to this one alone: it is told from any other segment that the queue ever had in the store, so
     /// that what is old there is not taken for what was carried there.
@@ -48,6 +65,8 @@ impl Segment {
         Self {
             home: self.home.clone(),
             part: self.part | SIDE,
+            // What comes without a number: behind those of the old stores, before those of this segment.
+            after: self.after.saturating_sub(GAP),
         }
     }
 
@@ -82,7 +101,7 @@ impl Place {
     /// In one store, under the queue's own name.
     pub fn at(home: Home) -> Self {
         Self {
-            first: Segment { home, part: 0 },
+            first: Segment::new(home, 0),
             rest: Vec::new(),
         }
     }
@@ -128,16 +147,22 @@ impl Place {
         (0..).find(|part| !used(part)).unwrap_or_default()
     }
 
-    /// The text that stores keep: nothing for the default place, else JSON such as `[["fast",0],[null,1]]`.
+    /// The text that stores keep: nothing for the default place, else JSON such as `[["fast",0],[null,1,1767225600000]]`.
     pub fn to_text(&self) -> String {
         if *self == Self::default() {
             return String::new();
         }
         let segments: Value = self
             .segments()
-            .map(|segment| match &segment.home {
-                Home::Default => json!([null, segment.part]),
-                Home::Pool(name) => json!([name.as_str(), segment.part]),
+            .map(|segment| {
+                let home = match &segment.home {
+                    Home::Default => None,
+                    Home::Pool(name) => Some(name.as_str()),
+                };
+                match segment.after {
+                    0 => json!([home, segment.part]),
+                    after => json!([home, segment.part, after]),
+                }
             })
             .collect();
         segments.to_string()
@@ -148,18 +173,30 @@ impl Place {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let segments: Vec<(Option<String>, u32)> =
-            serde_json::from_str(text).map_err(|_| InvalidName)?;
-        let segments = segments.into_iter().map(|(home, part)| {
+        let segments: Vec<Written> = serde_json::from_str(text).map_err(|_| InvalidName)?;
+        let segments = segments.into_iter().map(|written| {
+            let (Written::Short(home, part) | Written::Long(home, part, _)) = &written;
             let home = match home {
                 None => Home::Default,
-                Some(name) => Home::Pool(PoolName::parse(&name)?),
+                Some(name) => Home::Pool(PoolName::parse(name)?),
             };
-            Ok(Segment { home, part })
+            let mut segment = Segment::new(home, *part);
+            if let Written::Long(_, _, after) = written {
+                segment.after = after;
+            }
+            Ok(segment)
         });
         let segments = segments.collect::<Result<Vec<_>, _>>()?;
         Self::of(segments).ok_or(InvalidName)
     }
+}
+
+/// A segment as it is written: with its `after` where it has one.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Short(Option<String>, u32),
+    Long(Option<String>, u32, u64),
 }
 
 #[cfg(test)]
@@ -173,13 +210,10 @@ mod tests {
     #[test]
     fn a_place_is_read_as_it_was_written() {
         let moving = Place::of([
+            Segment::new(Home::Default, 2),
             Segment {
-                home: Home::Default,
-                part: 2,
-            },
-            Segment {
-                home: pool("a \"b\"\\"),
-                part: 0,
+                after: 1_767_225_600_000,
+                ..Segment::new(pool("a \"b\"\\"), 0)
             },
         ]);
         for place in [
@@ -191,7 +225,7 @@ mod tests {
         }
         assert_eq!(Place::default().to_text(), "");
         assert_eq!(Place::at(pool("fast")).to_text(), r#"[["fast",0]]"#);
-        for bad in ["[]", "x", r#"[["",0]]"#, r#"[["a"]]"#] {
+        for bad in ["[]", "x", r#"[["",0]]"#, r#"[["a"]]"#, r#"[["a",0,-1]]"#] {
             assert_eq!(Place::parse(bad), Err(InvalidName), "{bad}");
         }
     }

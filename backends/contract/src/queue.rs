@@ -95,6 +95,15 @@ pub struct Stats {
     pub oldest: Option<Edge>,
     /// The newest live message, when there is one.
     pub newest: Option<Edge>,
+    /// The highest number of arrival that was given, also to a message that is gone; 0 where none is known.
+    pub last_arrival: u64,
+}
+
+impl Stats {
+    /// Whether there is no message, neither free nor claimed.
+    pub fn is_empty(&self) -> bool {
+        self.free + self.claimed == 0 && self.oldest.is_none() && self.newest.is_none()
+    }
 }
 
 /// What is left in a queue, counted for whoever decides whether it is empty.

@@ -52,6 +52,10 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     /// there are no native clients that could have taken one.
     fn missing_after(&self) -> Option<Duration>;
 
+    /// How long a call may take until it answers, be it `Unavailable`: what `receive` may wait for messages included. A
+    /// call of the store, which has several steps, takes no longer.
+    fn time_limit(&self) -> Duration;
+
     /// Proves that the broker answers now, by a round trip.
     async fn ping(&self) -> Result<()>;
 

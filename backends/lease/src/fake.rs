@@ -314,6 +314,10 @@ impl LeaseBroker for FakeBroker {
         None
     }
 
+    fn time_limit(&self) -> Duration {
+        Duration::from_secs(2)
+    }
+
     async fn ping(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(failure());
@@ -360,6 +364,7 @@ impl LeaseBroker for FakeBroker {
                 message: kept.envelope.message.clone(),
                 posted: kept.envelope.posted,
                 receipt: Receipt(number.to_be_bytes().to_vec().into()),
+                awaits_note: true,
             });
             queue.ends.insert((until, number), ());
             let connection = self.number;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use isimud_contract::{Error, ErrorKind, QueueKey, Result};
 use tokio::sync::Semaphore;
 
+use crate::budget::Budget;
+
 /// Hints that may be under way at once. One more is left out: the broker then delivers the message again, later.
 const ROOM: u32 = 4096;
 
@@ -52,13 +54,15 @@ impl Hints {
         self.wait(queue, PATIENCE, work).await;
     }
 
-    /// The same for a hint that frees messages: the moment is a longer one.
+    /// The same for a hint that frees messages: the moment is a longer one, but no longer than the call may take.
     pub(crate) async fn free(
         &self,
         queue: &QueueKey,
+        budget: Budget,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) {
-        self.wait(queue, PATIENCE_TO_FREE, work).await;
+        let patience = PATIENCE_TO_FREE.min(budget.left());
+        self.wait(queue, patience, work).await;
     }
 
     async fn wait(

@@ -14,6 +14,7 @@ use isimud_contract::{
 
 use crate::begun::Begun;
 use crate::broker::{Envelope, LeaseBroker};
+use crate::budget::Budget;
 use crate::hints::Hints;
 use crate::missing::{self, Missing};
 
@@ -114,6 +115,15 @@ impl<B: LeaseBroker> Leased<B> {
             closed: Arc::clone(&self.closed),
         };
         self.begun.finish(work(same)).await
+    }
+
+    pub(crate) fn has_journal(&self) -> bool {
+        self.journal == Journal::On
+    }
+
+    /// The time of a call that begins now.
+    pub(crate) fn budget(&self) -> Budget {
+        Budget::new(self.broker.time_limit())
     }
 
     fn open(&self) -> Result<()> {
@@ -223,11 +233,12 @@ impl<B: LeaseBroker> Leased<B> {
 
     /// Ends a claim, and has the broker deliver again what it held.
     pub(crate) async fn end_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        let budget = self.budget();
         let receipts = self.ledger.release(queue, claim).await?;
         if !receipts.is_empty() {
             let (broker, on) = (Arc::clone(&self.broker), queue.clone());
             let work = async move { broker.release(&on, &receipts).await };
-            self.hints.free(queue, work).await;
+            self.hints.free(queue, budget, work).await;
         }
         Ok(())
     }
@@ -328,7 +339,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         }
         let queue = queue.clone();
         let post = |store: Self| async move { store.dispatch(&queue, messages).await };
-        self.finish(post).await
+        self.budget().step(self.finish(post)).await
     }
 
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
@@ -385,14 +396,14 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
 
     async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
         self.holds_so_long(lease)?;
-        let now = self.clock.now();
+        let (now, budget) = (self.clock.now(), self.budget());
         let mut renewed = self.ledger.renew(queue, lease, now).await?;
         let mut settled = Vec::new();
         if self.broker.ends_lives() {
             let (longer, old): (Vec<_>, Vec<_>) = renewed.longer.into_iter().unzip();
             settled.extend(old.into_iter().flatten());
             renewed.receipts.retain(|kept| !settled.contains(kept));
-            self.copy(queue, now, longer).await?;
+            budget.step(self.copy(queue, now, longer)).await?;
         }
         let (broker, on, ttl) = (Arc::clone(&self.broker), queue.clone(), lease.ttl);
         let work = async move {
@@ -461,6 +472,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
             claimed: known.claimed,
             oldest: None,
             newest: None,
+            last_arrival: 0,
         })
     }
 

@@ -10,6 +10,7 @@
 //! rounds    claims and pops: deliver, judge, act       hints    what a broker is told after the decision
 //! missing   rows whose messages native clients have taken
 //! begun     what is finished also when its caller has gone
+//! budget    the time that all steps of a call have together
 //! fake      a broker in memory, for tests (feature `fake`)
 //! ```
 //!
@@ -45,6 +46,9 @@
 //! over, the message is sent again. For the same reason a purge comes to the ledger twice: before the broker's, so that
 //! a failure in the middle leaves no message half purged, and after it, for what was noted meanwhile. No clocks are
 //! compared: a row is from before a purge by its number of arrival.
+//!
+//! The note also decides the order of listings. A delivery may be judged before its message is noted; the row that it
+//! gets is in no listing until the note numbers it, together with its batch, or until ten seconds have passed.
 //!
 //! **Messages that come back.** What a row says, above all that its message was deleted, it says of one post of an id, and
 //! tells it by how often the message had been [transferred](isimud_contract::Message::transfers). The envelope carries
@@ -92,6 +96,7 @@
 //!   it. That a deleted message stays deleted does not depend on clocks: rows outlive every copy they were told of.
 //! * A copy goes to the end of the broker's queue; so does what a broker does not put back in its old place.
 //! * A server that dies between a grant that lengthens a life and the copy leaves the broker the old life.
+//! * Without the journal a message has no number of arrival, unless it was carried here with one, which its envelope keeps.
 //! * A message whose `note` failed is refused to its poster and yet delivered. Posting it again makes it one.
 //!
 //! # Roads not taken
@@ -106,6 +111,7 @@
 
 mod begun;
 mod broker;
+mod budget;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod hints;

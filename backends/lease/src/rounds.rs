@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    DeadLetter, Delivery, Error, ErrorKind, Guard, Message, Purpose, QueueKey, Receipt, Result,
-    Rowless, Timestamp, Verdict,
+    ClaimId, DeadLetter, Delivery, Error, ErrorKind, Guard, Message, Purpose, QueueKey, Receipt,
+    Result, Rowless, Timestamp, Verdict,
 };
 
 use crate::broker::LeaseBroker;
+use crate::budget::Budget;
 use crate::leased::{Journal, Leased};
 
 /// Rounds of one call, at the most.
@@ -69,7 +70,7 @@ impl<B: LeaseBroker> Leased<B> {
     ) -> Result<Vec<Message>> {
         let mut taken = Vec::new();
         let mut ask = limit.min(WIDEST);
-        let begun = Instant::now();
+        let (begun, budget) = (Instant::now(), self.budget());
         for _ in 0..ROUNDS {
             let wanted = limit - taken.len();
             if wanted == 0 || begun.elapsed() > PATIENCE {
@@ -79,7 +80,8 @@ impl<B: LeaseBroker> Leased<B> {
                 Purpose::Claim(lease) if !taken.is_empty() => Purpose::More(lease),
                 purpose => purpose,
             };
-            let round = match self.round(queue, purpose, wanted, ask, hold).await {
+            let round = self.round(queue, purpose, (wanted, ask), hold, budget);
+            let round = match round.await {
                 Ok(round) => round,
                 Err(Stop::Claim(error)) => return Err(error),
                 Err(Stop::Round(error)) if taken.is_empty() => return Err(error),
@@ -121,31 +123,35 @@ impl<B: LeaseBroker> Leased<B> {
         &self,
         queue: &QueueKey,
         purpose: Purpose<'_>,
-        wanted: usize,
-        ask: usize,
+        (wanted, ask): (usize, usize),
         hold: Duration,
+        budget: Budget,
     ) -> Result<Round, Stop> {
-        let got = self.broker.receive(queue, ask, hold).await?;
+        let mut got = budget.step(self.broker.receive(queue, ask, hold)).await?;
+        for delivery in &mut got {
+            delivery.awaits_note &= self.has_journal();
+        }
         if got.is_empty() {
             return Ok(Round::default());
         }
         let now = self.clock.now();
-        let judged = self.ledger.grant(queue, purpose, wanted, now, &got).await;
+        let judged = self.ledger.grant(queue, purpose, wanted, now, &got);
+        let judged = budget.step(judged).await;
         let mut tidings = Tidings::default();
         let verdicts = match judged {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 // Never delivered without a grant. It may have been granted all the same; then it is held.
                 tidings.free = got.into_iter().map(|delivery| delivery.receipt).collect();
-                self.tell(queue, tidings).await;
+                self.tell(queue, tidings, budget).await;
                 return Err(error.into());
             }
         };
         let received = got.len();
-        let outcome = self.act(queue, purpose, now, got, verdicts, &mut tidings);
+        let outcome = self.act(queue, purpose, (now, budget), got, verdicts, &mut tidings);
         let granted = outcome.await;
         let spare = !tidings.free.is_empty();
-        self.tell(queue, tidings).await;
+        self.tell(queue, tidings, budget).await;
         Ok(Round {
             granted: granted?,
             received,
@@ -158,14 +164,21 @@ impl<B: LeaseBroker> Leased<B> {
         &self,
         queue: &QueueKey,
         purpose: Purpose<'_>,
-        now: Timestamp,
+        (now, budget): (Timestamp, Budget),
         got: Vec<Delivery>,
         verdicts: Vec<Verdict>,
         tidings: &mut Tidings,
     ) -> Result<Vec<Message>, Stop> {
         let (mut granted, mut spent) = (Vec::with_capacity(got.len()), Vec::new());
         let (mut copies, mut copied) = (Vec::new(), Vec::new());
-        for (Delivery { receipt, .. }, verdict) in got.into_iter().zip(verdicts) {
+        for (delivery, mut verdict) in got.into_iter().zip(verdicts) {
+            let receipt = delivery.receipt;
+            if let Verdict::Granted { message, .. } | Verdict::Spent(message) = &mut verdict
+                && !self.has_journal()
+            {
+                // A row that was made by a delivery says nothing of the order of the posts; the envelope may.
+                message.arrival = delivery.message.arrival;
+            }
             match verdict {
                 Verdict::Granted { message, longer } => {
                     if matches!(purpose, Purpose::Pop) {
@@ -185,18 +198,16 @@ impl<B: LeaseBroker> Leased<B> {
         let (Purpose::Claim(lease) | Purpose::More(lease)) = purpose else {
             return Ok(granted);
         };
-        if let Err(error) = self.copy(queue, now, copies).await {
+        if let Err(error) = budget.step(self.copy(queue, now, copies)).await {
             // The old life would end inside the claim: better no claim. Should this fail too, it ends by itself.
-            if let Err(error) = self.end_claim(queue, lease.id).await {
-                self.hints.failed(queue, &error);
-            }
+            self.give_up_claim(queue, lease.id, budget).await;
             return Err(Stop::Claim(error));
         }
         tidings.settled.append(&mut copied);
         let Some(policy) = &lease.dead_letter else {
             return Ok(granted);
         };
-        match self.dead_letter(queue, policy, spent).await {
+        match budget.step(self.dead_letter(queue, policy, spent)).await {
             Ok(mut receipts) => {
                 tidings.settled.append(&mut receipts);
                 self.stuck.over(queue);
@@ -235,6 +246,7 @@ impl<B: LeaseBroker> Leased<B> {
         for message in &mut messages {
             message.claim = None;
             message.claim_count = 0;
+            message.arrival = policy.stands.arrival(message.arrival);
             message.transfers = message.transfers.saturating_add(1);
             if let Some(ttl) = policy.ttl {
                 (message.ttl, message.left) = (ttl, ttl);
@@ -252,7 +264,21 @@ impl<B: LeaseBroker> Leased<B> {
         Ok(receipts)
     }
 
-    async fn tell(&self, queue: &QueueKey, tidings: Tidings) {
+    /// Ends a claim that is refused, and waits for it no longer than the call may take.
+    async fn give_up_claim(&self, queue: &QueueKey, claim: ClaimId, budget: Budget) {
+        let (ledger, broker) = (Arc::clone(&self.ledger), Arc::clone(&self.broker));
+        let on = queue.clone();
+        let work = async move {
+            let receipts = ledger.release(&on, claim).await?;
+            match receipts.is_empty() {
+                true => Ok(()),
+                false => broker.release(&on, &receipts).await,
+            }
+        };
+        self.hints.free(queue, budget, work).await;
+    }
+
+    async fn tell(&self, queue: &QueueKey, tidings: Tidings, budget: Budget) {
         let Tidings {
             settled,
             free,
@@ -277,7 +303,7 @@ impl<B: LeaseBroker> Leased<B> {
             told
         };
         if frees {
-            self.hints.free(queue, work).await;
+            self.hints.free(queue, budget, work).await;
         } else {
             self.hints.hint(queue, work).await;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use isimud_contract::{
     ClaimId, ClientId, DeadLetter, Guard, Lease, ManualClock, Message, MessageId, MessageStore,
-    ProjectId, QueueKey, QueueName, Selection,
+    ProjectId, QueueKey, QueueName, Selection, Stands,
 };
 use isimud_lease::fake::{FakeServer, Nature};
 use isimud_lease::{Journal, Leased};
@@ -142,6 +142,7 @@ async fn a_claim_that_is_abandoned_hands_its_dead_letters_over() {
             queue: dead.clone(),
             max_claims: 1,
             ttl: None,
+            stands: Stands::Last(0),
         };
         let first = lease(Some(policy.clone()));
         assert!(

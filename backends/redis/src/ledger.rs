@@ -266,9 +266,10 @@ fn grant(
     for delivery in got {
         let message = &delivery.message;
         let posted = (delivery.posted.0 as f64).to_be_bytes();
+        let awaits = [u8::from(delivery.awaits_note)];
         call = call
             .bytes(message.id.0.as_bytes())
-            .bytes(&[&terms(message)[..], &posted].concat())
+            .bytes(&[&terms(message)[..], &posted, &awaits].concat())
             .bytes(&encode(message)?)
             .bytes(&delivery.receipt.0);
     }

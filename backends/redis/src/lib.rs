@@ -69,13 +69,14 @@
 //! subscriptions have changed, or the word `pools`.
 //!
 //! Measured with Redis 7.0 and bodies of 256 bytes: 650 bytes a free message, 815 a claimed one; 800 and 940 in a ledger;
-//! 540 a subscription. A queue that is empty keeps its rank alone, and one that is removed keeps nothing.
+//! 540 a subscription. A queue that is empty keeps its rank alone, and one that is removed keeps nothing, or that for a moment.
 //!
 //! # What maps to what
 //!
 //! | the contract | here |
 //! |---|---|
-//! | order, marker | the rank, counted up by each post. A new queue starts at the microsecond of its making, beyond every rank of an earlier queue of its name |
+//! | order, marker | the rank, which is the number of arrival: the one after the last, or the present millisecond if that is more. A queue that is removed while its ranks are ahead of the clock leaves the last one until the clock is there |
+//! | a row of a ledger that awaits its note | a rank beyond all others, from 2^52 on, which no listing reaches, and `n` in `time` |
 //! | a free message | a member of `free`: claims and pops take from its head, and never see the others |
 //! | a claim | its ids move from `free` to `held` and back, at their old ranks; bodies are never written again |
 //! | what ends by itself | the head of `time`: a script *settles* its queue before anything else |
@@ -84,7 +85,7 @@
 //! | a ledger's verdict | the rows of all deliveries are read by eight commands, judged in order, and written together |
 //! | a ledger's purge | `terms` gets another name and the rest is unlinked; a second purge of many soon after makes room in steps of 500 first |
 //! | pools and flavors | all under one hash tag: each change is one script |
-//! | purge, remove | the keys are unlinked; the server frees them in the background |
+//! | purge, remove | the keys are unlinked; the server frees them in the background. The rank stays after a purge |
 //! | the clock | the server's, read inside the script (or the service's, with `clock=service`) |
 //!
 //! **Settling.** Where nothing has ended, it is one look at the head of `time`. Otherwise the script ends up to some

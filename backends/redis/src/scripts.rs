@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use isimud_contract::{
     Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, Message, MessageId, Resource,
-    Result, Timestamp,
+    Result, Stands, Timestamp,
 };
 use redis::Value;
 
@@ -41,6 +41,7 @@ scripts! {
     HOLD: "common.lua" "hold.lua";
     STATS: "common.lua" "stats.lua";
     SWEEP: "common.lua" "sweep.lua";
+    REMOVE: "common.lua" "remove.lua";
     LEDGER_LIST: "common.lua" "ledger.lua" "list.lua";
     LEDGER_GET: "common.lua" "ledger.lua" "get.lua";
     LEDGER_FIND_CLAIM: "common.lua" "ledger.lua" "find_claim.lua";
@@ -228,6 +229,12 @@ impl Scripts {
                 Some(life) => call.float(life),
                 None => call.bytes(b""),
             };
+            let stands = match policy.map(|policy| policy.stands) {
+                Some(Stands::InPlace) => "=".to_owned(),
+                Some(Stands::Last(number)) => number.to_string(),
+                None => String::new(),
+            };
+            call = call.bytes(stands.as_bytes());
             if let Target::Far(claim, ttl) = target {
                 call = call.bytes(claim.0.as_bytes()).float(millis(*ttl));
             }
@@ -291,6 +298,10 @@ impl Scripts {
         };
         let held = number(&self.settled(call).await?)?;
         usize::try_from(held).map_err(|_| strange())
+    }
+
+    pub(crate) async fn remove(&self, keys: &Keys) -> Result<()> {
+        self.plain(self.on(&REMOVE, keys)).await.map(drop)
     }
 
     pub(crate) async fn stats(&self, keys: &Keys) -> Result<Answer> {

@@ -152,9 +152,11 @@ impl RedisStore {
     pub(crate) async fn stats_on(&self, keys: &Keys) -> Result<Stats> {
         let mut answer = self.scripts.stats(keys).await?;
         let now = answer.moment()?;
+        let (free, claimed) = (answer.count()? as u64, answer.count()? as u64);
         Ok(Stats {
-            free: answer.count()? as u64,
-            claimed: answer.count()? as u64,
+            free,
+            claimed,
+            last_arrival: answer.count()? as u64,
             oldest: edge(&mut answer, now)?,
             newest: edge(&mut answer, now)?,
         })
@@ -197,6 +199,7 @@ impl RedisStore {
             claim: None,
             claim_count: 0,
             transfers: message.transfers.saturating_add(1),
+            arrival: policy.stands.arrival(message.arrival),
             ..message
         });
         let work = async {
@@ -334,7 +337,7 @@ impl MessageStore for RedisStore {
     }
 
     async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        self.unlink(self.keys(queue).all()).await
+        self.scripts.remove(&self.keys(queue)).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -1,12 +1,13 @@
 //! A message as bytes.
 //!
 //! ```text
-//! at  0  1  version, 2
-//!     1  8  when it was posted: milliseconds since 1970, float, big-endian   (these two are the script's)
-//!     9  4  how many times it was transferred, big-endian
-//!    13  8  ttl as posted, milliseconds, big-endian
-//!    21  1  flags: 1 sealed, 2 with a checksum, 4 with headers
-//!    22  2  length of the client, then the client: `u` and 16 bytes, or `t` and text
+//! at  0  1  version, 3
+//!     1  8  when it was posted: milliseconds since 1970, float, big-endian
+//!     9  8  its number of arrival, float, big-endian                         (these three are the script's)
+//!    17  4  how many times it was transferred, big-endian
+//!    21  8  ttl as posted, milliseconds, big-endian
+//!    29  1  flags: 1 sealed, 2 with a checksum, 4 with headers
+//!    30  2  length of the client, then the client: `u` and 16 bytes, or `t` and text
 //!       16  checksum, if there is one
 //!        4  length of the headers, big-endian, then the headers, if there are any
 //!           the body
@@ -22,14 +23,18 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use isimud_contract::{
-    Checksum, ClaimId, ClientId, Error, Headers, Message, MessageId, Result, Timestamp,
+    Arrival, Checksum, ClaimId, ClientId, Error, Headers, Message, MessageId, Result, Timestamp,
 };
 use redis::Value;
 use uuid::Uuid;
 
 use crate::error::strange;
 
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// Numbers from here on are of messages that have none yet (see `common.lua`).
+const UNNUMBERED: f64 = (1_u64 << 52) as f64;
+
 const SEALED: u8 = 1;
 const CHECKED: u8 = 2;
 const HEADED: u8 = 4;
@@ -86,14 +91,20 @@ pub(crate) fn encode(message: &Message) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// What the script makes of a post: `left`, `delay`, `age`, and how many claims were counted.
-pub(crate) fn terms(message: &Message) -> [u8; 28] {
-    let mut out = [0; 28];
+/// What the script makes of a post: `left`, `delay`, `age`, how many claims were counted, and where it stands (its number,
+/// or what that is to be above, as a negative number).
+pub(crate) fn terms(message: &Message) -> [u8; 36] {
+    let mut out = [0; 36];
     let spans = [message.left, message.delay, message.age];
     for (at, span) in spans.into_iter().enumerate() {
         out[at * 8..at * 8 + 8].copy_from_slice(&millis(span).to_be_bytes());
     }
-    out[24..].copy_from_slice(&message.claim_count.to_be_bytes());
+    out[24..28].copy_from_slice(&message.claim_count.to_be_bytes());
+    let arrival = match message.arrival {
+        Arrival::At(number) => number as f64,
+        Arrival::After(number) => -(number as f64),
+    };
+    out[28..].copy_from_slice(&arrival.to_be_bytes());
     out
 }
 
@@ -134,6 +145,7 @@ pub(crate) fn put_together(
 ) -> Result<Message> {
     let posted = posted(&value)?;
     value.advance(POSTED);
+    let number = value.try_get_f64().map_err(|_| strange())?;
     let transfers = value.try_get_u32().map_err(|_| strange())?;
     let ttl = value.try_get_u64().map_err(|_| strange())?;
     let flags = value.try_get_u8().map_err(|_| strange())?;
@@ -167,6 +179,11 @@ pub(crate) fn put_together(
         claim_count: mark.count,
         transfers,
         headers,
+        arrival: if number < UNNUMBERED {
+            Arrival::At(number as u64)
+        } else {
+            Arrival::default()
+        },
     })
 }
 
@@ -324,6 +341,8 @@ mod tests {
         text.push(VERSION);
         let posted = NOW.before(message.age).0 as f64;
         text.extend_from_slice(&posted.to_be_bytes());
+        let number = message.arrival.number().unwrap() as f64;
+        text.extend_from_slice(&number.to_be_bytes());
         text.extend_from_slice(&encode(message).unwrap());
         text
     }
@@ -342,7 +361,11 @@ mod tests {
     fn examples() -> [Message; 2] {
         let hour = Duration::from_secs(3600);
         let id = MessageId(Uuid::from_u128(7));
-        let plain = Message::new(id, ClientId::Uuid(Uuid::from_u128(8)), hour, "{}");
+        let client = ClientId::Uuid(Uuid::from_u128(8));
+        let plain = Message {
+            arrival: Arrival::At(1_767_225_600_001),
+            ..Message::new(id, client, hour, "{}")
+        };
         let rich = Message {
             client: ClientId::Text("ü".into()),
             sealed: true,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, DeadLetter, Error, ErrorKind, ForeignClaim, Lease, Message, MessageId,
+    Arrival, Claim, ClaimId, DeadLetter, Error, ErrorKind, ForeignClaim, Lease, Message, MessageId,
     QueueKey, Resource, Timestamp,
 };
 use rusqlite::{OptionalExtension, params};
@@ -147,7 +147,12 @@ fn bury(
     if refused.is_empty() {
         return Ok(());
     }
-    let mut to = stream::open(session, &policy.queue)?;
+    // Those that keep their numbers are together, the first one in front.
+    let first = refused
+        .first()
+        .map_or(0, |(row, _)| from.numbering.number(*row));
+    let arrival = policy.stands.arrival(Arrival::At(first));
+    let mut to = stream::open(session, &policy.queue, arrival)?;
     if !to.has_room(refused.len()) {
         // They stay where they are until the dead-letter queue is purged.
         return Ok(());
@@ -157,11 +162,18 @@ fn bury(
     for (row, id) in refused {
         if to.no != from.no {
             from.total -= 1;
-            to.total += 1;
             // The target has it when it was posted again after a move, its answer having been lost.
             if let Some(old) = find_target(session, &to, *id, now)? {
                 remove_row(session, &mut to, old.row, old.hold)?;
             }
+        }
+        let number = Arrival::At(from.numbering.number(*row));
+        let (mut new, came_with_it) = to.row_for(policy.stands.arrival(number), now);
+        if came_with_it && is_taken(session, new)? {
+            new = to.numbering.take_row(now, 0);
+        }
+        if to.no != from.no {
+            to.count_free(new);
         }
         session
             .statement(
@@ -169,7 +181,7 @@ fn bury(
                  expires = coalesce(?, expires), transfers = transfers + ? WHERE at = ?",
             )?
             .execute(params![
-                to.take_row(),
+                new,
                 policy.ttl.map(millis),
                 ends,
                 to.no != from.no,
@@ -181,6 +193,13 @@ fn bury(
     }
     session.put_stream(to);
     Ok(())
+}
+
+/// Whether a row number is one of a message.
+fn is_taken(session: &Session, row: i64) -> rusqlite::Result<bool> {
+    session
+        .statement("SELECT EXISTS (SELECT 1 FROM message WHERE at = ?)")?
+        .query_row([row], |row| row.get(0))
 }
 
 const HELD: &str = concat!(
@@ -201,7 +220,7 @@ pub(crate) fn find(session: &mut Session, queue: &QueueKey, id: ClaimId) -> Outc
     let messages = session
         .statement(HELD)?
         .query_map(params![claim.no, now.0, id.0.as_bytes()], |row| {
-            session.whole(queue, row, |row| read(row, now))
+            session.whole(queue, row, |row| read(row, &stream.numbering, now))
         })?
         .filter_map(Result::transpose)
         .collect::<rusqlite::Result<_>>()?;

@@ -19,12 +19,13 @@
 //! | the contract | here |
 //! |---|---|
 //! | a queue's messages | a *stream*: a number, and rows `number << 40 \| arrival` of the table `message` |
-//! | order, marker | the row number: the table itself is the listing |
+//! | order, marker | the number of arrival, which is the row number's arrival and the stream's base: the table itself is the listing |
+//! | a row of a ledger that awaits its note | an arrival beyond all others, and a row of `ledger_unnoted` |
 //! | a free message | `hold = 0`; an index on `hold` finds the free ones of a stream without passing the others |
 //! | a claim | a row of `claim`; its messages have its number in `hold` |
 //! | a delay | `hold = -1` until `due`; a row of `delay` finds it when the time has come |
 //! | expiry | compared with the clock by every query; swept by ranges of `expires` |
-//! | purge | a new number for the queue; the rows under the old one are swept in the background |
+//! | purge | a new stream number for the queue, in which its numbers of arrival go on; the rows under the old one are swept in the background |
 //! | queues of a store | rows of `segment`, written with the queue's record |
 //! | a flavor's members | the rows of `pool` that name it |
 //! | a subscription's end | compared with the clock by every query; swept by ranges of `expires` |
@@ -47,6 +48,8 @@
 //! * A listing that leaves out the asker's own messages walks past them: its cost grows with how many of its own stand
 //!   before the page. It holds up other readings, and in memory, where there is one thread, every call.
 //! * A listing that is filtered by metadata walks past the queues that do not match.
+//! * Numbers of arrival that are carried here must be within some thirty years of each other (at a thousand messages a
+//!   second and less; a million times a million numbers): a message that comes with another stands at the end.
 //! * A marker that names a deleted message stands where the nearest older id is; ids that were minted in the same
 //!   millisecond by one server are in the order of minting, which concurrent posts may not be.
 //!
@@ -69,6 +72,7 @@ mod ledger;
 mod lock;
 mod management;
 mod message;
+mod numbering;
 mod pool;
 mod queue;
 mod reserve;

@@ -1,8 +1,8 @@
 //! Posting, reading and deleting messages.
 
 use isimud_contract::{
-    ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey, Resource,
-    Selection, Timestamp,
+    Arrival, ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey,
+    Resource, Selection, Timestamp,
 };
 use rusqlite::{OptionalExtension, Row, Rows, params};
 use uuid::Uuid;
@@ -21,14 +21,16 @@ pub(crate) const DELAYED: i64 = -1;
 
 pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]) -> Outcome<()> {
     let now = session.now();
-    let mut stream = stream::open(session, queue)?;
+    let arrival = messages
+        .first()
+        .map_or_else(Arrival::default, |first| first.arrival);
+    let mut stream = stream::open(session, queue, arrival)?;
     if !stream.has_room(messages.len()) {
         return Ok(Err(stream::full()));
     }
     let mut first_end = i64::MAX;
     for message in messages {
         if insert(session, &mut stream, message, now)? {
-            stream.total += 1;
             first_end = first_end.min(now.after(message.left).0);
         }
     }
@@ -44,20 +46,30 @@ fn insert(
     message: &Message,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
-    let row = stream.take_row();
-    if insert_row(session, row, message, now)? {
-        return Ok(true);
-    }
-    // What is there may have expired and wait for the sweep: then the name is free again.
-    match find_target(session, stream, message.id, now)? {
-        Some(old) if !old.live => {
-            remove_row(session, stream, old.row, old.hold)?;
-            insert_row(session, row, message, now)
+    let (mut row, came_with_it) = stream.row_for(message.arrival, now);
+    let mut written = insert_row(session, row, message, now)?;
+    if !written {
+        // What is there may have expired and wait for the sweep: then the name is free again.
+        match find_target(session, stream, message.id, now)? {
+            Some(old) if !old.live => {
+                remove_row(session, stream, old.row, old.hold)?;
+                written = insert_row(session, row, message, now)?;
+            }
+            Some(_) => return Ok(false),
+            None => {}
         }
-        Some(_) => Ok(false),
-        // Then it was the row number that is taken, which the counters rule out.
-        None => Err(rusqlite::Error::StatementChangedRows(0)),
     }
+    // Another message has the number that this one came with.
+    if !written && came_with_it {
+        row = stream.numbering.take_row(now, 0);
+        written = insert_row(session, row, message, now)?;
+    }
+    if !written {
+        // A row number that was taken just now cannot be taken.
+        return Err(rusqlite::Error::StatementChangedRows(0));
+    }
+    stream.count_free(row);
+    Ok(true)
 }
 
 fn insert_row(
@@ -187,8 +199,9 @@ pub(crate) fn list(
     let mut rows = statement.raw_query();
     let mut page = Page::default();
     while let Some(row) = rows.next()? {
-        page.marker = Some(Marker::Arrival(row.get::<_, i64>(0)?.unsigned_abs()));
-        let message = session.whole(queue, row, |row| read(row, now))?;
+        let message = session.whole(queue, row, |row| read(row, &stream.numbering, now))?;
+        // Also behind one that is damaged, or the next page would begin with it again.
+        page.marker = Some(Marker::Arrival(stream.numbering.number(row.get(0)?)));
         page.messages.extend(message);
     }
     Ok(Ok(page))
@@ -211,7 +224,8 @@ fn list_free(
     for (sql, patience) in [(SCAN, HELD), (LIST_FREE, usize::MAX)] {
         let mut statement = session.statement(sql)?;
         let mut rows = statement.query([after, last])?;
-        let mut add = |row: &Row<'_>| session.whole(queue, row, |row| read_free(row, now));
+        let mut add =
+            |row: &Row<'_>| session.whole(queue, row, |row| read_free(row, &stream.numbering, now));
         match add_free(&mut page, &mut rows, selection, &mut add, patience)? {
             Some(row) => after = row,
             None => break,
@@ -244,7 +258,7 @@ fn add_free(
             continue;
         };
         if !message.left.is_zero() && selection.not_from.as_ref() != Some(&message.client) {
-            page.marker = Some(Marker::Arrival(at.unsigned_abs()));
+            page.marker = message.arrival.number().map(Marker::Arrival);
             page.messages.push(message);
         }
     }
@@ -256,7 +270,7 @@ fn position(session: &Session, stream: &Stream, marker: Option<Marker>) -> rusql
     let rows = stream.rows();
     let row = match marker {
         None => None,
-        Some(Marker::Arrival(number)) => i64::try_from(number).ok(),
+        Some(Marker::Arrival(number)) => Some(stream.numbering.row_behind(number)),
         Some(Marker::Message(id)) => session
             .statement(
                 "SELECT at FROM message WHERE id <= ? AND at >> 40 = ? ORDER BY id DESC LIMIT 1",
@@ -290,7 +304,7 @@ pub(crate) fn get(
     for id in ids {
         let message = statement
             .query_row(params![id.0.as_bytes(), stream.no, now.0], |row| {
-                session.whole(queue, row, |row| read(row, now))
+                session.whole(queue, row, |row| read(row, &stream.numbering, now))
             })
             .optional()?;
         found.extend(message.flatten());
@@ -476,7 +490,7 @@ impl Head {
             && head.refused.len() < Self::REFUSED
             && let Some(row) = rows.next()?
         {
-            let whole = session.whole(queue, row, |row| read_free(row, now))?;
+            let whole = session.whole(queue, row, |row| read_free(row, &stream.numbering, now))?;
             let Some(message) = whole else {
                 head.damaged.push(row.get(0)?);
                 if head.damaged.len() >= Self::REFUSED {

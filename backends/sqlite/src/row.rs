@@ -8,6 +8,8 @@ use rusqlite::Row;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use uuid::Uuid;
 
+use crate::numbering::Numbering;
+
 /// The columns that [`read_free`] needs, in its order; with the expression of a live claim's id, those of [`read`].
 macro_rules! columns {
     () => {
@@ -26,8 +28,13 @@ pub(crate) const NEXT_COLUMN: usize = 13;
 const SUM_COLUMN: usize = NEXT_COLUMN - 1;
 
 /// A row as a message that nothing holds, at a moment. Every column costs, and most messages that are read are free.
-pub(crate) fn read_free(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Message> {
+pub(crate) fn read_free(
+    row: &Row<'_>,
+    numbering: &Numbering,
+    now: Timestamp,
+) -> rusqlite::Result<Message> {
     Ok(Message {
+        arrival: numbering.arrival(row.get(0)?),
         id: MessageId(Uuid::from_bytes(row.get(1)?)),
         left: Timestamp(row.get(2)?).since(now),
         age: now.since(Timestamp(row.get(3)?)),
@@ -61,12 +68,16 @@ pub(crate) fn is_whole(row: &Row<'_>, message: &Message) -> rusqlite::Result<boo
 }
 
 /// A row as a message, at a moment.
-pub(crate) fn read(row: &Row<'_>, now: Timestamp) -> rusqlite::Result<Message> {
+pub(crate) fn read(
+    row: &Row<'_>,
+    numbering: &Numbering,
+    now: Timestamp,
+) -> rusqlite::Result<Message> {
     let claim: Option<[u8; 16]> = row.get(NEXT_COLUMN + 1)?;
     Ok(Message {
         delay: Timestamp(row.get(NEXT_COLUMN)?).since(now),
         claim: claim.map(|id| ClaimId(Uuid::from_bytes(id))),
-        ..read_free(row, now)?
+        ..read_free(row, numbering, now)?
     })
 }
 

@@ -20,6 +20,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0003_ledger.sql"),
     include_str!("../migrations/0004_transfers.sql"),
     include_str!("../migrations/0005_file.sql"),
+    include_str!("../migrations/0006_arrival.sql"),
 ];
 
 /// Marks the file as ours ("Isim" in ASCII), so that another program's database is refused.

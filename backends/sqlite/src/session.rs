@@ -193,7 +193,9 @@ impl Session {
             return self.stream_by_number(*no);
         }
         let found = self
-            .statement("SELECT no, next, total, held FROM stream WHERE project = ? AND name = ?")?
+            .statement(
+                "SELECT no, next, total, held, base FROM stream WHERE project = ? AND name = ?",
+            )?
             .query_row(
                 params![queue.project.as_str(), queue.name.as_str()],
                 Stream::read,
@@ -214,7 +216,7 @@ impl Session {
             return Ok(Some(*stream));
         }
         let found = self
-            .statement("SELECT no, next, total, held FROM stream WHERE no = ?")?
+            .statement("SELECT no, next, total, held, base FROM stream WHERE no = ?")?
             .query_row([no], Stream::read)
             .optional()?;
         if let Some(stream) = found
@@ -255,7 +257,12 @@ impl Session {
         for no in changed.drain(..) {
             if let Some(stream) = self.streams.get(&no) {
                 self.statement("UPDATE stream SET next = ?, total = ?, held = ? WHERE no = ?")?
-                    .execute(params![stream.next, stream.total, stream.held, no])?;
+                    .execute(params![
+                        stream.numbering.next,
+                        stream.total,
+                        stream.held,
+                        no
+                    ])?;
             }
         }
         self.changed = changed;

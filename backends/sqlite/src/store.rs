@@ -234,12 +234,14 @@ impl MessageStore for SqliteStore {
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
         let queue = queue.clone();
-        self.write(move |session| stream::doom(session, &queue))
+        self.write(move |session| stream::doom(session, &queue, false))
             .await
     }
 
     async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        self.purge(queue).await
+        let queue = queue.clone();
+        self.write(move |session| stream::doom(session, &queue, true))
+            .await
     }
 
     async fn close(&self) -> Result<()> {

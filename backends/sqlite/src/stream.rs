@@ -1,20 +1,19 @@
 //! The message side of a queue: its number, where its messages stand in the table, its counters.
 //!
-//! A message's row number is the stream's number, then its arrival. The table itself is therefore in the order of a
-//! listing, and no index is needed for it. A purge gives the queue a new number: it takes no longer for a million
-//! messages than for one, and what stood under the old number is swept in the background.
+//! A message's row number is the stream's number, then its arrival (see [`numbering`](crate::numbering)). The table itself
+//! is therefore in the order of a listing, and no index is needed for it. A purge gives the queue a new stream number: it
+//! takes no longer for a million messages than for one, and what stood under the old one is swept in the background.
+//! Numbers of arrival go on.
 
 use std::ops::RangeInclusive;
 
-use isimud_contract::{Edge, Error, ErrorKind, MessageId, QueueKey, Stats, Timestamp};
+use isimud_contract::{Arrival, Edge, Error, ErrorKind, MessageId, QueueKey, Stats, Timestamp};
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use crate::lane::Outcome;
+use crate::numbering::{ARRIVAL_BITS, Numbering, first_number};
 use crate::session::Session;
-
-/// Bits of a row number that count arrivals: 2^40 messages a queue between two purges.
-pub(crate) const ARRIVAL_BITS: u32 = 40;
 
 /// The largest stream number: row numbers have 63 bits.
 pub(crate) const LAST_NUMBER: i64 = (1 << (63 - ARRIVAL_BITS)) - 1;
@@ -23,8 +22,7 @@ pub(crate) const LAST_NUMBER: i64 = (1 << (63 - ARRIVAL_BITS)) - 1;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stream {
     pub(crate) no: i64,
-    /// The arrival number of the next message.
-    pub(crate) next: i64,
+    pub(crate) numbering: Numbering,
     /// Rows in the table, expired ones included until they are swept.
     pub(crate) total: i64,
     /// Those of them that a claim holds, ended claims included until they are swept.
@@ -36,9 +34,14 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(crate) fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let no = row.get(0)?;
         Ok(Self {
-            no: row.get(0)?,
-            next: row.get(1)?,
+            no,
+            numbering: Numbering {
+                no,
+                base: row.get(4)?,
+                next: row.get(1)?,
+            },
             total: row.get(2)?,
             held: row.get(3)?,
             floor: 0,
@@ -58,7 +61,7 @@ impl Stream {
 
     /// The row of the message that arrived last.
     pub(crate) fn last_row(&self) -> i64 {
-        *self.rows().start() | (self.next - 1)
+        *self.rows().start() | (self.numbering.next - 1)
     }
 
     /// Counts rows that a claim held as free again, the first of them at `first`.
@@ -67,16 +70,27 @@ impl Stream {
         self.floor = self.floor.min(first - 1);
     }
 
-    /// Takes the row number of the next message.
-    pub(crate) fn take_row(&mut self) -> i64 {
-        let row = *self.rows().start() | self.next;
-        self.next += 1;
-        row
+    /// The row of a message that is written now, and whether that is where it stood elsewhere: such a row may be taken.
+    pub(crate) fn row_for(&mut self, arrival: Arrival, now: Timestamp) -> (i64, bool) {
+        match arrival {
+            Arrival::At(number) => match self.numbering.row(number) {
+                Some(row) => (row, true),
+                None => (self.numbering.take_row(now, 0), false),
+            },
+            Arrival::After(number) => (self.numbering.take_row(now, number), false),
+        }
+    }
+
+    /// Counts a row that was written for a free message.
+    pub(crate) fn count_free(&mut self, row: i64) {
+        self.total += 1;
+        self.numbering.note_row(row);
+        self.floor = self.floor.min(row - 1);
     }
 
     /// Whether so many more messages can be numbered.
     pub(crate) fn has_room(&self, messages: usize) -> bool {
-        i64::try_from(messages).is_ok_and(|messages| messages < (1 << ARRIVAL_BITS) - self.next)
+        self.numbering.has_room(messages)
     }
 }
 
@@ -85,21 +99,41 @@ pub(crate) fn number_of(row: i64) -> i64 {
     row >> ARRIVAL_BITS
 }
 
-/// The stream of a queue, made now if need be.
-pub(crate) fn open(session: &mut Session, queue: &QueueKey) -> rusqlite::Result<Stream> {
+/// The stream of a queue, made now if need be, for a message that is to stand there.
+pub(crate) fn open(
+    session: &mut Session,
+    queue: &QueueKey,
+    arrival: Arrival,
+) -> rusqlite::Result<Stream> {
     if let Some(stream) = session.stream(queue)? {
         return Ok(stream);
     }
+    let least: i64 = session
+        .statement("SELECT least FROM arrival")?
+        .query_row([], |row| row.get(0))?;
+    let first = first_number(arrival, session.now(), least);
+    make(session, queue, Numbering::starting(0, first))
+}
+
+/// Makes a stream that is numbered in this way.
+fn make(session: &mut Session, queue: &QueueKey, numbering: Numbering) -> rusqlite::Result<Stream> {
     session
-        .statement("INSERT INTO stream (project, name, next, total, held) VALUES (?, ?, 1, 0, 0)")?
-        .execute(params![queue.project.as_str(), queue.name.as_str()])?;
+        .statement(
+            "INSERT INTO stream (project, name, next, total, held, base) VALUES (?, ?, ?, 0, 0, ?)",
+        )?
+        .execute(params![
+            queue.project.as_str(),
+            queue.name.as_str(),
+            numbering.next,
+            numbering.base
+        ])?;
     let no = session.last_number();
     if no > LAST_NUMBER {
         recycle_number(session, no)?;
     }
     Ok(session.stream(queue)?.unwrap_or(Stream {
         no,
-        next: 1,
+        numbering: Numbering { no, ..numbering },
         total: 0,
         held: 0,
         floor: 0,
@@ -127,17 +161,29 @@ fn recycle_number(session: &Session, no: i64) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// Dooms the queue's stream. A post makes a new one.
-pub(crate) fn doom(session: &mut Session, queue: &QueueKey) -> Outcome<()> {
+/// Dooms the queue's stream: its messages are gone. One that is purged gets another, in which its numbers go on; of one
+/// that is deleted only its last number is known from now on, with all others.
+pub(crate) fn doom(session: &mut Session, queue: &QueueKey, is_deleted: bool) -> Outcome<()> {
     if let Some(stream) = session.stream(queue)? {
+        if !is_deleted && stream.total == 0 && stream.numbering.is_fresh() {
+            return Ok(Ok(()));
+        }
         session
             .statement("DELETE FROM stream WHERE no = ?")?
             .execute([stream.no])?;
+        if is_deleted {
+            session
+                .statement("UPDATE arrival SET least = max(least, ?)")?
+                .execute([stream.numbering.base + stream.numbering.next])?;
+        }
         session
             .statement("INSERT INTO doomed (no) VALUES (?)")?
             .execute([stream.no])?;
         session.forget(queue, stream.no);
         session.ends.doomed = true;
+        if !is_deleted {
+            make(session, queue, stream.numbering.behind(0))?;
+        }
     }
     Ok(Ok(()))
 }
@@ -146,7 +192,7 @@ pub(crate) fn doom(session: &mut Session, queue: &QueueKey) -> Outcome<()> {
 pub(crate) fn full() -> Error {
     Error::new(
         ErrorKind::Unavailable,
-        "the queue has taken 2^40 messages; purge it to start again",
+        "the queue has taken more messages than can be numbered; delete it to start again",
     )
 }
 
@@ -190,6 +236,7 @@ pub(crate) fn stats(session: &mut Session, queue: &QueueKey) -> Outcome<Stats> {
         claimed: count(claimed),
         oldest,
         newest,
+        last_arrival: stream.numbering.last_number(),
     }))
 }
 

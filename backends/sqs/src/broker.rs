@@ -88,6 +88,10 @@ impl LeaseBroker for SqsBroker {
         Some(2 * self.account.config.counts_lag)
     }
 
+    fn time_limit(&self) -> Duration {
+        self.account.config.timeout + self.account.config.wait
+    }
+
     async fn ping(&self) -> Result<()> {
         let client = self.account.client().await?;
         let call = client

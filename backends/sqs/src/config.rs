@@ -294,7 +294,7 @@ impl Options {
                 .map_or(LARGEST, |bytes| usize::try_from(bytes).unwrap_or(LARGEST)),
             native_ttl: self.native_ttl.map(Duration::from_secs),
             counts_lag: Duration::from_secs(self.counts_lag.unwrap_or(60)),
-            timeout: Duration::from_millis(self.timeout.unwrap_or(5000)),
+            timeout: Duration::from_millis(self.timeout.unwrap_or(2000)),
             linger: Duration::from_millis(self.linger.unwrap_or(0)),
             wait: Duration::from_secs(self.wait.unwrap_or(0)),
             // A message that SQS delays cannot be purged, and without a journal nobody else knows it.
@@ -333,7 +333,7 @@ mod tests {
         assert_eq!(config.naming, Naming::Own("isimud-".into()));
         assert_eq!((config.create, config.removal), (true, Removal::Keep));
         assert_eq!((config.largest, config.linger), (LARGEST, Duration::ZERO));
-        assert_eq!(config.timeout, Duration::from_secs(5));
+        assert_eq!(config.timeout, Duration::from_secs(2));
         assert!(config.journal());
     }
 

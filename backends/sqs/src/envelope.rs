@@ -13,6 +13,7 @@
 //! | `delay_ms` | how long it was delayed | 0 |
 //! | `claims` | claims counted before | 0 |
 //! | `transfers` | how many times it was transferred from one queue to another | 0 |
+//! | `arrival` | its number of arrival, where it came with one | none |
 //! | `headers`, `properties` | headers that are no attributes, and which attributes are properties (see [`crate::headers`]) | none |
 //! | `md5` | the checksum that the service stores | none |
 //! | `sealed` | the body is encrypted | no |
@@ -31,8 +32,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use isimud_contract::{
-    Checksum, ClientId, Delivery, Headers, Message, MessageId, Property, Receipt, Timestamp,
-    body_of_text,
+    Arrival, Checksum, ClientId, Delivery, Headers, Message, MessageId, Property, Receipt,
+    Timestamp, body_of_text,
 };
 use isimud_lease::Envelope;
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,8 @@ struct Stamp {
     claims: u32,
     #[serde(skip_serializing_if = "is_default")]
     transfers: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    arrival: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     headers: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -125,6 +128,7 @@ impl Letter {
             delay_ms: millis(message.delay),
             claims: message.claim_count,
             transfers: message.transfers,
+            arrival: message.arrival.number(),
             headers: beside.rest.map(|it| STANDARD.encode(it.as_bytes())),
             properties: beside.properties,
             md5: message.checksum.map(|sum| sum.to_string()),
@@ -255,6 +259,7 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         delay: Duration::from_millis(stamp.delay_ms),
         claim_count: stamp.claims,
         transfers: stamp.transfers,
+        arrival: stamp.arrival.map_or_else(Arrival::default, Arrival::At),
         headers: headers::read(
             message.message_attributes.as_ref(),
             &stamp.properties,
@@ -271,6 +276,8 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         message,
         posted,
         receipt: receipt(now, &handle),
+        // Whatever else a producer writes, this one is ours.
+        awaits_note: stamp.posted_ms.is_some(),
     })
 }
 
@@ -394,6 +401,7 @@ mod tests {
             delay: Duration::from_millis(1500),
             claim_count: 3,
             transfers: 4,
+            arrival: Arrival::At(1_767_225_600_000),
             headers: some_headers(),
             ..plain.clone()
         };

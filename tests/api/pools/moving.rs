@@ -398,3 +398,57 @@ async fn a_dead_letter_queue_that_is_not_there_is_made_beside_its_source() {
     let popped = app.delete("/v2/queues/dead/messages?pop=20").await.json();
     assert_eq!(bodies(&popped["messages"]), [1]);
 }
+
+/// Reads the next page of an observer who is there; `None` while there is nothing new.
+async fn look(app: &App, path: &mut String) -> Vec<i64> {
+    let page = app.client(OTHER_CLIENT).get(path).await;
+    page.assert_status(200);
+    if let Some(next) = page.next() {
+        *path = next;
+    }
+    bodies(&page.json()["messages"])
+}
+
+#[tokio::test]
+async fn an_observer_goes_on_where_it_is_across_moves_there_and_back() {
+    let app = two_flavors().await;
+    app.work();
+    let start = |limit: usize| format!("{MESSAGES}?limit={limit}");
+    let (mut behind, mut in_step) = (start(2), start(10));
+    let (mut seen_behind, mut seen_in_step) = (Vec::new(), Vec::new());
+    let mut ids = app.post_bodies("q", (1..=6).map(Value::from)).await;
+    seen_behind.extend(look(&app, &mut behind).await);
+    let mut last = 6;
+    let begun = Instant::now();
+    for flavor in ["b", "a"] {
+        to_flavor(&app, flavor).await;
+        ids.extend(
+            app.post_bodies("q", (last + 1..=last + 2).map(Value::from))
+                .await,
+        );
+        last += 2;
+        let pool = app.home_of("q").await;
+        while app.homes_of("q").await.iter().any(|home| *home != pool)
+            || seen_in_step.last() != Some(&last)
+        {
+            seen_in_step.extend(look(&app, &mut in_step).await);
+            app.advance(1);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            assert!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{seen_in_step:?}"
+            );
+        }
+    }
+    while seen_behind.last() != Some(&last) {
+        seen_behind.extend(look(&app, &mut behind).await);
+        assert!(begun.elapsed() < Duration::from_secs(60), "{seen_behind:?}");
+    }
+    let all: Vec<i64> = (1..=last).collect();
+    assert_eq!(seen_in_step, all, "in step");
+    assert_eq!(seen_behind, all, "behind");
+    for (at, id) in ids.iter().enumerate() {
+        let mut path = format!("{MESSAGES}?marker={id}&limit=20");
+        assert_eq!(look(&app, &mut path).await, all[at + 1..], "after {id}");
+    }
+}

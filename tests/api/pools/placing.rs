@@ -113,20 +113,25 @@ async fn the_flavor_must_be_the_projects() {
 }
 
 #[tokio::test]
-async fn a_flavor_without_a_pool_that_takes_queues_says_so_and_leaves_nothing_behind() {
+async fn a_flavor_without_a_pool_that_takes_queues_is_a_conflict_and_leaves_nothing_behind() {
     let app = App::new();
     app.pool("a", 0).await;
     app.flavor("f", &["a"]).await;
     let body = json!({"_flavor": "f"});
+    let sentence =
+        "Flavor f has no pool that takes queues: an operator has to give one a weight above 0.";
     let answer = app.put("/v2/queues/q", &body).await;
-    answer.assert_refused(
-        503,
-        "Service temporarily unavailable",
-        "Queue could not be created. Flavor f has no pool that takes queues. Please try again in a few seconds.",
-    );
-    assert_eq!(answer.header("retry-after"), Some("2"));
+    answer.assert_refused(409, "Resource conflict", sentence);
+    assert_eq!(answer.header("retry-after"), None);
     app.delete("/v2/queues/q").await.assert_status(204);
     app.get("/v2/queues/q/stats").await.assert_status(200);
+    // So is a queue that is to move there.
+    app.put("/v2/queues/elsewhere", ()).await.assert_status(201);
+    let operation = json!({"op": "add", "path": "/metadata/_flavor", "value": "f"});
+    app.patch("/v2/queues/elsewhere", json!([operation]))
+        .await
+        .assert_refused(409, "Resource conflict", sentence);
+    assert_eq!(app.home_of("elsewhere").await, "default");
     app.admin()
         .patch("/v2/pools/a", json!({"weight": 1}))
         .await
@@ -142,22 +147,35 @@ async fn a_flavor_without_a_pool_that_takes_queues_says_so_and_leaves_nothing_be
 }
 
 #[tokio::test]
-async fn the_default_store_can_be_closed_to_queues() {
+async fn without_a_pool_that_takes_queues_every_call_that_would_create_one_is_a_conflict() {
     let app = App::with("[pooling]\ndefault_store = false");
-    let sentence =
-        "No pools registered that take queues without a flavor. Please try again in a few seconds.";
-    app.put("/v2/queues/q", ()).await.assert_refused(
-        503,
-        "Service temporarily unavailable",
-        &format!("Queue could not be created. {sentence}"),
-    );
-    app.post("/v2/queues/q/messages", json!({"messages": [{"body": 1}]}))
-        .await
-        .assert_refused(
-            503,
-            "Service temporarily unavailable",
-            &format!("Messages could not be enqueued. {sentence}"),
-        );
+    let sentence = "No pool takes queues without a flavor: an operator has to register one with a weight above 0.";
+    let subscription = json!({"subscriber": "http://receiver.example/", "ttl": 3600});
+    for (what, answer) in [
+        ("queue", app.put("/v2/queues/q", ()).await),
+        (
+            "messages",
+            app.post("/v2/queues/q/messages", json!({"messages": [{"body": 1}]}))
+                .await,
+        ),
+        ("topic", app.put("/v2/topics/q", ()).await),
+        (
+            "topic's messages",
+            app.post("/v2/topics/q/messages", json!({"messages": [{"body": 1}]}))
+                .await,
+        ),
+        (
+            "subscription",
+            app.post("/v2/queues/q/subscriptions", subscription).await,
+        ),
+    ] {
+        assert_eq!(answer.header("retry-after"), None, "{what}");
+        if answer.status != 201 {
+            answer.assert_refused(409, "Resource conflict", sentence);
+        } else {
+            assert_eq!(what, "subscription", "it needs a store");
+        }
+    }
     app.pool("a", 1).await;
     assert_ne!(app.home_of("q").await, "default");
 }

@@ -103,6 +103,7 @@ impl Inner {
             message,
             posted,
             receipt: receipt::write(self.server, got.tag),
+            awaits_note: message::is_posted_by_us(&got.properties),
         })
     }
 

@@ -2,13 +2,13 @@
 
 use std::slice::from_ref;
 
-use isimud_contract::{Guard, Message, Verdict};
+use isimud_contract::{Arrival, Delivery, Guard, Message, Verdict};
 
-use super::{Book, granted};
+use super::{Book, granted, held};
 use crate::bench::{MINUTE, minutes};
 use crate::outcome::{Outcome, together};
 use crate::promise::promises;
-use crate::words::ids;
+use crate::words::{everything, ids};
 
 promises! {
     on Book;
@@ -24,6 +24,14 @@ promises! {
     a_note_for_another_era_writes_nothing,
     a_note_without_an_era_writes_nothing,
     notes_at_the_same_time_are_whole,
+    a_note_decides_the_order_whoever_claims_meanwhile,
+    a_message_that_awaits_its_note_is_in_no_listing,
+    a_delayed_message_that_awaits_its_note_becomes_due,
+    what_nobody_notes_is_listed_after_a_while,
+    a_message_that_awaits_its_note_may_be_deleted,
+    a_purge_takes_what_awaits_its_note,
+    a_note_puts_messages_at_the_numbers_they_come_with,
+    a_delivery_knows_the_number_that_its_message_came_with,
 }
 
 async fn noted_messages_are_listed_in_order(book: Book) -> Outcome {
@@ -171,5 +179,142 @@ async fn notes_at_the_same_time_are_whole(book: Book) -> Outcome {
     .await?;
     assert_eq!(book.rows().await?, ids(&messages));
     assert_eq!(book.counts().await?, (20, 0));
+    Ok(())
+}
+
+/// What the broker delivers of a message whose poster has sent it and not noted it yet.
+fn awaited(book: &Book, message: &Message) -> Delivery {
+    Delivery {
+        awaits_note: true,
+        ..book.delivery(message)
+    }
+}
+
+/// Order is decided once, at the post: a delivery may overtake the note of its message, and changes nothing.
+async fn a_note_decides_the_order_whoever_claims_meanwhile(book: Book) -> Outcome {
+    let messages = book.messages(5);
+    let lease = book
+        .take(&[awaited(&book, &messages[3]), awaited(&book, &messages[1])])
+        .await?;
+    book.note(&messages).await?;
+    assert_eq!(book.rows().await?, ids(&messages));
+    assert_eq!(book.counts().await?, (3, 2));
+    let held: Vec<_> = book.find(lease.id).await?.messages;
+    assert_eq!(ids(&held), [messages[1].id, messages[3].id]);
+    let numbers: Vec<_> = held.iter().map(|message| message.arrival).collect();
+    let listed = book.ledger.list(&book.queue, everything()).await?.messages;
+    assert_eq!(numbers, [listed[1].arrival, listed[3].arrival]);
+    // A note that is repeated, its answer having been lost, moves nothing.
+    let more = book.messages(1);
+    book.note(&more).await?;
+    book.note(&messages).await?;
+    assert_eq!(book.rows().await?, [ids(&messages), ids(&more)].concat());
+    Ok(())
+}
+
+async fn a_message_that_awaits_its_note_is_in_no_listing(book: Book) -> Outcome {
+    let [one, two] = [book.message(), book.message()];
+    let lease = book.take(&[awaited(&book, &one)]).await?;
+    assert!(book.rows().await?.is_empty());
+    book.release(lease.id).await?;
+    assert!(book.rows().await?.is_empty());
+    book.note(from_ref(&two)).await?;
+    assert_eq!(book.rows().await?, [two.id]);
+    book.note(from_ref(&one)).await?;
+    assert_eq!(book.rows().await?, [two.id, one.id]);
+    // One that was noted first is where its note has put it.
+    let three = book.message();
+    book.note(from_ref(&three)).await?;
+    book.take(&[awaited(&book, &three)]).await?;
+    assert_eq!(book.rows().await?, [two.id, one.id, three.id]);
+    Ok(())
+}
+
+async fn a_delayed_message_that_awaits_its_note_becomes_due(book: Book) -> Outcome {
+    let message = Message {
+        delay: MINUTE,
+        ..book.message()
+    };
+    held(book.verdict(&awaited(&book, &message)).await?)?;
+    book.note(from_ref(&message)).await?;
+    assert_eq!(book.rows().await?, [message.id]);
+    book.advance(minutes(2)).await;
+    granted(book.verdict(&awaited(&book, &message)).await?)?;
+    assert_eq!(book.counts().await?, (0, 1));
+    Ok(())
+}
+
+/// Its poster has died between the broker and the ledger.
+async fn what_nobody_notes_is_listed_after_a_while(book: Book) -> Outcome {
+    let [lost, noted] = [book.message(), book.message()];
+    book.take(&[awaited(&book, &lost)]).await?;
+    book.note(from_ref(&noted)).await?;
+    book.advance(MINUTE).await;
+    // Whoever writes next, or the sweep, finds it.
+    let mut rows = Vec::new();
+    for _ in 0..100 {
+        book.verdict(&book.delivery(&noted)).await?;
+        rows = book.rows().await?;
+        if rows.len() == 2 {
+            break;
+        }
+        book.advance(crate::bench::MILLISECOND * 200).await;
+    }
+    assert_eq!(rows, [noted.id, lost.id]);
+    assert_eq!(book.counts().await?, (0, 2));
+    Ok(())
+}
+
+async fn a_message_that_awaits_its_note_may_be_deleted(book: Book) -> Outcome {
+    let [one, two] = [book.message(), book.message()];
+    book.take(&[awaited(&book, &one)]).await?;
+    assert_eq!(book.bury(&[one.id], Guard::Any).await?.0, 1);
+    book.note(&[one.clone(), two.clone()]).await?;
+    assert_eq!(book.rows().await?, [two.id]);
+    assert_eq!(book.counts().await?, (1, 0));
+    let verdict = book.verdict(&awaited(&book, &one)).await?;
+    assert!(matches!(verdict, Verdict::Gone));
+    Ok(())
+}
+
+async fn a_purge_takes_what_awaits_its_note(book: Book) -> Outcome {
+    let delivery = awaited(&book, &book.message());
+    book.take(from_ref(&delivery)).await?;
+    book.ledger.purge(&book.queue).await?;
+    let verdict = book.verdict(&delivery).await?;
+    assert!(matches!(verdict, Verdict::Gone));
+    book.advance(MINUTE).await;
+    assert!(book.rows().await?.is_empty());
+    assert_eq!(book.counts().await?, (0, 0));
+    Ok(())
+}
+
+async fn a_note_puts_messages_at_the_numbers_they_come_with(book: Book) -> Outcome {
+    let early = book.now().0.unsigned_abs() - 1_000_000;
+    let [b, c] = [book.message(), book.message()];
+    let a = Message {
+        arrival: Arrival::At(early),
+        ..book.message()
+    };
+    book.note(&[b.clone(), c.clone()]).await?;
+    book.note(from_ref(&a)).await?;
+    assert_eq!(book.rows().await?, [a.id, b.id, c.id]);
+    Ok(())
+}
+
+/// A message that was carried here is where it belongs before its note as well.
+async fn a_delivery_knows_the_number_that_its_message_came_with(book: Book) -> Outcome {
+    let early = book.now().0.unsigned_abs() - 1_000_000;
+    let b = book.message();
+    let a = Message {
+        arrival: Arrival::At(early),
+        ..book.message()
+    };
+    book.note(from_ref(&b)).await?;
+    let taken = granted(book.verdict(&awaited(&book, &a)).await?)?;
+    assert_eq!(taken.arrival, Arrival::At(early));
+    assert_eq!(book.rows().await?, [a.id, b.id]);
+    book.note(from_ref(&a)).await?;
+    assert_eq!(book.rows().await?, [a.id, b.id]);
     Ok(())
 }

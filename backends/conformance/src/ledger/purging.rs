@@ -2,7 +2,7 @@
 
 use std::slice::from_ref;
 
-use isimud_contract::{ErrorKind, Guard, Message, Resource, Stats, Verdict};
+use isimud_contract::{ErrorKind, Guard, Message, Resource, Verdict};
 
 use super::{Book, granted};
 use crate::bench::{MINUTE, minutes};
@@ -38,7 +38,7 @@ async fn a_purge_leaves_nothing(book: Book) -> Outcome {
     let lease = book.take(&[book.delivery(&messages[0])]).await?;
     book.ledger.purge(&book.queue).await?;
     assert!(book.rows().await?.is_empty());
-    assert_eq!(book.ledger.stats(&book.queue).await?, Stats::default());
+    assert!(book.ledger.stats(&book.queue).await?.is_empty());
     let missing = book.find(lease.id).await;
     refused(missing, ErrorKind::NotFound(Resource::Claim))?;
     assert!(book.release(lease.id).await?.is_empty());
@@ -160,7 +160,7 @@ async fn a_purged_claim_name_can_be_used_again(book: Book) -> Outcome {
 async fn a_queue_that_is_not_there_is_purged_in_vain(book: Book) -> Outcome {
     book.ledger.purge(&book.queue).await?;
     assert!(book.rows().await?.is_empty());
-    assert_eq!(book.ledger.stats(&book.queue).await?, Stats::default());
+    assert!(book.ledger.stats(&book.queue).await?.is_empty());
     Ok(())
 }
 

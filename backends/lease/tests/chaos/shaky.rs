@@ -288,6 +288,10 @@ impl LeaseBroker for ShakyBroker {
         self.inner.missing_after()
     }
 
+    fn time_limit(&self) -> Duration {
+        self.inner.time_limit()
+    }
+
     async fn ping(&self) -> Result<()> {
         self.step(self.inner.ping()).await
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use isimud_contract::{
     ClaimId, ClientId, Clock, DeadLetter, ErrorKind, Guard, Lease, ManualClock, Message, MessageId,
-    MessageStore, ProjectId, QueueKey, QueueName, Selection, Timestamp,
+    MessageStore, ProjectId, QueueKey, QueueName, Selection, Stands, Timestamp,
 };
 use isimud_lease::fake::{FakeServer, Nature};
 use isimud_lease::{Journal, Leased};
@@ -239,6 +239,7 @@ impl World {
             queue: dead(),
             max_claims: self.fate.roll(|random| random.u32(1..4)),
             ttl: self.fate.one_in(2).then_some(DAYS),
+            stands: Stands::Last(0),
         };
         let strict = *queue != dead() && self.fate.one_in(2);
         Lease {

@@ -3,7 +3,8 @@
 --
 -- KEYS    1-8 the queue, 9-16 the dead-letter queue where it is within reach
 -- ARGV    2 the claim, 3 its ttl, 4 the grace, 5 the limit, 6 how many claims deliver a message or '', 7 the life of a
---         moved message or '', 8 the claim of those that are to be moved by the caller, 9 its ttl
+--         moved message or '', 8 above which rank it stands in the dead-letter queue, '=' at its own, 9 the claim of those
+--         that are to be moved by the caller, 10 its ttl
 -- Result  nil while the queue is not settled, else {now, how many are taken, messages..., messages to be moved...}
 
 if not settle(here) then return false end
@@ -36,7 +37,7 @@ local function hold(claim, ttl, which, shown, counted)
 end
 
 local function bury(target)
-  local rank = take_ranks(target, #worn.ids)
+  local ranks = ranks_of(target)
   for at, id in ipairs(worn.ids) do
     local value = call('HGET', here.data, id)
     local shown, changed = read_mark(worn.marks[at])
@@ -45,11 +46,13 @@ local function bury(target)
     drop(here, { id })
     -- The target has it when it was posted again after a move, its answer having been lost.
     drop(target, { id })
-    call('HSET', target.data, id, transferred(value))
-    call('ZADD', target.free, rank + at, id)
+    local rank = rank_for(target, ranks, ARGV[8] == '=' and rank_in(value) or -tonumber(ARGV[8]))
+    call('HSET', target.data, id, transferred(ranked(value, rank)))
+    call('ZADD', target.free, rank, id)
     call('ZADD', target.time, ends, 'x' .. id)
     write_mark(target, id, shown, changed, 0, '')
   end
+  keep_ranks(target, ranks)
 end
 
 while #taken.ids < limit and #worn.ids < STEP do
@@ -82,7 +85,7 @@ if #worn.ids > 0 then
   if KEYS[9] then
     bury(queue_at(9))
   else
-    hold(ARGV[8], tonumber(ARGV[9]), worn, {}, 0)
+    hold(ARGV[9], tonumber(ARGV[10]), worn, {}, 0)
     show(answer, here, worn.ids, worn)
   end
 end

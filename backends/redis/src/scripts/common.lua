@@ -4,10 +4,11 @@
 --        2 free    zset    ids of free messages, by rank
 --        3 held    zset    ids of claimed messages, by rank
 --        4 wait    zset    ids of delayed messages, by rank
---        5 time    zset    what ends by itself, by its moment: 'x' id (a life), 'd' id (a delay), 'c' claim
+--        5 time    zset    what ends by itself, by its moment: 'x' id (a life), 'd' id (a delay), 'c' claim, and in a ledger
+--                          'n' id (the wait for a note)
 --        6 mark    hash    id -> what has changed since the post: the ttl, the end, the claims counted, the claim
 --        7 claim   hash    claim -> its ttl, when it was renewed, the ids that it took
---        8 rank    string  the last rank given
+--        8 rank    string  the last rank given: ranks are numbers of arrival (see the contract)
 -- ARGV   1 clock: milliseconds that the store is ahead of the server's clock, or '@' and the present moment
 --
 -- A queue is settled when nothing in it has ended: then `free`, `held` and `wait` are exactly what they are called, and
@@ -87,30 +88,69 @@ end
 -- When a message ends, by its value, which says when it was posted and its ttl, unless its mark says otherwise.
 local function end_of(value, ends)
   if ends > 0 then return ends end
-  local posted, _, ttl = struct.unpack('>dI4I8', value, 2)
+  local posted, _, _, ttl = struct.unpack('>ddI4I8', value, 2)
   return posted + ttl
 end
 
--- A value as it is stored: the version, when its message was posted, and the rest, which the server has encoded.
-local function value_of(posted, rest)
-  return struct.pack('>Bd', 2, posted) .. rest
+-- A value as it is stored: the version, when its message was posted, its rank, and the rest, which the server has encoded.
+local function value_of(posted, rank, rest)
+  return struct.pack('>Bdd', 3, posted, rank) .. rest
+end
+
+-- Where the client begins in a value.
+local CLIENT_AT = 31
+
+local function rank_in(value)
+  return (struct.unpack('>d', value, 10))
+end
+
+-- A value with another rank.
+local function ranked(value, rank)
+  return string.sub(value, 1, 9) .. struct.pack('>d', rank) .. string.sub(value, 18)
 end
 
 -- The value of a message that is transferred to another queue: it has been transferred once more.
 local function transferred(value)
-  return string.sub(value, 1, 9) .. struct.pack('>I4', struct.unpack('>I4', value, 10) + 1) .. string.sub(value, 14)
+  return string.sub(value, 1, 17) .. struct.pack('>I4', struct.unpack('>I4', value, 18) + 1) .. string.sub(value, 22)
 end
 
--- Takes so many ranks and returns the one before the first. A new queue starts at the microsecond of its making, which
--- is beyond every rank of an earlier queue of that name: no queue takes a million messages a second.
-local function take_ranks(queue, count)
-  local last = call('INCRBY', queue.rank, count)
-  if last == count then
-    local time = call('TIME')
-    last = time[1] * 1000000 + time[2] + count
-    call('SET', queue.rank, string.format('%.0f', last))
+-- Ranks from here on are of messages that have no number of arrival yet: only a ledger has such, and lists none of them.
+local UNNUMBERED, LISTED = 4503599627370496, '(4503599627370496'
+
+-- Ranks of a queue that gave this one last.
+local function ranks_after(last)
+  return { last = tonumber(last or 0), given = {} }
+end
+
+-- The rank of one more message at the end: behind the last one, above a number, and not before this moment, so that it
+-- is beyond every rank of an earlier queue of that name.
+local function next_rank(ranks, above)
+  ranks.last = math.max(ranks.last, above, now - 1) + 1
+  return ranks.last
+end
+
+local function is_taken(queue, ranks, rank)
+  return ranks.given[rank] or call('ZCOUNT', queue.free, rank, rank) + call('ZCOUNT', queue.held, rank, rank)
+    + call('ZCOUNT', queue.wait, rank, rank) > 0
+end
+
+-- The rank of a message by its arrival: a positive number is its rank already, if that is not taken; a negative one, or 0,
+-- is what its rank is to be above.
+local function rank_for(queue, ranks, arrival)
+  if arrival <= 0 or arrival >= UNNUMBERED or is_taken(queue, ranks, arrival) then
+    return next_rank(ranks, arrival < 0 and -arrival or 0)
   end
-  return last - count
+  ranks.given[arrival] = true
+  ranks.last = math.max(ranks.last, arrival)
+  return arrival
+end
+
+local function ranks_of(queue)
+  return ranks_after(call('GET', queue.rank))
+end
+
+local function keep_ranks(queue, ranks)
+  call('SET', queue.rank, string.format('%.0f', ranks.last))
 end
 
 -- Deletes messages and returns how many there were. They stand in one order, or wherever it may be.
@@ -176,18 +216,21 @@ local function despite_full(queue)
 end
 
 -- Ends what has ended, about STEP messages of it, and returns whether that was all. What becomes of a message at the end
--- of its life, somebody else may say. A script that `grows` the queue is refused by a full server, whatever has ended.
-local function settle(queue, expire, grows)
+-- of its life, and of one that nobody has noted in time, somebody else may say. A script that `grows` the queue is refused
+-- by a full server, whatever has ended.
+local function settle(queue, expire, grows, number)
   local ended = call('ZRANGE', queue.time, '-inf', present, 'BYSCORE', 'LIMIT', '0', STEP_TEXT)
   if #ended == 0 then return true end
   if not grows then despite_full(queue) end
-  local expired, due, done = {}, {}, 0
+  local expired, due, unnoted, done = {}, {}, {}, 0
   for at = 1, #ended do
     local kind, name = string.sub(ended[at], 1, 1), string.sub(ended[at], 2)
     if kind == 'x' then
       expired[#expired + 1] = name
     elseif kind == 'd' then
       due[#due + 1] = name
+    elseif kind == 'n' then
+      unnoted[#unnoted + 1] = name
     elseif done < STEP then
       done = done + end_claim(queue, name)
     end
@@ -198,6 +241,7 @@ local function settle(queue, expire, grows)
   end
   expire = expire or drop
   expire(queue, expired)
+  if #unnoted > 0 then number(unnoted) end
   return #ended < STEP and done < STEP
 end
 

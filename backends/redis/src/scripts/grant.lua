@@ -4,8 +4,8 @@
 -- ARGV    2 what for: 'claim', 'more' for a claim that runs already, 'pop', 3 the claim, 4 its ttl, 5 the grace, 6 how many
 --         claims deliver a message or '', 7 '1' if the queue is its own dead-letter queue, 8 the claim (17 bytes) of what
 --         is spent, 9 how many may be granted, 10 the server's moment, 11.. four values a delivery: the id; its terms
---         (>dddI4d: left, delay, age, claims counted, posted); its value, but for the version and the moment of the post;
---         the receipt
+--         (>dddI4ddB: left, delay, age, claims counted, arrival, posted, whether it awaits its note); its value, but for the
+--         version, the moment of the post and the rank; the receipt
 -- Result  nil while the queue is not settled, else {now, verdict...}, a verdict being one of
 --         {'granted', value, mark, whether it lives longer than the broker was told}
 --         {'spent', value, mark}: as it was; the value is '' where the delivery has it
@@ -72,14 +72,15 @@ local function take_it(row)
 end
 
 -- Judges a message that has no row, or that of an earlier post of its id: by its envelope; it gets one unless it is free.
-local function meet(row, left, delay, age, count, posted, value, receipt)
+local function meet(row, left, delay, age, count, arrival, posted, awaited, value, receipt)
   local copy, due = posted + left, posted + delay
   if copy <= now then return { 'gone' } end
   if due <= now and limit == 0 then return { 'free' } end
   arrive(row)
   row.expires, row.kept, row.ends = copy, copy, math.max(copy, row.ends or 0)
   row.shown, row.count, row.holder, row.receipt = 0, count, '', receipt
-  row.value, row.transfers, row.due = value_of(posted - age, value), transfers_of(value), nil
+  row.posted, row.rest, row.arrival, row.awaited = posted - age, value, arrival, awaited
+  row.transfers, row.due = transfers_of(value), nil
   if due <= now then return take_it(row) end
   row.due = due
   return { 'held', due - now }
@@ -87,13 +88,13 @@ end
 
 local function judge(at)
   local row, value, receipt = rows[ARGV[at]], ARGV[at + 2], ARGV[at + 3]
-  local left, delay, age, count, posted = struct.unpack('>dddI4d', ARGV[at + 1])
+  local left, delay, age, count, arrival, posted, awaited = struct.unpack('>dddI4ddB', ARGV[at + 1])
   local copy, transfers = posted + left, transfers_of(value)
   local is_old = transfers < newest[row.id] or row.state and transfers < row.transfers
   local is_new = not row.state or transfers > row.transfers or row.state == 'over' and copy > row.ends
   if not row.state and is_old then return { 'gone' } end
   if is_new and not is_old then
-    return meet(row, left, delay, age, count, posted, value, receipt)
+    return meet(row, left, delay, age, count, arrival, posted, awaited == 1, value, receipt)
   end
   if copy > row.ends then row.ends, row.changed = copy, true end
   if is_old or row.state ~= 'live' then return { 'gone' } end

@@ -1,7 +1,8 @@
 -- What the scripts of the ledger have beside common.lua: a queue of a scope, whose messages a broker delivers.
 --
 -- KEYS   1-7 as in common.lua, of the messages that have a row and are live; `data` is empty for none of them
---        8 meta   hash    'era', 'rank' the last rank given, 'latest' the last end of any row
+--        8 meta   hash    'era', 'rank' the last rank given, 'unnoted' the same of messages without a number, 'latest' the
+--                         last end of any row
 --        9 terms  hash    id -> how long the broker was told to keep the message, when no copy can be alive any more
 --                         (moments), how often it was transferred (>ddI4), 'r' and the newest receipt if there is one
 --       10 dead   zset    ids of deleted messages, by when no copy can be alive any more
@@ -56,6 +57,37 @@ local function leave(tombs, ids)
   return drop(here, ids)
 end
 
+-- How long a row that a delivery has made waits for the note of its message: longer than a post may take between the
+-- broker and the ledger.
+local NOTE_TIME = 10000
+
+local function ledger_ranks()
+  return ranks_after(call('HGET', here.meta, 'rank'))
+end
+
+local function keep_ledger_ranks(ranks)
+  call('HSET', here.meta, 'rank', string.format('%.0f', ranks.last))
+end
+
+-- Gives a message that has no number yet one at the end, above another. One that has its number keeps it.
+local function give_number(id, ranks, above)
+  for _, order in ipairs({ here.free, here.held, here.wait }) do
+    if tonumber(call('ZSCORE', order, id) or 0) >= UNNUMBERED then
+      local rank = next_rank(ranks, above)
+      call('ZADD', order, rank, id)
+      call('HSET', here.data, id, ranked(call('HGET', here.data, id), rank))
+    end
+  end
+  call('ZREM', here.time, 'n' .. id)
+end
+
+-- Numbers what nobody has noted in time: whoever posted it is gone, and the message is there.
+local function number_unnoted(ids)
+  local ranks = ledger_ranks()
+  for _, id in ipairs(ids) do give_number(id, ranks, 0) end
+  keep_ledger_ranks(ranks)
+end
+
 local settle_messages = settle
 local function settle(_, _, grows)
   if not grows then despite_full(here) end
@@ -65,7 +97,7 @@ local function settle(_, _, grows)
     each('ZREM', tombs, ended)
     each('HDEL', here.moved, ended)
   end
-  return settle_messages(here, function(_, expired) leave(here.over, expired) end, grows)
+  return settle_messages(here, function(_, expired) leave(here.over, expired) end, grows, number_unnoted)
 end
 
 -- Keeps the queue's record for as long as its last row.
@@ -90,18 +122,6 @@ end
 
 local function present_era()
   return call('HGET', here.meta, 'era') or begin_era()
-end
-
--- Takes so many ranks and returns the one before the first, as take_ranks does.
-local function take(count)
-  if count == 0 then return 0 end
-  local last = call('HINCRBY', here.meta, 'rank', count)
-  if last == count then
-    local time = call('TIME')
-    last = time[1] * 1000000 + time[2] + count
-    call('HSET', here.meta, 'rank', string.format('%.0f', last))
-  end
-  return last - count
 end
 
 -- Reads the rows of ids, each once: by id, and in a list. A row is live, or a tomb ('dead', 'over'), or none.
@@ -160,7 +180,7 @@ end
 
 -- Whether a new row differs from what its value says.
 local function needs_mark(row)
-  return row.shown ~= 0 or row.count ~= 0 or row.holder ~= '' or end_of(row.value, 0) ~= row.expires
+  return row.shown ~= 0 or row.count ~= 0 or row.holder ~= '' or row.posted + select(2, struct.unpack('>I4I8', row.rest)) ~= row.expires
 end
 
 -- Rows that are to be written, in the order of their arrival.
@@ -179,7 +199,7 @@ local function arrive(row)
     drop(here, { row.id })
     call('HDEL', here.terms, row.id)
   end
-  row.new, row.state = true, 'live'
+  row.new, row.state, row.rank = true, 'live', nil
   fresh[#fresh + 1] = row
 end
 
@@ -187,25 +207,30 @@ end
 local function flush(list)
   local data, terms, marks, time, tombs, taken, moved = {}, {}, {}, {}, {}, {}, {}
   local orders = { free = {}, held = {}, wait = {}, dead = {}, over = {} }
-  local buried, count, latest = {}, 0, 0
+  local buried, latest, ranks = {}, 0, nil
   local function add(values, a, b)
     values[#values + 1] = a
     values[#values + 1] = b
   end
-  for _, row in ipairs(fresh) do
-    if row.state == 'live' then count = count + 1 end
+  local function give_rank(row)
+    if row.rank then return end
+    if row.awaited and row.arrival <= 0 then
+      row.rank = UNNUMBERED + call('HINCRBY', here.meta, 'unnoted', 1)
+      add(time, now + NOTE_TIME, 'n' .. row.id)
+      return
+    end
+    ranks = ranks or ledger_ranks()
+    row.rank = rank_for(here, ranks, row.arrival)
   end
-  local rank = take(count)
   local function write(row)
     local id = row.id
     if row.new and row.tomb then tombs[#tombs + 1] = id end
     if row.state == 'live' and (row.new or row.changed) then
       add(terms, id, write_terms(row))
       if row.new then
-        rank = rank + 1
-        row.rank = rank
-        add(data, id, row.value)
-        add(orders[row.due and 'wait' or row.holder ~= '' and 'held' or 'free'], rank, id)
+        give_rank(row)
+        add(data, id, value_of(row.posted, row.rank, row.rest))
+        add(orders[row.due and 'wait' or row.holder ~= '' and 'held' or 'free'], row.rank, id)
         if row.due then add(time, row.due, 'd' .. id) end
       elseif row.taken then
         taken[#taken + 1] = id
@@ -230,6 +255,7 @@ local function flush(list)
   for _, row in ipairs(list) do
     if not row.new then write(row) end
   end
+  if ranks then keep_ledger_ranks(ranks) end
   each('ZREM', here.dead, tombs)
   each('ZREM', here.over, tombs)
   each('HDEL', here.old, tombs)

@@ -56,7 +56,7 @@ end
 -- The first of each order, then the first of all. Free messages alone need no comparing, and their ranks no spelling.
 local ids, ranks, walks = {}, nil, {}
 local function walk(order, due)
-  local part = call('ZRANGE', order, after, '+inf', 'BYSCORE', 'LIMIT', '0', ARGV[3], 'WITHSCORES')
+  local part = call('ZRANGE', order, after, LISTED, 'BYSCORE', 'LIMIT', '0', ARGV[3], 'WITHSCORES')
   if #part > 0 then walks[#walks + 1] = { part = part, at = 1, rank = tonumber(part[2]), due = due } end
 end
 if string.find(which, 'c', 1, true) then walk(here.held) end
@@ -64,7 +64,7 @@ if string.find(which, 'd', 1, true) then walk(here.wait, true) end
 
 local delayed = {}
 if #walks == 0 then
-  ids = call('ZRANGE', here.free, after, '+inf', 'BYSCORE', 'LIMIT', '0', ARGV[3])
+  ids = call('ZRANGE', here.free, after, LISTED, 'BYSCORE', 'LIMIT', '0', ARGV[3])
 else
   ranks = {}
   walk(here.free)
@@ -94,8 +94,7 @@ if own ~= '' then
   local others, their_values, shown, at = {}, {}, 0, 0
   while at < #ids and #others < wanted do
     at = at + 1
-    -- The client follows the version, the moment, the ttl and the flags.
-    if string.sub(values[at], 23, 22 + #own) ~= own then
+    if string.sub(values[at], CLIENT_AT, CLIENT_AT - 1 + #own) ~= own then
       others[#others + 1] = ids[at]
       their_values[#others] = values[at]
       shown = at

@@ -1,18 +1,18 @@
 -- Appends messages in their order. One whose id is there already is left as it is.
 --
 -- KEYS    1-8 the queue
--- ARGV    2.. three values a message: its id; its terms (>dddI4: left, delay, age, claims counted); its value, but for
---         the version and the moment of the post
+-- ARGV    2.. three values a message: its id; its terms (>dddI4d: left, delay, age, claims counted, arrival); its value,
+--         but for the version, the moment of the post and the rank
 -- Result  1
 
 settle(here, nil, true)
-local rank = take_ranks(here, (#ARGV - 1) / 3)
+local ranks = ranks_of(here)
 local free, wait, time = {}, {}, {}
 for at = 2, #ARGV, 3 do
   local id = ARGV[at]
-  local left, delay, age, count = struct.unpack('>dddI4', ARGV[at + 1])
-  local value = value_of(now - age, ARGV[at + 2])
-  rank = rank + 1
+  local left, delay, age, count, arrival = struct.unpack('>dddI4d', ARGV[at + 1])
+  local rank = rank_for(here, ranks, arrival)
+  local value = value_of(now - age, rank, ARGV[at + 2])
   local new = call('HSETNX', here.data, id, value) == 1
   if not new then
     -- It may have expired and wait for its turn, or stand in this very post.
@@ -40,6 +40,7 @@ for at = 2, #ARGV, 3 do
     if count > 0 or ends > 0 then write_mark(here, id, 0, ends, count, '') end
   end
 end
+keep_ranks(here, ranks)
 each('ZADD', here.free, free)
 each('ZADD', here.wait, wait)
 each('ZADD', here.time, time)

@@ -1,12 +1,13 @@
 -- Counts the messages of a queue.
 --
 -- KEYS    1-8 the queue
--- Result  nil while the queue is not settled, else {now, free and delayed ones, claimed ones}, and where there are any
---         the first and the last of them: id, the start of its value
+-- Result  nil while the queue is not settled, else {now, free and delayed ones, claimed ones, the last rank given}, and
+--         where there are any the first and the last of them: id, the start of its value
 
 if not settle(here) then return false end
 local free, held, wait = call('ZCARD', here.free), call('ZCARD', here.held), call('ZCARD', here.wait)
-local answer = { now, free + wait, held }
+local last = KEYS[12] and call('HGET', KEYS[8], 'rank') or not KEYS[12] and call('GET', here.rank)
+local answer = { now, free + wait, held, last or '0' }
 
 local function edge(better, ...)
   local best, best_rank

@@ -146,7 +146,7 @@ pub(crate) fn find(session: &mut Session, key: &Key, id: ClaimId) -> Outcome<Cla
     let messages = session
         .statement(HELD)?
         .query_map(params![claim.no, now.0, id.0.as_bytes()], |row| {
-            read(row, now)
+            read(row, &record.numbering, now)
         })?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Ok(Claim {
@@ -195,7 +195,8 @@ pub(crate) fn renew(
         let receipt = receipt(row, NEXT_COLUMN + 2)?;
         renewed.receipts.extend(receipt.clone());
         if row.get(NEXT_COLUMN + 3)? {
-            renewed.longer.push((read(row, now)?, receipt));
+            let message = read(row, &record.numbering, now)?;
+            renewed.longer.push((message, receipt));
         }
     }
     Ok(Ok(renewed))

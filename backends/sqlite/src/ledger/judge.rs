@@ -23,7 +23,8 @@ pub(crate) fn note(
     posted: &[Message],
 ) -> Outcome<Era> {
     let now = session.now();
-    let mut record = Record::open(session, key)?;
+    let arrival = posted.first().map(|first| first.arrival);
+    let mut record = Record::open(session, key, arrival)?;
     let over = era.is_some_and(|era| era != record.era());
     if over || posted.is_empty() {
         return Ok(Ok(record.era()));
@@ -47,6 +48,7 @@ pub(crate) fn note(
             ends: lives.max(copy),
             kept: lives,
             receipt: None,
+            unnoted_until: 0,
         };
         if era.is_some() && new.insert(session, &mut record)? {
             continue;
@@ -61,7 +63,13 @@ pub(crate) fn note(
             Some(old) if message.transfers < old.message.transfers => {
                 learn(session, &old, old.kept, copy)?;
             }
-            Some(old) => learn(session, &old, lives, copy)?,
+            Some(old) => {
+                learn(session, &old, lives, copy)?;
+                // A delivery was faster than this note.
+                if era.is_some() && old.state == State::Live {
+                    row::give_number(session, &mut record, old.at, message.arrival)?;
+                }
+            }
             None => {}
         }
     }
@@ -88,6 +96,10 @@ fn learn(session: &Session, row: &Found, lives: i64, copy: i64) -> rusqlite::Res
         .execute([row.kept.max(lives), ends, expires, row.at])?;
     Ok(())
 }
+
+/// How long a row that a delivery has made waits for the note of its message: longer than a post may take between the
+/// broker and the ledger.
+const NOTE_TIME: Duration = Duration::from_secs(10);
 
 /// One call's judgement.
 struct Court<'a> {
@@ -121,7 +133,8 @@ pub(crate) fn grant(
         return Ok(Ok(Vec::new()));
     }
     let now = session.now();
-    let record = Record::open(session, key)?;
+    let arrival = got.first().map(|first| first.message.arrival);
+    let record = Record::open(session, key, arrival)?;
     if !record.has_room(got.len()) {
         return Ok(Err(stream::full()));
     }
@@ -230,6 +243,7 @@ impl Court<'_> {
             message,
             posted,
             receipt,
+            ..
         } = delivery;
         let due = posted.after(message.delay);
         let mut message = Message {
@@ -255,6 +269,10 @@ impl Court<'_> {
             ends: earlier.map_or(copy, |row| row.ends.max(copy)),
             kept: copy,
             receipt: Some(receipt),
+            unnoted_until: match delivery.awaits_note {
+                true => self.now.after(NOTE_TIME).0,
+                false => 0,
+            },
         };
         if !message.delay.is_zero() {
             self.enter(&new, earlier)?;

@@ -1,19 +1,19 @@
 //! A queue of the ledger: its number, where its rows stand, its counters and its era.
 
-use isimud_contract::{Era, Stats, Timestamp};
+use isimud_contract::{Arrival, Era, MessageId, Stats, Timestamp};
 use rusqlite::{OptionalExtension, Row, params};
 
 use crate::lane::Outcome;
 use crate::ledger::Key;
+use crate::numbering::{ARRIVAL_BITS, Numbering, first_number};
 use crate::session::Session;
-use crate::stream::{ARRIVAL_BITS, LAST_NUMBER, count, read_edge};
+use crate::stream::{LAST_NUMBER, count, read_edge};
 
 /// A queue's record, as it is in the transaction. Changed counters are written by [`Record::keep`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Record {
     pub(crate) no: i64,
-    /// The arrival number of the next row.
-    next: i64,
+    pub(crate) numbering: Numbering,
     /// Live rows, ended ones included until they are swept.
     pub(crate) total: i64,
     /// Those of them that a claim holds, ended claims included until they are swept.
@@ -25,9 +25,14 @@ pub(crate) struct Record {
 
 impl Record {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let no = row.get(0)?;
         Ok(Self {
-            no: row.get(0)?,
-            next: row.get(1)?,
+            no,
+            numbering: Numbering {
+                no,
+                base: row.get(6)?,
+                next: row.get(1)?,
+            },
             total: row.get(2)?,
             held: row.get(3)?,
             purged: row.get(4)?,
@@ -38,7 +43,7 @@ impl Record {
     pub(crate) fn find(session: &Session, key: &Key) -> rusqlite::Result<Option<Self>> {
         session
             .statement(
-                "SELECT no, next, total, held, purged, era FROM ledger_queue
+                "SELECT no, next, total, held, purged, era, base FROM ledger_queue
                  WHERE scope = ? AND project = ? AND name = ?",
             )?
             .query_row(
@@ -54,13 +59,19 @@ impl Record {
 
     pub(crate) fn by_number(session: &Session, no: i64) -> rusqlite::Result<Option<Self>> {
         session
-            .statement("SELECT no, next, total, held, purged, era FROM ledger_queue WHERE no = ?")?
+            .statement(
+                "SELECT no, next, total, held, purged, era, base FROM ledger_queue WHERE no = ?",
+            )?
             .query_row([no], Self::read)
             .optional()
     }
 
-    /// The record of a queue, made now if need be.
-    pub(crate) fn open(session: &Session, key: &Key) -> rusqlite::Result<Self> {
+    /// The record of a queue, made now if need be, for a message that is to stand there.
+    pub(crate) fn open(
+        session: &Session,
+        key: &Key,
+        arrival: Option<Arrival>,
+    ) -> rusqlite::Result<Self> {
         if let Some(record) = Self::find(session, key)? {
             return Ok(record);
         }
@@ -76,9 +87,10 @@ impl Record {
         if no > LAST_NUMBER {
             return Err(rusqlite::Error::IntegralValueOutOfRange(0, no));
         }
+        let first = first_number(arrival.unwrap_or_default(), session.now(), 0);
         let record = Self {
             no,
-            next: 1,
+            numbering: Numbering::starting(no, first),
             total: 0,
             held: 0,
             purged: no << ARRIVAL_BITS,
@@ -86,19 +98,20 @@ impl Record {
         };
         session
             .statement(
-                "INSERT INTO ledger_queue (no, scope, project, name, next, total, held, purged, era)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO ledger_queue (no, scope, project, name, next, total, held, purged, era, base)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             )?
             .execute(params![
                 no,
                 &*key.scope,
                 key.queue.project.as_str(),
                 key.queue.name.as_str(),
-                record.next,
+                record.numbering.next,
                 record.total,
                 record.held,
                 record.purged,
-                record.era
+                record.era,
+                record.numbering.base
             ])?;
         Ok(record)
     }
@@ -107,7 +120,7 @@ impl Record {
     pub(crate) fn keep(&self, session: &Session) -> rusqlite::Result<()> {
         session
             .statement("UPDATE ledger_queue SET next = ?, total = ?, held = ? WHERE no = ?")?
-            .execute([self.next, self.total, self.held, self.no])?;
+            .execute([self.numbering.next, self.total, self.held, self.no])?;
         Ok(())
     }
 
@@ -116,16 +129,41 @@ impl Record {
         self.no << ARRIVAL_BITS | ((1 << ARRIVAL_BITS) - 1)
     }
 
-    /// Takes the row number of the next message.
-    pub(crate) fn take_row(&mut self) -> i64 {
-        let row = self.no << ARRIVAL_BITS | self.next;
-        self.next += 1;
-        row
+    /// Takes the row number of a message that has no row.
+    pub(crate) fn take_row(
+        &mut self,
+        session: &Session,
+        id: MessageId,
+        arrival: Arrival,
+    ) -> rusqlite::Result<i64> {
+        let now = session.now();
+        let row = match arrival {
+            Arrival::After(number) => return Ok(self.numbering.take_row(now, number)),
+            Arrival::At(number) => self.numbering.row(number),
+        };
+        // What is from before a purge would be taken for purged.
+        if let Some(row) = row.filter(|row| *row > self.purged)
+            && !is_taken(session, row, id)?
+        {
+            self.numbering.note_row(row);
+            return Ok(row);
+        }
+        Ok(self.numbering.take_row(now, 0))
+    }
+
+    /// Takes a row number for a message that gets its number of arrival later.
+    pub(crate) fn take_unnumbered(&self, session: &Session) -> rusqlite::Result<i64> {
+        let first = self.numbering.unnumbered();
+        session
+            .statement(
+                "SELECT coalesce(max(at), ?1 - 1) + 1 FROM ledger_row WHERE at >= ?1 AND at <= ?2",
+            )?
+            .query_row([first, self.last_row()], |row| row.get(0))
     }
 
     /// Whether so many more messages can be numbered.
     pub(crate) fn has_room(&self, messages: usize) -> bool {
-        i64::try_from(messages).is_ok_and(|messages| messages < (1 << ARRIVAL_BITS) - self.next)
+        self.numbering.has_room(messages)
     }
 
     /// Takes a live row out of the counters.
@@ -137,6 +175,13 @@ impl Record {
     pub(crate) fn era(&self) -> Era {
         Era(self.era.unsigned_abs())
     }
+}
+
+/// Whether a row number is one of another message.
+fn is_taken(session: &Session, row: i64, id: MessageId) -> rusqlite::Result<bool> {
+    session
+        .statement("SELECT EXISTS (SELECT 1 FROM ledger_row WHERE at = ? AND id <> ?)")?
+        .query_row(params![row, id.0.as_bytes()], |row| row.get(0))
 }
 
 fn begin_era(session: &Session) -> rusqlite::Result<i64> {
@@ -152,13 +197,21 @@ pub(crate) fn purge(session: &mut Session, key: &Key) -> Outcome<()> {
     let Some(mut record) = Record::find(session, key)? else {
         return Ok(Ok(()));
     };
-    let upto = record.take_row();
+    let upto = record.numbering.take_row(session.now(), 0);
     let era = begin_era(session)?;
+    // What waits for its number stands behind everything, and is purged like everything.
+    let (first, last) = (record.numbering.unnumbered(), record.last_row());
+    session
+        .statement(
+            "UPDATE ledger_row SET hold = -3, expires = ends, receipt = NULL, headers = NULL, body = x''
+             WHERE at >= ? AND at <= ? AND hold >= -1",
+        )?
+        .execute([first, last])?;
     session
         .statement(
             "UPDATE ledger_queue SET next = ?, total = 0, held = 0, purged = ?, era = ? WHERE no = ?",
         )?
-        .execute([record.next, upto, era, record.no])?;
+        .execute([record.numbering.next, upto, era, record.no])?;
     session
         .statement(
             "INSERT INTO ledger_purged (no, upto) VALUES (?1, ?2) ON CONFLICT (no) DO UPDATE SET upto = ?2",
@@ -202,6 +255,7 @@ pub(crate) fn stats(session: &mut Session, key: &Key) -> Outcome<Stats> {
         claimed: count(claimed),
         oldest,
         newest,
+        last_arrival: record.numbering.last_number(),
     }))
 }
 

@@ -25,7 +25,8 @@ pub(crate) fn get(session: &mut Session, key: &Key, ids: &[MessageId]) -> Outcom
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let key = params![id.0.as_bytes(), record.no, now.0, record.purged];
-        found.extend(statement.query_row(key, |row| read(row, now)).optional()?);
+        let message = statement.query_row(key, |row| read(row, &record.numbering, now));
+        found.extend(message.optional()?);
     }
     Ok(Ok(found))
 }
@@ -77,7 +78,7 @@ pub(crate) fn list(session: &mut Session, key: &Key, selection: &Selection) -> O
     };
     let mut statement = session.statement(sql)?;
     statement.raw_bind_parameter(1, after)?;
-    statement.raw_bind_parameter(2, record.last_row())?;
+    statement.raw_bind_parameter(2, record.numbering.unnumbered() - 1)?;
     statement.raw_bind_parameter(3, now.0)?;
     statement.raw_bind_parameter(4, selection.not_from.as_ref().map(Column))?;
     statement.raw_bind_parameter(5, i64::try_from(selection.limit).unwrap_or(i64::MAX))?;
@@ -87,8 +88,9 @@ pub(crate) fn list(session: &mut Session, key: &Key, selection: &Selection) -> O
     let mut rows = statement.raw_query();
     let mut page = Page::default();
     while let Some(row) = rows.next()? {
-        page.marker = Some(Marker::Arrival(row.get::<_, i64>(0)?.unsigned_abs()));
-        page.messages.push(read(row, now)?);
+        let message = read(row, &record.numbering, now)?;
+        page.marker = message.arrival.number().map(Marker::Arrival);
+        page.messages.push(message);
     }
     Ok(Ok(page))
 }
@@ -97,7 +99,7 @@ pub(crate) fn list(session: &mut Session, key: &Key, selection: &Selection) -> O
 fn position(session: &Session, record: &Record, marker: Option<Marker>) -> rusqlite::Result<i64> {
     let row = match marker {
         None => None,
-        Some(Marker::Arrival(number)) => i64::try_from(number).ok(),
+        Some(Marker::Arrival(number)) => Some(record.numbering.row_behind(number)),
         Some(Marker::Message(id)) => session
             .statement(
                 "SELECT at FROM ledger_row WHERE id <= ? AND at >> 40 = ? ORDER BY id DESC LIMIT 1",

@@ -1,6 +1,6 @@
 //! A message's row in the ledger.
 
-use isimud_contract::{Message, MessageId, Receipt, Timestamp};
+use isimud_contract::{Arrival, Message, MessageId, Receipt, Timestamp};
 use rusqlite::{OptionalExtension, params};
 
 use crate::claim::millis;
@@ -63,7 +63,7 @@ impl Found {
                     at,
                     hold,
                     state: state(record, at, hold, expires, now),
-                    message: read(row, now)?,
+                    message: read(row, &record.numbering, now)?,
                     expires,
                     ends: row.get(NEXT_COLUMN + 3)?,
                     kept: row.get(NEXT_COLUMN + 4)?,
@@ -94,17 +94,25 @@ pub(crate) struct New<'a> {
     pub(crate) ends: i64,
     pub(crate) kept: i64,
     pub(crate) receipt: Option<&'a Receipt>,
+    /// Until when it waits for the note that numbers it; 0 when it is numbered now.
+    pub(crate) unnoted_until: i64,
 }
 
 impl New<'_> {
-    /// Writes it as the queue's last row and counts it. `false` when the queue has a row of that id.
+    /// Writes it where it belongs, as a rule as the queue's last row, and counts it. `false` when the queue has a row of
+    /// that id.
     pub(crate) fn insert(
         &self,
         session: &mut Session,
         record: &mut Record,
     ) -> rusqlite::Result<bool> {
         let message = self.message;
-        let (live, at) = (self.hold >= DELAYED, record.take_row());
+        let live = self.hold >= DELAYED;
+        let waits = live && self.unnoted_until > 0 && message.arrival.number().is_none();
+        let at = match waits {
+            true => record.take_unnumbered(session)?,
+            false => record.take_row(session, message.id, message.arrival)?,
+        };
         let inserted = session
             .statement(
                 "INSERT OR IGNORE INTO ledger_row
@@ -136,6 +144,12 @@ impl New<'_> {
             return Ok(false);
         }
         session.ledger_end = session.ledger_end.min(self.expires);
+        if waits {
+            session
+                .statement("INSERT OR REPLACE INTO ledger_unnoted (until, at) VALUES (?, ?)")?
+                .execute([self.unnoted_until, at])?;
+            session.ledger_end = session.ledger_end.min(self.unnoted_until);
+        }
         if live {
             record.total += 1;
             record.held += i64::from(self.hold > 0);
@@ -148,6 +162,33 @@ impl New<'_> {
         }
         Ok(true)
     }
+}
+
+/// Gives a row that waits for its number the next one, above `arrival`'s. `false` when it has one.
+pub(crate) fn give_number(
+    session: &Session,
+    record: &mut Record,
+    at: i64,
+    arrival: Arrival,
+) -> rusqlite::Result<bool> {
+    if at < record.numbering.unnumbered() {
+        return Ok(false);
+    }
+    let above = match arrival {
+        Arrival::After(number) => number,
+        Arrival::At(_) => 0,
+    };
+    let new = record.numbering.take_row(session.now(), above);
+    session
+        .statement("UPDATE ledger_row SET at = ? WHERE at = ?")?
+        .execute([new, at])?;
+    session
+        .statement("UPDATE ledger_delay SET at = ? WHERE at = ?")?
+        .execute([new, at])?;
+    session
+        .statement("DELETE FROM ledger_unnoted WHERE at = ?")?
+        .execute([at])?;
+    Ok(true)
 }
 
 /// Removes a row that its id may replace.

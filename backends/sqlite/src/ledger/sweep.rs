@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use isimud_contract::Timestamp;
+use isimud_contract::{Arrival, Timestamp};
 use rusqlite::params;
 
 use crate::ledger::hold::free_all;
 use crate::ledger::queue::Record;
-use crate::ledger::row::{DELAYED, OVER};
+use crate::ledger::row::{DELAYED, OVER, give_number};
+use crate::numbering::ARRIVAL_BITS;
 use crate::session::Session;
-use crate::stream::ARRIVAL_BITS;
 
 /// Rows that one step touches, at the most (a step may finish the claim that it began).
 const STEP: i64 = 500;
@@ -22,6 +22,7 @@ pub(crate) fn sweep(session: &mut Session, now: Timestamp) -> rusqlite::Result<(
     let all_done = end_claims(session, now)?
         & end_delays(session, now)?
         & expire(session, now)?
+        & number_unnoted(session, now)?
         & strip_purged(session)?;
     if all_done {
         session.ledger_end = next_end(session)?;
@@ -35,6 +36,7 @@ fn next_end(session: &Session) -> rusqlite::Result<i64> {
         .statement(
             "SELECT min(coalesce((SELECT min(expires) FROM ledger_claim), ?1),
                         coalesce((SELECT min(due) FROM ledger_delay), ?1),
+                        coalesce((SELECT min(until) FROM ledger_unnoted), ?1),
                         coalesce((SELECT min(expires) FROM ledger_row), ?1))",
         )?
         .query_row([i64::MAX], |row| row.get(0))
@@ -83,6 +85,28 @@ fn end_delays(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
             .execute([due, at])?;
     }
     Ok(whole(due.len()))
+}
+
+/// Numbers what nobody has noted in time: whoever posted it is gone, and the message is there. Returns whether all of
+/// them are done.
+fn number_unnoted(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
+    let waiting: Vec<i64> = session
+        .statement("SELECT at FROM ledger_unnoted WHERE until <= ? ORDER BY until, at LIMIT ?")?
+        .query_map([now.0, STEP], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
+    for at in &waiting {
+        if let Some(mut record) = Record::by_number(session, at >> ARRIVAL_BITS)?
+            && record.has_room(1)
+        {
+            give_number(session, &mut record, *at, Arrival::default())?;
+            record.keep(session)?;
+        } else {
+            session
+                .statement("DELETE FROM ledger_unnoted WHERE at = ?")?
+                .execute([at])?;
+        }
+    }
+    Ok(whole(waiting.len()))
 }
 
 /// Deletes rows that are over, and makes those of ended messages bare whose copies may live on. Returns whether all of
