@@ -21,9 +21,13 @@ pub(super) async fn all(
     let mut ids = Vec::new();
     let mut cursor = "0".to_owned();
     loop {
-        let mut question = Ask::Zscan.about(key(queue, ".subscriptions"));
+        let set = key(queue, ".subscriptions");
+        let mut question = Ask::Zscan.about(set.as_str());
         question.arg(cursor.as_str()).arg("COUNT").arg(STEP);
-        let (next, found) = reply::scanned(source.ask(question).await?)?;
+        let (next, found) = match source.ask(question).await {
+            Ok(answer) => reply::scanned(answer)?,
+            Err(error) => return Err(source.explained(error, set.as_bytes()).await),
+        };
         for id in found.into_iter().step_by(2) {
             ids.push(reply::bytes(id)?);
         }

@@ -316,6 +316,8 @@ async fn a_server_that_forgets_scripts_is_told_them_again(servers: Servers) {
 }
 
 async fn a_store_opens_while_the_server_is_down(servers: Servers) {
+    // Makes the user, who outlives the server.
+    impatient(&servers);
     servers.get(0).kill();
     let store = open(&servers, "");
     assert_unavailable(&store).await;

@@ -285,8 +285,12 @@ impl Server {
         self.arguments.iter().any(|flag| flag == "--sentinel")
     }
 
-    /// Makes a user with the documented rights for a prefix, who is there after a restart too.
+    /// Makes a user with the documented rights for a prefix, who is there after a restart too. A server that is down
+    /// has the users that were made before.
     fn limit(&self, user: &str, prefix: &str) {
+        if self.command("PING").is_err() {
+            return;
+        }
         let rights = documented_rights().replace("isimud:", prefix);
         let further = "+wait +select +cluster|slots +cluster|shards +readonly";
         let made = self.command(&format!(
