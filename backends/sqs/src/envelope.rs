@@ -342,13 +342,21 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     fn delivered(body: &str, attribute: Option<&str>) -> Delivery {
+        delivered_with(body, attribute, &[])
+    }
+
+    fn delivered_with(body: &str, attribute: Option<&str>, beside: &[Attribute]) -> Delivery {
         let value = |text: &str| {
             MessageAttributeValue::builder()
                 .data_type(TYPE)
                 .string_value(text)
         };
-        let attributes = attribute
+        let mut attributes = attribute
             .map(|text| HashMap::from([(ATTRIBUTE.to_owned(), value(text).build().unwrap())]));
+        if let Some(attributes) = &mut attributes {
+            let beside = beside.iter();
+            attributes.extend(beside.map(|it| (it.name.clone(), it.value().unwrap())));
+        }
         let message = SqsMessage::builder()
             .message_id("5fea7756-0ea4-451a-a703-a558b933e274")
             .receipt_handle("AQEB/+x:y==")
@@ -371,7 +379,7 @@ mod tests {
         assert!(letter.body.chars().all(is_carried), "{letter:?}");
         assert!(letter.attribute.chars().all(is_carried), "{letter:?}");
         assert!(letter.weight() <= letter.body.len() + OVERHEAD);
-        let delivery = delivered(&letter.body, Some(&letter.attribute));
+        let delivery = delivered_with(&letter.body, Some(&letter.attribute), &letter.beside);
         assert_eq!((delivery.message, delivery.posted), (message, NOW));
         letter
     }
