@@ -149,7 +149,11 @@ fn native(value: &HeaderValue) -> Option<AMQPValue> {
     Some(match value {
         HeaderValue::Null => AMQPValue::Void,
         HeaderValue::Bool(truth) => AMQPValue::Boolean(*truth),
-        HeaderValue::Integer(number) => AMQPValue::LongLongInt(*number),
+        // The narrow kind where it fits: some clients (pika) read the wide one as unsigned.
+        HeaderValue::Integer(number) => match i32::try_from(*number) {
+            Ok(number) => AMQPValue::LongInt(number),
+            Err(_) => AMQPValue::LongLongInt(*number),
+        },
         HeaderValue::Float(number) => AMQPValue::Double(*number),
         HeaderValue::Text(text) => AMQPValue::LongString(LongString::from(text.as_str())),
         HeaderValue::Binary(bytes) => AMQPValue::ByteArray(ByteArray::from(bytes.to_vec())),
