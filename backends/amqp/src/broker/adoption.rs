@@ -107,9 +107,14 @@ impl Inner {
         })
     }
 
-    /// Has a copy that is given back go to the queue itself.
+    /// Has a copy that is given back go to the end of the queue, for native consumers to find. A queue of our own has none,
+    /// and keeps its order: there the copy stays in the companion, from which everything is received first.
     fn goes_back_to(&self, address: &Address, got: Got) {
-        let (tag, target) = (got.tag, Target::queue(&address.queue));
+        let queue = match self.adopt {
+            true => &address.queue,
+            false => &address.companion,
+        };
+        let (tag, target) = (got.tag, Target::queue(queue));
         self.holder.held.instead(tag, target, native::returned(got));
     }
 
