@@ -20,8 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use isimud_contract::Result;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::ShortString;
@@ -412,6 +412,8 @@ struct Driver {
     gauge: Arc<Gauge>,
     next: u64,
     waiting: HashMap<u64, Waiting>,
+    /// Requests of which all confirms were heard, and that are not answered.
+    heard: Vec<u64>,
 }
 
 /// A request that is not confirmed yet.
@@ -430,6 +432,7 @@ impl Driver {
             gauge,
             next: 0,
             waiting: HashMap::new(),
+            heard: Vec::new(),
         }
     }
 
@@ -440,7 +443,15 @@ impl Driver {
         loop {
             tokio::select! {
                 biased;
-                Some((place, confirmed)) = flying.next() => self.hear(place, confirmed),
+                Some((place, confirmed)) = flying.next() => {
+                    self.hear(place, confirmed);
+                    // A returned message can come with a confirm that is heard after its own: nobody is answered before
+                    // all that have come are heard.
+                    while let Some(Some((place, confirmed))) = flying.next().now_or_never() {
+                        self.hear(place, confirmed);
+                    }
+                    self.answer();
+                }
                 request = requests.recv(), if !given_up => match request {
                     Some(request) => {
                         let options = BasicPublishOptions {
@@ -514,12 +525,19 @@ impl Driver {
                 waiting.fate = Err(error);
             }
         }
-        if waiting.left == 0
-            && let Some(done) = self.waiting.remove(&number)
-        {
-            // Whoever asked may have gone.
-            let Waiting { fate, refused, .. } = done;
-            done.answer.send(fate.map(|fate| (fate, refused))).ok();
+        if waiting.left == 0 {
+            self.heard.push(number);
+        }
+    }
+
+    /// Answers the requests of which all confirms were heard.
+    fn answer(&mut self) {
+        for number in self.heard.drain(..) {
+            if let Some(done) = self.waiting.remove(&number) {
+                // The caller may have gone.
+                let Waiting { fate, refused, .. } = done;
+                done.answer.send(fate.map(|fate| (fate, refused))).ok();
+            }
         }
     }
 
