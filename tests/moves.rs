@@ -344,8 +344,12 @@ fn there_and_back_and_there_again(run: &str, ledger: &str) {
     for journey in &mut all {
         journey.begin(&house, &mut client);
     }
-    for journey in &mut all {
+    for journey in &all {
         house.settled(&journey.queue, journey.route[0]);
+    }
+    // A connection that was idle for longer than a request's head may take is closed.
+    client = house.client();
+    for journey in &mut all {
         journey.post(&mut client, FIRST);
     }
     let longest = all.iter().map(|journey| journey.route.len()).max();
@@ -371,6 +375,7 @@ fn there_and_back_and_there_again(run: &str, ledger: &str) {
                 house.settled(&journey.queue, *kind);
             }
         }
+        client = house.client();
     }
     let faults: Vec<String> = all
         .iter()
