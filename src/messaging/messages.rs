@@ -173,24 +173,29 @@ impl Messaging {
         let route = self.route(queue).await?;
         let mut position = position;
         let mut pages = 0;
+        let mut without_key = None;
         loop {
             let mut listed = route.list(queue, position, selection.clone()).await?;
             let unreadable = self.open_each(queue, &mut listed.messages);
             pages += 1;
-            let Some((_, error)) = unreadable.into_iter().next() else {
-                return Ok(listed);
-            };
             if !listed.messages.is_empty() {
                 return Ok(listed);
             }
+            let first = unreadable.into_iter().next();
+            let is_unreadable = first.is_some();
+            if let Some((_, error)) = first
+                && error.kind() == ErrorKind::Unavailable
+            {
+                without_key = Some(error);
+            }
             // Behind what cannot be read there may be something that can.
-            if pages < MOST_UNREADABLE && listed.next.is_some() {
+            if is_unreadable && pages < MOST_UNREADABLE && listed.next.is_some() {
                 position = listed.next;
                 continue;
             }
-            return match error.kind() {
-                ErrorKind::Unavailable => Err(error),
-                _ => Ok(listed),
+            return match without_key {
+                Some(error) => Err(error),
+                None => Ok(listed),
             };
         }
     }

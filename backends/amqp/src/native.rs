@@ -32,6 +32,7 @@ use bytes::Bytes;
 use isimud_contract::{HeaderMap, HeaderValue, MessageId, Property, Timestamp, body_of_text};
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
+use serde::Deserialize;
 
 use crate::holder::Got;
 use crate::message::number;
@@ -72,6 +73,17 @@ pub(crate) fn as_json(properties: &BasicProperties, body: &[u8]) -> Bytes {
             serde_json::Value::from(object).to_string().into()
         }
     }
+}
+
+/// Whether a body is a JSON text by its media type and by its grammar, whatever clients can read of it.
+pub(crate) fn is_json(properties: &BasicProperties, body: &[u8]) -> bool {
+    let media_type = properties.content_type().as_ref().map(ShortString::as_str);
+    let mut json = serde_json::Deserializer::from_slice(body);
+    json.disable_recursion_limit();
+    media_type == Some("application/json")
+        && properties.content_encoding().is_none()
+        && <&serde_json::value::RawValue>::deserialize(&mut json).is_ok()
+        && json.end().is_ok()
 }
 
 /// The bytes that natives find for a body of this media type and encoding: what [`as_json`] reads as exactly that body.

@@ -245,7 +245,9 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
     let text = message.body.unwrap_or_default();
     let body = match stamp.base64.then(|| unquoted(&text)).flatten() {
         Some(bytes) => bytes.into(),
-        None => native_body(text, stamp.sealed),
+        // What was posted here was checked there, and is given as it is.
+        None if stamp.sealed || stamp.posted_ms.is_some() => text.into(),
+        None => body_of_text(&text),
     };
     let client = stamp
         .client
@@ -290,13 +292,6 @@ fn native_id(text: &str) -> MessageId {
         uuid::Builder::from_custom_bytes(bytes).into_uuid()
     });
     MessageId(id)
-}
-
-fn native_body(text: String, sealed: bool) -> Bytes {
-    match sealed {
-        true => text.into(),
-        false => body_of_text(&text),
-    }
 }
 
 /// Reads a client's id. What is written like a UUID is one: the service normalises those that it takes.

@@ -75,7 +75,8 @@ async fn what_is_wrong_changes_nothing() {
         json!({"options": null}),
         json!({"weight": 3, "uri": "redis://127.0.0.1:1"}),
         json!({"weight": 3, "uri": "kafka://h"}),
-        json!({"weight": 3, "options": {"readers": "many"}}),
+        // Each driver knows one of the two.
+        json!({"weight": 3, "options": {"readers": "many", "timeout_ms": "many"}}),
     ] {
         app.patch("/v2/pools/p", &body).await.assert_status(400);
         assert_eq!(
