@@ -110,7 +110,7 @@ async fn a_flavor_that_does_not_exist_is_refused_also_where_there_are_no_pools()
     let operation = json!([{"op": "add", "path": "/metadata/_flavor", "value": "nope"}]);
     app.patch("/v2/queues/q", operation)
         .await
-        .assert_status(400);
+        .assert_refused(404, "Not found", unknown);
 }
 
 #[tokio::test]

@@ -98,7 +98,7 @@ async fn a_change_has_to_change_something_that_can_be_changed() {
     app.patch(&path, "1").await.assert_refused(
         400,
         "Invalid request body",
-        "Document type not supported.",
+        "Request body could not be parsed.",
     );
 }
 
