@@ -114,11 +114,7 @@ impl Messaging {
 
     /// The flavor that metadata name. `NotFound(Flavor)` when there is none, as the reference with pooling on: also
     /// while there are no pools, for a queue with a name that means nothing would be where nobody wanted it.
-    pub(super) async fn flavor(
-        &self,
-        queue: &QueueKey,
-        metadata: &Metadata,
-    ) -> Result<Option<Flavor>> {
+    async fn flavor(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Option<Flavor>> {
         match settings::flavor(metadata) {
             Some(name) => {
                 let flavor = self.catalogue.flavor(&queue.project, &name).await?;

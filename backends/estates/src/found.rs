@@ -83,8 +83,6 @@ pub struct FoundMessage {
     pub encrypted: bool,
     /// Its body had something in it that JSON cannot say, which was replaced.
     pub altered: bool,
-    /// Its body is a string of the JSON text that it was, because the API takes no such JSON.
-    pub as_text: bool,
 }
 
 /// A subscription of an estate.
@@ -113,8 +111,6 @@ pub struct Refusal {
     pub what: String,
     /// Why it stays behind.
     pub why: &'static str,
-    /// By what name the source can be asked for it again; `None` where that would change nothing.
-    pub again: Option<String>,
 }
 
 impl Refusal {
@@ -122,14 +118,7 @@ impl Refusal {
         Self {
             what: what.into(),
             why,
-            again: None,
         }
-    }
-
-    /// The same, when it may be asked for again.
-    pub(crate) fn again(mut self, name: impl Into<String>) -> Self {
-        self.again = Some(name.into());
-        self
     }
 }
 

@@ -5,7 +5,6 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use isimud_contract::body_of_text;
 use rmpv::Value;
 
 /// JSON text that is being written.
@@ -45,20 +44,6 @@ pub(crate) fn bytes(stored: &[u8]) -> Option<Vec<u8>> {
         Value::Binary(bytes) => Some(bytes),
         _ => None,
     }
-}
-
-/// Whether the API takes a text as a body, as it is.
-pub(crate) fn is_body(text: &str) -> bool {
-    // A string of the text is longer than that.
-    body_of_text(text).len() == text.len()
-}
-
-/// A text as a body, and whether it became a string of itself because the API would not take it as JSON.
-pub(crate) fn as_body(text: String) -> (String, bool) {
-    if is_body(&text) {
-        return (text, false);
-    }
-    (quoted(&text), true)
 }
 
 /// Writes a string with its quotes.

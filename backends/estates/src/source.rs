@@ -19,19 +19,11 @@ use tokio::sync::Mutex;
 use crate::address::{Address, Host, Kind, Papers};
 use crate::reply::{self, strange};
 
-/// Attempts at the first question, when a wrong address shows. To ask again changes nothing.
-const FIRST_ATTEMPTS: u32 = 5;
+/// Attempts at one question while the connection breaks. To ask again changes nothing.
+const ATTEMPTS: u32 = 5;
 
-/// Attempts at every other one, half a minute in all: a server that was restarted reads its data first.
-const ATTEMPTS: u32 = 9;
-
-/// The pause after the first of them; it doubles, up to the longest.
+/// The pause after the first of them; it doubles.
 const PAUSE: Duration = Duration::from_millis(200);
-
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
-
-/// What a server says that will answer another time.
-const PASSING: [&str; 5] = ["LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"];
 
 /// Everything that is ever sent to the server, beside the login: none of it writes.
 #[derive(Debug, Clone, Copy)]
@@ -39,19 +31,15 @@ pub(crate) enum Ask {
     Hget,
     Hgetall,
     Hmget,
-    Hscan,
     Llen,
     Lrange,
     Scan,
-    Smembers,
     Time,
-    Type,
     XinfoGroups,
     Xlen,
     Xpending,
     Xrange,
     Zcard,
-    Zrange,
     Zrangebyscore,
     Zscan,
 }
@@ -69,13 +57,10 @@ impl Ask {
             Self::Hget => redis::cmd("HGET"),
             Self::Hgetall => redis::cmd("HGETALL"),
             Self::Hmget => redis::cmd("HMGET"),
-            Self::Hscan => redis::cmd("HSCAN"),
             Self::Llen => redis::cmd("LLEN"),
             Self::Lrange => redis::cmd("LRANGE"),
             Self::Scan => redis::cmd("SCAN"),
-            Self::Smembers => redis::cmd("SMEMBERS"),
             Self::Time => redis::cmd("TIME"),
-            Self::Type => redis::cmd("TYPE"),
             Self::XinfoGroups => {
                 let mut command = redis::cmd("XINFO");
                 command.arg("GROUPS");
@@ -85,7 +70,6 @@ impl Ask {
             Self::Xpending => redis::cmd("XPENDING"),
             Self::Xrange => redis::cmd("XRANGE"),
             Self::Zcard => redis::cmd("ZCARD"),
-            Self::Zrange => redis::cmd("ZRANGE"),
             Self::Zrangebyscore => redis::cmd("ZRANGEBYSCORE"),
             Self::Zscan => redis::cmd("ZSCAN"),
         }
@@ -118,9 +102,7 @@ impl Source {
             address: Arc::new(address),
             wire: Arc::default(),
         };
-        source
-            .ask_at_most(FIRST_ATTEMPTS, &[Ask::Time.alone()])
-            .await?;
+        source.now().await?;
         Ok(source)
     }
 
@@ -146,30 +128,9 @@ impl Source {
         }
     }
 
-    /// The type of a key, as Redis names it; `none` for one that is not there.
-    pub(crate) async fn type_of(&self, key: &[u8]) -> Result<String> {
-        reply::text(self.ask(Ask::Type.about(key)).await?)
-    }
-
-    /// Adds to a refusal which key it was about, and of what type that is.
-    pub(crate) async fn explained(&self, error: Error, key: &[u8]) -> Error {
-        if error.kind() != ErrorKind::Invalid {
-            return error;
-        }
-        let error = error.with("key", key.escape_ascii());
-        match self.type_of(key).await {
-            Ok(found) => error.with("type", found),
-            Err(_) => error,
-        }
-    }
-
     /// Asks several questions in one round trip. What is refused stands as an error at its place: a key may be of
     /// another type than its name says.
     pub(crate) async fn ask_all(&self, questions: &[Cmd]) -> Result<Vec<Value>> {
-        self.ask_at_most(ATTEMPTS, questions).await
-    }
-
-    async fn ask_at_most(&self, attempts: u32, questions: &[Cmd]) -> Result<Vec<Value>> {
         if questions.is_empty() {
             return Ok(Vec::new());
         }
@@ -179,21 +140,16 @@ impl Source {
         }
         let mut pause = PAUSE;
         for attempt in 1.. {
-            let error = match self.try_all(&pipeline).await {
-                Ok(answers) if answers.len() != questions.len() => return Err(strange()),
-                Ok(answers) => match answers.iter().find_map(passing) {
-                    Some(error) => error,
-                    None => return Ok(answers),
-                },
-                Err(error) if may_pass(&error) => error,
+            match self.try_all(&pipeline).await {
+                Ok(answers) if answers.len() == questions.len() => return Ok(answers),
+                Ok(_) => return Err(strange()),
+                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
+                    *self.wire.lock().await = None;
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
                 Err(error) => return Err(failed(error)),
-            };
-            if attempt >= attempts {
-                return Err(failed(error));
             }
-            *self.wire.lock().await = None;
-            tokio::time::sleep(pause).await;
-            pause = LONGEST_PAUSE.min(2 * pause);
         }
         Err(strange())
     }
@@ -218,30 +174,16 @@ fn may_pass(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_timeout()
         || error.is_connection_dropped()
-        || error.code().is_some_and(|code| PASSING.contains(&code))
+        || error.code() == Some("LOADING")
 }
 
-/// The refusal of one question that another time will not meet.
-fn passing(answer: &Value) -> Option<RedisError> {
-    match answer {
-        Value::ServerError(error) if PASSING.contains(&error.code()) => Some(error.clone().into()),
-        _ => None,
-    }
-}
-
-/// `Unavailable` for what may pass; `Invalid` for what the server refuses, and goes on refusing.
 fn failed(error: RedisError) -> Error {
-    let (kind, sentence) = if may_pass(&error) {
-        let sentence = "the Redis that is to be imported cannot be reached";
-        (ErrorKind::Unavailable, sentence)
-    } else if error.code() == Some("WRONGTYPE") {
-        let sentence = "a key is of another type than its name says";
-        (ErrorKind::Invalid, sentence)
+    let sentence = if may_pass(&error) {
+        "the Redis that is to be imported cannot be reached"
     } else {
-        let sentence = "the Redis that is to be imported refuses to answer";
-        (ErrorKind::Invalid, sentence)
+        "the Redis that is to be imported refuses to answer"
     };
-    Error::new(kind, sentence).caused_by(error)
+    Error::new(ErrorKind::Unavailable, sentence).caused_by(error)
 }
 
 async fn connect(address: &Address) -> RedisResult<Wire> {

@@ -86,11 +86,6 @@ impl Zaqar {
         message::page(self, queue, from, limit).await
     }
 
-    /// Reads messages of a queue that were refused before, by the names that their refusals have.
-    pub async fn again(&self, queue: &QueueKey, ids: &[String]) -> Result<FoundPage> {
-        message::by_id(self, queue, ids).await
-    }
-
     /// Reads a queue's subscriptions.
     pub async fn subscriptions(
         &self,

@@ -21,13 +21,9 @@ pub(super) async fn all(
     let mut ids = Vec::new();
     let mut cursor = "0".to_owned();
     loop {
-        let set = key(queue, ".subscriptions");
-        let mut question = Ask::Zscan.about(set.as_str());
+        let mut question = Ask::Zscan.about(key(queue, ".subscriptions"));
         question.arg(cursor.as_str()).arg("COUNT").arg(STEP);
-        let (next, found) = match source.ask(question).await {
-            Ok(answer) => reply::scanned(answer)?,
-            Err(error) => return Err(source.explained(error, set.as_bytes()).await),
-        };
+        let (next, found) = reply::scanned(source.ask(question).await?)?;
         for id in found.into_iter().step_by(2) {
             ids.push(reply::bytes(id)?);
         }
