@@ -531,7 +531,7 @@ mod tests {
     #[test]
     fn one_redis_database_with_one_prefix_is_one_place() {
         let same = [
-            "redis://h:1?timeout_ms=9&prefix=x",
+            "redis://h:1?timeout_ms=90&prefix=x",
             "rediss://me:pw@H:1?prefix=x",
             "redis://h:1/0?prefix=%78",
         ];

@@ -257,9 +257,10 @@ async fn a_message_keeps_its_id_its_age_and_the_life_that_it_has_left() {
     let server = world.server(&Gate::new(Fault::Never));
     server.run().await.expect("no fault");
     let after = world.target.list(to, everything).await.expect("a page");
-    for message in &mut before.messages {
-        // To the stage, and from there.
+    for (message, arrived) in before.messages.iter_mut().zip(&after.messages) {
+        // To the stage, and from there. The target is another queue, with numbers of its own.
         message.transfers = 2;
+        message.arrival = arrived.arrival;
     }
     assert_eq!(after.messages, before.messages);
     let message = &after.messages[0];

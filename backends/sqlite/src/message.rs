@@ -109,7 +109,7 @@ fn insert_row(
         ])?;
     if delayed && inserted == 1 {
         session
-            .statement("INSERT INTO delay (due, at) VALUES (?, ?)")?
+            .statement("INSERT OR IGNORE INTO delay (due, at) VALUES (?, ?)")?
             .execute([due, row])?;
         session.ends.delayed = true;
         session.ends.release = session.ends.release.min(due);
