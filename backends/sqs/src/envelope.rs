@@ -30,7 +30,6 @@ use aws_sdk_sqs::types::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
 use isimud_contract::{
     Arrival, Checksum, ClientId, Delivery, Headers, Message, MessageId, Property, Receipt,
     Timestamp, body_of_text,

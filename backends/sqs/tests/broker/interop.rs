@@ -140,10 +140,14 @@ pub(crate) async fn statistics_count_what_natives_send_and_take(corner: Corner) 
     let (store, q) = (store(&corner, &options), queue("q"));
     natively(&corner, &["produce", "7"]).await;
     assert_eq!(store.stats(&q).await.unwrap().free, 7);
-    store
-        .post(&q, vec![numbered(0), numbered(1)])
-        .await
-        .unwrap();
+    // The queue keeps messages for four days.
+    let brief = |number| {
+        let mut message = numbered(number);
+        message.ttl = std::time::Duration::from_secs(3600);
+        message.left = message.ttl;
+        message
+    };
+    store.post(&q, vec![brief(0), brief(1)]).await.unwrap();
     assert_eq!(store.stats(&q).await.unwrap().free, 9);
     assert_eq!(natively(&corner, &["read"]).await.len(), 9);
     eventually("what boto3 has taken is counted no more", async || {
