@@ -1,5 +1,5 @@
 //! Queues that move from store to store and come back: over every ordered pair of kinds of stores and a choice of triples,
-//! or all of them with `MOVES=all`, with the ledger in the embedded store and in Redis.
+//! or all of them with `MOVES=all`, or some by name (`MOVES=fq,sr`), with the ledger in the embedded store and in Redis.
 //!
 //! Each queue goes its route there, back and there again, while a producer posts to it and nobody consumes; what is in it
 //! in the end is exactly what was posted, in order where the kinds of the route promise one. A worker holds the oldest
@@ -305,7 +305,11 @@ impl Journey {
 
 fn journeys() -> Vec<Journey> {
     let mut all = Vec::new();
-    let is_all = std::env::var("MOVES").is_ok_and(|value| value == "all");
+    let asked = std::env::var("MOVES").unwrap_or_default();
+    let is_all = asked == "all";
+    if !asked.is_empty() && !is_all {
+        return asked.split(',').map(Journey::of).collect();
+    }
     for one in KINDS {
         for other in KINDS.into_iter().filter(|kind| *kind != one) {
             all.push(Journey::of(&format!("{one}{other}")));

@@ -87,7 +87,12 @@ pub(crate) async fn what_natives_say_beside_bodies_comes_through_other_stores(pl
     assert_eq!(found.len(), sent.len());
     for (found, sent) in found.iter().zip(&sent) {
         assert_eq!(found["body"], sent["body"]);
-        assert_eq!(found["headers"], sent["headers"]);
+        // How often a message came back is what RabbitMQ says of it, and nobody has sent it.
+        let mut headers = found["headers"].clone();
+        if let Some(headers) = headers.as_object_mut() {
+            headers.remove("x-delivery-count");
+        }
+        assert_eq!(headers, sent["headers"]);
         for (name, value) in sent["properties"].as_object().unwrap() {
             // What natives leave out the service may fill in.
             if !value.is_null() {

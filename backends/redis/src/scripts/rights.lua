@@ -35,6 +35,7 @@ try('RENAME', key, key)
 try('SET', key, 'x', 'XX')
 try('TIME')
 try('ZADD', key, 'XX', 0, 'x')
+try('ZCOUNT', key, 0, 0)
 try('ZLEXCOUNT', key, '-', '+')
 try('ZRANGE', key, 0, 0)
 -- There is no way to call this one in vain.
