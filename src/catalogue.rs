@@ -57,6 +57,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// Segments that a queue may have: one that moves again and again leaves so many places behind it.
 const MOST_SEGMENTS: usize = 8;
 
+/// Segments that a queue may have left without their being removed yet.
+const MOST_LEFT: usize = 32;
+
 /// Draws a number below the one given, each as likely as any other.
 pub type Draw = Arc<dyn Fn(u64) -> u64 + Send + Sync>;
 
@@ -240,9 +243,18 @@ impl Catalogue {
         Ok(Route::along(stops).map_or_else(|| self.usual(), Arc::new))
     }
 
-    /// The same, but without what is in a pool that is not registered: nobody can reach that.
+    /// The way to everything that is to be removed with a queue: also to the segments that it has left, but not to what
+    /// is in a pool that is not registered: nobody can reach that. Nor to a native client's queue that it has left.
     pub(crate) async fn resolve_registered(&self, place: &Place) -> Result<Arc<Route>> {
         let mut segments = Vec::new();
+        for segment in place.left() {
+            if self.is_there(&segment.home).await? {
+                let opened = self.open(&segment.home).await?;
+                if !opened.store.capabilities().adopts || !segment.is_for_natives() {
+                    segments.push(segment.clone());
+                }
+            }
+        }
         for segment in place.segments() {
             if self.is_there(&segment.home).await? {
                 segments.push(segment.clone());
@@ -343,24 +355,30 @@ impl Catalogue {
 
     /// The place of a queue that goes to a store: with one segment more, whose numbers of arrival are above `after`.
     /// `Unavailable` while it has moved too often to be found in all its places.
-    pub(crate) fn appended(place: &Place, home: &Home, after: u64) -> Result<Place> {
+    ///
+    /// Where a store `adopts` native clients' queues, a queue comes back to the one that it has left, by whose name they
+    /// know it; elsewhere that one may be removed at any moment, and the new one has another name.
+    pub(crate) fn appended(place: &Place, home: &Home, after: u64, adopts: bool) -> Result<Place> {
         let count = place.segments().count();
-        if count >= MOST_SEGMENTS {
+        if count >= MOST_SEGMENTS || place.left().len() >= MOST_LEFT {
             let sentence = "The queue is still on its way from earlier moves; try again later.";
             return Err(Error::new(ErrorKind::Unavailable, sentence));
         }
-        Ok(with_segment(place, home.clone(), count, after))
+        let comes_back = |one: &Segment| adopts && one.home == *home && one.is_for_natives();
+        let left = place.left().iter().filter(|one| !comes_back(one)).cloned();
+        let place = place.clone().having_left(left);
+        Ok(with_segment(&place, home.clone(), count, after))
     }
 
     /// The place of a queue with another home for what is posted: instead of the one it has, in which nothing is.
     pub(crate) fn replaced(place: &Place, home: Home) -> Place {
-        let count = place.segments().count();
-        let older = place.segments().take(count - 1).cloned();
+        let mut segments: Vec<Segment> = place.segments().cloned().collect();
+        segments.pop();
+        let part = Place::free_part(segments.iter().chain(place.left()), &home);
         let after = place.last().after;
-        match Place::of(older) {
-            Some(older) => with_segment(&older, home, count - 1, after),
-            None => Place::at(home),
-        }
+        segments.push(Segment { home, part, after });
+        let left = place.left().iter().cloned();
+        Place::of(segments).unwrap_or_default().having_left(left)
     }
 
     /// The place of a queue that gets dead letters from a store: with a segment there, which nothing else is posted to.
@@ -392,13 +410,10 @@ impl Catalogue {
 /// A place with another segment before the one at `at`, whose numbers of arrival are above `after`.
 fn with_segment(place: &Place, home: Home, at: usize, after: u64) -> Place {
     let mut segments: Vec<Segment> = place.segments().cloned().collect();
-    let part = Place::free_part(&segments, &home);
-    let segment = Segment {
-        after,
-        ..Segment::new(home, part)
-    };
-    segments.insert(at, segment);
-    Place::of(segments).unwrap_or_default()
+    let part = Place::free_part(segments.iter().chain(place.left()), &home);
+    segments.insert(at, Segment { home, part, after });
+    let left = place.left().iter().cloned();
+    Place::of(segments).unwrap_or_default().having_left(left)
 }
 
 impl fmt::Debug for Parts {
@@ -443,6 +458,13 @@ mod tests {
                 segment(Some("b"), 0)
             ]
         );
+        // Until what it left there is removed; but where native clients know a queue by its name it has that again.
+        let left = Place::at(segment(Some("b"), 0).home).having_left([segment(None, 0)]);
+        let back = |adopts| Catalogue::appended(&left, &Home::Default, 7, adopts);
+        let kept = back(false).expect("a place");
+        assert_eq!((kept.last().part, kept.left()), (1, left.left()));
+        let adopted = back(true).expect("a place");
+        assert_eq!((adopted.last().part, adopted.left()), (0, &[][..]));
         let dead = Catalogue::receiving(&Place::default(), &segment(Some("a"), 0).home);
         let segments: Vec<_> = dead.segments().cloned().collect();
         assert_eq!(segments, [segment(Some("a"), 0), segment(None, 0)]);

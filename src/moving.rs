@@ -1,8 +1,9 @@
 //! Queues on the move: what they left behind is carried to where they go.
 //!
 //! Whoever moves a queue appends a segment to its place ([`Place`]) and posts a job here. From then on posts go to the
-//! new store; this carries the rest after them, oldest first. A job is a message of an internal queue, kept
-//! beside the records of queues and never in a broker: it outlives every server, one server has it at a time, and a server that dies gives it back.
+//! new store; this carries the rest after them, oldest first. A job is a message of an internal queue, kept beside the
+//! records of queues and never in a broker: it outlives every server, one server has it at a time, and a server that dies
+//! gives it back.
 //!
 //! ```text
 //! [A]            at rest in A
@@ -13,6 +14,10 @@
 //! [S, B]         A was empty, and for a while nobody can have posted to it
 //! [B]            readers have emptied S
 //! ```
+//!
+//! A segment that is taken out stays known to the place as one that was left ([`Place::left`]) until it is removed from its
+//! store, and for a minute more: a queue that comes back meanwhile gets another name there, so that what is removed is never
+//! what was just posted.
 //!
 //! A move that is asked for meanwhile appends one more segment, also in a store where the queue was before: segments are
 //! carried in the order in which they stand ([`order`]), and a stage that has begun, such as `[S, A, B]` in
@@ -63,6 +68,10 @@ const LOOK: Duration = Duration::from_secs(2);
 /// needs to hear of a change, and a post to reach a store.
 const FENCE: Duration = Duration::from_secs(5);
 
+/// How long no new segment has the name of one that a queue has left: SQS refuses for a minute to create a queue under the
+/// name of one that was deleted.
+const REUSE: Duration = Duration::from_secs(65 + FENCE.as_secs());
+
 /// Jobs that one server does at a time.
 const AT_ONCE: usize = 4;
 
@@ -79,9 +88,28 @@ struct Job {
     queue: String,
     /// Messages a second, at most.
     rate: Option<u32>,
+    /// Whether it is about the segments that the queue has left, and not about the messages to carry.
+    #[serde(default)]
+    clears: bool,
 }
 
 impl Job {
+    fn new(queue: &QueueKey, rate: Option<u32>) -> Self {
+        Self {
+            project: queue.project.as_str().to_owned(),
+            queue: queue.name.as_str().to_owned(),
+            rate,
+            clears: false,
+        }
+    }
+
+    fn to_clear(queue: &QueueKey) -> Self {
+        Self {
+            clears: true,
+            ..Self::new(queue, None)
+        }
+    }
+
     fn key(&self) -> Option<QueueKey> {
         let project = ProjectId::parse(&self.project).ok()?;
         let name = QueueName::parse_stored(&self.queue).ok()?;
@@ -113,7 +141,7 @@ pub(crate) struct Mover {
     slots: Arc<Semaphore>,
     /// Since when a queue has been as it is.
     seen: Mutex<HashMap<QueueKey, Seen>>,
-    /// Segments that have left a queue's place, and when: looked at once more.
+    /// Since when this server has known of segments that a queue has left.
     left: Mutex<HashMap<QueueKey, Vec<(Segment, Instant)>>>,
     stalled: Stalled,
 }
@@ -166,12 +194,12 @@ impl Mover {
     /// Notes that a queue is about to move, so that a server that dies as soon as it has changed the queue's place
     /// leaves the rest to another. To be called before the change; [`Mover::carry`] after it.
     pub(crate) async fn expect(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
-        self.write(queue, rate, SOON).await
+        self.write(Job::new(queue, rate), SOON).await
     }
 
     /// Has a queue carried, `rate` messages a second at most. One that is carried already goes on as it does.
     pub(crate) async fn carry(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
-        self.write(queue, rate, Duration::ZERO).await?;
+        self.write(Job::new(queue, rate), Duration::ZERO).await?;
         self.wake.notify_one();
         Ok(())
     }
@@ -181,15 +209,11 @@ impl Mover {
         self.stalled.why(queue)
     }
 
-    async fn write(&self, queue: &QueueKey, rate: Option<u32>, delay: Duration) -> Result<()> {
-        let job = Job {
-            project: queue.project.as_str().to_owned(),
-            queue: queue.name.as_str().to_owned(),
-            rate,
-        };
+    async fn write(&self, job: Job, delay: Duration) -> Result<()> {
         let body = serde_json::to_vec(&job).map_err(|error| strange().caused_by(error))?;
-        // One job a queue: its id is made from the queue's name.
-        let name = format!("{}\0{}", job.project, job.queue);
+        // One job of each kind a queue: its id is made from the queue's name.
+        let kind = if job.clears { "\0left" } else { "" };
+        let name = format!("{}\0{}{kind}", job.project, job.queue);
         let id = MessageId(Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()));
         let message = Message::new(id, ClientId::Uuid(Uuid::nil()), LIFE, body);
         let message = Message { delay, ..message };
@@ -236,18 +260,22 @@ impl Mover {
                 continue;
             };
             let outcome = self.go_on(id, &job, &queue).await;
-            if outcome.is_ok() {
+            if outcome.is_ok() && !job.clears {
                 self.stalled.goes_on(&queue);
             }
             match outcome {
                 Ok(None) => {
                     self.end(id, message.id).await;
                     // A move that began meanwhile found the job still there.
-                    if let Err(error) = self.look_back(&queue, job.rate).await {
+                    if let Err(error) = self.look_back(&job, &queue).await {
                         tracing::warn!(%error, %queue, "a queue may be on the move unseen");
                     }
                 }
                 Ok(Some(rest)) => self.rest(id, rest).await,
+                Err(error) if job.clears => {
+                    tracing::debug!(%error, %queue, "what the queue has left is looked at again later");
+                    self.rest(id, REST.1).await;
+                }
                 Err(error) => {
                     self.stalled.failed(&queue, &error);
                     self.rest(id, REST.1).await;
@@ -266,7 +294,9 @@ impl Mover {
                 Next::On => {}
                 Next::Rest(span) => return Ok(Some(span)),
                 Next::Done => {
-                    self.seen().remove(queue);
+                    if !job.clears {
+                        self.seen().remove(queue);
+                    }
                     return Ok(None);
                 }
             }
@@ -287,23 +317,33 @@ impl Mover {
         }
     }
 
-    async fn look_back(&self, queue: &QueueKey, rate: Option<u32>) -> Result<()> {
-        let record = self.management.find_queue(queue).await?;
-        match record.is_some_and(|record| record.place.only().is_none()) {
-            true => self.carry(queue, rate).await,
-            false => Ok(()),
+    async fn look_back(&self, job: &Job, queue: &QueueKey) -> Result<()> {
+        let Some(record) = self.management.find_queue(queue).await? else {
+            return Ok(());
+        };
+        let place = record.place;
+        if job.clears {
+            return match place.left() {
+                [] => Ok(()),
+                _ => self.write(Job::to_clear(queue), FENCE).await,
+            };
+        }
+        match place.only() {
+            Some(_) => Ok(()),
+            None => self.carry(queue, job.rate).await,
         }
     }
 
     async fn step(&self, claim: ClaimId, job: &Job, queue: &QueueKey) -> Result<Next> {
         let Some(record) = self.management.find_queue(queue).await? else {
+            self.left().remove(queue);
             return Ok(Next::Done);
         };
-        if let Some(next) = self.look_at_what_left(queue, &record).await? {
-            return Ok(next);
+        if job.clears {
+            return self.clear_what_was_left(queue, &record).await;
         }
         let Some(order) = Order::of(&record.place) else {
-            return Ok(self.nothing_left_to_do(queue));
+            return Ok(Next::Done);
         };
         let seen = self.see(queue, record.version);
         if order.is_carried() {
@@ -325,12 +365,11 @@ impl Mover {
             if !left.is_zero() {
                 return Ok(Next::Rest(left));
             }
-            if self.change(queue, &record, order.without(&empty)).await? {
-                self.left()
-                    .entry(queue.clone())
-                    .or_default()
-                    .push((empty, Instant::now()));
-            }
+            let place = order.without(&empty);
+            let left = record.place.left().iter().cloned().chain([empty]);
+            self.write(Job::to_clear(queue), FENCE).await?;
+            self.replace(queue, &record, &place.having_left(left))
+                .await?;
             return Ok(Next::On);
         }
         if self.can_be_carried(queue, &order).await? {
@@ -341,55 +380,81 @@ impl Mover {
         Ok(Next::Rest(rest))
     }
 
-    fn nothing_left_to_do(&self, queue: &QueueKey) -> Next {
-        let mut left = self.left();
-        match left.get(queue) {
-            Some(_) => Next::Rest(FENCE),
-            None => {
-                left.remove(queue);
-                Next::Done
+    /// Looks once more at the segments that the queue has left: a server that was held up in the middle of a post may have
+    /// written to one after all, and then it is part of the place again. One that is empty is removed from its store. Until
+    /// that is done, and for a while after it, no new segment has its name.
+    async fn clear_what_was_left(&self, queue: &QueueKey, record: &QueueRecord) -> Result<Next> {
+        self.know_what_was_left(queue, record.place.left());
+        let mut rest = None;
+        for segment in record.place.left() {
+            let age = self.age_of(queue, segment);
+            let others = record.place.left().iter().filter(|one| *one != segment);
+            let without = record.place.clone().having_left(others.cloned());
+            if !self.catalogue.is_there(&segment.home).await? {
+                self.replace(queue, record, &without).await?;
+                return Ok(Next::On);
+            }
+            if age >= FENCE {
+                let end = self.end_of(queue, segment).await?;
+                if !end.is_empty().await? {
+                    self.take_back(queue, record, segment, &without).await?;
+                    return Ok(Next::On);
+                }
+                // What native clients post from now on to a queue of their own is not ours to delete.
+                let is_theirs = end.store.capabilities().adopts && segment.is_for_natives();
+                if !is_theirs {
+                    end.store.remove(&end.key).await?;
+                }
+                if age >= REUSE || is_theirs {
+                    self.replace(queue, record, &without).await?;
+                    return Ok(Next::On);
+                }
+            }
+            let next = if age < FENCE { FENCE } else { REUSE };
+            let wait = next.saturating_sub(age).min(REST.1);
+            rest = Some(rest.map_or(wait, |soonest: Duration| soonest.min(wait)));
+        }
+        Ok(rest.map_or(Next::Done, Next::Rest))
+    }
+
+    /// Makes a segment that was left a part of the place again, the oldest.
+    async fn take_back(
+        &self,
+        queue: &QueueKey,
+        record: &QueueRecord,
+        segment: &Segment,
+        without: &Place,
+    ) -> Result<()> {
+        let segments = [segment].into_iter().chain(record.place.segments());
+        let place = Place::of(segments.cloned()).unwrap_or_default();
+        let place = place.having_left(without.left().iter().cloned());
+        self.expect(queue, None).await?;
+        self.replace(queue, record, &place).await?;
+        self.carry(queue, None).await
+    }
+
+    /// Keeps the time at which a segment was first known to have been left, for as long as it is among them.
+    fn know_what_was_left(&self, queue: &QueueKey, left: &[Segment]) {
+        let mut all = self.left();
+        if left.is_empty() {
+            all.remove(queue);
+            return;
+        }
+        let known = all.entry(queue.clone()).or_default();
+        known.retain(|(segment, _)| left.contains(segment));
+        for segment in left {
+            if !known.iter().any(|(one, _)| one == segment) {
+                known.push((segment.clone(), Instant::now()));
             }
         }
     }
 
-    /// Looks once more at segments that have left the place a while ago. A server that was held up in the middle of a
-    /// post may have written to one after all: then it is in the place again.
-    async fn look_at_what_left(
-        &self,
-        queue: &QueueKey,
-        record: &QueueRecord,
-    ) -> Result<Option<Next>> {
-        let due = |(_, when): &(Segment, Instant)| when.elapsed() >= FENCE;
-        let found = self
-            .left()
-            .get(queue)
-            .and_then(|all| all.iter().position(due));
-        let Some(at) = found else {
-            return Ok(None);
-        };
-        let taken = self.left().get_mut(queue).map(|all| all.remove(at));
-        self.left().retain(|_, all| !all.is_empty());
-        let Some((segment, _)) = taken else {
-            return Ok(None);
-        };
-        if record.place.segments().any(|one| *one == segment) {
-            return Ok(Some(Next::On));
-        }
-        let end = self.end_of(queue, &segment).await?;
-        if end.is_empty().await? {
-            // What native clients post from now on to a queue of their own is not ours to delete.
-            if !end.store.capabilities().adopts {
-                end.store.remove(&end.key).await?;
-            }
-            return Ok(Some(Next::On));
-        }
-        let segments = std::iter::once(segment.clone()).chain(record.place.segments().cloned());
-        let place = Place::of(segments).unwrap_or_default();
-        if !self.change(queue, record, place).await? {
-            let again = (segment, Instant::now());
-            self.left().entry(queue.clone()).or_default().push(again);
-        }
-        Ok(Some(Next::On))
+    /// For how long this server has known that a queue has left a segment.
+    fn age_of(&self, queue: &QueueKey, segment: &Segment) -> Duration {
+        let left = self.left();
+        let mut known = left.get(queue).into_iter().flatten();
+        let known = known.find(|(one, _)| one == segment);
+        known.map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
     fn left(&self) -> MutexGuard<'_, HashMap<QueueKey, Vec<(Segment, Instant)>>> {
@@ -423,11 +488,17 @@ impl Mover {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a queue another place. Returns whether it still was as `record` says.
+    /// Gives a queue other segments. Returns whether it still was as `record` says.
     async fn change(&self, queue: &QueueKey, record: &QueueRecord, place: Place) -> Result<bool> {
+        let place = place.having_left(record.place.left().iter().cloned());
+        self.replace(queue, record, &place).await
+    }
+
+    /// Gives a queue another place. Returns whether it still was as `record` says.
+    async fn replace(&self, queue: &QueueKey, record: &QueueRecord, place: &Place) -> Result<bool> {
         let update = self
             .management
-            .update_queue(queue, &record.metadata, &place, record.version);
+            .update_queue(queue, &record.metadata, place, record.version);
         let changed = update.await?.is_some();
         (self.forget)(queue);
         Ok(changed)

@@ -177,7 +177,9 @@ impl Messaging {
             return Ok(place.clone());
         }
         let after = self.numbers_begin(queue, place).await;
-        Catalogue::appended(place, home, after)
+        let opened = self.catalogue.open(home).await;
+        let adopts = opened.is_ok_and(|opened| opened.store.capabilities().adopts);
+        Catalogue::appended(place, home, after, adopts)
     }
 
     /// What the numbers of arrival of a new segment are above: everything that the segments of a place have given, and
@@ -191,7 +193,8 @@ impl Messaging {
             let route = self.catalogue.resolve(place).await?;
             Ok::<_, Error>(route.stats(queue).await?.last_arrival)
         };
-        let known = place.segments().map(|segment| segment.after).max();
+        let every = place.segments().chain(place.left());
+        let known = every.map(|segment| segment.after).max();
         let known = known.unwrap_or_default().max(now);
         match tokio::time::timeout(PATIENCE, given).await {
             Ok(Ok(last)) => known.max(last).saturating_add(2 * GAP),

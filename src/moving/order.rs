@@ -38,7 +38,7 @@ impl Order {
             0 => all.len() - 1,
             count => count + 1,
         };
-        let sources = all[..until].iter().filter(|segment| **segment != side);
+        let sources = all[..until].iter().filter(|one| !one.is_same_as(&side));
         Some(Self {
             sources: sources.cloned().collect(),
             side,

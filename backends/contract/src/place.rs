@@ -75,6 +75,16 @@ impl Segment {
         self.part & SIDE != 0
     }
 
+    /// Whether native clients may know it by its name, in a store that adopts their queues: the name is the queue's own.
+    pub fn is_for_natives(&self) -> bool {
+        self.part == 0
+    }
+
+    /// Whether both have the same name in the same store, whatever numbers of arrival they begin with.
+    pub fn is_same_as(&self, other: &Self) -> bool {
+        (&self.home, self.part) == (&other.home, other.part)
+    }
+
     /// What the segment of `queue` is called in its store.
     pub fn key(&self, queue: &QueueKey) -> QueueKey {
         queue.part(self.part)
@@ -89,6 +99,8 @@ impl Segment {
 pub struct Place {
     first: Segment,
     rest: Vec<Segment>,
+    /// Segments that nobody reads or posts to any more, and that are not removed from their stores yet.
+    left: Vec<Segment>,
 }
 
 impl Default for Place {
@@ -103,6 +115,7 @@ impl Place {
         Self {
             first: Segment::new(home, 0),
             rest: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -112,10 +125,23 @@ impl Place {
         Some(Self {
             first: segments.next()?,
             rest: segments.collect(),
+            left: Vec::new(),
         })
     }
 
-    /// All of them, oldest first.
+    /// The same place, which these segments have left: their names are not given to new ones as long as they are here.
+    #[must_use]
+    pub fn having_left(mut self, left: impl IntoIterator<Item = Segment>) -> Self {
+        self.left = left.into_iter().collect();
+        self
+    }
+
+    /// Segments that the queue has left, and that are not removed from their stores yet.
+    pub fn left(&self) -> &[Segment] {
+        &self.left
+    }
+
+    /// All that hold messages of the queue, oldest first.
     pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> + Clone {
         std::iter::once(&self.first).chain(&self.rest)
     }
@@ -139,33 +165,34 @@ impl Place {
     }
 
     /// The lowest number that none of these segments has in a store.
-    pub fn free_part(segments: &[Segment], home: &Home) -> u32 {
+    pub fn free_part<'a>(
+        segments: impl IntoIterator<Item = &'a Segment> + Clone,
+        home: &Home,
+    ) -> u32 {
         let used = |part: &u32| {
-            let mut all = segments.iter();
+            let mut all = segments.clone().into_iter();
             all.any(|segment| segment.home == *home && segment.part == *part)
         };
         (0..).find(|part| !used(part)).unwrap_or_default()
     }
 
-    /// The text that stores keep: nothing for the default place, else JSON such as `[["fast",0],[null,1,1767225600000]]`.
+    /// The text that stores keep: nothing for the default place, else JSON such as
+    /// `[["fast",0],[null,1,1767225600000],["old",0,0,true]]`, where the last one has been left.
     pub fn to_text(&self) -> String {
         if *self == Self::default() {
             return String::new();
         }
-        let segments: Value = self
-            .segments()
-            .map(|segment| {
-                let home = match &segment.home {
-                    Home::Default => None,
-                    Home::Pool(name) => Some(name.as_str()),
-                };
-                match segment.after {
-                    0 => json!([home, segment.part]),
-                    after => json!([home, segment.part, after]),
-                }
-            })
-            .collect();
-        segments.to_string()
+        let home = |segment: &Segment| match &segment.home {
+            Home::Default => Value::Null,
+            Home::Pool(name) => name.as_str().into(),
+        };
+        let held = self.segments().map(|segment| match segment.after {
+            0 => json!([home(segment), segment.part]),
+            after => json!([home(segment), segment.part, after]),
+        });
+        let left = self.left.iter();
+        let left = left.map(|segment| json!([home(segment), segment.part, segment.after, true]));
+        held.chain(left).collect::<Value>().to_string()
     }
 
     /// Reads what [`Place::to_text`] wrote.
@@ -173,30 +200,33 @@ impl Place {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let segments: Vec<Written> = serde_json::from_str(text).map_err(|_| InvalidName)?;
-        let segments = segments.into_iter().map(|written| {
-            let (Written::Short(home, part) | Written::Long(home, part, _)) = &written;
+        let written: Vec<Written> = serde_json::from_str(text).map_err(|_| InvalidName)?;
+        let (mut held, mut left) = (Vec::new(), Vec::new());
+        for written in written {
+            let (home, part, after, has_left) = match written {
+                Written::Plain(home, part) => (home, part, 0, false),
+                Written::Numbered(home, part, after) => (home, part, after, false),
+                Written::Left(home, part, after, has_left) => (home, part, after, has_left),
+            };
             let home = match home {
                 None => Home::Default,
-                Some(name) => Home::Pool(PoolName::parse(name)?),
+                Some(name) => Home::Pool(PoolName::parse(&name)?),
             };
-            let mut segment = Segment::new(home, *part);
-            if let Written::Long(_, _, after) = written {
-                segment.after = after;
-            }
-            Ok(segment)
-        });
-        let segments = segments.collect::<Result<Vec<_>, _>>()?;
-        Self::of(segments).ok_or(InvalidName)
+            let segment = Segment { home, part, after };
+            if has_left { &mut left } else { &mut held }.push(segment);
+        }
+        let place = Self::of(held).ok_or(InvalidName)?;
+        Ok(place.having_left(left))
     }
 }
 
-/// A segment as it is written: with its `after` where it has one.
+/// A segment as it is written: with its `after` where it has one, and whether it has been left.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
-    Short(Option<String>, u32),
-    Long(Option<String>, u32, u64),
+    Plain(Option<String>, u32),
+    Numbered(Option<String>, u32, u64),
+    Left(Option<String>, u32, u64, bool),
 }
 
 #[cfg(test)]
@@ -216,16 +246,23 @@ mod tests {
                 ..Segment::new(pool("a \"b\"\\"), 0)
             },
         ]);
+        let moving = moving.expect("segments");
+        let left = [Segment::new(pool("old"), 0), Segment::new(Home::Default, 0)];
         for place in [
             Place::default(),
             Place::at(pool("fast")),
-            moving.expect("segments"),
+            Place::default().having_left(left.clone()),
+            moving.clone(),
+            moving.having_left(left),
         ] {
             assert_eq!(Place::parse(&place.to_text()), Ok(place));
         }
         assert_eq!(Place::default().to_text(), "");
         assert_eq!(Place::at(pool("fast")).to_text(), r#"[["fast",0]]"#);
-        for bad in ["[]", "x", r#"[["",0]]"#, r#"[["a"]]"#, r#"[["a",0,-1]]"#] {
+        let moved = Place::default().having_left([Segment::new(pool("old"), 0)]);
+        assert_eq!(moved.to_text(), r#"[[null,0],["old",0,0,true]]"#);
+        assert_eq!(moved.only(), Some(&Segment::default()));
+        for bad in ["[]", r#"[["old",0,0,true]]"#, "x", r#"[["",0]]"#, r#"[["a"]]"#, r#"[["a",0,-1]]"#] {
             assert_eq!(Place::parse(bad), Err(InvalidName), "{bad}");
         }
     }
