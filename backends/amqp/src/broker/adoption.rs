@@ -107,12 +107,13 @@ impl Inner {
         })
     }
 
-    /// Has a copy that is given back go to the end of the queue, for native consumers to find. A queue of our own has none,
-    /// and keeps its order: there the copy stays in the companion, from which everything is received first.
+    /// Has a copy that is given back go to the end of the queue, for native consumers to find. What was posted here to a
+    /// queue of our own keeps its order: it stays in the companion, from which everything is received first.
     fn goes_back_to(&self, address: &Address, got: Got) {
-        let queue = match self.adopt {
-            true => &address.queue,
-            false => &address.companion,
+        let keeps_order = !self.adopt && message::is_ours(&got.properties);
+        let queue = match keeps_order {
+            true => &address.companion,
+            false => &address.queue,
         };
         let (tag, target) = (got.tag, Target::queue(queue));
         self.holder.held.instead(tag, target, native::returned(got));
