@@ -114,16 +114,18 @@ impl Load {
             }
             pairs.push((stores, queue));
         }
-        // RabbitMQ 3.10 writes down every half a second which quorum queues a node has, and loses a younger one in a
-        // crash.
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        Self {
+        let load = Self {
             pairs,
             told,
             clients,
             posting,
             working,
-        }
+        };
+        load.goes_on().await;
+        // RabbitMQ 3.10 writes down every half a second which quorum queues a node has, and loses a younger one in a
+        // crash.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        load
     }
 
     /// Waits until every client has got on.
