@@ -225,6 +225,8 @@ struct Journey {
     queue: String,
     route: Vec<char>,
     posted: u64,
+    /// When each message had been posted for certain.
+    since: Vec<Instant>,
     deleted: Vec<u64>,
 }
 
@@ -236,6 +238,7 @@ impl Journey {
             queue: format!("q-{kinds}"),
             route,
             posted: 0,
+            since: Vec::new(),
             deleted: Vec::new(),
         }
     }
@@ -252,6 +255,8 @@ impl Journey {
         let body = json!({ "messages": messages });
         expect(client, "POST", &self.messages(), Some(body), 201);
         self.posted += count;
+        self.since
+            .resize(self.posted.try_into().expect("few"), Instant::now());
     }
 
     /// Creates the queue where its route begins, and posts the first messages.
@@ -277,12 +282,15 @@ impl Journey {
             .filter(|number| !self.deleted.contains(number))
             .collect();
         let (since, mut met) = (Instant::now(), Vec::new());
+        let mut too_young = Vec::new();
         let path = format!("{}?pop=20", self.messages());
         let mut empty = 0;
         // SQS may answer that there is nothing while there is something.
         while empty < 3 && since.elapsed() < PATIENCE {
+            let asked = Instant::now();
             let popped = expect(client, "DELETE", &path, None, 200);
             let popped = popped["messages"].as_array().cloned().unwrap_or_default();
+            too_young.extend(popped.iter().filter_map(|message| self.too_young(message, asked)));
             empty = if popped.is_empty() { empty + 1 } else { 0 };
             met.extend(popped.iter().filter_map(|message| message["body"].as_u64()));
             if met.len() < expected.len() && popped.is_empty() {
@@ -296,10 +304,23 @@ impl Journey {
         if self.route.contains(&'s') {
             met.sort_unstable();
         }
-        match met == expected {
-            true => Ok(()),
-            false => Err(format!("{}: {met:?} instead of {expected:?}", self.queue)),
+        if met != expected {
+            return Err(format!("{}: {met:?} instead of {expected:?}", self.queue));
         }
+        match too_young.is_empty() {
+            true => Ok(()),
+            false => Err(format!("{}: {}", self.queue, too_young.join(", "))),
+        }
+    }
+
+    /// What is wrong with the age of a message that was asked for then. It is in whole seconds. Each move may take some
+    /// milliseconds off it, for the way of the message from store to store, and half a second is what all may take.
+    fn too_young(&self, message: &Value, asked: Instant) -> Option<String> {
+        let number = usize::try_from(message["body"].as_u64()?).ok()?;
+        let passed = asked.duration_since(*self.since.get(number)?);
+        let least = passed.saturating_sub(Duration::from_millis(500)).as_secs();
+        let age = message["age"].as_u64()?;
+        (age < least).then(|| format!("{number} is {age} s old instead of {least}"))
     }
 }
 

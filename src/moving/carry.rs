@@ -21,7 +21,7 @@
 //! an earlier stay of the message, that it was deleted above all, it knows of a smaller number of transfers.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use isimud_contract::{
     Arrival, ClaimId, DeadLetter, Error, ErrorKind, Guard, Lease, Marker, Message, MessageId,
@@ -35,7 +35,7 @@ pub(crate) const BATCH: usize = 100;
 /// How long the old store hides messages while they are carried.
 const HOLD: Duration = Duration::from_secs(60);
 
-/// A message whose delay ends sooner is left until it has ended.
+/// A message whose delay ends sooner is left until it has ended. One that expires sooner may do so on the way.
 const SOON: Duration = Duration::from_secs(10);
 
 /// A queue in a store.
@@ -77,19 +77,23 @@ impl End {
         self.store.delete(&self.key, ids, guard).await.map(drop)
     }
 
-    /// Posts messages to a queue that nobody takes them from now, and sees that they have come. `Internal` where some
-    /// have not, though the store says so: then nothing may be deleted where they came from.
-    async fn put(&self, messages: Vec<Message>) -> Result<()> {
-        let ids = ids(&messages);
+    /// Posts messages, which are as they were at `since`, to a queue that nobody takes them from now, and sees that they
+    /// have come. `Internal` where some have not, though the store says so: then nothing may be deleted where they came
+    /// from. What is about to expire need not have come.
+    async fn put(&self, messages: Vec<Message>, since: Instant) -> Result<()> {
+        let span = since.elapsed();
+        let messages: Vec<Message> = messages.into_iter().map(|it| it.later(span)).collect();
+        let lasting = messages.iter().filter(|message| message.left > SOON);
+        let lasting: Vec<MessageId> = lasting.map(|message| message.id).collect();
         self.store.post(&self.key, messages).await?;
         if !self.store.capabilities().browse {
             return Ok(());
         }
-        let there = self.store.get(&self.key, &ids).await?.len();
-        if there < ids.len() {
+        let there = self.store.get(&self.key, &lasting).await?.len();
+        if there < lasting.len() {
             let sentence = "a store does not have all of the messages that it accepted; they stay where they were";
             return Err(Error::new(ErrorKind::Internal, sentence)
-                .with("posted", ids.len())
+                .with("posted", lasting.len())
                 .with("there", there));
         }
         Ok(())
@@ -142,6 +146,7 @@ impl Carry {
         let Some(claimed) = self.from.store.claim(&self.from.key, &lease, most).await? else {
             return Ok(0);
         };
+        let since = Instant::now();
         // What the new store cannot keep stays hidden until the claim ends, and then comes back.
         let mut messages: Vec<Message> = claimed
             .messages
@@ -154,7 +159,7 @@ impl Carry {
         }
         self.number(&mut messages).await?;
         let (ids, count) = (ids(&messages), messages.len());
-        self.through.put(messages).await?;
+        self.through.put(messages, since).await?;
         let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
         if let Err(error) = deleted {
             if error.kind() != ErrorKind::Unavailable {
@@ -195,6 +200,7 @@ impl Carry {
         let (mut carried, mut after) = (0, None);
         loop {
             let (found, marker) = self.from.free(after, BATCH).await?;
+            let since = Instant::now();
             if found.is_empty() {
                 return Ok(carried);
             }
@@ -206,7 +212,7 @@ impl Carry {
                 continue;
             }
             let (ids, count) = (ids(&messages), messages.len());
-            self.to.put(messages).await?;
+            self.to.put(messages, since).await?;
             self.from.delete(&ids, Guard::Free).await?;
             carried += count;
         }

@@ -238,10 +238,17 @@ impl Inner {
         }
         // With an error, or without a caller, it is given back.
         let batch = &mut catch.batch;
+        let mut from_companion = Ok(());
         if known.has_companion() {
             let got = self.holder.get(&address.companion, max, hold, false).await;
-            for got in self.unless_gone(&address, got)? {
-                self.add(batch, &address, &address.companion, got);
+            match self.unless_gone(&address, got) {
+                Ok(got) => {
+                    for got in got {
+                        self.add(batch, &address, &address.companion, got);
+                    }
+                }
+                // What is in the queue itself need not wait for it.
+                Err(error) => from_companion = Err(error),
             }
         }
         let room = max.saturating_sub(batch.len());
@@ -255,6 +262,10 @@ impl Inner {
             Err(error) => Err(error),
         };
         done = done.and(self.take_over(&address, &known, batch, hold).await);
+        if batch.len() == 0 {
+            // There may be something in the companion.
+            done = done.and(from_companion);
+        }
         done.map(|()| catch)
     }
 

@@ -27,6 +27,12 @@ const FEW: usize = 8;
 /// How many queues are remembered for having let a call wait in vain.
 const CAPACITY: usize = 1000;
 
+/// Whether a call that waited for so long has waited in vain, where a call may take `patience`. It may be given up before
+/// that: other steps of the same request have taken some of the time that it has.
+pub(crate) fn is_in_vain(waited: Duration, patience: Duration) -> bool {
+    waited >= patience / 2
+}
+
 /// What is known of queues that are being asked, or that do not answer.
 #[derive(Debug)]
 pub(crate) struct Circuits {

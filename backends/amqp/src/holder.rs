@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::channel::{HoldingChannel, Settle};
-use crate::circuits::{Call, Circuits};
+use crate::circuits::{Call, Circuits, is_in_vain};
 use crate::error::{from_lapin, told};
 use crate::held::{Held, Holding, Tag};
 use crate::line::{Demand, Line, Serving, Turn};
@@ -127,7 +127,7 @@ impl Drop for Use<'_> {
         if self.end == End::Well {
             return;
         }
-        let in_vain = self.end == End::Late && self.begun.elapsed() >= self.link.patience();
+        let in_vain = self.end == End::Late && is_in_vain(self.begun.elapsed(), self.link.patience());
         if in_vain && channel.live.answers() > self.answers {
             // The connection answers others, so it is the queue that does not. RabbitMQ ends the connection after half a
             // minute of that, and until then what is held there can be settled.

@@ -29,7 +29,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::circuits::{Call, Circuits};
+use crate::circuits::{Call, Circuits, is_in_vain};
 use crate::closing::{Closing, too_large};
 use crate::error::{blocked, from_lapin, refused, strange, told, too_late};
 use crate::link::{Link, Live};
@@ -400,7 +400,7 @@ impl Drop for Doubt<'_> {
         }
         // Also where nothing else was published meanwhile: a queue that does not answer blocks each new channel on which it
         // is published to.
-        if self.begun.elapsed() >= self.patience {
+        if is_in_vain(self.begun.elapsed(), self.patience) {
             self.call.waited_in_vain(self.begun, others);
         }
     }

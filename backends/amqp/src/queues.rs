@@ -8,7 +8,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -38,6 +38,13 @@ const BELIEVED: Duration = Duration::from_secs(60);
 /// For how long it is believed that no other server has made a companion.
 const COMPANION_BELIEVED: Duration = Duration::from_secs(3600);
 
+/// For how long a companion that does not answer is believed to be there.
+const SILENT_COMPANION_BELIEVED: Duration = Duration::from_secs(10);
+
+/// RabbitMQ 3.10 writes down every half a second which quorum queues a node has. A younger one is dead after a crash, with
+/// what it had confirmed.
+const YOUNG: Duration = Duration::from_secs(2);
+
 /// How many queues are known, at the most.
 const CAPACITY: usize = 100_000;
 
@@ -56,7 +63,10 @@ const QUESTIONS: usize = 64;
 #[derive(Debug)]
 pub(crate) struct Known {
     seen: Instant,
-    companion_seen: Instant,
+    /// Until when it is believed that no other server makes a companion.
+    companion_believed_until: Instant,
+    /// When this server made the companion.
+    companion_made: OnceLock<Instant>,
     /// Whether it is as this service makes queues: then it can be declared without being refused.
     ours: bool,
     /// Whether there is a companion beside it.
@@ -71,6 +81,12 @@ pub(crate) struct Known {
 impl Known {
     pub(crate) fn has_companion(&self) -> bool {
         self.companion.load(Ordering::Relaxed)
+    }
+
+    /// Whether the companion was made so lately that a crash of RabbitMQ could leave it dead.
+    pub(crate) fn has_young_companion(&self) -> bool {
+        let made = self.companion_made.get();
+        made.is_some_and(|made| made.elapsed() < YOUNG)
     }
 
     /// Whether the queue has answered since so many connections were lost.
@@ -316,19 +332,28 @@ impl Queues {
         let tried = before
             .as_ref()
             .map_or(0, |it| it.tried.load(Ordering::Relaxed));
-        let (companion, companion_seen) = match &before {
-            Some(it) if it.companion_seen.elapsed() < COMPANION_BELIEVED => {
-                (it.has_companion(), it.companion_seen)
+        let believed_until = now + COMPANION_BELIEVED;
+        let (companion, companion_believed_until) = match &before {
+            Some(it) if now < it.companion_believed_until => {
+                (it.has_companion(), it.companion_believed_until)
             }
             _ if self.adopt => {
                 self.declare(&address.companion).await?;
-                (true, now)
+                (true, believed_until)
             }
-            _ => (self.is_companion_there(address).await?, now),
+            _ => match self.is_companion_there(address).await {
+                Ok(is_there) => (is_there, believed_until),
+                // The queue itself is as good as it was. Only one that is there can be silent.
+                Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    (true, now + SILENT_COMPANION_BELIEVED)
+                }
+                Err(error) => return Err(error),
+            },
         };
         let known = Arc::new(Known {
             seen: now,
-            companion_seen,
+            companion_believed_until,
+            companion_made: OnceLock::new(),
             ours: there == There::Ours,
             companion: AtomicBool::new(companion),
             tried: AtomicUsize::new(tried),
@@ -391,6 +416,7 @@ impl Queues {
     pub(crate) async fn make_companion(&self, address: &Address, known: &Known) -> Result<()> {
         if !known.has_companion() {
             self.declare(&address.companion).await?;
+            let _ = known.companion_made.set(Instant::now());
             known.companion.store(true, Ordering::Relaxed);
         }
         Ok(())

@@ -71,6 +71,17 @@ impl Message {
         }
     }
 
+    /// The same message after a while. One whose life has ended by then has none left.
+    #[must_use]
+    pub fn later(self, span: Duration) -> Self {
+        Self {
+            age: self.age.saturating_add(span),
+            left: self.left.saturating_sub(span),
+            delay: self.delay.saturating_sub(span),
+            ..self
+        }
+    }
+
     /// What a store has to keep or carry of it beside small fields of fixed size, in bytes: the body and the headers,
     /// these as large as base64 makes them. It counts against [`Capabilities::largest_body`](crate::Capabilities).
     pub fn size(&self) -> u64 {

@@ -156,15 +156,24 @@ impl<B: LeaseBroker> Leased<B> {
 
     /// Sends messages and, with the journal, has them noted. The order is this one because a message that is noted and
     /// was never sent would be listed until it ends. A failure of either leaves open what was posted, and the whole
-    /// may be repeated: by their ids the copies are one message.
-    pub(crate) async fn dispatch(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+    /// may be repeated: by their ids the copies are one message. Their ages and lives are those of the moment `as_of`.
+    pub(crate) async fn dispatch(
+        &self,
+        queue: &QueueKey,
+        mut as_of: Timestamp,
+        mut messages: Vec<Message>,
+    ) -> Result<()> {
         if self.journal == Journal::Off {
-            let now = self.clock.now();
-            return self.broker.send(queue, envelopes(now, messages)).await;
+            return self.broker.send(queue, envelopes(as_of, messages)).await;
         }
         for _ in 0..PURGES {
             let era = self.era(queue).await?;
             let now = self.clock.now();
+            let span = now.since(as_of);
+            if !span.is_zero() {
+                messages = messages.into_iter().map(|it| it.later(span)).collect();
+                as_of = now;
+            }
             self.broker
                 .send(queue, envelopes(now, messages.clone()))
                 .await?;
@@ -338,7 +347,8 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
             return Ok(());
         }
         let queue = queue.clone();
-        let post = |store: Self| async move { store.dispatch(&queue, messages).await };
+        let now = self.clock.now();
+        let post = |store: Self| async move { store.dispatch(&queue, now, messages).await };
         self.budget().step(self.finish(post)).await
     }
 

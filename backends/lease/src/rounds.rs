@@ -26,6 +26,8 @@ const WIDEST: usize = 1000;
 #[derive(Default)]
 struct Round {
     granted: Vec<Message>,
+    /// When that was judged; the messages are as they were then.
+    judged: Option<Timestamp>,
     /// What the broker delivered.
     received: usize,
     /// There was more than could be granted.
@@ -68,7 +70,7 @@ impl<B: LeaseBroker> Leased<B> {
         limit: usize,
         hold: Duration,
     ) -> Result<Vec<Message>> {
-        let mut taken = Vec::new();
+        let (mut taken, mut as_of) = (Vec::new(), self.clock.now());
         let mut ask = limit.min(WIDEST);
         let (begun, budget) = (Instant::now(), self.budget());
         for _ in 0..ROUNDS {
@@ -92,6 +94,10 @@ impl<B: LeaseBroker> Leased<B> {
                 }
             };
             let (met, granted) = (round.received, round.granted.len());
+            if let Some(judged) = round.judged {
+                taken = older(taken, judged.since(as_of));
+                as_of = judged;
+            }
             taken.extend(round.granted);
             if met == 0 || round.spare || (met < ask && granted > 0) {
                 break;
@@ -103,7 +109,7 @@ impl<B: LeaseBroker> Leased<B> {
         if taken.is_empty() && self.journal == Journal::On {
             self.look_for_missing(queue);
         }
-        Ok(taken)
+        Ok(older(taken, self.clock.now().since(as_of)))
     }
 
     /// The ledger may know messages that the broker has no more. Nobody waits for this.
@@ -154,6 +160,7 @@ impl<B: LeaseBroker> Leased<B> {
         self.tell(queue, tidings, budget).await;
         Ok(Round {
             granted: granted?,
+            judged: Some(now),
             received,
             spare,
         })
@@ -207,7 +214,7 @@ impl<B: LeaseBroker> Leased<B> {
         let Some(policy) = &lease.dead_letter else {
             return Ok(granted);
         };
-        match budget.step(self.dead_letter(queue, policy, spent)).await {
+        match budget.step(self.dead_letter(queue, policy, now, spent)).await {
             Ok(mut receipts) => {
                 tidings.settled.append(&mut receipts);
                 self.stuck.over(queue);
@@ -228,11 +235,13 @@ impl<B: LeaseBroker> Leased<B> {
     }
 
     /// Moves messages to the end of the dead-letter queue and returns the receipts to settle. Safe to be cut off
-    /// anywhere: what was sent and not buried is spent again later, and the two copies are one message by their id.
+    /// anywhere: what was sent and not buried is spent again later, and the two copies are one message by their id. They
+    /// are as they were when they were judged.
     async fn dead_letter(
         &self,
         queue: &QueueKey,
         policy: &DeadLetter,
+        judged: Timestamp,
         spent: Vec<(Message, Receipt)>,
     ) -> Result<Vec<Receipt>> {
         if spent.is_empty() {
@@ -254,7 +263,7 @@ impl<B: LeaseBroker> Leased<B> {
         }
         let (from, to) = (queue.clone(), policy.queue.clone());
         let hand_over = |store: Self| async move {
-            store.dispatch(&to, messages).await?;
+            store.dispatch(&to, judged, messages).await?;
             let ledger = &store.ledger;
             ledger.bury(&from, &ids, Guard::Any, Rowless::Skip).await
         };
@@ -307,5 +316,13 @@ impl<B: LeaseBroker> Leased<B> {
         } else {
             self.hints.hint(queue, work).await;
         }
+    }
+}
+
+/// Messages that were taken a while ago, as they are now.
+fn older(taken: Vec<Message>, span: Duration) -> Vec<Message> {
+    match span.is_zero() {
+        true => taken,
+        false => taken.into_iter().map(|it| it.later(span)).collect(),
     }
 }

@@ -129,12 +129,19 @@ impl Inner {
         batch: &mut Batch,
         hold: Duration,
     ) -> Result<()> {
-        let worn = std::mem::take(&mut batch.worn);
+        let mut worn = std::mem::take(&mut batch.worn);
         if worn.is_empty() {
             return Ok(());
         }
+        let made = self.queues.make_companion(address, known).await;
+        if made.is_ok() && known.has_young_companion() {
+            worn = self.deliver_what_can_wait(batch, worn);
+            if worn.is_empty() {
+                return Ok(());
+            }
+        }
         let copied = async {
-            self.queues.make_companion(address, known).await?;
+            made?;
             let target = Target::queue(&address.companion);
             let copies = worn.iter().map(|it| native::copy(&it.got, it.id, it.left));
             match self
@@ -189,6 +196,21 @@ impl Inner {
             Some(error) if batch.ready.is_empty() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Delivers as they are what RabbitMQ takes back a few times more, as a companion that has just been made may not
+    /// outlive a crash. Returns the others.
+    fn deliver_what_can_wait(&self, batch: &mut Batch, worn: Vec<Original>) -> Vec<Original> {
+        let urgent = self.take_over_at.unwrap_or_default().saturating_add(1);
+        let mut others = Vec::new();
+        for mut original in worn {
+            let can_wait = native::returns(&original.got.properties) <= urgent;
+            match original.delivery.take_if(|_| can_wait) {
+                Some(delivery) => batch.ready.push((original.place, delivery)),
+                None => others.push(original),
+            }
+        }
+        others
     }
 
     /// Gets copies, each in the place of its original. Others' that stand in front of them are older.

@@ -65,6 +65,8 @@ struct Client {
     /// Calls to the node that came to something.
     served: AtomicUsize,
     refused: AtomicUsize,
+    /// Why it was refused last.
+    why: Mutex<String>,
 }
 
 /// What all clients were told.
@@ -104,6 +106,7 @@ impl Load {
                     told: Arc::clone(&told),
                     served: AtomicUsize::new(0),
                     refused: AtomicUsize::new(0),
+                    why: Mutex::default(),
                 });
                 clients.push(Arc::clone(&client));
                 if posts {
@@ -150,7 +153,14 @@ impl Load {
             let Some((client, _)) = waiting.next() else {
                 return;
             };
-            assert!(begun.elapsed() < MINUTE, "{} never {what}", client.name);
+            if begun.elapsed() > MINUTE {
+                let why = |client: &Arc<Client>| client.why.lock().unwrap().clone();
+                let all = self.clients.iter();
+                let all: Vec<_> = all
+                    .map(|client| (&client.name, counted(client), why(client)))
+                    .collect();
+                panic!("{} never {what}: {all:#?}", client.name);
+            }
             self.assert_well();
             tokio::time::sleep(PAUSE).await;
         }
@@ -305,6 +315,7 @@ impl Client {
                 let kind = error.kind();
                 assert_eq!(kind, ErrorKind::Unavailable, "{name}: {what}: {error:?}");
                 self.refused.fetch_add(1, Ordering::Relaxed);
+                *self.why.lock().unwrap() = format!("{what}: {error:?}");
                 None
             }
         }
