@@ -270,7 +270,8 @@ impl<'a> Crossing<'a> {
         messages: Vec<Message>,
     ) -> Result<Posted, Error> {
         let post = async |messages: Vec<Message>| match stage {
-            Some(stage) => stage.store.post(&stage.key, messages).await,
+            // Nothing leaves the source before it is there for certain.
+            Some(stage) => stage.put(messages).await,
             None => self.messaging.land(landing, messages).await,
         };
         let mut posted = Posted::default();

@@ -168,6 +168,25 @@ async fn what_is_refused_goes_to_the_dead_letter_queue() {
 }
 
 #[tokio::test]
+async fn a_bridge_that_cannot_account_for_every_message_leaves_them_in_the_source() {
+    let mut world = world((Kept::Whole, Kept::Whole)).await;
+    world.forgets = true;
+    let server = world.server(&Gate::new(Fault::Never));
+    let halt = server.run().await.expect_err("one is missing");
+    let Halt::Failed(error) = halt else {
+        panic!("{halt:?}");
+    };
+    assert_eq!(error.kind(), isimud_contract::ErrorKind::Internal, "{error}");
+    let stats = world.source.stats(&world.rule.from).await.expect("counts");
+    assert_eq!(stats.free + stats.claimed, MESSAGES as u64);
+    world.forgets = false;
+    let server = world.server(&Gate::new(Fault::Never));
+    server.run().await.expect("it goes on");
+    let met = World::consume(&world.target, &world.rule.to).await;
+    assert_eq!(met, numbers());
+}
+
+#[tokio::test]
 async fn what_others_hold_or_have_deleted_does_not_cross() {
     use isimud_contract::{ClaimId, Guard, Lease};
     let world = world((Kept::Whole, Kept::Whole)).await;

@@ -77,12 +77,10 @@ impl End {
         self.store.delete(&self.key, ids, guard).await.map(drop)
     }
 
-    /// Posts messages, which are as they were at `since`, to a queue that nobody takes them from now, and sees that they
-    /// have come. `Internal` where some have not, though the store says so: then nothing may be deleted where they came
-    /// from. What is about to expire need not have come.
-    async fn put(&self, messages: Vec<Message>, since: Instant) -> Result<()> {
-        let span = since.elapsed();
-        let messages: Vec<Message> = messages.into_iter().map(|it| it.later(span)).collect();
+    /// Posts messages to a queue that nobody takes them from now, and sees that they have come. `Internal` where some have
+    /// not, though the store says so: then nothing may be deleted where they came from. What is about to expire need not
+    /// have come.
+    pub(crate) async fn put(&self, messages: Vec<Message>) -> Result<()> {
         let lasting = messages.iter().filter(|message| message.left > SOON);
         let lasting: Vec<MessageId> = lasting.map(|message| message.id).collect();
         self.store.post(&self.key, messages).await?;
@@ -159,7 +157,7 @@ impl Carry {
         }
         self.number(&mut messages).await?;
         let (ids, count) = (ids(&messages), messages.len());
-        self.through.put(messages, since).await?;
+        self.through.put(later(messages, since)).await?;
         let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
         if let Err(error) = deleted {
             if error.kind() != ErrorKind::Unavailable {
@@ -212,11 +210,17 @@ impl Carry {
                 continue;
             }
             let (ids, count) = (ids(&messages), messages.len());
-            self.to.put(messages, since).await?;
+            self.to.put(later(messages, since)).await?;
             self.from.delete(&ids, Guard::Free).await?;
             carried += count;
         }
     }
+}
+
+/// Messages that were read at that moment, as they are now.
+fn later(messages: Vec<Message>, since: Instant) -> Vec<Message> {
+    let span = since.elapsed();
+    messages.into_iter().map(|it| it.later(span)).collect()
 }
 
 /// A message as it is posted to another queue.

@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::connect::{self, Connector};
 use crate::control::{Control, Order, Wish};
 use crate::deadline::within;
-use crate::error::{closed, full, is_missing, unroutable};
+use crate::error::{closed, full, is_missing, stalled, unroutable};
 use crate::held::{Ended, Held, Holding, Tag};
 use crate::holder::{Got, Holder};
 use crate::link::Link;
@@ -239,8 +239,9 @@ impl Inner {
         // With an error, or without a caller, it is given back.
         let batch = &mut catch.batch;
         let mut from_companion = Ok(());
-        if known.has_companion() {
-            let got = self.holder.get(&address.companion, max, hold, false).await;
+        if known.has_answering_companion() {
+            let got = self.holder.get(&address.companion, max, hold, false);
+            let got = self.unless_silent(&known, got).await;
             match self.unless_gone(&address, got) {
                 Ok(got) => {
                     for got in got {
@@ -248,8 +249,10 @@ impl Inner {
                     }
                 }
                 // What is in the queue itself need not wait for it.
-                Err(error) => from_companion = Err(error),
+                Err(error) => from_companion = Err(error.with("queue", &address.companion)),
             }
+        } else if known.has_companion() {
+            from_companion = Err(stalled().with("queue", &address.companion));
         }
         let room = max.saturating_sub(batch.len());
         let mut done = match self.get(&address, &known, room, hold).await {
@@ -267,6 +270,21 @@ impl Inner {
             done = done.and(from_companion);
         }
         done.map(|()| catch)
+    }
+
+    /// Waits for a companion, for a part of the time that a call has: the queue itself needs the rest. One that does not
+    /// answer is left alone for a while.
+    async fn unless_silent<T>(
+        &self,
+        known: &Known,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let asked = tokio::time::timeout(self.timeout / 4, asked).await;
+        let answer = asked.unwrap_or_else(|_| Err(stalled()));
+        if matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable) {
+            known.leave_companion();
+        }
+        answer
     }
 
     /// Gets messages from the queue itself.

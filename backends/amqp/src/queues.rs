@@ -41,6 +41,9 @@ const COMPANION_BELIEVED: Duration = Duration::from_secs(3600);
 /// For how long a companion that does not answer is believed to be there.
 const SILENT_COMPANION_BELIEVED: Duration = Duration::from_secs(10);
 
+/// For how long a companion that does not answer is left alone.
+const LEFT_ALONE: Duration = Duration::from_secs(5);
+
 /// RabbitMQ 3.10 writes down every half a second which quorum queues a node has. A younger one is dead after a crash, with
 /// what it had confirmed.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -67,6 +70,8 @@ pub(crate) struct Known {
     companion_believed_until: Instant,
     /// When this server made the companion.
     companion_made: OnceLock<Instant>,
+    /// Until when the companion is left alone, as it did not answer.
+    companion_left_until: Mutex<Option<Instant>>,
     /// Whether it is as this service makes queues: then it can be declared without being refused.
     ours: bool,
     /// Whether there is a companion beside it.
@@ -87,6 +92,23 @@ impl Known {
     pub(crate) fn has_young_companion(&self) -> bool {
         let made = self.companion_made.get();
         made.is_some_and(|made| made.elapsed() < YOUNG)
+    }
+
+    /// Whether there is a companion that answers, as far as is known.
+    pub(crate) fn has_answering_companion(&self) -> bool {
+        let until = *self.companion_left_until();
+        self.has_companion() && until.is_none_or(|until| until <= Instant::now())
+    }
+
+    /// Notes that the companion does not answer. The queue itself goes on without it for a while.
+    pub(crate) fn leave_companion(&self) {
+        *self.companion_left_until() = Some(Instant::now() + LEFT_ALONE);
+    }
+
+    fn companion_left_until(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.companion_left_until
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the queue has answered since so many connections were lost.
@@ -333,6 +355,7 @@ impl Queues {
             .as_ref()
             .map_or(0, |it| it.tried.load(Ordering::Relaxed));
         let believed_until = now + COMPANION_BELIEVED;
+        let mut left_until = before.as_ref().and_then(|it| *it.companion_left_until());
         let (companion, companion_believed_until) = match &before {
             Some(it) if now < it.companion_believed_until => {
                 (it.has_companion(), it.companion_believed_until)
@@ -345,6 +368,7 @@ impl Queues {
                 Ok(is_there) => (is_there, believed_until),
                 // The queue itself is as good as it was. Only one that is there can be silent.
                 Err(error) if error.kind() == ErrorKind::Unavailable => {
+                    left_until = Some(Instant::now() + LEFT_ALONE);
                     (true, now + SILENT_COMPANION_BELIEVED)
                 }
                 Err(error) => return Err(error),
@@ -354,6 +378,7 @@ impl Queues {
             seen: now,
             companion_believed_until,
             companion_made: OnceLock::new(),
+            companion_left_until: Mutex::new(left_until),
             ours: there == There::Ours,
             companion: AtomicBool::new(companion),
             tried: AtomicUsize::new(tried),

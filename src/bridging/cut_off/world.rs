@@ -92,6 +92,8 @@ struct Gated {
     inner: Arc<dyn MessageStore>,
     gate: Arc<Gate>,
     largest: Option<u64>,
+    /// It says that it has stored all that it is given, and has not stored the last.
+    forgets: bool,
 }
 
 #[async_trait]
@@ -108,7 +110,10 @@ impl MessageStore for Gated {
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
     }
-    async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
+    async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+        if self.forgets {
+            messages.pop();
+        }
         if self.largest.is_some() && messages.iter().any(|one| &*one.body == POISON.as_bytes()) {
             return Err(Error::invalid("this one kills"));
         }
@@ -343,6 +348,8 @@ pub(super) struct World {
     pub(super) rule: Rule,
     /// The largest body that the target takes; with one, it refuses poison, too.
     pub(super) largest: Option<u64>,
+    /// Whether the target throws away some of what it says that it has stored.
+    pub(super) forgets: bool,
 }
 
 impl World {
@@ -369,6 +376,7 @@ impl World {
             management: house.management.expect("it keeps queues"),
             rule: Rule::parse("p/a", "p/b", None, None).expect("a rule"),
             largest: None,
+            forgets: false,
             clock,
         };
         let name = PoolName::parse("other").expect("a name");
@@ -442,18 +450,19 @@ impl World {
     }
 
     fn server_of(&self, gate: &Arc<Gate>, rule: &Rule) -> Server {
-        let gated = |inner: &Arc<dyn MessageStore>, largest| -> Arc<dyn MessageStore> {
+        let gated = |inner: &Arc<dyn MessageStore>, (largest, forgets)| -> Arc<dyn MessageStore> {
             Arc::new(Gated {
                 inner: Arc::clone(inner),
                 gate: Arc::clone(gate),
                 largest,
+                forgets,
             })
         };
         let config = Config::load(&Flags::default()).expect("the defaults");
         let metrics = Arc::new(Metrics::default());
         let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
         let counting = Arc::clone(&metrics);
-        let source = gated(&self.source, None);
+        let source = gated(&self.source, (None, false));
         let observer: Arc<dyn Observer> = Arc::new(metrics.pool("default"));
         let catalogue = Catalogue::new(catalogue::Parts {
             management: Arc::clone(&self.management),
@@ -463,7 +472,7 @@ impl World {
                 Arc::new(Instrumented::new("source", source, observer)),
             ),
             default_takes_queues: true,
-            opener: Arc::new(OnePool(gated(&self.target, self.largest))),
+            opener: Arc::new(OnePool(gated(&self.target, (self.largest, self.forgets)))),
             counted: Arc::new(move |pool| Arc::new(counting.pool(pool))),
             draw: Arc::new(|below| fastrand::u64(..below)),
         });

@@ -11,7 +11,7 @@ use lapin::types::ShortString;
 use uuid::Uuid;
 
 use super::Inner;
-use crate::error::refused;
+use crate::error::{refused, stalled};
 use crate::held::Tag;
 use crate::holder::Got;
 use crate::message;
@@ -133,8 +133,12 @@ impl Inner {
         if worn.is_empty() {
             return Ok(());
         }
-        let made = self.queues.make_companion(address, known).await;
-        if made.is_ok() && known.has_young_companion() {
+        let is_silent = known.has_companion() && !known.has_answering_companion();
+        let made = match is_silent {
+            true => Err(stalled().with("queue", &address.companion)),
+            false => self.queues.make_companion(address, known).await,
+        };
+        if is_silent || (made.is_ok() && known.has_young_companion()) {
             worn = self.deliver_what_can_wait(batch, worn);
             if worn.is_empty() {
                 return Ok(());
@@ -144,11 +148,8 @@ impl Inner {
             made?;
             let target = Target::queue(&address.companion);
             let copies = worn.iter().map(|it| native::copy(&it.got, it.id, it.left));
-            match self
-                .publisher
-                .publish_some(target, copies.collect())
-                .await?
-            {
+            let copies = self.publisher.publish_some(target, copies.collect());
+            match self.unless_silent(known, copies).await? {
                 (Fate::Stored, refused) => Ok(refused),
                 (Fate::Unroutable, _) => Err(Error::new(
                     ErrorKind::Unavailable,
@@ -162,7 +163,9 @@ impl Inner {
                 (places, failure)
             }
             Err(error) => {
-                self.queues.forget(address);
+                if known.has_answering_companion() {
+                    self.queues.forget(address);
+                }
                 ((0..worn.len()).collect(), Some(error))
             }
         };

@@ -198,7 +198,12 @@ impl Load {
         }
         for (stores, queue) in &self.pairs {
             for store in stores {
-                assert_eq!(store.claim(queue, &lease(), LIMIT).await.unwrap(), None);
+                match store.claim(queue, &lease(), LIMIT).await {
+                    Ok(claim) => assert_eq!(claim, None),
+                    // RabbitMQ 3.10 may leave a queue dead that it was making when it was killed, and whoever finds
+                    // nothing in the others is told so.
+                    Err(error) => assert!(format!("{error:?}").contains("~adopted"), "{error:?}"),
+                }
                 store.close().await.unwrap();
             }
         }
