@@ -176,7 +176,11 @@ async fn a_bridge_that_cannot_account_for_every_message_leaves_them_in_the_sourc
     let Halt::Failed(error) = halt else {
         panic!("{halt:?}");
     };
-    assert_eq!(error.kind(), isimud_contract::ErrorKind::Internal, "{error}");
+    assert_eq!(
+        error.kind(),
+        isimud_contract::ErrorKind::Internal,
+        "{error}"
+    );
     let stats = world.source.stats(&world.rule.from).await.expect("counts");
     assert_eq!(stats.free + stats.claimed, MESSAGES as u64);
     world.forgets = false;

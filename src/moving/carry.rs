@@ -12,7 +12,7 @@
 //!
 //! | cut off | what there is of a message that was transferred `n` times before | what follows |
 //! |---|---|---|
-//! | before 2 | old: `n`, held until the claim ends | it is carried later |
+//! | before 2 | old: `n`, held until the claim ends | it is carried later; nothing newer is carried before, as far as the old store can list |
 //! | in 2, or before 4 | old: `n`, held or (when the claim has ended) free, but not read; `through`: `n + 1` | 0 ends it; what did not come to `through` is carried later, as `n + 1` again, which is the same post |
 //! | in 4, or before 5 | `through`: `n + 1`, and of some the old one | 0 ends it |
 //! | in 5, in a store that leases | `through`: `n + 1`; new: `n + 2` | 5 again: `n + 2` is the same post, also when a reader has taken it by then |
@@ -73,6 +73,35 @@ impl End {
         Ok((page.messages, page.marker))
     }
 
+    /// `Unavailable` while the claim of a carrier that died holds some of the oldest messages: newer ones must not be
+    /// carried before them.
+    async fn is_let_go(&self) -> Result<()> {
+        if !self.store.capabilities().browse {
+            return Ok(());
+        }
+        let mut after = None;
+        loop {
+            let selection = Selection {
+                after,
+                limit: BATCH,
+                not_from: None,
+                include_claimed: true,
+                include_delayed: true,
+            };
+            let page = self.store.list(&self.key, selection).await?;
+            let mut claims = page.messages.iter().filter_map(|message| message.claim);
+            if claims.any(is_carriers) {
+                return Err(held_by_an_earlier_attempt());
+            }
+            after = page.marker;
+            // A carrier takes the oldest that are free.
+            let all_held = page.messages.iter().all(|message| message.claim.is_some());
+            if after.is_none() || !all_held {
+                return Ok(());
+            }
+        }
+    }
+
     async fn delete(&self, ids: &[MessageId], guard: Guard) -> Result<()> {
         self.store.delete(&self.key, ids, guard).await.map(drop)
     }
@@ -117,6 +146,15 @@ pub(super) struct Carry {
     pub(super) after: u64,
 }
 
+/// A name for the claim of a carrier: one that no client's claim has, as those are numbered by the clock or at random.
+fn carriers_claim() -> ClaimId {
+    ClaimId(uuid::Builder::from_custom_bytes(*Uuid::now_v7().as_bytes()).into_uuid())
+}
+
+fn is_carriers(claim: ClaimId) -> bool {
+    claim.0.get_version_num() == 8
+}
+
 /// Ends what an earlier attempt began, from whichever of the old segments. `Unavailable` while one of them still hides
 /// messages for it.
 pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<()> {
@@ -133,13 +171,17 @@ pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<
             move_on(through, &to.key, Stands::InPlace).await?;
         }
     }
-    move_on(through, &to.key, Stands::InPlace).await
+    move_on(through, &to.key, Stands::InPlace).await?;
+    for from in sources {
+        from.is_let_go().await?;
+    }
+    Ok(())
 }
 
 impl Carry {
     /// Carries up to `most` messages that can be claimed. Returns how many that were.
     pub(super) async fn batch(&self, most: usize) -> Result<usize> {
-        let claim = ClaimId(Uuid::now_v7());
+        let claim = carriers_claim();
         let lease = lease(claim, HOLD, None);
         let Some(claimed) = self.from.store.claim(&self.from.key, &lease, most).await? else {
             return Ok(0);
@@ -155,9 +197,23 @@ impl Carry {
         if messages.is_empty() {
             return Ok(0);
         }
-        self.number(&mut messages).await?;
+        let carried = async {
+            self.number(&mut messages).await?;
+            self.hand_over(claim, later(messages, since)).await
+        };
+        let carried = carried.await;
+        if carried.is_err() {
+            // The next attempt need not wait for them. Should this fail, too, it does.
+            let released = self.from.store.release_claim(&self.from.key, claim).await;
+            drop(released);
+        }
+        carried
+    }
+
+    /// Takes claimed messages over to where they are wanted. Returns how many.
+    async fn hand_over(&self, claim: ClaimId, messages: Vec<Message>) -> Result<usize> {
         let (ids, count) = (ids(&messages), messages.len());
-        self.through.put(later(messages, since)).await?;
+        self.through.put(messages).await?;
         let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
         if let Err(error) = deleted {
             if error.kind() != ErrorKind::Unavailable {
@@ -281,9 +337,13 @@ fn lease(id: ClaimId, ttl: Duration, dead_letter: Option<DeadLetter>) -> Lease {
 
 /// The claim of a carrier that died has not ended.
 fn held(error: Error) -> Error {
-    if error.kind() == ErrorKind::Claimed {
-        let sentence = "messages on the move are still held for an earlier attempt";
-        return Error::new(ErrorKind::Unavailable, sentence).caused_by(error);
+    match error.kind() {
+        ErrorKind::Claimed => held_by_an_earlier_attempt().caused_by(error),
+        _ => error,
     }
-    error
+}
+
+fn held_by_an_earlier_attempt() -> Error {
+    let sentence = "messages on the move are still held for an earlier attempt";
+    Error::new(ErrorKind::Unavailable, sentence)
 }

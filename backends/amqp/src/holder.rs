@@ -127,7 +127,8 @@ impl Drop for Use<'_> {
         if self.end == End::Well {
             return;
         }
-        let in_vain = self.end == End::Late && is_in_vain(self.begun.elapsed(), self.link.patience());
+        let in_vain =
+            self.end == End::Late && is_in_vain(self.begun.elapsed(), self.link.patience());
         if in_vain && channel.live.answers() > self.answers {
             // The connection answers others, so it is the queue that does not. RabbitMQ ends the connection after half a
             // minute of that, and until then what is held there can be settled.

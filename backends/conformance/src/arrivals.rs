@@ -21,6 +21,7 @@ promises! {
     an_expired_message_may_come_back_under_its_number,
     statistics_tell_the_last_number,
     a_purge_does_not_set_numbers_back,
+    what_comes_back_to_a_queue_that_was_removed_keeps_its_number,
     what_moves_in_place_keeps_its_number,
     a_dead_letter_gets_a_number_of_its_new_queue,
 }
@@ -202,6 +203,25 @@ async fn a_purge_does_not_set_numbers_back(bench: Bench) -> Outcome {
     bench.post(1).await?;
     let told = bench.numbers().await?;
     assert!(told[0] > before[0], "{told:?} after {before:?}");
+    Ok(())
+}
+
+/// A queue that moves comes back to parts that it has left.
+async fn what_comes_back_to_a_queue_that_was_removed_keeps_its_number(bench: Bench) -> Outcome {
+    needs(bench.capabilities().browse, "listings")?;
+    let messages = [20, 40].map(|number| bench.numbered(EARLY + number));
+    bench.post_all(messages.to_vec()).await?;
+    bench.remove().await?;
+    let again = messages.map(|message| Message {
+        transfers: message.transfers + 2,
+        ..message
+    });
+    let [a, c] = again.each_ref().map(|message| message.id);
+    bench.post_all(again.into()).await?;
+    let b = bench.post_one(bench.numbered(EARLY + 30)).await?;
+    assert_eq!(bench.all().await?, [a, b, c]);
+    let told = bench.numbers().await?;
+    assert_eq!(told, [20, 30, 40].map(|number| EARLY + number));
     Ok(())
 }
 

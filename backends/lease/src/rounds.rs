@@ -214,7 +214,10 @@ impl<B: LeaseBroker> Leased<B> {
         let Some(policy) = &lease.dead_letter else {
             return Ok(granted);
         };
-        match budget.step(self.dead_letter(queue, policy, now, spent)).await {
+        match budget
+            .step(self.dead_letter(queue, policy, now, spent))
+            .await
+        {
             Ok(mut receipts) => {
                 tidings.settled.append(&mut receipts);
                 self.stuck.over(queue);

@@ -5,6 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use crate::lane::Outcome;
 use crate::ledger::Key;
+use crate::ledger::sweep::strip_queue;
 use crate::numbering::{ARRIVAL_BITS, Numbering, first_number};
 use crate::session::Session;
 use crate::stream::{LAST_NUMBER, count, read_edge};
@@ -141,14 +142,27 @@ impl Record {
             Arrival::After(number) => return Ok(self.numbering.take_row(now, number)),
             Arrival::At(number) => self.numbering.row(number),
         };
-        // What is from before a purge would be taken for purged.
-        if let Some(row) = row.filter(|row| *row > self.purged)
+        if let Some(row) = row
+            && (row > self.purged || self.opens_up_to(session, row)?)
             && !is_taken(session, row, id)?
         {
             self.numbering.note_row(row);
             return Ok(row);
         }
         Ok(self.numbering.take_row(now, 0))
+    }
+
+    /// Has messages stand at a position again that a purge has emptied, as those do that come back to a store where they
+    /// were before. `false` while there is so much that was purged that a row there would be taken for a part of it.
+    fn opens_up_to(&mut self, session: &Session, row: i64) -> rusqlite::Result<bool> {
+        if !strip_queue(session, self.no)? {
+            return Ok(false);
+        }
+        self.purged = row - 1;
+        session
+            .statement("UPDATE ledger_queue SET purged = ? WHERE no = ?")?
+            .execute([self.purged, self.no])?;
+        Ok(true)
     }
 
     /// Takes a row number for a message that gets its number of arrival later.

@@ -184,6 +184,26 @@ fn strip_purged(session: &Session) -> rusqlite::Result<bool> {
     let Some((no, upto)) = purged else {
         return Ok(true);
     };
+    if strip(session, no, upto)?
+        && let Some(record) = Record::by_number(session, no)?
+    {
+        forget(session, &record)?;
+    }
+    Ok(false)
+}
+
+/// Takes the bodies from some of the rows of a queue that were purged. Returns whether all of them are done now; then no
+/// position in the queue is one of purged rows any more.
+pub(super) fn strip_queue(session: &Session, no: i64) -> rusqlite::Result<bool> {
+    use rusqlite::OptionalExtension as _;
+    let upto: Option<i64> = session
+        .statement("SELECT upto FROM ledger_purged WHERE no = ?")?
+        .query_row([no], |row| row.get(0))
+        .optional()?;
+    upto.map_or(Ok(true), |upto| strip(session, no, upto))
+}
+
+fn strip(session: &Session, no: i64, upto: i64) -> rusqlite::Result<bool> {
     let rows: Vec<i64> = session
         .statement(
             "SELECT at FROM ledger_row INDEXED BY ledger_live WHERE hold >= -1 AND at > ? AND at <= ? ORDER BY at LIMIT ?",
@@ -193,13 +213,11 @@ fn strip_purged(session: &Session) -> rusqlite::Result<bool> {
     for at in &rows {
         bare(session, *at)?;
     }
-    if whole(rows.len()) {
+    let is_whole = whole(rows.len());
+    if is_whole {
         session
             .statement("DELETE FROM ledger_purged WHERE no = ?")?
             .execute([no])?;
-        if let Some(record) = Record::by_number(session, no)? {
-            forget(session, &record)?;
-        }
     }
-    Ok(false)
+    Ok(is_whole)
 }
