@@ -54,7 +54,7 @@ use crate::drivers::{Backend, Context, ForPools};
 use crate::http::{Api, App};
 use crate::live::Live;
 use crate::messaging::{Flow, Messaging, Parts, Subscribers};
-use crate::notify::{AddressPolicy, Deliveries, House, Outbox, Tally};
+use crate::notify::{AddressPolicy, Deliveries, House, Needs, Outbox, Tally};
 use crate::server::{Patience, listen};
 use crate::signature::Signer;
 use crate::telemetry::Metrics;
@@ -96,6 +96,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
             signer: signer.clone(),
             clock,
             tally,
+            largest_message: config.limits.max_messages_post_size,
         };
         Deliveries::new(parts, house).map(Arc::new)
     });
@@ -196,6 +197,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
             types: settings.subscriber_types.clone(),
             addresses,
             require_confirmation: settings.require_confirmation,
+            needs: Needs::new(settings),
         },
         signer: signer.clone(),
     })?;

@@ -7,6 +7,8 @@
 //!                      -> line   one subscription: in order, retries, giving up
 //!                         -> push      one attempt: webhook (over connect, address), mail
 //! entry   what is kept on the way      retry   when to try again      text, secret   what is sent, and how it is signed
+//! budget  bytes in memory at once      begun   attempts that may have ended the process
+//! needs   what is refused when a subscription is made, as it could never be sent
 //! ```
 //!
 //! All of it is kept in internal queues of the service's own store: the shards of the outbox (`~~outbox.N`), a line for
@@ -26,12 +28,15 @@
 //! claim from one line cannot keep its order.
 
 mod address;
+mod begun;
+mod budget;
 mod connect;
 mod entry;
 mod fan;
 mod keeper;
 mod line;
 mod mail;
+mod needs;
 mod outbox;
 mod push;
 mod retry;
@@ -54,9 +59,11 @@ use tokio::sync::watch;
 
 pub use self::address::AddressPolicy;
 pub use self::mail::{MailSettings, Password};
+pub use self::needs::Needs;
 pub use self::outbox::Outbox;
 pub(crate) use self::secret::{Secret, WEBHOOK_SECRET};
 
+use self::budget::Budget;
 use self::mail::Mailer;
 use self::push::{Push, Slots};
 use self::webhook::Webhooks;
@@ -91,6 +98,12 @@ pub struct Settings {
     pub max_deliveries: usize,
     /// Attempts at once to one host.
     pub max_deliveries_per_host: usize,
+    /// Bytes of one notification as it is sent.
+    pub max_notification_bytes: usize,
+    /// Places for the message in a template.
+    pub max_placeholders: usize,
+    /// Bytes of notifications in memory at once: those that are sent, and as many again of those that are read.
+    pub max_bytes_under_way: usize,
     /// Mails.
     pub mail: MailSettings,
 }
@@ -104,6 +117,7 @@ impl Settings {
             ("connect_timeout_secs", self.connect_timeout_secs),
             ("timeout_secs", self.timeout_secs),
             ("max_deliveries", self.max_deliveries as u64),
+            ("max_placeholders", self.max_placeholders as u64),
             (
                 "max_deliveries_per_host",
                 self.max_deliveries_per_host as u64,
@@ -111,6 +125,16 @@ impl Settings {
         ] {
             if !(1..=100_000).contains(&number) {
                 return Err(format!("notifications.{key} must be 1 to 100000"));
+            }
+        }
+        for (key, bytes) in [
+            ("max_notification_bytes", self.max_notification_bytes),
+            ("max_bytes_under_way", self.max_bytes_under_way),
+        ] {
+            if !((1 << 20)..=(1 << 36)).contains(&bytes) {
+                return Err(format!(
+                    "notifications.{key} must be 1048576 to 68719476736"
+                ));
             }
         }
         Ok(())
@@ -167,6 +191,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Hears what becomes of them.
     pub tally: Arc<dyn Tally>,
+    /// Bytes that a message may have.
+    pub largest_message: usize,
 }
 
 /// Sends what the outbox holds, for as long as it runs.
@@ -177,6 +203,12 @@ pub struct Deliveries {
     house: Arc<dyn House>,
     push: Push,
     tally: Arc<dyn Tally>,
+    /// Bytes that an entry may have.
+    largest_entry: usize,
+    /// Bytes that are read from lines and not sent yet.
+    reading: Budget,
+    /// Bytes that are read from the outbox and not in lines yet.
+    fanning: Budget,
 }
 
 impl Deliveries {
@@ -189,7 +221,13 @@ impl Deliveries {
         let connecting = Duration::from_secs(settings.connect_timeout_secs);
         let connector =
             connect::connector(addresses, connecting, &settings.ca_file).map_err(wrong)?;
+        // A body that is sealed is longer, and every entry says what it is.
+        let largest_entry = parts.largest_message / 3 * 4 + (4 << 10);
+        let bytes = settings.max_bytes_under_way;
         Ok(Self {
+            largest_entry,
+            reading: Budget::new(bytes),
+            fanning: Budget::with_share(bytes, bytes),
             outbox: parts.outbox,
             management: parts.management,
             house,
@@ -198,6 +236,7 @@ impl Deliveries {
                 mailer: Mailer::new(&settings.mail, timeout).map_err(wrong)?,
                 signer: parts.signer,
                 slots: Slots::new(settings.max_deliveries, settings.max_deliveries_per_host),
+                sending: Budget::new(bytes),
                 settings,
             },
             tally: parts.tally,

@@ -11,7 +11,9 @@ use uuid::Uuid;
 
 use super::Messaging;
 use super::settings::retry_policy;
-use crate::notify::{AddressPolicy, DEAD_LETTER_QUEUE, Secret, WEBHOOK_SECRET, bare_host_of};
+use crate::notify::{
+    AddressPolicy, DEAD_LETTER_QUEUE, Needs, Secret, WEBHOOK_SECRET, bare_host_of,
+};
 use crate::signature::is_unambiguous;
 
 /// Seconds below which no subscription lives (fixed by the API).
@@ -28,6 +30,8 @@ pub struct Subscribers {
     pub addresses: AddressPolicy,
     /// A receiver has to agree before it is sent anything else.
     pub require_confirmation: bool,
+    /// What a delivery needs.
+    pub needs: Needs,
 }
 
 /// What a client asks of a subscription; values may be of any type still.
@@ -210,6 +214,10 @@ impl Messaging {
             .transpose()?;
         if let Some(options) = &asked.options {
             check_options(options)?;
+            self.subscribers
+                .needs
+                .check(options)
+                .map_err(Error::invalid)?;
         }
         let ttl = asked.ttl.map(|value| self.check_life(&value)).transpose()?;
         Ok(SubscriptionChange {

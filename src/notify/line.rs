@@ -10,22 +10,28 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    ClientId, Guard, Message, MessageId, QueueKey, QueueName, Result, Selection, Subscription,
-    SubscriptionId,
+    ClientId, Error, ErrorKind, Guard, Message, MessageId, ProjectId, QueueKey, QueueName, Result,
+    Selection, Subscription, SubscriptionId,
 };
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as Gate, Notify as Signal, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
+use super::begun::{Begun, Running, withdraw};
+use super::budget::{Budget, Spent};
 use super::entry::{Entry, What};
 use super::retry::RetryPolicy;
 use super::{DEAD_LETTER_QUEUE, Deliveries, Outcome};
 
 /// How many notifications of a subscription may be in back-off at once.
 pub(crate) const MOST_ASIDE: usize = 32;
-/// How many are read at once.
+/// How many are read at once, at the most.
 const BATCH: usize = 100;
+/// Bytes that a batch is to have, by the size of what came before.
+const BATCH_BYTES: usize = 1 << 20;
+/// How many entries of a line that was taken over may have been under way before: a batch, and those set aside.
+const SUSPECTS: usize = BATCH + MOST_ASIDE;
 /// How long a line without work is kept, so that the next notification finds it.
 const LINGER: Duration = Duration::from_secs(10);
 /// For how long a subscription is not read again.
@@ -45,6 +51,8 @@ pub(crate) struct Lines {
     pub(crate) due: QueueKey,
     open: Mutex<HashMap<SubscriptionId, Arc<Line>>>,
     tasks: Mutex<tokio::task::JoinSet<()>>,
+    /// Marks of attempts that run.
+    running: Running,
     stop: watch::Receiver<bool>,
 }
 
@@ -57,6 +65,8 @@ pub(crate) struct Line {
     to: QueueKey,
     /// What waits for its time.
     again: QueueKey,
+    /// What is being sent, where that may have ended the process before.
+    begun: QueueKey,
     /// Whether its token is written and its task runs. Held while entries are added and while the line is closed.
     gate: Gate<bool>,
     wake: Signal,
@@ -73,6 +83,7 @@ impl Line {
             id,
             to: queue("to"),
             again: queue("again"),
+            begun: queue("begun"),
             gate: Gate::new(false),
             wake: Signal::new(),
         }
@@ -116,6 +127,7 @@ impl Lines {
             due,
             open: Mutex::default(),
             tasks: Mutex::default(),
+            running: Running::default(),
             stop,
         })
     }
@@ -132,7 +144,7 @@ impl Lines {
             {
                 let line = self.line(&line.source, line.id);
                 *line.gate.lock().await = true;
-                self.start(line);
+                self.start(line, SUSPECTS);
             }
             after = page.marker;
             if after.is_none() {
@@ -154,7 +166,7 @@ impl Lines {
         if !*is_open {
             store.post(&self.due, vec![line.token()]).await?;
             *is_open = true;
-            self.start(Arc::clone(&line));
+            self.start(Arc::clone(&line), 0);
         }
         let messages = entries.iter().map(|(entry, kept)| {
             // The text is the one of the outbox: the entry has not changed.
@@ -175,8 +187,8 @@ impl Lines {
         Arc::clone(line)
     }
 
-    /// Runs a line whose token is written.
-    fn start(self: &Arc<Self>, line: Arc<Line>) {
+    /// Runs a line whose token is written, and whose first entries may have ended the process before.
+    fn start(self: &Arc<Self>, line: Arc<Line>, suspects: usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(line.id, Arc::clone(&line));
         drop(open);
@@ -185,6 +197,9 @@ impl Lines {
             line,
             known: None,
             is_ailing: false,
+            average: None,
+            suspects,
+            begun: None,
         };
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -204,12 +219,13 @@ impl Lines {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Ends every line where it is.
-    pub(crate) fn abort(&self) {
+    /// Ends every line where it is. That is nothing that a notification did.
+    pub(crate) async fn abort(&self) {
         self.tasks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .abort_all();
+        withdraw(&self.deliveries, &self.running).await;
     }
 }
 
@@ -221,6 +237,12 @@ struct Worker {
     known: Option<(Instant, Arc<Subscription>)>,
     /// The last attempt failed.
     is_ailing: bool,
+    /// Bytes of an entry, by the batch that was read before.
+    average: Option<usize>,
+    /// How many of the next entries are marked while they are sent.
+    suspects: usize,
+    /// Their marks, once they are read.
+    begun: Option<Begun>,
 }
 
 /// What is to be done with an entry now.
@@ -253,6 +275,8 @@ impl Worker {
                 Ok(Look::More) => {}
                 Ok(Look::Over) => return,
                 Ok(Look::Idle(due)) => {
+                    // There may be many that wait, and what they know has a size.
+                    self.known = None;
                     let woken =
                         timeout(due.unwrap_or(LINGER).min(LINGER), self.line.wake.notified());
                     let mut stop = self.lines.stop.clone();
@@ -285,35 +309,60 @@ impl Worker {
         if self.subscription().await?.is_none() {
             return self.abolish().await;
         }
-        let aside = self
-            .deliveries()
-            .list(&self.line.again, None, MOST_ASIDE, true)
-            .await?
-            .messages;
+        let (aside, mut spent) = self.read(&self.line.again, MOST_ASIDE, true).await?;
         let next = aside.iter().map(|kept| kept.delay).min();
-        let (due, later): (Vec<_>, Vec<_>) =
+        let (mut due, later): (Vec<_>, Vec<_>) =
             aside.into_iter().partition(|kept| kept.delay.is_zero());
         if !due.is_empty() {
-            return self.work(due, true, MOST_ASIDE).await;
+            if self.is_ailing {
+                due.truncate(1);
+            }
+            spent.shrink_to(bytes_of(&due));
+            return self.work(due, spent, true, MOST_ASIDE).await;
         }
+        drop(spent);
         let room = MOST_ASIDE.saturating_sub(later.len());
         if room == 0 {
             return Ok(Look::Idle(next));
         }
-        let batch = self
-            .deliveries()
-            .list(&self.line.to, None, BATCH, false)
-            .await?
-            .messages;
+        // A receiver that may hang holds one in memory, and not a batch.
+        let most = match (self.is_ailing, self.average) {
+            (true, _) => 1,
+            (false, Some(average)) => BATCH_BYTES / average.max(1),
+            (false, None) => BATCH_BYTES / self.deliveries().largest_entry,
+        };
+        let (batch, spent) = self
+            .read(&self.line.to, most.clamp(1, BATCH), false)
+            .await?;
         if batch.is_empty() {
             return Ok(Look::Idle(next));
         }
-        self.work(batch, false, room).await
+        self.average = Some(bytes_of(&batch) / batch.len());
+        self.work(batch, spent, false, room).await
+    }
+
+    /// Reads entries, when there are bytes for them in the budget of what is read.
+    async fn read(
+        &self,
+        queue: &QueueKey,
+        most: usize,
+        include_delayed: bool,
+    ) -> Result<(Vec<Message>, Spent)> {
+        let (deliveries, project) = (self.deliveries(), &self.line.source.project);
+        deliveries
+            .read(&deliveries.reading, project, queue, most, include_delayed)
+            .await
     }
 
     /// Sends a batch in order. At most `room` entries may be set aside.
-    async fn work(&mut self, batch: Vec<Message>, is_retry: bool, mut room: usize) -> Result<Look> {
-        let read = Instant::now();
+    async fn work(
+        &mut self,
+        batch: Vec<Message>,
+        mut spent: Spent,
+        is_retry: bool,
+        mut room: usize,
+    ) -> Result<Look> {
+        let (mut held, read) = (bytes_of(&batch), Instant::now());
         // What was known before is older than what is to be sent: meanwhile the receiver may have agreed, or moved.
         self.known = None;
         let (mut done, mut flushed) = (Vec::with_capacity(batch.len()), read);
@@ -331,7 +380,7 @@ impl Worker {
                 }
             };
             let was_ailing = self.is_ailing;
-            match self.deliver(&entry, left).await? {
+            match self.deliver_watched(kept.id, &entry, left).await? {
                 Step::Done => done.push(kept.id),
                 Step::Aside(failed, wait) => {
                     self.set_aside(entry, failed, wait, left).await?;
@@ -345,6 +394,11 @@ impl Worker {
             if is_slow && !done.is_empty() {
                 flushed = Instant::now();
                 self.delete(is_retry, &std::mem::take(&mut done)).await?;
+            }
+            held = held.saturating_sub(kept.body.len());
+            spent.shrink_to(held);
+            if self.is_ailing {
+                break;
             }
         }
         self.delete(is_retry, &done).await?;
@@ -379,6 +433,37 @@ impl Worker {
             .store()
             .post(&self.line.again, vec![kept])
             .await
+    }
+
+    /// Sends one notification; where it may have ended the process before, with a mark that says that it was begun.
+    async fn deliver_watched(
+        &mut self,
+        kept: MessageId,
+        entry: &Entry,
+        left: Duration,
+    ) -> Result<Step> {
+        if self.suspects == 0 {
+            return self.deliver(entry, left).await;
+        }
+        let (lines, deliveries) = (Arc::clone(&self.lines), Arc::clone(self.deliveries()));
+        let mut begun = match self.begun.take() {
+            Some(begun) => begun,
+            None => Begun::read(&deliveries, &self.line.begun).await?,
+        };
+        let step = match begun.begin(&deliveries, &lines.running, kept).await? {
+            true => self.deliver(entry, left).await?,
+            false => match self.subscription().await? {
+                Some(subscription) => {
+                    let why = "the service ended each time while it was sent";
+                    self.give_up(entry, &subscription, why, left).await?
+                }
+                None => Step::Stopped,
+            },
+        };
+        begun.end(&deliveries, &lines.running, kept).await?;
+        self.suspects -= 1;
+        self.begun = Some(begun).filter(|_| self.suspects > 0);
+        Ok(step)
     }
 
     /// Sends one notification, and again at once as often as its policy says.
@@ -523,6 +608,7 @@ impl Worker {
         let mut is_open = self.line.gate.lock().await;
         store.remove(&self.line.to).await?;
         store.remove(&self.line.again).await?;
+        store.remove(&self.line.begun).await?;
         self.retire(&mut is_open).await?;
         Ok(Look::Over)
     }
@@ -556,7 +642,30 @@ impl Worker {
     }
 }
 
+fn bytes_of(entries: &[Message]) -> usize {
+    entries.iter().map(|kept| kept.body.len()).sum()
+}
+
 impl Deliveries {
+    /// Reads the first entries of a queue of the service's own, no more than there are bytes for.
+    pub(crate) async fn read(
+        &self,
+        budget: &Budget,
+        project: &ProjectId,
+        queue: &QueueKey,
+        most: usize,
+        include_delayed: bool,
+    ) -> Result<(Vec<Message>, Spent)> {
+        let most = most.min(budget.share() / self.largest_entry).max(1);
+        let taking = budget.take(project, most * self.largest_entry);
+        let mut spent = taking
+            .await
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the service ends"))?;
+        let page = self.list(queue, None, most, include_delayed).await?;
+        spent.shrink_to(bytes_of(&page.messages));
+        Ok((page.messages, spent))
+    }
+
     /// Lists a queue of the service's own.
     pub(crate) async fn list(
         &self,

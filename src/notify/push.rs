@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::budget::Budget;
 use super::entry::{Entry, What};
 use super::mail::{Mail, Mailer};
 use super::text::{self, Question};
@@ -26,6 +27,8 @@ pub(crate) struct Push {
     pub(crate) signer: Signer,
     pub(crate) settings: Settings,
     pub(crate) slots: Slots,
+    /// Bytes of notifications that are being sent.
+    pub(crate) sending: Budget,
 }
 
 impl Push {
@@ -40,6 +43,21 @@ impl Push {
         let subscriber = &subscription.subscriber;
         let scheme = subscriber.split_once(':').map_or("", |(scheme, _)| scheme);
         let is = |wanted: &str| scheme.eq_ignore_ascii_case(wanted);
+        let frame = text::frame(&subscription.options).filter(|_| !is("mailto"));
+        let size = text::size(entry, frame);
+        if frame.is_some() && size.sent > self.settings.max_notification_bytes {
+            return Outcome::Refused(format!(
+                "it would have {} bytes, and notifications.max_notification_bytes is {}",
+                size.sent, self.settings.max_notification_bytes
+            ));
+        }
+        let taking = self.sending.take(&entry.source.project, size.in_all);
+        let Some(_spent) = taking.await else {
+            return Outcome::Failed {
+                why: "the service ends".to_owned(),
+                after: None,
+            };
+        };
         if is("mailto") {
             return match self.mail(subscription, entry) {
                 Ok(mail) => self.mailer.send(mail).await,
@@ -51,7 +69,7 @@ impl Push {
         }
         match self.document(house, entry, is("https")) {
             Ok(document) => {
-                let body = text::posted(&subscription.options, document);
+                let body = text::posted(frame, document);
                 self.webhooks
                     .push(subscription, entry.id, attempt, body)
                     .await
