@@ -56,18 +56,31 @@ impl Begun {
         entry: MessageId,
     ) -> Result<bool> {
         let marks = self.found.entry(entry).or_default();
-        if marks.len() >= MOST_BEGUN {
-            return Ok(false);
-        }
-        let mark = MessageId(Uuid::new_v5(&entry.0, &[marks.len() as u8]));
+        let own = {
+            let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+            marks
+                .iter()
+                .find(|mark| running.contains_key(mark))
+                .copied()
+        };
+        let mark = match own {
+            // The store failed meanwhile, and not the service.
+            Some(mark) => mark,
+            None if marks.len() >= MOST_BEGUN => return Ok(false),
+            None => {
+                let number = [u8::try_from(marks.len()).unwrap_or(u8::MAX)];
+                let mark = MessageId(Uuid::new_v5(&entry.0, &number));
+                marks.push(mark);
+                running
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(mark, self.queue.clone());
+                mark
+            }
+        };
         let text = format!("\"{}\"", entry.0);
         let nobody = ClientId::Uuid(Uuid::nil());
         let message = Message::new(mark, nobody, LIFE, text);
-        marks.push(mark);
-        running
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(mark, self.queue.clone());
         deliveries.store().post(&self.queue, vec![message]).await?;
         Ok(true)
     }

@@ -5,6 +5,7 @@
 //! others have given theirs back. A project has a share, so that one that hangs keeps no other from its turn.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use isimud_contract::ProjectId;
@@ -15,33 +16,33 @@ const UNIT: usize = 1 << 10;
 /// Which part of a budget one project may have: a quarter.
 const SHARE: usize = 4;
 
-/// Projects that are known, so that each has its own bound. Those that ask for nothing any more are forgotten.
+/// A bound for each of many: projects, or hosts. Those of which nobody has anything any more are forgotten.
 #[derive(Debug)]
-pub(crate) struct Shares {
+pub(crate) struct Shares<K> {
     each: usize,
-    projects: Mutex<HashMap<ProjectId, Weak<Semaphore>>>,
+    known: Mutex<HashMap<K, Weak<Semaphore>>>,
 }
 
-impl Shares {
-    /// So many permits for each project.
+impl<K: Clone + Eq + Hash> Shares<K> {
+    /// So many permits for each.
     pub(crate) fn new(each: usize) -> Self {
         Self {
             each,
-            projects: Mutex::default(),
+            known: Mutex::default(),
         }
     }
 
-    /// The permits of a project.
-    pub(crate) fn of(&self, project: &ProjectId) -> Arc<Semaphore> {
-        let mut projects = self.projects.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = projects.get(project).and_then(Weak::upgrade) {
+    /// The permits of one.
+    pub(crate) fn of(&self, key: &K) -> Arc<Semaphore> {
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = all.get(key).and_then(Weak::upgrade) {
             return known;
         }
-        if projects.len() >= 1024 && projects.len().is_power_of_two() {
-            projects.retain(|_, permits| permits.strong_count() > 0);
+        if all.len() >= 1024 && all.len().is_power_of_two() {
+            all.retain(|_, permits| permits.strong_count() > 0);
         }
         let permits = Arc::new(Semaphore::new(self.each));
-        projects.insert(project.clone(), Arc::downgrade(&permits));
+        all.insert(key.clone(), Arc::downgrade(&permits));
         permits
     }
 }
@@ -50,7 +51,7 @@ impl Shares {
 #[derive(Debug)]
 pub(crate) struct Budget {
     all: Arc<Semaphore>,
-    shares: Shares,
+    shares: Shares<ProjectId>,
 }
 
 /// Bytes that somebody has; given back when this is dropped.
@@ -167,6 +168,6 @@ mod tests {
         for number in 0..5000 {
             shares.of(&project(&format!("p{number}")));
         }
-        assert!(shares.projects.lock().expect("unpoisoned").len() <= 4096);
+        assert!(shares.known.lock().expect("unpoisoned").len() <= 4096);
     }
 }

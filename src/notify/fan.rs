@@ -17,7 +17,7 @@ use super::outbox::Shard;
 /// How often a shard is looked at when nobody says that there is something: other servers write to it, too.
 const LOOK: Duration = Duration::from_secs(1);
 /// How many entries are read at once, if there are bytes for them.
-const BATCH: usize = 200;
+const BATCH: usize = 100;
 /// How long another server's entry is left alone: the message that it tells of may not be stored yet.
 const SETTLING: Duration = Duration::from_millis(250);
 /// Lines that are written to at once.
@@ -154,6 +154,8 @@ fn is_for(deliveries: &Deliveries, subscription: &Subscription, entry: &Entry) -
         What::Consent {
             subscription: id, ..
         } => *id == subscription.id,
-        What::Message { .. } => subscription.confirmed || !deliveries.waits_for_consent(),
+        What::Message { .. } => {
+            subscription.confirmed || !deliveries.waits_for_consent(&subscription.subscriber)
+        }
     }
 }

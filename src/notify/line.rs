@@ -4,6 +4,8 @@
 //! anything in them a token in the list of the shard says so; it is written before the first entry and deleted, under
 //! the line's gate, when both are empty. So whoever takes the shard over finds every line that has something in it.
 
+mod deliver;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,16 +15,15 @@ use isimud_contract::{
     ClientId, Error, ErrorKind, Guard, Message, MessageId, ProjectId, QueueKey, QueueName, Result,
     Selection, Subscription, SubscriptionId,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{Mutex as Gate, Notify as Signal, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
+use super::Deliveries;
 use super::begun::{Begun, Running, withdraw};
 use super::budget::{Budget, Spent};
-use super::entry::{Entry, What};
-use super::retry::RetryPolicy;
-use super::{DEAD_LETTER_QUEUE, Deliveries, Outcome};
+use super::entry::Entry;
 
 /// How many notifications of a subscription may be in back-off at once.
 pub(crate) const MOST_ASIDE: usize = 32;
@@ -197,7 +198,8 @@ impl Lines {
             line,
             known: None,
             is_ailing: false,
-            average: None,
+            batch: 1,
+            has_aside: true,
             suspects,
             begun: None,
         };
@@ -237,8 +239,10 @@ struct Worker {
     known: Option<(Instant, Arc<Subscription>)>,
     /// The last attempt failed.
     is_ailing: bool,
-    /// Bytes of an entry, by the batch that was read before.
-    average: Option<usize>,
+    /// How many entries the next batch may have.
+    batch: usize,
+    /// Something may be set aside.
+    has_aside: bool,
     /// How many of the next entries are marked while they are sent.
     suspects: usize,
     /// Their marks, once they are read.
@@ -309,7 +313,7 @@ impl Worker {
         if self.subscription().await?.is_none() {
             return self.abolish().await;
         }
-        let (aside, mut spent) = self.read(&self.line.again, MOST_ASIDE, true).await?;
+        let (aside, mut spent) = self.read_aside().await?;
         let next = aside.iter().map(|kept| kept.delay).min();
         let (mut due, later): (Vec<_>, Vec<_>) =
             aside.into_iter().partition(|kept| kept.delay.is_zero());
@@ -317,7 +321,9 @@ impl Worker {
             if self.is_ailing {
                 due.truncate(1);
             }
-            spent.shrink_to(bytes_of(&due));
+            if let Some(spent) = &mut spent {
+                spent.shrink_to(bytes_of(&due));
+            }
             return self.work(due, spent, true, MOST_ASIDE).await;
         }
         drop(spent);
@@ -325,20 +331,32 @@ impl Worker {
         if room == 0 {
             return Ok(Look::Idle(next));
         }
-        // A receiver that may hang holds one in memory, and not a batch.
-        let most = match (self.is_ailing, self.average) {
-            (true, _) => 1,
-            (false, Some(average)) => BATCH_BYTES / average.max(1),
-            (false, None) => BATCH_BYTES / self.deliveries().largest_entry,
+        // A receiver that may hang holds one in memory, and not a batch. Others have small batches while these hold all
+        // that there is, so that many lines can read at once.
+        let least = (BATCH_BYTES / self.deliveries().largest_entry).clamp(1, BATCH);
+        let most = match self.is_ailing {
+            true => 1,
+            false => self.batch.clamp(least, BATCH),
         };
-        let (batch, spent) = self
-            .read(&self.line.to, most.clamp(1, BATCH), false)
-            .await?;
+        let (batch, spent) = self.read(&self.line.to, most, false).await?;
         if batch.is_empty() {
             return Ok(Look::Idle(next));
         }
-        self.average = Some(bytes_of(&batch) / batch.len());
-        self.work(batch, spent, false, room).await
+        self.batch = match batch.len() == most {
+            true => (most * 2).min(BATCH_BYTES / (bytes_of(&batch) / batch.len()).max(1)),
+            false => least,
+        };
+        self.work(batch, Some(spent), false, room).await
+    }
+
+    /// Reads what is set aside. Nobody else sets anything aside in this line, so once there is nothing that stays so.
+    async fn read_aside(&mut self) -> Result<(Vec<Message>, Option<Spent>)> {
+        if !self.has_aside {
+            return Ok((Vec::new(), None));
+        }
+        let (aside, spent) = self.read(&self.line.again, MOST_ASIDE, true).await?;
+        self.has_aside = !aside.is_empty();
+        Ok((aside, Some(spent)))
     }
 
     /// Reads entries, when there are bytes for them in the budget of what is read.
@@ -358,7 +376,7 @@ impl Worker {
     async fn work(
         &mut self,
         batch: Vec<Message>,
-        mut spent: Spent,
+        mut spent: Option<Spent>,
         is_retry: bool,
         mut room: usize,
     ) -> Result<Look> {
@@ -396,7 +414,9 @@ impl Worker {
                 self.delete(is_retry, &std::mem::take(&mut done)).await?;
             }
             held = held.saturating_sub(kept.body.len());
-            spent.shrink_to(held);
+            if let Some(spent) = &mut spent {
+                spent.shrink_to(held);
+            }
             if self.is_ailing {
                 break;
             }
@@ -421,185 +441,19 @@ impl Worker {
     }
 
     async fn set_aside(
-        &self,
+        &mut self,
         mut entry: Entry,
         failed: usize,
         wait: Duration,
         left: Duration,
     ) -> Result<()> {
         entry.failed = failed;
+        self.has_aside = true;
         let kept = entry.kept(self.line.name(&entry), left, wait);
         self.deliveries()
             .store()
             .post(&self.line.again, vec![kept])
             .await
-    }
-
-    /// Sends one notification; where it may have ended the process before, with a mark that says that it was begun.
-    async fn deliver_watched(
-        &mut self,
-        kept: MessageId,
-        entry: &Entry,
-        left: Duration,
-    ) -> Result<Step> {
-        if self.suspects == 0 {
-            return self.deliver(entry, left).await;
-        }
-        let (lines, deliveries) = (Arc::clone(&self.lines), Arc::clone(self.deliveries()));
-        let mut begun = match self.begun.take() {
-            Some(begun) => begun,
-            None => Begun::read(&deliveries, &self.line.begun).await?,
-        };
-        let step = match begun.begin(&deliveries, &lines.running, kept).await? {
-            true => self.deliver(entry, left).await?,
-            false => match self.subscription().await? {
-                Some(subscription) => {
-                    let why = "the service ended each time while it was sent";
-                    self.give_up(entry, &subscription, why, left).await?
-                }
-                None => Step::Stopped,
-            },
-        };
-        begun.end(&deliveries, &lines.running, kept).await?;
-        self.suspects -= 1;
-        self.begun = Some(begun).filter(|_| self.suspects > 0);
-        Ok(step)
-    }
-
-    /// Sends one notification, and again at once as often as its policy says.
-    async fn deliver(&mut self, entry: &Entry, left: Duration) -> Result<Step> {
-        let start = Instant::now();
-        let mut failed = entry.failed;
-        loop {
-            let Some(subscription) = self.subscription().await? else {
-                return Ok(Step::Stopped);
-            };
-            let deliveries = Arc::clone(self.deliveries());
-            let left = left.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Ok(self.finish(entry, "expired"));
-            }
-            let is_message = matches!(entry.what, What::Message { .. });
-            if is_message && deliveries.waits_for_consent() && !subscription.confirmed {
-                return Ok(self.finish(entry, "dropped"));
-            }
-            let Some(slot) = deliveries
-                .push
-                .slots
-                .take(&subscription.subscriber, self.is_ailing)
-                .await
-            else {
-                return Ok(Step::Stopped);
-            };
-            let house = &*deliveries.house;
-            let attempt = deliveries
-                .push
-                .attempt(house, &subscription, entry, failed + 1);
-            let outcome = deliveries.push.slots.run(slot, attempt).await;
-            let (why, after) = match outcome {
-                Outcome::Delivered => {
-                    self.is_ailing = false;
-                    return Ok(self.finish(entry, "delivered"));
-                }
-                Outcome::Refused(why) => {
-                    return self.give_up(entry, &subscription, &why, left).await;
-                }
-                Outcome::Failed { why, after } => (why, after),
-            };
-            failed += 1;
-            self.is_ailing = true;
-            let policy = self.policy(&subscription).await?;
-            let wait = policy
-                .wait(failed)
-                .map(|wait| wait.max(after.unwrap_or_default()));
-            let left = left.saturating_sub(start.elapsed());
-            match wait {
-                Some(wait) if wait < left => {
-                    tracing::debug!(subscription = %self.line.id, notification = %entry.id, failed, why, "a notification is retried");
-                    deliveries.tally.retried();
-                    if !wait.is_zero() {
-                        return Ok(Step::Aside(failed, wait));
-                    }
-                }
-                _ => return self.give_up(entry, &subscription, &why, left).await,
-            }
-            if self.stops() {
-                return Ok(Step::Aside(failed, Duration::ZERO));
-            }
-        }
-    }
-
-    fn finish(&self, entry: &Entry, how: &'static str) -> Step {
-        tracing::trace!(subscription = %self.line.id, notification = %entry.id, how, "a notification is finished");
-        self.deliveries().tally.finished(how);
-        Step::Done
-    }
-
-    /// Gives a notification up: it goes to the dead-letter queue of the subscription, if there is one.
-    async fn give_up(
-        &self,
-        entry: &Entry,
-        subscription: &Subscription,
-        why: &str,
-        left: Duration,
-    ) -> Result<Step> {
-        tracing::info!(subscription = %self.line.id, queue = %self.line.source, notification = %entry.id, why, "a notification is given up");
-        let dead = subscription
-            .options
-            .get(DEAD_LETTER_QUEUE)
-            .and_then(Value::as_str);
-        let dead = dead.and_then(|name| QueueName::parse(name).ok());
-        let (
-            Some(name),
-            What::Message {
-                ttl, sealed, body, ..
-            },
-        ) = (dead, &entry.what)
-        else {
-            return Ok(self.finish(entry, "given_up"));
-        };
-        let queue = QueueKey::new(self.line.source.project.clone(), name);
-        let nobody = ClientId::Uuid(Uuid::nil());
-        // A sealed body opens under the id that it was sealed with, and so under no other.
-        let id = if *sealed {
-            entry.id
-        } else {
-            MessageId(Uuid::new_v5(&self.line.id.0, entry.id.0.as_bytes()))
-        };
-        let message = Message {
-            sealed: *sealed,
-            ttl: *ttl,
-            ..Message::new(id, nobody, (*ttl).max(left), body.clone())
-        };
-        self.deliveries().house.bury(&queue, message).await?;
-        Ok(self.finish(entry, "dead_lettered"))
-    }
-
-    async fn policy(&self, subscription: &Subscription) -> Result<RetryPolicy> {
-        let queue = self
-            .deliveries()
-            .house
-            .retry_policy(&self.line.source)
-            .await?;
-        let own = subscription.options.get("_retry_policy");
-        Ok(RetryPolicy::choose(own, queue.as_ref()))
-    }
-
-    /// The subscription as it was a moment ago at the latest; `None` when it has gone.
-    async fn subscription(&mut self) -> Result<Option<Arc<Subscription>>> {
-        if let Some((read, known)) = &self.known
-            && read.elapsed() < FRESH
-        {
-            return Ok(Some(Arc::clone(known)));
-        }
-        let found = self
-            .deliveries()
-            .management
-            .find_subscription(&self.line.source, self.line.id)
-            .await?;
-        let found = found.map(Arc::new);
-        self.known = found.clone().map(|found| (Instant::now(), found));
-        Ok(found)
     }
 
     /// Deletes the line of a subscription that has gone.

@@ -479,7 +479,6 @@ impl World {
             subscribers: Subscribers {
                 types: Vec::new(),
                 addresses: AddressPolicy::new(&[]).expect("no networks"),
-                require_confirmation: false,
                 needs: Needs::default(),
             },
             signer: Signer::new("", clock),
