@@ -54,7 +54,7 @@ use crate::drivers::{Backend, Context, ForPools};
 use crate::http::{Api, App};
 use crate::live::Live;
 use crate::messaging::{Flow, Messaging, Parts, Subscribers};
-use crate::notify::{AddressPolicy, Deliveries, House, Outbox, Tally};
+use crate::notify::{AddressPolicy, Deliveries, House, Needs, Outbox, Tally};
 use crate::server::{Patience, listen};
 use crate::signature::Signer;
 use crate::telemetry::Metrics;
@@ -96,6 +96,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
             signer: signer.clone(),
             clock,
             tally,
+            largest_message: config.limits.max_messages_post_size,
         };
         Deliveries::new(parts, house).map(Arc::new)
     });
@@ -195,7 +196,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
         subscribers: Subscribers {
             types: settings.subscriber_types.clone(),
             addresses,
-            require_confirmation: settings.require_confirmation,
+            needs: Needs::new(settings),
         },
         signer: signer.clone(),
     })?;
@@ -277,6 +278,10 @@ pub async fn serve(
         idle: config.idle_grace,
         shutdown: config.shutdown_grace,
     };
+    let own = std::iter::once(&listener).chain(&admin);
+    let own = own
+        .filter_map(|listener| listener.local_addr().ok())
+        .collect();
     let admin = admin.map(|listener| {
         let router = admin::router(Arc::clone(&app), Arc::clone(&bridges));
         tokio::spawn(listen(listener, router, patience, told(stop.clone())))
@@ -285,7 +290,10 @@ pub async fn serve(
     let worker = tokio::spawn(async move { working.work().await });
     let bridges = tokio::spawn(bridges.run(stop.clone()));
     let (end_deliveries, ended) = watch::channel(false);
-    let deliveries = deliveries.map(|deliveries| tokio::spawn(deliveries.run(ended)));
+    let deliveries = deliveries.map(|deliveries| {
+        deliveries.never_to(own);
+        tokio::spawn(deliveries.run(ended))
+    });
     listen(listener, api, patience, told(stop)).await;
     drop(bridges.await);
     worker.abort();

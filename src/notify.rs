@@ -7,6 +7,9 @@
 //!                      -> line   one subscription: in order, retries, giving up
 //!                         -> push      one attempt: webhook (over connect, address), mail
 //! entry   what is kept on the way      retry   when to try again      text, secret   what is sent, and how it is signed
+//! budget  bytes in memory at once      begun   attempts that may have ended the process
+//! resolve names of hosts              rate    how many a second        switch  off, after days of failures
+//! needs   what is refused when a subscription is made, as it could never be sent
 //! ```
 //!
 //! All of it is kept in internal queues of the service's own store: the shards of the outbox (`~~outbox.N`), a line for
@@ -26,20 +29,27 @@
 //! claim from one line cannot keep its order.
 
 mod address;
+mod begun;
+mod budget;
 mod connect;
 mod entry;
 mod fan;
 mod keeper;
 mod line;
 mod mail;
+mod needs;
 mod outbox;
 mod push;
+mod rate;
+mod resolve;
 mod retry;
 mod secret;
+mod switch;
 mod text;
 mod webhook;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,10 +63,16 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use self::address::AddressPolicy;
+pub(crate) use self::mail::is_mail;
 pub use self::mail::{MailSettings, Password};
+pub use self::needs::Needs;
 pub use self::outbox::Outbox;
 pub(crate) use self::secret::{Secret, WEBHOOK_SECRET};
+pub(crate) use self::switch::forget_failures;
+pub(crate) use self::webhook::HOP;
 
+use self::budget::Budget;
+use self::connect::Own;
 use self::mail::Mailer;
 use self::push::{Push, Slots};
 use self::webhook::Webhooks;
@@ -91,6 +107,20 @@ pub struct Settings {
     pub max_deliveries: usize,
     /// Attempts at once to one host.
     pub max_deliveries_per_host: usize,
+    /// Attempts at once of one project.
+    pub max_deliveries_per_project: usize,
+    /// Attempts a second to one host; 0 for no bound.
+    pub max_per_second_per_host: u32,
+    /// Attempts a second of one project; 0 for no bound.
+    pub max_per_second_per_project: u32,
+    /// Seconds after which a subscription is switched off of which nothing was delivered since; 0 for never.
+    pub switch_off_after_secs: u64,
+    /// Bytes of one notification as it is sent.
+    pub max_notification_bytes: usize,
+    /// Places for the message in a template.
+    pub max_placeholders: usize,
+    /// Bytes of notifications in memory at once: those that are sent, and as many again of those that are read.
+    pub max_bytes_under_way: usize,
     /// Mails.
     pub mail: MailSettings,
 }
@@ -105,12 +135,28 @@ impl Settings {
             ("timeout_secs", self.timeout_secs),
             ("max_deliveries", self.max_deliveries as u64),
             (
+                "max_deliveries_per_project",
+                self.max_deliveries_per_project as u64,
+            ),
+            ("mail.max_recipients", self.mail.max_recipients as u64),
+            ("max_placeholders", self.max_placeholders as u64),
+            (
                 "max_deliveries_per_host",
                 self.max_deliveries_per_host as u64,
             ),
         ] {
             if !(1..=100_000).contains(&number) {
                 return Err(format!("notifications.{key} must be 1 to 100000"));
+            }
+        }
+        for (key, bytes) in [
+            ("max_notification_bytes", self.max_notification_bytes),
+            ("max_bytes_under_way", self.max_bytes_under_way),
+        ] {
+            if !((1 << 20)..=(1 << 36)).contains(&bytes) {
+                return Err(format!(
+                    "notifications.{key} must be 1048576 to 68719476736"
+                ));
             }
         }
         Ok(())
@@ -146,7 +192,8 @@ pub trait House: fmt::Debug + Send + Sync + 'static {
 
 /// Hears what becomes of notifications.
 pub trait Tally: fmt::Debug + Send + Sync + 'static {
-    /// One is finished, in this way: `delivered`, `given_up`, `dead_lettered`, `expired`, `dropped`.
+    /// One is finished, in this way: `delivered`, `given_up`, `dead_lettered`, `expired`, `dropped`,
+    /// `switched_off`.
     fn finished(&self, how: &'static str);
     /// An attempt failed and will be made again.
     fn retried(&self);
@@ -167,6 +214,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Hears what becomes of them.
     pub tally: Arc<dyn Tally>,
+    /// Bytes that a message may have.
+    pub largest_message: usize,
 }
 
 /// Sends what the outbox holds, for as long as it runs.
@@ -177,6 +226,16 @@ pub struct Deliveries {
     house: Arc<dyn House>,
     push: Push,
     tally: Arc<dyn Tally>,
+    needs: Needs,
+    clock: Arc<dyn Clock>,
+    /// This server's listeners.
+    own: Own,
+    /// Bytes that an entry may have.
+    largest_entry: usize,
+    /// Bytes that are read from lines and not sent yet.
+    reading: Budget,
+    /// Bytes that are read from the outbox and not in lines yet.
+    fanning: Budget,
 }
 
 impl Deliveries {
@@ -187,9 +246,20 @@ impl Deliveries {
         let timeout = Duration::from_secs(settings.timeout_secs);
         let addresses = AddressPolicy::new(&settings.allowed_networks).map_err(wrong)?;
         let connecting = Duration::from_secs(settings.connect_timeout_secs);
+        let own = Own::default();
         let connector =
-            connect::connector(addresses, connecting, &settings.ca_file).map_err(wrong)?;
+            connect::connector(addresses, Own::clone(&own), connecting, &settings.ca_file)
+                .map_err(wrong)?;
+        // A body that is sealed is longer, and every entry says what it is.
+        let largest_entry = parts.largest_message / 3 * 4 + (4 << 10);
+        let bytes = settings.max_bytes_under_way;
         Ok(Self {
+            largest_entry,
+            needs: Needs::new(&settings),
+            clock: Arc::clone(&parts.clock),
+            own,
+            reading: Budget::new(bytes),
+            fanning: Budget::with_share(bytes, bytes),
             outbox: parts.outbox,
             management: parts.management,
             house,
@@ -197,7 +267,8 @@ impl Deliveries {
                 webhooks: Webhooks::new(connector, timeout, parts.clock),
                 mailer: Mailer::new(&settings.mail, timeout).map_err(wrong)?,
                 signer: parts.signer,
-                slots: Slots::new(settings.max_deliveries, settings.max_deliveries_per_host),
+                slots: Slots::new(&settings),
+                sending: Budget::new(bytes),
                 settings,
             },
             tally: parts.tally,
@@ -213,9 +284,15 @@ impl Deliveries {
         self.outbox.store()
     }
 
-    /// Whether a subscription that has not agreed gets nothing.
-    fn waits_for_consent(&self) -> bool {
-        self.push.settings.require_confirmation
+    /// Says where this server listens: notifications never go there.
+    pub fn never_to(&self, own: Vec<SocketAddr>) {
+        // They do not change while a server runs.
+        drop(self.own.set(own));
+    }
+
+    /// Whether a subscriber gets nothing as long as it has not agreed.
+    fn waits_for_consent(&self, subscriber: &str) -> bool {
+        self.needs.consent(subscriber)
     }
 }
 

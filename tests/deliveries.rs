@@ -2,6 +2,8 @@
 
 #[path = "deliveries/consent.rs"]
 mod consent;
+#[path = "deliveries/hostile.rs"]
+mod hostile;
 #[path = "deliveries/mails.rs"]
 mod mails;
 #[path = "deliveries/order.rs"]
@@ -67,6 +69,16 @@ impl Service {
     fn kill_and_restart(&mut self) {
         if let Some(server) = self.server.take() {
             server.kill();
+        }
+        let server = Server::start(&self.store, self.folder.path());
+        self.client = Client::new(server.address, "p1");
+        self.server = Some(server);
+    }
+
+    /// Stops the server in good order, and starts it again.
+    fn stop_and_restart(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
         }
         let server = Server::start(&self.store, self.folder.path());
         self.client = Client::new(server.address, "p1");

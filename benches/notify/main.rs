@@ -266,6 +266,8 @@ impl Server {
         let process = Command::new(env!("CARGO_BIN_EXE_isimud"))
             .args(["--listen", &address.to_string(), "--store", store])
             .env("ISIMUD__NOTIFICATIONS__ALLOWED_NETWORKS", "[\"127.0.0.1\"]")
+            .env("ISIMUD__NOTIFICATIONS__MAX_PER_SECOND_PER_HOST", "0")
+            .env("ISIMUD__NOTIFICATIONS__MAX_PER_SECOND_PER_PROJECT", "0")
             .current_dir(folder.path())
             .stderr(Stdio::null())
             .spawn()?;

@@ -304,16 +304,18 @@ pub(crate) async fn confirm(
     };
     let confirmed =
         confirmed.ok_or_else(|| Problem::request("The 'confirmed' should be boolean."))?;
-    if confirmed && app.messaging.asks_receivers() && target.signed != Some(Fit::Exact) {
-        may_confirm_unsigned(&app, &target, &headers)?;
-    }
+    const DOING: &str = "Subscription could not be confirmed.";
     let id = SubscriptionId::parse(&target.id);
+    if confirmed && target.signed != Some(Fit::Exact) {
+        let asks = app.messaging.asks_receiver(&target.queue, id);
+        if asks.await.or_problem(DOING)? {
+            may_confirm_unsigned(&app, &target, &headers)?;
+        }
+    }
     app.messaging
         .confirm_subscription(&target.queue, id, confirmed)
         .await
-        .or_missing("Subscription could not be confirmed.", || {
-            missing(&target.id)
-        })?;
+        .or_missing(DOING, || missing(&target.id))?;
     let location = format!("{}/confirm", path(&target.queue, &target.id));
     Ok((StatusCode::NO_CONTENT, [(LOCATION, location)]).into_response())
 }

@@ -32,6 +32,8 @@ pub struct Limits {
     pub default_subscription_ttl: i64,
     /// Subscriptions in one page of a listing.
     pub max_subscriptions_per_page: usize,
+    /// Subscriptions of one queue.
+    pub max_subscriptions_per_queue: usize,
     /// Messages in one claim or pop.
     pub max_messages_per_claim_or_pop: usize,
     /// Bytes of a queue's metadata document.
@@ -89,6 +91,10 @@ impl Limits {
             (
                 "max_subscriptions_per_page",
                 self.max_subscriptions_per_page,
+            ),
+            (
+                "max_subscriptions_per_queue",
+                self.max_subscriptions_per_queue,
             ),
             (
                 "max_messages_per_claim_or_pop",

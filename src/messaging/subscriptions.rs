@@ -11,11 +11,16 @@ use uuid::Uuid;
 
 use super::Messaging;
 use super::settings::retry_policy;
-use crate::notify::{AddressPolicy, DEAD_LETTER_QUEUE, Secret, WEBHOOK_SECRET, bare_host_of};
+use crate::notify::{
+    AddressPolicy, DEAD_LETTER_QUEUE, Needs, Secret, WEBHOOK_SECRET, bare_host_of, forget_failures,
+    is_mail,
+};
 use crate::signature::is_unambiguous;
 
 /// Seconds below which no subscription lives (fixed by the API).
 const SHORTEST_TTL: i64 = 60;
+/// Subscriptions that are read at once to count them.
+const COUNTED_AT_ONCE: usize = 100;
 /// The end of the year 9999.
 const LAST_MOMENT: Timestamp = Timestamp(253_402_300_799_999);
 
@@ -26,8 +31,8 @@ pub struct Subscribers {
     pub types: Vec<String>,
     /// Which addresses notifications may be sent to.
     pub addresses: AddressPolicy,
-    /// A receiver has to agree before it is sent anything else.
-    pub require_confirmation: bool,
+    /// What a delivery needs, the agreement of its receiver too.
+    pub needs: Needs,
 }
 
 /// What a client asks of a subscription; values may be of any type still.
@@ -55,12 +60,13 @@ impl Messaging {
     /// agree it is asked, also when it was asked before.
     pub async fn subscribe(&self, source: &QueueKey, asked: Asked) -> Result<Subscribed> {
         let default_ttl = self.limits().default_subscription_ttl;
-        let change = self.check_subscription(asked)?;
-        self.check_consent(source)?;
+        let change = self.check_subscription(asked, None)?;
+        let subscriber = change.subscriber.unwrap_or_default();
+        self.check_consent(source, &subscriber)?;
         let subscription = Subscription {
             id: SubscriptionId(Uuid::new_v4()),
             source: source.clone(),
-            subscriber: change.subscriber.unwrap_or_default(),
+            subscriber,
             ttl: change
                 .ttl
                 .unwrap_or(Duration::from_secs(default_ttl.unsigned_abs())),
@@ -68,6 +74,7 @@ impl Messaging {
             options: change.options.unwrap_or_default(),
             confirmed: false,
         };
+        self.check_room(source, &subscription.subscriber).await?;
         self.known_or_create(source, None).await?;
         let found = self.management.create_subscription(&subscription).await?;
         self.forget(source);
@@ -76,18 +83,34 @@ impl Messaging {
             Some(found) => found.id,
             None => subscription.id,
         };
-        self.ask(source, id, false, subscription.ttl).await?;
+        let Subscription {
+            subscriber, ttl, ..
+        } = &subscription;
+        self.ask(source, id, subscriber, false, *ttl).await?;
         Ok(Subscribed::Waiting(id))
     }
 
-    /// Whether receivers are asked for their consent. Without a key to sign with they cannot be.
-    pub fn asks_receivers(&self) -> bool {
-        self.subscribers.require_confirmation && self.signer.can_sign()
+    /// Whether the agreement of a subscription's receiver counts with a signature only. Where nothing can be signed anybody
+    /// may agree for a receiver, if it is not one of mail.
+    pub async fn asks_receiver(
+        &self,
+        source: &QueueKey,
+        id: Option<SubscriptionId>,
+    ) -> Result<bool> {
+        let needs = &self.subscribers.needs;
+        if needs.consent_of_all() && self.signer.can_sign() {
+            return Ok(true);
+        }
+        let Some(id) = id else { return Ok(false) };
+        let found = self.management.find_subscription(source, id).await?;
+        Ok(found
+            .is_some_and(|found| is_mail(&found.subscriber) && needs.consent(&found.subscriber)))
     }
 
     /// Refuses a receiver that has to agree and never could: nothing is signed for its project.
-    fn check_consent(&self, source: &QueueKey) -> Result<()> {
-        if self.asks_receivers() && !is_unambiguous(source.project.as_str()) {
+    fn check_consent(&self, source: &QueueKey, subscriber: &str) -> Result<()> {
+        let is_asked = self.subscribers.needs.consent(subscriber) && self.signer.can_sign();
+        if is_asked && !is_unambiguous(source.project.as_str()) {
             return Err(Error::invalid(
                 "Receivers have to agree, and nothing can be signed for a project whose id contains a backslash.",
             ));
@@ -95,15 +118,38 @@ impl Messaging {
         Ok(())
     }
 
+    /// Refuses one more subscriber of a queue that has as many as it may. Two at the same time may both be let in.
+    async fn check_room(&self, source: &QueueKey, subscriber: &str) -> Result<()> {
+        let most = self.limits().max_subscriptions_per_queue;
+        let (mut after, mut count) = (None, 0);
+        while count < most {
+            let page = self
+                .management
+                .list_subscriptions(source, after, COUNTED_AT_ONCE)
+                .await?;
+            count += page.len();
+            if page.len() < COUNTED_AT_ONCE && count < most
+                || page.iter().any(|one| one.subscriber == subscriber)
+            {
+                return Ok(());
+            }
+            after = page.last().map(|last| last.id);
+        }
+        Err(Error::invalid(format!(
+            "A queue may have {most} subscriptions at most."
+        )))
+    }
+
     /// Has a receiver asked for its consent, or told that it gets nothing any more.
     async fn ask(
         &self,
         source: &QueueKey,
         id: SubscriptionId,
+        subscriber: &str,
         leaving: bool,
         life: Duration,
     ) -> Result<()> {
-        if !self.subscribers.require_confirmation {
+        if !self.subscribers.needs.consent(subscriber) {
             return Ok(());
         }
         let Some(outbox) = self.outbox.as_ref().filter(|_| self.signer.can_sign()) else {
@@ -151,20 +197,31 @@ impl Messaging {
         id: Option<SubscriptionId>,
         asked: Asked,
     ) -> Result<()> {
-        let change = self.check_subscription(asked)?;
-        if change.subscriber.is_some() {
-            self.check_consent(source)?;
+        // Options are checked against the address that they are for.
+        let current = match (id, &asked.subscriber, &asked.options) {
+            (Some(id), None, Some(_)) => self.management.find_subscription(source, id).await?,
+            _ => None,
+        };
+        let current = current.as_ref().map(|found| found.subscriber.as_str());
+        let change = self.check_subscription(asked, current)?;
+        if let Some(subscriber) = &change.subscriber {
+            self.check_consent(source, subscriber)?;
         }
         let id = id.ok_or_else(|| Error::not_found(Resource::Subscription))?;
         self.management
             .update_subscription(source, id, &change)
             .await?;
         self.forget(source);
-        if change.subscriber.is_none() || !self.subscribers.require_confirmation {
+        let Some(subscriber) = change.subscriber else {
+            return Ok(());
+        };
+        if !self.subscribers.needs.consent(&subscriber) {
             return Ok(());
         }
         match self.management.find_subscription(source, id).await? {
-            Some(found) if !found.confirmed => self.ask(source, id, false, found.ttl).await,
+            Some(found) if !found.confirmed => {
+                self.ask(source, id, &subscriber, false, found.ttl).await
+            }
             _ => Ok(()),
         }
     }
@@ -191,8 +248,12 @@ impl Messaging {
         if confirmed {
             return Ok(());
         }
+        let Some(found) = self.management.find_subscription(source, id).await? else {
+            return Ok(());
+        };
         let secs = self.limits().default_subscription_ttl.unsigned_abs();
-        self.ask(source, id, true, Duration::from_secs(secs)).await
+        let life = Duration::from_secs(secs);
+        self.ask(source, id, &found.subscriber, true, life).await
     }
 
     /// Deletes every subscription of a queue.
@@ -203,13 +264,21 @@ impl Messaging {
     }
 
     /// Checks what is asked, in the order of the reference: address, options, life.
-    fn check_subscription(&self, asked: Asked) -> Result<SubscriptionChange> {
+    fn check_subscription(
+        &self,
+        mut asked: Asked,
+        current: Option<&str>,
+    ) -> Result<SubscriptionChange> {
         let subscriber = asked
             .subscriber
             .map(|value| self.check_subscriber(&value))
             .transpose()?;
-        if let Some(options) = &asked.options {
+        if let Some(options) = &mut asked.options {
             check_options(options)?;
+            let receiver = subscriber.as_deref().or(current).unwrap_or("");
+            let needs = &self.subscribers.needs;
+            needs.check(receiver, options).map_err(Error::invalid)?;
+            forget_failures(options);
         }
         let ttl = asked.ttl.map(|value| self.check_life(&value)).transpose()?;
         Ok(SubscriptionChange {
@@ -245,6 +314,10 @@ impl Messaging {
                 "The address of the subscriber is not one that notifications may be sent to.",
             ));
         }
+        self.subscribers
+            .needs
+            .check_subscriber(subscriber)
+            .map_err(Error::invalid)?;
         Ok(subscriber.to_owned())
     }
 

@@ -2,25 +2,35 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::rt::TokioIo;
+use isimud_contract::ProjectId;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tower::Service;
 
 use super::address::{AddressPolicy, literal};
+use super::resolve::Resolver;
 
 /// Opens connections, with TLS where the scheme asks for it.
 pub(crate) type Connector = HttpsConnector<Guarded>;
+
+tokio::task_local! {
+    /// The project for which a request is made; its lookups count as this project's.
+    pub(crate) static PROJECT: ProjectId;
+}
+
+/// The listeners of this server, once they are known: no notification is sent to them.
+pub(crate) type Own = Arc<OnceLock<Vec<SocketAddr>>>;
 
 /// The address policy forbids every address of a host.
 #[derive(Debug)]
@@ -38,12 +48,15 @@ impl std::error::Error for Forbidden {}
 #[derive(Debug, Clone)]
 pub(crate) struct Guarded {
     addresses: Arc<AddressPolicy>,
+    resolver: Arc<Resolver>,
+    own: Own,
     timeout: Duration,
 }
 
 /// Makes a connector that trusts the machine's certificate authorities, and those in a file, if there is one.
 pub(crate) fn connector(
     addresses: AddressPolicy,
+    own: Own,
     timeout: Duration,
     ca_file: &str,
 ) -> Result<Connector, String> {
@@ -71,6 +84,8 @@ pub(crate) fn connector(
         .with_no_client_auth();
     let guarded = Guarded {
         addresses: Arc::new(addresses),
+        resolver: Arc::new(Resolver::default()),
+        own,
         timeout,
     };
     let builder = HttpsConnectorBuilder::new().with_tls_config(config);
@@ -93,8 +108,11 @@ impl Service<Uri> for Guarded {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let guarded = self.clone();
+        // Here, as whoever waits for the connection later may be another task.
+        let project = PROJECT.try_with(Clone::clone).ok();
         Box::pin(async move {
-            let connecting = tokio::time::timeout(guarded.timeout, guarded.connect(&uri));
+            let connecting = guarded.connect(project.as_ref(), &uri);
+            let connecting = tokio::time::timeout(guarded.timeout, connecting);
             match connecting.await {
                 Ok(connected) => connected.map(TokioIo::new),
                 Err(_) => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
@@ -104,17 +122,19 @@ impl Service<Uri> for Guarded {
 }
 
 impl Guarded {
-    async fn connect(&self, uri: &Uri) -> Result<TcpStream, BoxError> {
+    async fn connect(&self, project: Option<&ProjectId>, uri: &Uri) -> Result<TcpStream, BoxError> {
         let host = uri.host().unwrap_or("");
         let is_secure = uri.scheme_str() == Some("https");
         let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-        let found: Vec<SocketAddr> = match literal(host) {
-            Some(address) => vec![SocketAddr::new(address, port)],
-            None => lookup_host((host, port)).await?.collect(),
+        let found: Vec<IpAddr> = match (literal(host), project) {
+            (Some(address), _) => vec![address],
+            (None, Some(project)) => self.resolver.resolve(project, host).await?,
+            (None, None) => return Err("no project asks for this connection".into()),
         };
         let mut failed: BoxError = Forbidden.into();
         for address in found {
-            if !self.addresses.allows(address.ip()) {
+            let address = SocketAddr::new(address, port);
+            if !self.addresses.allows(address.ip()) || self.is_own(address) {
                 continue;
             }
             match TcpStream::connect(address).await {
@@ -127,4 +147,21 @@ impl Guarded {
         }
         Err(failed)
     }
+
+    /// Whether one of this server's own listeners is there.
+    fn is_own(&self, target: SocketAddr) -> bool {
+        let own = self.own.get().map_or(&[][..], Vec::as_slice);
+        own.iter()
+            .filter(|own| own.port() == target.port())
+            .any(|own| {
+                let (own, ip) = (own.ip().to_canonical(), target.ip().to_canonical());
+                // A listener at all addresses is at each of this machine, and who connects to none means this one.
+                own == ip || ip.is_unspecified() || own.is_unspecified() && is_of_this_machine(ip)
+            })
+    }
+}
+
+/// Whether an address is one of this machine's: only such a one can be taken.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }

@@ -16,8 +16,8 @@ use super::outbox::Shard;
 
 /// How often a shard is looked at when nobody says that there is something: other servers write to it, too.
 const LOOK: Duration = Duration::from_secs(1);
-/// How many entries are read at once.
-const BATCH: usize = 200;
+/// How many entries are read at once, if there are bytes for them.
+const BATCH: usize = 100;
 /// How long another server's entry is left alone: the message that it tells of may not be stored yet.
 const SETTLING: Duration = Duration::from_millis(250);
 /// Lines that are written to at once.
@@ -53,11 +53,13 @@ pub(crate) async fn run(
 /// Takes a batch off a shard. Returns whether there may be more.
 async fn pass(deliveries: &Arc<Deliveries>, shard: &Shard, lines: &Arc<Lines>) -> Result<bool> {
     let failures = shard.failures();
-    let page = deliveries.list(&shard.queue, None, BATCH, false).await?;
-    let is_full = page.messages.len() == BATCH;
+    let (project, budget) = (&shard.queue.project, &deliveries.fanning);
+    let reading = deliveries.read(budget, project, &shard.queue, BATCH, false);
+    let (read, _spent) = reading.await?;
+    let is_full = read.len() >= BATCH.min(budget.share() / deliveries.largest_entry).max(1);
     let (mut done, mut waiting) = (Vec::new(), HashSet::new());
     let mut sources: Vec<(QueueKey, Vec<(Entry, Message)>)> = Vec::new();
-    for kept in page.messages {
+    for kept in read {
         let entry = match Entry::decode(&kept.body) {
             Ok(entry) => entry,
             Err(error) => {
@@ -152,6 +154,8 @@ fn is_for(deliveries: &Deliveries, subscription: &Subscription, entry: &Entry) -
         What::Consent {
             subscription: id, ..
         } => *id == subscription.id,
-        What::Message { .. } => subscription.confirmed || !deliveries.waits_for_consent(),
+        What::Message { .. } => {
+            subscription.confirmed || !deliveries.waits_for_consent(&subscription.subscriber)
+        }
     }
 }

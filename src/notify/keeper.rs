@@ -152,7 +152,7 @@ impl Keeper {
             );
             reading.abort();
         }
-        lines.abort();
+        lines.abort().await;
         if let Err(error) = self
             .deliveries
             .store()

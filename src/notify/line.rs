@@ -4,28 +4,35 @@
 //! anything in them a token in the list of the shard says so; it is written before the first entry and deleted, under
 //! the line's gate, when both are empty. So whoever takes the shard over finds every line that has something in it.
 
+mod deliver;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    ClientId, Guard, Message, MessageId, QueueKey, QueueName, Result, Selection, Subscription,
-    SubscriptionId,
+    ClientId, Error, ErrorKind, Guard, Message, MessageId, ProjectId, QueueKey, QueueName, Result,
+    Selection, Subscription, SubscriptionId,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::{Mutex as Gate, Notify as Signal, watch};
 use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
-use super::entry::{Entry, What};
-use super::retry::RetryPolicy;
-use super::{DEAD_LETTER_QUEUE, Deliveries, Outcome};
+use super::Deliveries;
+use super::begun::{Begun, Running, withdraw};
+use super::budget::{Budget, Spent};
+use super::entry::Entry;
 
 /// How many notifications of a subscription may be in back-off at once.
 pub(crate) const MOST_ASIDE: usize = 32;
-/// How many are read at once.
+/// How many are read at once, at the most.
 const BATCH: usize = 100;
+/// Bytes that a batch is to have, by the size of what came before.
+const BATCH_BYTES: usize = 1 << 20;
+/// How many entries of a line that was taken over may have been under way before: a batch, and those set aside.
+const SUSPECTS: usize = BATCH + MOST_ASIDE;
 /// How long a line without work is kept, so that the next notification finds it.
 const LINGER: Duration = Duration::from_secs(10);
 /// For how long a subscription is not read again.
@@ -45,6 +52,8 @@ pub(crate) struct Lines {
     pub(crate) due: QueueKey,
     open: Mutex<HashMap<SubscriptionId, Arc<Line>>>,
     tasks: Mutex<tokio::task::JoinSet<()>>,
+    /// Marks of attempts that run.
+    running: Running,
     stop: watch::Receiver<bool>,
 }
 
@@ -57,6 +66,8 @@ pub(crate) struct Line {
     to: QueueKey,
     /// What waits for its time.
     again: QueueKey,
+    /// What is being sent, where that may have ended the process before.
+    begun: QueueKey,
     /// Whether its token is written and its task runs. Held while entries are added and while the line is closed.
     gate: Gate<bool>,
     wake: Signal,
@@ -73,6 +84,7 @@ impl Line {
             id,
             to: queue("to"),
             again: queue("again"),
+            begun: queue("begun"),
             gate: Gate::new(false),
             wake: Signal::new(),
         }
@@ -116,6 +128,7 @@ impl Lines {
             due,
             open: Mutex::default(),
             tasks: Mutex::default(),
+            running: Running::default(),
             stop,
         })
     }
@@ -132,7 +145,7 @@ impl Lines {
             {
                 let line = self.line(&line.source, line.id);
                 *line.gate.lock().await = true;
-                self.start(line);
+                self.start(line, SUSPECTS);
             }
             after = page.marker;
             if after.is_none() {
@@ -154,7 +167,7 @@ impl Lines {
         if !*is_open {
             store.post(&self.due, vec![line.token()]).await?;
             *is_open = true;
-            self.start(Arc::clone(&line));
+            self.start(Arc::clone(&line), 0);
         }
         let messages = entries.iter().map(|(entry, kept)| {
             // The text is the one of the outbox: the entry has not changed.
@@ -175,8 +188,8 @@ impl Lines {
         Arc::clone(line)
     }
 
-    /// Runs a line whose token is written.
-    fn start(self: &Arc<Self>, line: Arc<Line>) {
+    /// Runs a line whose token is written, and whose first entries may have ended the process before.
+    fn start(self: &Arc<Self>, line: Arc<Line>, suspects: usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         open.insert(line.id, Arc::clone(&line));
         drop(open);
@@ -185,6 +198,10 @@ impl Lines {
             line,
             known: None,
             is_ailing: false,
+            batch: 1,
+            has_aside: true,
+            suspects,
+            begun: None,
         };
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         while tasks.try_join_next().is_some() {}
@@ -204,12 +221,13 @@ impl Lines {
         while tasks.join_next().await.is_some() {}
     }
 
-    /// Ends every line where it is.
-    pub(crate) fn abort(&self) {
+    /// Ends every line where it is. That is nothing that a notification did.
+    pub(crate) async fn abort(&self) {
         self.tasks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .abort_all();
+        withdraw(&self.deliveries, &self.running).await;
     }
 }
 
@@ -221,6 +239,14 @@ struct Worker {
     known: Option<(Instant, Arc<Subscription>)>,
     /// The last attempt failed.
     is_ailing: bool,
+    /// How many entries the next batch may have.
+    batch: usize,
+    /// Something may be set aside.
+    has_aside: bool,
+    /// How many of the next entries are marked while they are sent.
+    suspects: usize,
+    /// Their marks, once they are read.
+    begun: Option<Begun>,
 }
 
 /// What is to be done with an entry now.
@@ -253,6 +279,8 @@ impl Worker {
                 Ok(Look::More) => {}
                 Ok(Look::Over) => return,
                 Ok(Look::Idle(due)) => {
+                    // There may be many that wait, and what they know has a size.
+                    self.known = None;
                     let woken =
                         timeout(due.unwrap_or(LINGER).min(LINGER), self.line.wake.notified());
                     let mut stop = self.lines.stop.clone();
@@ -285,35 +313,74 @@ impl Worker {
         if self.subscription().await?.is_none() {
             return self.abolish().await;
         }
-        let aside = self
-            .deliveries()
-            .list(&self.line.again, None, MOST_ASIDE, true)
-            .await?
-            .messages;
+        let (aside, mut spent) = self.read_aside().await?;
         let next = aside.iter().map(|kept| kept.delay).min();
-        let (due, later): (Vec<_>, Vec<_>) =
+        let (mut due, later): (Vec<_>, Vec<_>) =
             aside.into_iter().partition(|kept| kept.delay.is_zero());
         if !due.is_empty() {
-            return self.work(due, true, MOST_ASIDE).await;
+            if self.is_ailing {
+                due.truncate(1);
+            }
+            if let Some(spent) = &mut spent {
+                spent.shrink_to(bytes_of(&due));
+            }
+            return self.work(due, spent, true, MOST_ASIDE).await;
         }
+        drop(spent);
         let room = MOST_ASIDE.saturating_sub(later.len());
         if room == 0 {
             return Ok(Look::Idle(next));
         }
-        let batch = self
-            .deliveries()
-            .list(&self.line.to, None, BATCH, false)
-            .await?
-            .messages;
+        // A receiver that may hang holds one in memory, and not a batch. Others have small batches while these hold all
+        // that there is, so that many lines can read at once.
+        let least = (BATCH_BYTES / self.deliveries().largest_entry).clamp(1, BATCH);
+        let most = match self.is_ailing {
+            true => 1,
+            false => self.batch.clamp(least, BATCH),
+        };
+        let (batch, spent) = self.read(&self.line.to, most, false).await?;
         if batch.is_empty() {
             return Ok(Look::Idle(next));
         }
-        self.work(batch, false, room).await
+        self.batch = match batch.len() == most {
+            true => (most * 2).min(BATCH_BYTES / (bytes_of(&batch) / batch.len()).max(1)),
+            false => least,
+        };
+        self.work(batch, Some(spent), false, room).await
+    }
+
+    /// Reads what is set aside. Nobody else sets anything aside in this line, so once there is nothing that stays so.
+    async fn read_aside(&mut self) -> Result<(Vec<Message>, Option<Spent>)> {
+        if !self.has_aside {
+            return Ok((Vec::new(), None));
+        }
+        let (aside, spent) = self.read(&self.line.again, MOST_ASIDE, true).await?;
+        self.has_aside = !aside.is_empty();
+        Ok((aside, Some(spent)))
+    }
+
+    /// Reads entries, when there are bytes for them in the budget of what is read.
+    async fn read(
+        &self,
+        queue: &QueueKey,
+        most: usize,
+        include_delayed: bool,
+    ) -> Result<(Vec<Message>, Spent)> {
+        let (deliveries, project) = (self.deliveries(), &self.line.source.project);
+        deliveries
+            .read(&deliveries.reading, project, queue, most, include_delayed)
+            .await
     }
 
     /// Sends a batch in order. At most `room` entries may be set aside.
-    async fn work(&mut self, batch: Vec<Message>, is_retry: bool, mut room: usize) -> Result<Look> {
-        let read = Instant::now();
+    async fn work(
+        &mut self,
+        batch: Vec<Message>,
+        mut spent: Option<Spent>,
+        is_retry: bool,
+        mut room: usize,
+    ) -> Result<Look> {
+        let (mut held, read) = (bytes_of(&batch), Instant::now());
         // What was known before is older than what is to be sent: meanwhile the receiver may have agreed, or moved.
         self.known = None;
         let (mut done, mut flushed) = (Vec::with_capacity(batch.len()), read);
@@ -331,7 +398,7 @@ impl Worker {
                 }
             };
             let was_ailing = self.is_ailing;
-            match self.deliver(&entry, left).await? {
+            match self.deliver_watched(kept.id, &entry, left).await? {
                 Step::Done => done.push(kept.id),
                 Step::Aside(failed, wait) => {
                     self.set_aside(entry, failed, wait, left).await?;
@@ -345,6 +412,13 @@ impl Worker {
             if is_slow && !done.is_empty() {
                 flushed = Instant::now();
                 self.delete(is_retry, &std::mem::take(&mut done)).await?;
+            }
+            held = held.saturating_sub(kept.body.len());
+            if let Some(spent) = &mut spent {
+                spent.shrink_to(held);
+            }
+            if self.is_ailing {
+                break;
             }
         }
         self.delete(is_retry, &done).await?;
@@ -367,154 +441,19 @@ impl Worker {
     }
 
     async fn set_aside(
-        &self,
+        &mut self,
         mut entry: Entry,
         failed: usize,
         wait: Duration,
         left: Duration,
     ) -> Result<()> {
         entry.failed = failed;
+        self.has_aside = true;
         let kept = entry.kept(self.line.name(&entry), left, wait);
         self.deliveries()
             .store()
             .post(&self.line.again, vec![kept])
             .await
-    }
-
-    /// Sends one notification, and again at once as often as its policy says.
-    async fn deliver(&mut self, entry: &Entry, left: Duration) -> Result<Step> {
-        let start = Instant::now();
-        let mut failed = entry.failed;
-        loop {
-            let Some(subscription) = self.subscription().await? else {
-                return Ok(Step::Stopped);
-            };
-            let deliveries = Arc::clone(self.deliveries());
-            let left = left.saturating_sub(start.elapsed());
-            if left.is_zero() {
-                return Ok(self.finish(entry, "expired"));
-            }
-            let is_message = matches!(entry.what, What::Message { .. });
-            if is_message && deliveries.waits_for_consent() && !subscription.confirmed {
-                return Ok(self.finish(entry, "dropped"));
-            }
-            let Some(slot) = deliveries
-                .push
-                .slots
-                .take(&subscription.subscriber, self.is_ailing)
-                .await
-            else {
-                return Ok(Step::Stopped);
-            };
-            let house = &*deliveries.house;
-            let attempt = deliveries
-                .push
-                .attempt(house, &subscription, entry, failed + 1);
-            let outcome = deliveries.push.slots.run(slot, attempt).await;
-            let (why, after) = match outcome {
-                Outcome::Delivered => {
-                    self.is_ailing = false;
-                    return Ok(self.finish(entry, "delivered"));
-                }
-                Outcome::Refused(why) => {
-                    return self.give_up(entry, &subscription, &why, left).await;
-                }
-                Outcome::Failed { why, after } => (why, after),
-            };
-            failed += 1;
-            self.is_ailing = true;
-            let policy = self.policy(&subscription).await?;
-            let wait = policy
-                .wait(failed)
-                .map(|wait| wait.max(after.unwrap_or_default()));
-            let left = left.saturating_sub(start.elapsed());
-            match wait {
-                Some(wait) if wait < left => {
-                    tracing::debug!(subscription = %self.line.id, notification = %entry.id, failed, why, "a notification is retried");
-                    deliveries.tally.retried();
-                    if !wait.is_zero() {
-                        return Ok(Step::Aside(failed, wait));
-                    }
-                }
-                _ => return self.give_up(entry, &subscription, &why, left).await,
-            }
-            if self.stops() {
-                return Ok(Step::Aside(failed, Duration::ZERO));
-            }
-        }
-    }
-
-    fn finish(&self, entry: &Entry, how: &'static str) -> Step {
-        tracing::trace!(subscription = %self.line.id, notification = %entry.id, how, "a notification is finished");
-        self.deliveries().tally.finished(how);
-        Step::Done
-    }
-
-    /// Gives a notification up: it goes to the dead-letter queue of the subscription, if there is one.
-    async fn give_up(
-        &self,
-        entry: &Entry,
-        subscription: &Subscription,
-        why: &str,
-        left: Duration,
-    ) -> Result<Step> {
-        tracing::info!(subscription = %self.line.id, queue = %self.line.source, notification = %entry.id, why, "a notification is given up");
-        let dead = subscription
-            .options
-            .get(DEAD_LETTER_QUEUE)
-            .and_then(Value::as_str);
-        let dead = dead.and_then(|name| QueueName::parse(name).ok());
-        let (
-            Some(name),
-            What::Message {
-                ttl, sealed, body, ..
-            },
-        ) = (dead, &entry.what)
-        else {
-            return Ok(self.finish(entry, "given_up"));
-        };
-        let queue = QueueKey::new(self.line.source.project.clone(), name);
-        let nobody = ClientId::Uuid(Uuid::nil());
-        // A sealed body opens under the id that it was sealed with, and so under no other.
-        let id = if *sealed {
-            entry.id
-        } else {
-            MessageId(Uuid::new_v5(&self.line.id.0, entry.id.0.as_bytes()))
-        };
-        let message = Message {
-            sealed: *sealed,
-            ttl: *ttl,
-            ..Message::new(id, nobody, (*ttl).max(left), body.clone())
-        };
-        self.deliveries().house.bury(&queue, message).await?;
-        Ok(self.finish(entry, "dead_lettered"))
-    }
-
-    async fn policy(&self, subscription: &Subscription) -> Result<RetryPolicy> {
-        let queue = self
-            .deliveries()
-            .house
-            .retry_policy(&self.line.source)
-            .await?;
-        let own = subscription.options.get("_retry_policy");
-        Ok(RetryPolicy::choose(own, queue.as_ref()))
-    }
-
-    /// The subscription as it was a moment ago at the latest; `None` when it has gone.
-    async fn subscription(&mut self) -> Result<Option<Arc<Subscription>>> {
-        if let Some((read, known)) = &self.known
-            && read.elapsed() < FRESH
-        {
-            return Ok(Some(Arc::clone(known)));
-        }
-        let found = self
-            .deliveries()
-            .management
-            .find_subscription(&self.line.source, self.line.id)
-            .await?;
-        let found = found.map(Arc::new);
-        self.known = found.clone().map(|found| (Instant::now(), found));
-        Ok(found)
     }
 
     /// Deletes the line of a subscription that has gone.
@@ -523,6 +462,7 @@ impl Worker {
         let mut is_open = self.line.gate.lock().await;
         store.remove(&self.line.to).await?;
         store.remove(&self.line.again).await?;
+        store.remove(&self.line.begun).await?;
         self.retire(&mut is_open).await?;
         Ok(Look::Over)
     }
@@ -556,7 +496,30 @@ impl Worker {
     }
 }
 
+fn bytes_of(entries: &[Message]) -> usize {
+    entries.iter().map(|kept| kept.body.len()).sum()
+}
+
 impl Deliveries {
+    /// Reads the first entries of a queue of the service's own, no more than there are bytes for.
+    pub(crate) async fn read(
+        &self,
+        budget: &Budget,
+        project: &ProjectId,
+        queue: &QueueKey,
+        most: usize,
+        include_delayed: bool,
+    ) -> Result<(Vec<Message>, Spent)> {
+        let most = most.min(budget.share() / self.largest_entry).max(1);
+        let taking = budget.take(project, most * self.largest_entry);
+        let mut spent = taking
+            .await
+            .ok_or_else(|| Error::new(ErrorKind::Unavailable, "the service ends"))?;
+        let page = self.list(queue, None, most, include_delayed).await?;
+        spent.shrink_to(bytes_of(&page.messages));
+        Ok((page.messages, spent))
+    }
+
     /// Lists a queue of the service's own.
     pub(crate) async fn list(
         &self,

@@ -40,6 +40,14 @@ pub struct MailSettings {
     pub smtp_ca_file: String,
     /// From whom mails are whose subscription does not say.
     pub sender: String,
+    /// Domains, beside that of `sender`, that subscriptions may name in `from`.
+    pub from_domains: Vec<String>,
+    /// A receiver of mail has to agree first, whatever holds for others.
+    pub require_confirmation: bool,
+    /// Receivers of one subscription, where they need not agree.
+    pub max_recipients: usize,
+    /// Mails a minute of one project, and to one receiver; 0 for no bound.
+    pub max_per_minute: u32,
     /// The mail that asks a receiver for its consent.
     pub confirmation: Template,
     /// The mail that tells a receiver that it gets no more.
@@ -120,7 +128,7 @@ impl Template {
 pub(crate) struct Mailer {
     way: Way,
     timeout: Duration,
-    sender: String,
+    senders: Senders,
 }
 
 #[derive(Debug)]
@@ -165,7 +173,7 @@ impl Mailer {
         Ok(Self {
             way,
             timeout,
-            sender: settings.sender.clone(),
+            senders: Senders::new(settings),
         })
     }
 
@@ -191,15 +199,9 @@ impl Mailer {
     }
 
     fn compose(&self, mail: Mail<'_>) -> Result<Message, String> {
-        let (to, own_subject) = address(mail.to);
-        let to: Mailboxes = to
-            .parse()
-            .map_err(|error| format!("the subscriber is no mail address: {error}"))?;
-        let from: Mailbox = mail
-            .from
-            .unwrap_or(&self.sender)
-            .parse()
-            .map_err(|error| format!("the sender is no mail address: {error}"))?;
+        let (_, own_subject) = address(mail.to);
+        let to = recipients(mail.to)?;
+        let from = self.senders.sender(mail.from)?;
         let mut builder: MessageBuilder = Message::builder()
             .from(from)
             .subject(own_subject.as_deref().or(mail.subject).unwrap_or(""))
@@ -216,9 +218,77 @@ fn failed(why: String) -> Outcome {
     Outcome::Failed { why, after: None }
 }
 
-/// The addresses of a `mailto:` URI and its subject, decoded.
+/// From whom mails may be.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Senders {
+    own: String,
+    domains: Vec<String>,
+}
+
+impl Senders {
+    pub(crate) fn new(settings: &MailSettings) -> Self {
+        Self {
+            own: settings.sender.clone(),
+            domains: settings.from_domains.clone(),
+        }
+    }
+
+    /// The sender that a subscription asks for with its option `from`. What is no address is a name, and the address
+    /// that of the configuration. Says so when mails must not be from it.
+    pub(crate) fn sender(&self, from: Option<&str>) -> Result<Mailbox, String> {
+        let own: Result<Mailbox, _> = self.own.parse();
+        let own = own.map_err(|error| format!("notifications.mail.sender is no address: {error}"));
+        let Some(from) = from.map(str::trim).filter(|from| !from.is_empty()) else {
+            return own;
+        };
+        if !from.contains('@') {
+            if from.chars().any(char::is_control) {
+                return Err("from has a control character".to_owned());
+            }
+            return own.map(|own| Mailbox::new(Some(from.to_owned()), own.email));
+        }
+        let asked: Mailbox = from
+            .parse()
+            .map_err(|error| format!("from is no mail address: {error}"))?;
+        let is = |domain: &str| domain.eq_ignore_ascii_case(asked.email.domain());
+        let is_own = own.is_ok_and(|own| is(own.email.domain()));
+        if is_own || self.domains.iter().any(|domain| is(domain)) {
+            return Ok(asked);
+        }
+        Err(format!(
+            "mails may not be from the domain {}",
+            asked.email.domain()
+        ))
+    }
+}
+
+/// The receivers that a `mailto:` URI names.
+pub(crate) fn recipients(uri: &str) -> Result<Mailboxes, String> {
+    let (to, _) = address(uri);
+    let to: Mailboxes = to
+        .parse()
+        .map_err(|error| format!("the subscriber is no mail address: {error}"))?;
+    match to.iter().next() {
+        Some(_) => Ok(to),
+        None => Err("the subscriber is no mail address".to_owned()),
+    }
+}
+
+/// The addresses of a `mailto:` URI in one spelling.
+pub(crate) fn receiver(uri: &str) -> String {
+    address(uri).0.trim().to_ascii_lowercase()
+}
+
+/// Whether a subscriber gets mail.
+pub(crate) fn is_mail(subscriber: &str) -> bool {
+    let scheme = subscriber.split_once(':').map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("mailto"))
+}
+
+/// The addresses of a `mailto:` URI and its subject, decoded. Some write `mailto://a@b`, which is no other address.
 fn address(uri: &str) -> (String, Option<String>) {
     let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (to, query) = rest.split_once('?').unwrap_or((rest, ""));
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let subject = query.split('&').find_map(|pair| {
@@ -296,6 +366,7 @@ mod tests {
     fn a_mail_address_may_name_a_subject() {
         for (uri, to, subject) in [
             ("mailto:a@x.y", "a@x.y", None),
+            ("mailto://a@x.y", "a@x.y", None),
             ("MAILTO:a@x.y?subject=A%20b", "a@x.y", Some("A b")),
             ("mailto:a%2Bb@x.y?cc=c&Subject=s", "a+b@x.y", Some("s")),
         ] {
@@ -304,6 +375,28 @@ mod tests {
                 (to.to_owned(), subject.map(str::to_owned)),
                 "{uri}"
             );
+        }
+    }
+
+    #[test]
+    fn mails_are_from_domains_of_the_configuration() {
+        let senders = Senders {
+            own: "Queues <mq@own.example>".to_owned(),
+            domains: vec!["also.example".to_owned()],
+        };
+        for (from, sender) in [
+            (None, "Queues <mq@own.example>"),
+            (Some(""), "Queues <mq@own.example>"),
+            // As the reference's own sample has it.
+            (Some("Jack"), "Jack <mq@own.example>"),
+            (Some("me@Own.example"), "me@own.example"),
+            (Some("Me <me@also.example>"), "Me <me@also.example>"),
+        ] {
+            let found = senders.sender(from).expect("a sender").to_string();
+            assert_eq!(found.to_lowercase(), sender.to_lowercase(), "{from:?}");
+        }
+        for from in ["boss@bank.example", "a@b@c", "x@", "Jack\nBcc: all"] {
+            assert!(senders.sender(Some(from)).is_err(), "{from}");
         }
     }
 

@@ -1,21 +1,22 @@
 //! One attempt to tell one subscriber of one thing.
 
-use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use isimud_contract::{MessageId, Subscription};
+use isimud_contract::{MessageId, ProjectId, Subscription};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+use super::budget::{Budget, Shares};
 use super::entry::{Entry, What};
-use super::mail::{Mail, Mailer};
+use super::mail::{self, Mail, Mailer};
+use super::rate::Rates;
 use super::text::{self, Question};
 use super::webhook::Webhooks;
-use super::{House, Outcome, Settings, host_of};
+use super::{House, Outcome, Settings, bare_host_of, host_of};
 use crate::signature::Signer;
 
 /// Sends notifications of every kind.
@@ -26,6 +27,8 @@ pub(crate) struct Push {
     pub(crate) signer: Signer,
     pub(crate) settings: Settings,
     pub(crate) slots: Slots,
+    /// Bytes of notifications that are being sent.
+    pub(crate) sending: Budget,
 }
 
 impl Push {
@@ -40,6 +43,21 @@ impl Push {
         let subscriber = &subscription.subscriber;
         let scheme = subscriber.split_once(':').map_or("", |(scheme, _)| scheme);
         let is = |wanted: &str| scheme.eq_ignore_ascii_case(wanted);
+        let frame = text::frame(&subscription.options).filter(|_| !is("mailto"));
+        let size = text::size(entry, frame);
+        if frame.is_some() && size.sent > self.settings.max_notification_bytes {
+            return Outcome::Refused(format!(
+                "it would have {} bytes, and notifications.max_notification_bytes is {}",
+                size.sent, self.settings.max_notification_bytes
+            ));
+        }
+        let taking = self.sending.take(&entry.source.project, size.in_all);
+        let Some(_spent) = taking.await else {
+            return Outcome::Failed {
+                why: "the service ends".to_owned(),
+                after: None,
+            };
+        };
         if is("mailto") {
             return match self.mail(subscription, entry) {
                 Ok(mail) => self.mailer.send(mail).await,
@@ -51,7 +69,7 @@ impl Push {
         }
         match self.document(house, entry, is("https")) {
             Ok(document) => {
-                let body = text::posted(&subscription.options, document);
+                let body = text::posted(frame, document);
                 self.webhooks
                     .push(subscription, entry.id, attempt, body)
                     .await
@@ -182,45 +200,115 @@ fn readable(id: MessageId, body: &Bytes) -> Result<&str, Outcome> {
 /// How long an attempt may take before it counts as one of those that hang.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// Who may send at once: so many in all, and to one host so many. Attempts that hang, and those of subscribers whose
-/// last one failed, have as many slots of their own, so that they do not take them from those that answer.
+/// What a retry costs of a rate: who fails is not asked as often as who answers.
+const COST_OF_RETRY: u32 = 10;
+/// What is not used of a rate in this time is lost.
+const BURST: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+
+/// Who may send when, and how many at once: so many in all, to one host, and of one project, which also may not have all
+/// that there are of a host. Attempts that hang, and those of subscribers whose last one failed, have as many slots of
+/// their own, so that they do not take them from those that answer.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    sound: Arc<Semaphore>,
-    ailing: Arc<Semaphore>,
-    hosts: Mutex<HashMap<String, Weak<Semaphore>>>,
-    per_host: usize,
+    sound: Kind,
+    ailing: Kind,
+    rate_of_host: Rates,
+    rate_of_project: Rates,
+    rate_of_mail: Rates,
+}
+
+/// Slots of those that answer, or of those that do not.
+#[derive(Debug)]
+struct Kind {
+    all: Arc<Semaphore>,
+    hosts: Shares<String>,
+    projects: Shares<ProjectId>,
+    hosts_of_projects: Shares<(ProjectId, String)>,
+}
+
+type Permits = [OwnedSemaphorePermit; 2];
+
+impl Kind {
+    fn new(settings: &Settings) -> Self {
+        let per_host = settings.max_deliveries_per_host;
+        Self {
+            all: Arc::new(Semaphore::new(settings.max_deliveries)),
+            hosts: Shares::new(per_host),
+            projects: Shares::new(settings.max_deliveries_per_project),
+            hosts_of_projects: Shares::new((per_host * 3).div_ceil(4)),
+        }
+    }
+
+    /// Waits for what a project may have; `None` when the service stops. First, so that who waits for more waits for
+    /// others with no more than that.
+    async fn share(&self, key: &(ProjectId, String)) -> Option<Permits> {
+        let of_both = self.hosts_of_projects.of(key).acquire_owned().await.ok()?;
+        let of_project = self.projects.of(&key.0).acquire_owned().await.ok()?;
+        Some([of_both, of_project])
+    }
+
+    /// Waits for what all projects have in common.
+    async fn common(&self, host: &String) -> Option<Permits> {
+        let of_host = self.hosts.of(host).acquire_owned().await.ok()?;
+        let of_all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+        Some([of_host, of_all])
+    }
 }
 
 /// The right to send once.
 #[derive(Debug)]
 pub(crate) struct Slot {
-    _host: OwnedSemaphorePermit,
-    all: OwnedSemaphorePermit,
+    key: (ProjectId, String),
+    permits: [Permits; 2],
     is_ailing: bool,
 }
 
 impl Slots {
-    pub(crate) fn new(all: usize, per_host: usize) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let second = Duration::from_secs(1);
         Self {
-            sound: Arc::new(Semaphore::new(all)),
-            ailing: Arc::new(Semaphore::new(all)),
-            hosts: Mutex::default(),
-            per_host,
+            sound: Kind::new(settings),
+            ailing: Kind::new(settings),
+            rate_of_host: Rates::new(settings.max_per_second_per_host, second, BURST),
+            rate_of_project: Rates::new(settings.max_per_second_per_project, second, BURST),
+            rate_of_mail: Rates::new(settings.mail.max_per_minute, MINUTE, MINUTE / 2),
         }
     }
 
-    /// Waits for a slot; `None` when the service stops.
-    pub(crate) async fn take(&self, subscriber: &str, is_ailing: bool) -> Option<Slot> {
-        let host = self.host(host_of(subscriber).unwrap_or("mail"));
-        let _host = host.acquire_owned().await.ok()?;
-        let all = if is_ailing { &self.ailing } else { &self.sound };
-        let all = Arc::clone(all).acquire_owned().await.ok()?;
+    /// Waits for its turn and a slot; `None` when the service stops.
+    pub(crate) async fn take(
+        &self,
+        project: &ProjectId,
+        subscriber: &str,
+        is_ailing: bool,
+    ) -> Option<Slot> {
+        let host = host_of(subscriber).unwrap_or("mail").to_ascii_lowercase();
+        let key = (project.clone(), host);
+        let kind = if is_ailing { &self.ailing } else { &self.sound };
+        let share = kind.share(&key).await?;
+        sleep(self.turn(project, subscriber, is_ailing)).await;
         Some(Slot {
-            _host,
-            all,
+            permits: [share, kind.common(&key.1).await?],
+            key,
             is_ailing,
         })
+    }
+
+    /// How long to wait for the turn of a project at a host, or of its mails.
+    fn turn(&self, project: &ProjectId, subscriber: &str, is_ailing: bool) -> Duration {
+        let cost = if is_ailing { COST_OF_RETRY } else { 1 };
+        let of_project = self.rate_of_project.take(project.as_str(), cost);
+        let of_host = match bare_host_of(subscriber) {
+            Some(host) => self.rate_of_host.take(&host.to_ascii_lowercase(), cost),
+            // Names of projects have no blanks in front of them, and addresses have an `@`.
+            None => {
+                let receiver = mail::receiver(subscriber);
+                let of_receiver = self.rate_of_mail.take(&receiver, 1);
+                of_receiver.max(self.rate_of_mail.take(&format!(" {project}"), 1))
+            }
+        };
+        of_project.max(of_host)
     }
 
     /// Makes an attempt in a slot, which it changes for another when it hangs.
@@ -236,26 +324,17 @@ impl Slots {
         if let Ok(outcome) = timeout(SLOW, &mut attempt).await {
             return outcome;
         }
+        let key = slot.key.clone();
+        let other = async {
+            let share = self.ailing.share(&key).await?;
+            Some([share, self.ailing.common(&key.1).await?])
+        };
         tokio::select! {
             outcome = &mut attempt => return outcome,
-            other = Arc::clone(&self.ailing).acquire_owned() => if let Ok(other) = other {
-                slot.all = other;
+            other = other => if let Some(other) = other {
+                slot.permits = other;
             },
         }
         attempt.await
-    }
-
-    fn host(&self, host: &str) -> Arc<Semaphore> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = hosts.get(host).and_then(Weak::upgrade) {
-            return known;
-        }
-        // Those that nobody uses any more go when others come.
-        if hosts.len() >= 1024 && hosts.len().is_power_of_two() {
-            hosts.retain(|_, slots| slots.strong_count() > 0);
-        }
-        let slots = Arc::new(Semaphore::new(self.per_host));
-        hosts.insert(host.to_owned(), Arc::downgrade(&slots));
-        slots
     }
 }

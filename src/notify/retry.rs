@@ -8,6 +8,10 @@ use serde_json::Value;
 const STEP: i64 = 5;
 /// Retries of one phase, at the most: beyond it a policy would only hammer.
 const MOST_RETRIES: i64 = 100;
+/// Retries without delay, at the most.
+const MOST_AT_ONCE: usize = 5;
+/// The least pause after a failure, in seconds, once those without delay are made.
+const LEAST_PAUSE: i64 = 1;
 /// Elements of a back-off sequence, at the most.
 const LONGEST_SEQUENCE: i64 = 1000;
 /// The longest wait, in seconds: a day.
@@ -54,7 +58,7 @@ impl RetryPolicy {
         let maximum = integer("maximum_delay", 30).clamp(minimum, LONGEST_WAIT);
         let function = policy.get("retry_backoff_function").and_then(Value::as_str);
         Self {
-            no_delay: retries("retries_with_no_delay"),
+            no_delay: retries("retries_with_no_delay").min(MOST_AT_ONCE),
             minimum_retries: retries("minimum_delay_retries"),
             minimum: secs(minimum),
             sequence: sequence(function.unwrap_or("linear"), minimum, maximum)
@@ -85,8 +89,9 @@ impl RetryPolicy {
     }
 }
 
+/// A pause: no receiver is asked more often, whatever a policy says.
 fn secs(secs: i64) -> Duration {
-    Duration::from_secs(secs.unsigned_abs())
+    Duration::from_secs(secs.max(LEAST_PAUSE).unsigned_abs())
 }
 
 /// The waits of the third phase, in seconds.
@@ -196,8 +201,8 @@ mod tests {
         let policy = json!({"retries_with_no_delay": 1_000_000_000, "minimum_delay": -5, "maximum_delay": i64::MAX,
             "minimum_delay_retries": -1, "maximum_delay_retries": 0});
         let waits = waits(&policy);
-        assert_eq!(waits.iter().filter(|wait| **wait == 0).count(), 101);
-        assert_eq!(waits.len(), 1100);
+        assert_eq!(waits.iter().filter(|wait| **wait == 0).count(), 5);
+        assert_eq!(waits.len(), 1005);
         assert!(waits.iter().all(|wait| *wait <= 86_400));
     }
 
@@ -205,17 +210,17 @@ mod tests {
     fn one_policy_is_chosen_and_none_are_merged() {
         let (own, queue) = (
             json!({"retries_with_no_delay": 1}),
-            json!({"retries_with_no_delay": 9}),
+            json!({"retries_with_no_delay": 4}),
         );
         let chosen =
             |own: &Value, queue: &Value| RetryPolicy::choose(Some(own), Some(queue)).no_delay;
         assert_eq!(chosen(&own, &queue), 1);
-        assert_eq!(chosen(&json!({}), &queue), 9);
-        assert_eq!(chosen(&json!([]), &queue), 9);
+        assert_eq!(chosen(&json!({}), &queue), 4);
+        assert_eq!(chosen(&json!([]), &queue), 4);
         assert_eq!(RetryPolicy::choose(None, None), RetryPolicy::default());
         let overriding = json!({"ignore_subscription_override": true});
         assert_eq!(chosen(&own, &overriding), 3);
         let giving_way = json!({"retries_with_no_delay": 1, "ignore_subscription_override": true});
-        assert_eq!(chosen(&giving_way, &queue), 9);
+        assert_eq!(chosen(&giving_way, &queue), 4);
     }
 }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use isimud_contract::{Metadata, QueueKey, SubscriptionId, Timestamp};
 use serde_json::{Map, Value, json};
 
+use super::entry::{Entry, What};
 use crate::dates;
 use crate::signature::{Grant, Signer};
 
@@ -44,11 +45,77 @@ fn in_ascii(json: &str) -> Cow<'_, str> {
     Cow::Owned(text)
 }
 
+/// The template of a subscription, if it has one.
+pub(crate) fn frame(options: &Metadata) -> Option<&str> {
+    let frame = options.get("post_data").and_then(Value::as_str);
+    frame.filter(|frame| !frame.is_empty())
+}
+
+/// How many places for the notification a template has.
+pub(crate) fn places(frame: &str) -> usize {
+    frame.matches(PLACE).count()
+}
+
+/// Bytes that a notification takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Size {
+    /// As it is sent.
+    pub(crate) sent: usize,
+    /// While it is made, and sent.
+    pub(crate) in_all: usize,
+}
+
+/// What stands around a body in a notification, at the most: the longest name of a queue and all numbers.
+const AROUND: usize = 512;
+/// What a question to a receiver has, at the most.
+const QUESTION: usize = 4 << 10;
+
+/// Bytes that a notification will take, at the most, told before it is made.
+pub(crate) fn size(entry: &Entry, frame: Option<&str>) -> Size {
+    let document = match &entry.what {
+        What::Message { body, .. } => length_in_ascii(body).saturating_add(AROUND),
+        What::Consent { .. } => QUESTION,
+    };
+    let Some(frame) = frame else {
+        return Size {
+            sent: document,
+            in_all: document.saturating_add(entry_bytes(entry)),
+        };
+    };
+    let sent = places(frame)
+        .saturating_mul(document)
+        .saturating_add(frame.len());
+    Size {
+        sent,
+        in_all: sent.saturating_add(document),
+    }
+}
+
+fn entry_bytes(entry: &Entry) -> usize {
+    match &entry.what {
+        What::Message { body, .. } => body.len(),
+        What::Consent { .. } => 0,
+    }
+}
+
+/// The length that [`in_ascii`] gives a text.
+fn length_in_ascii(text: &[u8]) -> usize {
+    let length = |byte: &u8| match byte {
+        0..0x80 => 1,
+        // The first byte of a symbol, and what it needs: one unit of UTF-16 or two.
+        0xF0.. => 12,
+        0xC0..0xF0 => 6,
+        // The others of a symbol.
+        _ => 0,
+    };
+    text.iter().map(length).sum()
+}
+
 /// A notification as it is sent over HTTP: by itself, or inside what the subscriber asks to be sent.
-pub(crate) fn posted(options: &Metadata, notification: String) -> Bytes {
-    match options.get("post_data").and_then(Value::as_str) {
-        Some(frame) if !frame.is_empty() => frame.replace(PLACE, &notification).into(),
-        _ => notification.into(),
+pub(crate) fn posted(frame: Option<&str>, notification: String) -> Bytes {
+    match frame {
+        Some(frame) => frame.replace(PLACE, &notification).into(),
+        None => notification.into(),
     }
 }
 
@@ -204,18 +271,21 @@ mod tests {
 
     #[test]
     fn a_frame_takes_the_notification_wherever_it_is_quoted() {
-        let frame =
+        let template =
             r#"{"workflow": "wf", "input": {"m": "$zaqar_message$"}, "bare": $zaqar_message$}"#;
-        let options = Map::from_iter([("post_data".to_owned(), json!(frame))]);
+        let options = Map::from_iter([("post_data".to_owned(), json!(template))]);
         let text = message(&source("n3"), 100, None, r#"{"a": "quote\"d"}"#);
         assert_eq!(
-            posted(&options, text),
+            posted(frame(&options), text),
             concat!(
                 r#"{"workflow": "wf", "input": {"m": {"ttl": 100, "body": {"a": "quote\"d"}, "#,
                 r#""Message_Type": "Notification", "queue_name": "n3"}}, "bare": $zaqar_message$}"#
             )
         );
-        assert_eq!(posted(&Map::new(), "x".into()), "x");
+        assert_eq!(posted(frame(&Map::new()), "x".into()), "x");
+        for text in ["", "plain", "w\u{f6}rld \u{20ac}", "\u{1F600}"] {
+            assert_eq!(length_in_ascii(text.as_bytes()), in_ascii(text).len());
+        }
     }
 
     #[test]

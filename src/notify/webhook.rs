@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, LOCATION,
-    RETRY_AFTER, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, LOCATION, RETRY_AFTER,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::http::uri::{Authority, Scheme};
 use hyper::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
@@ -22,7 +22,8 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Outcome;
-use super::connect::{Connector, Forbidden};
+use super::connect::{Connector, Forbidden, PROJECT};
+use super::needs::is_reserved;
 use super::secret::{Secret, WEBHOOK_SECRET};
 
 /// Redirects that are followed.
@@ -33,6 +34,9 @@ const MOST_READ: usize = 64 << 10;
 const READING: Duration = Duration::from_secs(1);
 /// The longest pause that a receiver may ask for.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+
+/// The header by which a server of this service knows a notification, and refuses it: else they could go round for ever.
+pub(crate) const HOP: &str = "isimud-hop";
 
 const USER_AGENT_NAME: &str = concat!("isimud/", env!("CARGO_PKG_VERSION"));
 
@@ -78,7 +82,9 @@ impl Webhooks {
         let end = Instant::now() + self.timeout;
         for _ in 0..=MOST_REDIRECTS {
             let request = request(uri.clone(), headers.clone(), body.clone());
-            let response = match timeout_at(end, self.client.request(request)).await {
+            let project = subscription.source.project.clone();
+            let asking = PROJECT.scope(project, self.client.request(request));
+            let response = match timeout_at(end, asking).await {
                 Err(_) => return failed("no answer in time".into()),
                 Ok(Err(error)) => return of_error(&error),
                 Ok(Ok(response)) => response,
@@ -90,9 +96,10 @@ impl Webhooks {
                 None => return outcome,
                 Some(Err(why)) => return Outcome::Refused(why),
                 Some(Ok(next)) => {
+                    // What the subscriber sets is meant for whom it names, and for nobody else.
                     if next.authority() != uri.authority() {
-                        headers.remove(AUTHORIZATION);
-                        headers.remove(COOKIE);
+                        headers = own_headers();
+                        self.mark(&mut headers, subscription, id, attempt, &body);
                     }
                     uri = next;
                 }
@@ -127,6 +134,7 @@ impl Webhooks {
             ("webhook-signature", signature),
             ("isimud-subscription-id", Some(subscription.id.to_string())),
             ("isimud-attempt", Some(attempt.to_string())),
+            (HOP, Some("1".to_owned())),
         ];
         for (name, value) in marks {
             headers.remove(name);
@@ -170,12 +178,19 @@ fn credentials(uri: &mut Uri) -> Option<HeaderValue> {
     value
 }
 
-/// The headers of a notification: ours, over them those of the subscriber, without those that frame the request.
-fn headers(options: &Metadata) -> HeaderMap {
+/// The headers of every notification.
+fn own_headers() -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME));
     headers.insert(ACCEPT, HeaderValue::from_static("*/*"));
+    headers
+}
+
+/// The headers of a notification: ours, over them those of the subscriber, without those that frame the request or say
+/// who asks.
+fn headers(options: &Metadata) -> HeaderMap {
+    let mut headers = own_headers();
     let framing = [
         HOST,
         CONTENT_LENGTH,
@@ -189,7 +204,7 @@ fn headers(options: &Metadata) -> HeaderMap {
     for (name, value) in wanted.into_iter().flatten() {
         let name = HeaderName::try_from(name)
             .ok()
-            .filter(|name| !framing.contains(name));
+            .filter(|name| !framing.contains(name) && !is_reserved(name.as_str()));
         let value = value
             .as_str()
             .and_then(|value| HeaderValue::from_str(value).ok());
@@ -316,7 +331,7 @@ mod tests {
     fn a_subscriber_sets_headers_but_not_the_frame() {
         let options = json!({"post_headers": {
             "X-Foo": "bar", "content-type": "text/plain", "Host": "other", "Content-Length": "3",
-            "Transfer-Encoding": "chunked", "bad name": "x", "X-Bad": "a\nb", "X-Number": 1,
+            "Transfer-Encoding": "chunked", "bad name": "x", "X-Project-Id": "victim", "X_Roles": "admin", "X-Bad": "a\nb", "X-Number": 1,
         }});
         let headers = headers(options.as_object().expect("an object"));
         let shown: Vec<_> = headers

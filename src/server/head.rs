@@ -9,6 +9,8 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
+use crate::notify::HOP;
+
 /// What is wrong with a request's head: the status and the sentence of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fault(StatusCode, &'static str);
@@ -16,9 +18,15 @@ struct Fault(StatusCode, &'static str);
 /// The answer to a request whose head is not clear; `None` for one that is.
 pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {
     let headers = request.headers();
-    let checked = check_host(headers, request.version()).and_then(|()| check_coding(headers));
+    let checked = check_host(headers, request.version())
+        .and_then(|()| check_coding(headers))
+        .and_then(|()| check_hop(headers));
     let Fault(status, sentence) = checked.err()?;
-    let document = format!(r#"{{"title": "Bad request", "description": "{sentence}"}}"#);
+    let title = match status {
+        StatusCode::LOOP_DETECTED => "Loop detected",
+        _ => "Bad request",
+    };
+    let document = format!(r#"{{"title": "{title}", "description": "{sentence}"}}"#);
     let is_head = *request.method() == Method::HEAD;
     let body = if is_head {
         Body::empty()
@@ -33,6 +41,17 @@ pub(super) fn refuse<B>(request: &Request<B>) -> Option<Response<Body>> {
             .insert(name, HeaderValue::from_static(value));
     }
     Some(response)
+}
+
+/// A notification is no request: one that came to the service itself could go round for ever.
+fn check_hop(headers: &HeaderMap) -> Result<(), Fault> {
+    match headers.contains_key(HOP) {
+        false => Ok(()),
+        true => Err(Fault(
+            StatusCode::LOOP_DETECTED,
+            "This is a notification, and notifications are not taken as requests.",
+        )),
+    }
 }
 
 /// A request of HTTP/1.1 names one host, one of HTTP/1.0 at most one.

@@ -74,7 +74,7 @@ fn a_command_gets_mails_on_its_input() {
     std::fs::set_permissions(&script, permissions).expect("the script may run");
     let mut service = Service::with(&format!(
         "[notifications]\nrequire_confirmation = true\nexternal_confirmation_url = 'http://confirm.example/page'\n\
-         [notifications.mail]\ncommand = '{} -t -oi'\n[signed_url]\nsecret_key = 'k'",
+         [notifications.mail]\ncommand = '{} -t -oi'\nfrom_domains = ['x.example']\n[signed_url]\nsecret_key = 'k'",
         script.display()
     ));
     let options = json!({"from": "me@x.example", "subject": "optsubj"});
@@ -201,7 +201,7 @@ fn an_smtp_server_gets_mails_over_tls_alone() {
         let server = MailServer::start(folder.path(), starttls);
         let mut service = Service::with(&format!(
             "[notifications.mail]\ntransport = 'smtp'\nsmtp_host = 'localhost'\nsmtp_port = {}\nsmtp_security = '{}'\n\
-             smtp_user = 'isimud'\nsmtp_password = 'geheim'\nsmtp_ca_file = '{}'\nsender = 'Queues <mq@example.com>'",
+             smtp_user = 'isimud'\nsmtp_password = 'geheim'\nsmtp_ca_file = '{}'\nsender = 'Queues <mq@example.com>'\nrequire_confirmation = false",
             server.port,
             if starttls { "starttls" } else { "tls" },
             folder.path().join("ca.pem").display(),

@@ -38,7 +38,9 @@ fn whoever_answers_gets_everything_in_order() {
     let closed = TcpListener::bind("127.0.0.1:0")
         .and_then(|listener| listener.local_addr())
         .expect("a port");
-    let mut service = Service::start("timeout_secs = 5");
+    let mut service = Service::start(
+        "timeout_secs = 5\nmax_per_second_per_host = 0\nmax_per_second_per_project = 0",
+    );
     for path in ["/hang", "/drip", "/500", "/429"] {
         service.subscribe(QUEUE, &receiver.url(path), json!({}));
     }

@@ -122,6 +122,15 @@ impl Server {
         assert!(ended.success(), "it ends with {ended}: {}", self.log());
     }
 
+    /// The most bytes of memory that it ever had, in MiB.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(path).expect("the process runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("a number of bytes") / 1024
+    }
+
     /// What it wrote so far.
     pub(crate) fn log(&self) -> String {
         read_log(&self.log)

@@ -24,7 +24,7 @@ use crate::catalogue::{self, Catalogue, Opener, Shared};
 use crate::config::{Config, Flags};
 use crate::drivers::{self, Context};
 use crate::messaging::{Messaging, Parts, Subscribers};
-use crate::notify::AddressPolicy;
+use crate::notify::{AddressPolicy, Needs};
 use crate::signature::Signer;
 use crate::telemetry::Metrics;
 
@@ -488,7 +488,7 @@ impl World {
             subscribers: Subscribers {
                 types: Vec::new(),
                 addresses: AddressPolicy::new(&[]).expect("no networks"),
-                require_confirmation: false,
+                needs: Needs::default(),
             },
             signer: Signer::new("", clock),
         });
