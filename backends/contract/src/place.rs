@@ -262,7 +262,14 @@ mod tests {
         let moved = Place::default().having_left([Segment::new(pool("old"), 0)]);
         assert_eq!(moved.to_text(), r#"[[null,0],["old",0,0,true]]"#);
         assert_eq!(moved.only(), Some(&Segment::default()));
-        for bad in ["[]", r#"[["old",0,0,true]]"#, "x", r#"[["",0]]"#, r#"[["a"]]"#, r#"[["a",0,-1]]"#] {
+        for bad in [
+            "[]",
+            r#"[["old",0,0,true]]"#,
+            "x",
+            r#"[["",0]]"#,
+            r#"[["a"]]"#,
+            r#"[["a",0,-1]]"#,
+        ] {
             assert_eq!(Place::parse(bad), Err(InvalidName), "{bad}");
         }
     }

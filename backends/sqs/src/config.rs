@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isimud_contract::{Error, ProjectId, Result};
+use isimud_contract::{Capabilities, Error, ProjectId, Result};
 use percent_encoding::percent_decode_str;
 
+use crate::envelope::OVERHEAD;
 use crate::names::{Naming, PREFIX, Pattern, is_plain};
 
 /// The options of a URI.
@@ -154,6 +155,21 @@ impl Config {
     /// Whether both call queues the same.
     pub fn has_names_of(&self, other: &Self) -> bool {
         self.order.is_fifo() == other.order.is_fifo() && self.naming == other.naming
+    }
+
+    /// What SQS can do by itself, as far as it can be said without asking it.
+    pub fn capabilities(&self) -> Capabilities {
+        let fifo = self.order.is_fifo();
+        Capabilities {
+            fifo,
+            high_throughput: !fifo,
+            browse: false,
+            largest_body: Some((self.largest - OVERHEAD.min(self.largest / 2)) as u64),
+            // A FIFO queue delays all of its messages or none (action `SendMessage`).
+            longest_delay: Some(Duration::from_secs(if fifo { 0 } else { 900 })),
+            longest_claim: None,
+            ..Capabilities::FULL
+        }
     }
 
     /// Uses these credentials instead of those of the usual chain, for tests.
