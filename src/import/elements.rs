@@ -239,13 +239,16 @@ async fn run_jobs(
     plain: &flags::Plain,
     report: &mut Report,
 ) -> Result<()> {
-    let parts = Jobs::open(Address::parse(&plain.from)?, &plain.key).await?;
+    let (parts, refused) = Jobs::open(Address::parse(&plain.from)?, &plain.key).await?;
     if parts.is_empty() {
         return Err(missing(&plain.key));
     }
     for part in &parts {
         report.sources.push(part.shown());
         work.progress.expect(part.count());
+    }
+    for Refusal { what, why, .. } in refused {
+        work.leave(report, why, what)?;
     }
     to.make(work, report).await?;
     for part in parts {

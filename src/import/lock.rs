@@ -143,3 +143,49 @@ fn owner(record: &QueueRecord) -> Option<Uuid> {
         .as_str()
         .and_then(|text| Uuid::try_parse(text).ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use isimud_contract::ManualClock;
+
+    use super::super::Stop;
+    use super::*;
+    use crate::drivers::{self, Context};
+
+    fn locks(count: usize) -> Vec<Lock> {
+        let context = Context::new(Arc::new(ManualClock::default()), None);
+        let store = drivers::open("sqlite::memory:", &context).expect("a store");
+        let management = store.management.expect("it keeps queues");
+        let queue = QueueKey::new(
+            ProjectId::parse("p").expect("a project"),
+            QueueName::parse("q").expect("a name"),
+        );
+        (0..count).map(|_| Lock::new(&management, &queue)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_queue_is_locked_for_one_until_it_is_released() {
+        let (locks, stop) = (locks(2), Stop::default());
+        let patience = Patience::new(stop.clone());
+        assert!(locks[0].acquire(&patience).await.expect("an answer"));
+        let waiting = tokio::time::timeout(Duration::from_millis(500), locks[1].acquire(&patience));
+        assert!(waiting.await.is_err(), "two have it");
+        locks[0].release().await;
+        assert!(locks[1].acquire(&patience).await.expect("an answer"));
+        stop.tell();
+        assert!(!locks[0].acquire(&patience).await.expect("an answer"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_owner_that_falls_silent_is_taken_for_dead() {
+        let (locks, patience) = (locks(2), Patience::new(Stop::default()));
+        assert!(locks[0].acquire(&patience).await.expect("an answer"));
+        let began = Instant::now();
+        assert!(locks[1].acquire(&patience).await.expect("an answer"));
+        assert!(began.elapsed() >= LEASE);
+        // What it does when it comes back changes nothing.
+        locks[0].release().await;
+        let found = locks[1].find().await.expect("an answer");
+        assert_eq!(found.as_ref().and_then(owner), Some(locks[1].me));
+    }
+}

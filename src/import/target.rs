@@ -208,6 +208,12 @@ fn beyond(able: &Capabilities, message: &Message) -> Option<&'static str> {
     {
         return Some("the broker of this pool cannot delay a message for so long");
     }
+    if able
+        .longest_ttl
+        .is_some_and(|longest| message.left > longest)
+    {
+        return Some("the broker of this pool keeps no message for so long");
+    }
     None
 }
 
@@ -307,19 +313,22 @@ mod tests {
         let target = Target::nowhere(Capabilities {
             largest_body: Some(100),
             longest_delay: Some(Duration::from_secs(900)),
+            longest_ttl: Some(Duration::from_secs(86_400)),
             ..Capabilities::FULL
         });
         let mut delayed = of_size(5);
         delayed.delay = Duration::from_secs(901);
+        let mut lasting = of_size(5);
+        lasting.left = Duration::from_secs(86_401);
         let queue = QueueKey::new(
             isimud_contract::ProjectId::parse("p").expect("a project"),
             isimud_contract::QueueName::parse("q").expect("a name"),
         );
         let mut placed = Placed::default();
-        let messages = vec![of_size(100), of_size(101), delayed];
+        let messages = vec![of_size(100), of_size(101), delayed, lasting];
         let done = target.messages(&queue, messages, &mut placed).await;
         assert!(done.is_ok());
-        assert_eq!((placed.new, placed.refused.len()), (1, 2));
+        assert_eq!((placed.new, placed.refused.len()), (1, 3));
         assert_eq!(placed.refused[0].size, 101);
     }
 }

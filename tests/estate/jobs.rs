@@ -78,6 +78,41 @@ fn a_queue_of_celery_may_have_its_tasks_in_workers_hands_alone() {
     assert!(ended.errors.contains("there is no such key"), "{ended:?}");
 }
 
+#[test]
+fn a_key_of_another_type_holds_up_no_task_and_no_job() {
+    let Some(estate) = Estate::new() else { return };
+    let held = format!(r#"[{},"ex","bound"]"#, task(1));
+    Commands::default()
+        .add([b"LPUSH", b"celery", task(0).as_bytes()])
+        .add([b"HSET", b"unacked", b"tag-1", held.as_bytes()])
+        .words("SET _kombu.binding.ex x")
+        .words("SET celery\x06\x163 x")
+        .send(&estate.redis);
+    let celery = ["--key", "celery", "--unwrap", "celery"];
+    let ended = estate.import("redis-list", &celery);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    ended.says("messages 1");
+    ended.says("key _kombu.binding.ex (string)");
+    ended.says(r"key celery\x06\x163 (string)");
+    Commands::default()
+        .words("DEL unacked")
+        .words("SET unacked x")
+        .send(&estate.redis);
+    let ended = estate.import("redis-list", &celery);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    ended.says("messages 0 new, 1 there already");
+    ended.says("key unacked (string)");
+    fill_bull(&estate);
+    Commands::default()
+        .words("SET bull:mail:paused x")
+        .send(&estate.redis);
+    let bull = ["--key", "bull:mail:wait", "--unwrap", "bullmq"];
+    let ended = estate.import("redis-list", &bull);
+    assert_eq!(ended.code, Some(3), "{ended:?}");
+    ended.says("messages 4");
+    ended.says("key bull:mail:paused (string)");
+}
+
 /// Six jobs: two that wait, one with a priority, one delayed, one at work, and a number without a job.
 fn fill_bull(estate: &Estate) {
     let due = (crate::wire::now() + 600) * 1000 * 4096;

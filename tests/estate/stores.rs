@@ -58,17 +58,21 @@ impl Store {
     }
 
     pub(crate) fn sqs() -> Result<Self, String> {
-        let server = Emulator::start()?;
+        Ok(Self::on_sqs(Emulator::start()?, 60_000))
+    }
+
+    /// A store in a server that speaks SQS, which may take so long to answer.
+    pub(crate) fn on_sqs(server: Emulator, timeout_ms: u32) -> Self {
         let port = server.port;
-        Ok(Self {
+        Self {
             name: "SQS",
             uri: format!(
-                "sqs://us-east-1?endpoint=http://127.0.0.1:{port}&timeout_ms=60000&journal=true"
+                "sqs://us-east-1?endpoint=http://127.0.0.1:{port}&timeout_ms={timeout_ms}&journal=true"
             ),
             management: Some("sqlite:m.db"),
             largest: (1 << 20) - 2048,
             _behind: Some(Box::new(server)),
-        })
+        }
     }
 
     /// Whether it remembers the ids of what was deleted.

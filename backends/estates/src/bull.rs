@@ -58,21 +58,27 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Connects, and finds the parts of the queue that a key is of. `Invalid` when the key has no such name, or a part
-    /// is of another type.
-    pub async fn open(address: Address, key: &str) -> Result<Vec<Self>> {
-        let Some((base, _)) = base(key) else {
+    /// Connects, and finds the parts of the queue that a key is of, and what has the name of one and is none. `Invalid`
+    /// when the key itself has no such name, or is of another type.
+    pub async fn open(address: Address, key: &str) -> Result<(Vec<Self>, Vec<Refusal>)> {
+        let Some((base, named)) = base(key) else {
             let sentence = "the key of BullMQ's waiting jobs ends with ':wait'";
             return Err(Error::invalid(sentence).with("key", key.as_bytes().escape_ascii()));
         };
         let source = Source::open(address).await?;
-        let mut found = Vec::new();
+        let (mut found, mut refused) = (Vec::new(), Vec::new());
         for (part, fate) in PARTS {
             let key = format!("{base}:{part}");
             let is_list = match source.type_of(key.as_bytes()).await?.as_str() {
                 "none" => continue,
                 "list" => true,
                 "zset" => false,
+                other if part != named => {
+                    let what = format!("key {} ({other})", key.as_bytes().escape_ascii());
+                    let why = "it has the name of a part of the queue, and is none";
+                    refused.push(Refusal::new(what, why));
+                    continue;
+                }
                 other => {
                     let sentence = "the key is not that of a part of BullMQ's queue";
                     return Err(Error::invalid(sentence)
@@ -92,7 +98,7 @@ impl Jobs {
             jobs.length = jobs.count_now().await?;
             found.push(jobs);
         }
-        Ok(found)
+        Ok((found, refused))
     }
 
     fn key(&self) -> String {

@@ -5,7 +5,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use isimud_contract::Result;
+use isimud_contract::{Error, ErrorKind, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -30,6 +30,8 @@ pub struct Held {
     seen: HashSet<[u8; 16]>,
     /// The queues of an exchange, with the routing keys that lead to them.
     bindings: HashMap<String, Vec<(String, String)>>,
+    /// Keys of bindings that are of another type, and were not told of yet.
+    strange: Vec<Refusal>,
 }
 
 impl Held {
@@ -40,6 +42,7 @@ impl Held {
             cursor: "0".to_owned(),
             seen: HashSet::new(),
             bindings: HashMap::new(),
+            strange: Vec::new(),
         }
     }
 
@@ -93,12 +96,16 @@ impl Held {
         Ok(queues.any(|(_, queue)| *queue == self.queue))
     }
 
-    async fn bindings_of(&self, exchange: &str) -> Result<Vec<(String, String)>> {
+    async fn bindings_of(&mut self, exchange: &str) -> Result<Vec<(String, String)>> {
         let key = format!("_kombu.binding.{exchange}");
         let question = Ask::Smembers.about(key.as_str());
         let answer = match self.source.ask(question).await {
             Ok(answer) => reply::array(answer)?,
-            Err(error) => return Err(self.source.explained(error, key.as_bytes()).await),
+            Err(error) => {
+                let refusal = self.refused(error, &key).await?;
+                self.strange.push(refusal);
+                return Ok(Vec::new());
+            }
         };
         let mut bindings = Vec::new();
         for member in answer {
@@ -112,6 +119,18 @@ impl Held {
             }
         }
         Ok(bindings)
+    }
+}
+
+impl Held {
+    /// What is told of a key of another type than its name says; it holds up nothing beside it.
+    async fn refused(&self, error: Error, key: &str) -> Result<Refusal> {
+        if error.kind() != ErrorKind::Invalid {
+            return Err(error);
+        }
+        let found = self.source.type_of(key.as_bytes()).await?;
+        let what = format!("key {} ({found})", key.as_bytes().escape_ascii());
+        Ok(Refusal::new(what, "it is not what kombu keeps there"))
     }
 }
 
@@ -130,7 +149,14 @@ impl Elements for Held {
         question.arg(self.cursor.as_str()).arg("COUNT").arg(limit);
         let (next, found) = match self.source.ask(question).await {
             Ok(answer) => reply::scanned(answer)?,
-            Err(error) => return Err(self.source.explained(error, UNACKED.as_bytes()).await),
+            Err(error) => {
+                let refused = vec![self.refused(error, UNACKED).await?];
+                return Ok(ElementPage {
+                    refused,
+                    is_last: true,
+                    ..ElementPage::default()
+                });
+            }
         };
         let mut page = ElementPage {
             is_last: next == "0",
@@ -155,6 +181,7 @@ impl Elements for Held {
                 None => {}
             }
         }
+        page.refused.append(&mut self.strange);
         Ok(page)
     }
 

@@ -10,6 +10,9 @@ use percent_encoding::percent_decode_str;
 use crate::envelope::OVERHEAD;
 use crate::names::{Naming, PREFIX, Pattern, is_plain};
 
+/// The longest retention of a queue.
+pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(1_209_600);
+
 /// The options of a URI.
 pub const OPTIONS: &str = "endpoint, profile, ca_file, fifo, group, prefix, name, project, create, remove, message_bytes, \
                            native_ttl_s, timeout_ms, linger_ms, wait_s, journal, delays, counts_lag_s";
@@ -168,6 +171,7 @@ impl Config {
             // A FIFO queue delays all of its messages or none (action `SendMessage`).
             longest_delay: Some(Duration::from_secs(if fifo { 0 } else { 900 })),
             longest_claim: None,
+            longest_ttl: Some(LONGEST_TTL),
             ..Capabilities::FULL
         }
     }
@@ -242,7 +246,7 @@ impl Options {
             "create" => self.create = word(SWITCH)?,
             "remove" => self.delete = word(["keep", "delete"])?,
             "message_bytes" => self.largest = number(1024..=LARGEST as u64)?,
-            "native_ttl_s" => self.native_ttl = number(60..=1_209_600)?,
+            "native_ttl_s" => self.native_ttl = number(60..=LONGEST_TTL.as_secs())?,
             "counts_lag_s" => self.counts_lag = number(1..=3600)?,
             "timeout_ms" => self.timeout = number(100..=600_000)?,
             "linger_ms" => self.linger = number(0..=1000)?,
