@@ -340,6 +340,16 @@ impl Catalogue {
         Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence))
     }
 
+    /// Whether there is a home for queues of a flavor, or of none, other than this one.
+    pub(crate) async fn has_another(&self, flavor: Option<&Flavor>, home: &Home) -> Result<bool> {
+        let roster = self.roster().await?;
+        let name = flavor.map(|flavor| &flavor.name);
+        let mut members = roster.members(name);
+        let takes_some = |pool: &Pool| pool.weight > 0 && *home != Home::Pool(pool.name.clone());
+        let default = name.is_none() && self.default_takes_queues && *home != Home::Default;
+        Ok(default || members.any(takes_some))
+    }
+
     /// Whether a home that was chosen is there still.
     pub(crate) async fn is_there(&self, home: &Home) -> Result<bool> {
         match home {

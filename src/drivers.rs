@@ -8,7 +8,9 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use isimud_contract::{Clock, Error, Ledger, ManagementStore, MessageStore, Metadata, Result};
+use isimud_contract::{
+    Capabilities, Clock, Error, Ledger, ManagementStore, MessageStore, Metadata, Result,
+};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use serde_json::Value;
 
@@ -94,6 +96,8 @@ struct Driver {
     check: fn(&str) -> Result<()>,
     /// The file that a store of this driver is, if it is one.
     file: fn(&str) -> Result<Option<PathBuf>>,
+    /// What a store of that URI can do, as far as it can be said without opening it.
+    capabilities: fn(&str) -> Result<Capabilities>,
     open: fn(&str, &Context) -> Result<Backend>,
 }
 
@@ -113,6 +117,7 @@ const DRIVERS: &[Driver] = &[
             let config = isimud_sqlite::Config::parse(uri)?;
             Ok(config.path().map(Path::to_owned))
         },
+        capabilities: |_| Ok(Capabilities::FULL),
         open: |uri, context| {
             let config = isimud_sqlite::Config::parse(uri)?;
             let store = isimud_sqlite::SqliteStore::open(config, Arc::clone(&context.clock))?;
@@ -147,6 +152,13 @@ const DRIVERS: &[Driver] = &[
         },
         check: |uri| isimud_sqs::Config::parse(uri).map(drop),
         file: |_| Ok(None),
+        capabilities: |uri| {
+            let config = isimud_sqs::Config::parse(uri)?;
+            Ok(Capabilities {
+                browse: config.journal(),
+                ..config.capabilities()
+            })
+        },
         open: |uri, context| {
             let config = isimud_sqs::Config::parse(uri)?;
             let journal = match config.journal() {
@@ -180,6 +192,13 @@ const fn amqp(scheme: &'static str) -> Driver {
         },
         check: |uri| isimud_amqp::Config::parse(uri).map(drop),
         file: |_| Ok(None),
+        capabilities: |uri| {
+            let config = isimud_amqp::Config::parse(uri)?;
+            Ok(Capabilities {
+                browse: config.journal(),
+                ..config.capabilities()
+            })
+        },
         open: |uri, context| {
             let config = isimud_amqp::Config::parse(uri)?;
             let journal = match config.journal() {
@@ -211,6 +230,7 @@ const fn redis(scheme: &'static str) -> Driver {
         },
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
         file: |_| Ok(None),
+        capabilities: |_| Ok(Capabilities::FULL),
         open: |uri, context| {
             let config = isimud_redis::Config::parse(uri)?.by(Arc::clone(&context.clock));
             let store = isimud_redis::RedisStore::open(config)?;
@@ -263,6 +283,11 @@ pub fn check(uri: &str) -> Result<()> {
 /// The file that a URI names, if its store is one.
 pub fn file(uri: &str) -> Option<PathBuf> {
     (driver(uri).ok()?.file)(uri).ok()?
+}
+
+/// What a store can do, as far as it can be said without opening it.
+pub fn capabilities(uri: &str) -> Result<Capabilities> {
+    (driver(uri)?.capabilities)(uri)
 }
 
 /// Checks a pool without opening anything.

@@ -106,19 +106,49 @@ fn take_over(import: isimud::import::Import) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error),
     };
-    match runtime.block_on(isimud::import::run(import)) {
-        Ok(report) => {
-            if let Err(error) = output::print(&report) {
+    match runtime.block_on(import_until_told(import)) {
+        Ok(isimud::import::Outcome { report, error }) => {
+            // What was done is told also of an import that did not come to its end.
+            if !report.is_empty()
+                && let Err(error) = output::print(&report)
+            {
                 return failure(&error);
             }
-            if report.is_complete() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::from(LEFT_BEHIND)
+            match error {
+                Some(error) => failure(&error),
+                None if report.is_complete() => ExitCode::SUCCESS,
+                None => ExitCode::from(LEFT_BEHIND),
             }
         }
-        Err(error) => failure(&error),
+        Err(error) => failure(&*error),
     }
+}
+
+/// Imports; at the first signal it stores what it has read and ends, at the second it ends at once.
+#[cfg(feature = "import")]
+async fn import_until_told(
+    import: isimud::import::Import,
+) -> Result<isimud::import::Outcome, Failure> {
+    let stop = isimud::import::Stop::default();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let told = stop.clone();
+    tokio::spawn(async move {
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if is_first {
+                eprintln!(
+                    "isimud: the import ends with what it has read; once more ends it at once"
+                );
+                told.tell();
+            }
+        }
+        std::process::exit(1);
+    });
+    Ok(isimud::import::run(import, stop).await?)
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

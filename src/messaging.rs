@@ -34,7 +34,7 @@ use isimud_contract::{Change, ManagementStore, MessageStore, QueueKey, Result};
 use tokio::runtime::Handle;
 
 pub use crate::catalogue::{Check, DEFAULT};
-pub use adopt::{Adopted, metadata_fault};
+pub use adopt::{Adopted, Adoption, metadata_fault};
 pub(crate) use bridges::Landing;
 pub use claims::Terms;
 pub use flavors::FlavorView;

@@ -3,16 +3,26 @@
 //!
 //! Where there is no `redis-server` the tests are left out, unless `REQUIRE_BACKENDS=1` asks for them.
 
+#[path = "estate/accounts.rs"]
+mod accounts;
+#[path = "estate/jobs.rs"]
+mod jobs;
 #[path = "estate/layout.rs"]
 mod layout;
 #[path = "estate/plain.rs"]
 mod plain;
+#[path = "../backends/amqp/tests/nodes/mod.rs"]
+mod rabbitmq;
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod redis;
 #[path = "estate/reference.rs"]
 mod reference;
 #[path = "support/server.rs"]
 mod server;
+#[path = "../backends/sqs/tests/emulator/mod.rs"]
+mod sqs;
+#[path = "estate/stores.rs"]
+mod stores;
 #[path = "estate/wire.rs"]
 mod wire;
 
@@ -47,6 +57,9 @@ fn import_command(folder: &Path, arguments: &[&str]) -> Command {
     command
         .arg("import")
         .args(arguments)
+        // What a store that speaks SQS asks for; the test server takes any.
+        .env("AWS_ACCESS_KEY_ID", "TEST")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
         .current_dir(folder)
         .stdin(Stdio::null());
     command
@@ -73,6 +86,24 @@ fn import(folder: &Path, arguments: &[&str]) -> Ended {
 }
 
 impl Ended {
+    /// The number of a line of the report; 0 where there is no such line.
+    fn number(&self, line: &str) -> u64 {
+        let mut lines = self.report.lines().map(str::trim_start);
+        let rest = lines.find_map(|written| written.strip_prefix(line)?.strip_prefix(' '));
+        let word = rest.and_then(|rest| rest.split_whitespace().next());
+        word.map_or(0, |word| word.parse().expect("a number"))
+    }
+
+    /// The number in front of some words in the line of the messages.
+    fn count_of(&self, words: &str) -> u64 {
+        let mut lines = self.report.lines().map(str::trim_start);
+        let line = lines.find(|line| line.starts_with("messages "));
+        let line = line.unwrap_or_default();
+        let before = line.find(words).map(|at| &line[..at]);
+        let word = before.and_then(|before| before.split_whitespace().last());
+        word.map_or(0, |word| word.parse().expect("a number"))
+    }
+
     /// Fails unless the report has a line that begins like this, blanks aside.
     fn says(&self, line: &str) {
         let plain = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");

@@ -282,6 +282,53 @@ impl Drop for Ends<'_> {
 }
 
 #[test]
+fn a_drain_that_cannot_be_done_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let admin = server::free_address();
+    let running = start(folder.path(), admin);
+    let mut client = Client::new(running.address, PROJECT).admin();
+    let mut expect = |method: &str, path: &str, body: Option<Value>, status: u16| {
+        let answer = client.send(method, path, body.as_ref()).expect("an answer");
+        assert_eq!(answer.status, status, "{method} {path}: {answer}");
+        answer.json()
+    };
+    let pool = json!({"uri": "sqlite:old.db", "weight": 7});
+    expect("PUT", "/v2/pools/old", Some(pool), 201);
+    let flavor = json!({"pool_list": ["old"]});
+    expect("PUT", "/v2/flavors/alone", Some(flavor), 201);
+    expect(
+        "PUT",
+        "/v2/queues/q",
+        Some(json!({"_flavor": "alone"})),
+        201,
+    );
+    for (more, sentence) in [
+        (&["old"][..], "No other store takes the queue estate/q"),
+        (&["old", "--to", "nowhere"], "Pool nowhere does not exist"),
+        (&["old", "--to", "old"], "cannot be emptied into itself"),
+        (&["nobodys"], "Pool nobodys does not exist"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        command.args(["pools", "drain", "--admin", &admin.to_string()]);
+        let output = command.args(more).output().expect("the command can be run");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{more:?}: {said}");
+        assert!(said.contains(sentence), "{more:?}: {said}");
+        let old = expect("GET", "/v2/pools/old", None, 200);
+        assert_eq!(old["weight"], 7, "{more:?}");
+    }
+    let other = json!({"uri": "sqlite:new.db", "weight": 1});
+    expect("PUT", "/v2/pools/new", Some(other), 201);
+    let flavor = json!({"pool_list": ["old", "new"]});
+    expect("PATCH", "/v2/flavors/alone", Some(flavor), 200);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+    command.args(["pools", "drain", "--admin", &admin.to_string(), "old"]);
+    let output = command.output().expect("the command can be run");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(expect("GET", "/v2/pools/old", None, 200)["weight"], 0);
+}
+
+#[test]
 fn a_pool_is_emptied_and_can_go() {
     let folder = tempfile::tempdir().expect("a folder");
     let admin = server::free_address();

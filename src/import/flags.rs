@@ -16,7 +16,7 @@ pub struct Import {
 pub(super) enum From {
     /// A Zaqar on Redis: queues, metadata, messages and claims.
     Zaqar(Zaqar),
-    /// A Redis list that served as a queue (Celery, Sidekiq, Resque, or made by hand).
+    /// A Redis list that served as a queue (Celery, Sidekiq, Resque, BullMQ, or made by hand).
     RedisList(List),
     /// A Redis stream.
     RedisStream(Stream),
@@ -37,6 +37,9 @@ pub(super) struct Shared {
     /// A file that remembers how far the import came; a later one with the same file goes on from there.
     #[arg(long, value_name = "FILE")]
     pub(super) journal: Option<PathBuf>,
+    /// A file for the names of everything that is left out, as JSON lines; the report names ten of a kind.
+    #[arg(long, value_name = "FILE")]
+    pub(super) left_out: Option<PathBuf>,
     /// Read everything, write nothing, and say what would be done.
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -88,6 +91,9 @@ pub(super) struct List {
     /// The end from which elements were taken: right for LPUSH and BRPOP, left for RPUSH and BLPOP.
     #[arg(long, value_enum, default_value = "right")]
     pub(super) oldest: End,
+    /// With --unwrap celery: take the tasks that workers hold, too. Right when none of them runs any more.
+    #[arg(long)]
+    pub(super) unacked: bool,
     #[command(flatten)]
     pub(super) plain: Plain,
 }
@@ -109,6 +115,9 @@ pub(super) enum Wrapping {
     Nothing,
     /// The base64 body of a Celery message.
     Celery,
+    /// The jobs whose numbers BullMQ keeps in its lists; the key is PREFIX:QUEUE:wait.
+    #[value(name = "bullmq")]
+    BullMq,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -138,6 +147,7 @@ impl std::convert::From<Wrapping> for Unwrap {
         match wrapping {
             Wrapping::Nothing => Self::Nothing,
             Wrapping::Celery => Self::Celery,
+            Wrapping::BullMq => Self::BullMq,
         }
     }
 }

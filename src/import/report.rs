@@ -1,10 +1,12 @@
-//! What an import did, and what it left behind.
+//! What an import did, and what it left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use isimud_contract::ClaimId;
-use isimud_estates::{Left, Refusal};
+use isimud_estates::Left;
+
+use super::target::Placed;
 
 /// Examples of one kind that are named.
 const EXAMPLES: usize = 10;
@@ -17,8 +19,15 @@ pub struct Report {
     pub(super) sources: Vec<String>,
     pub(super) queues_made: u64,
     pub(super) queues_there: u64,
+    /// Queues that the import did not come to.
+    pub(super) queues_unvisited: u64,
+    /// Elements of the source that were read. Each is in one of the numbers below.
+    pub(super) read: u64,
     pub(super) messages_new: u64,
     pub(super) messages_there: u64,
+    /// By the journal, they were taken over before.
+    pub(super) messages_before: u64,
+    pub(super) messages_left: u64,
     pub(super) decrypted: u64,
     claims: BTreeSet<ClaimId>,
     held: u64,
@@ -72,12 +81,6 @@ impl Report {
         self.behind.entry(why.into()).or_default().add(what.into());
     }
 
-    pub(super) fn refuse(&mut self, refused: Vec<Refusal>) {
-        for Refusal { what, why } in refused {
-            self.leave(why, what);
-        }
-    }
-
     /// Remembers messages that a claim holds now.
     pub(super) fn hold(&mut self, claim: ClaimId, messages: u64) {
         if messages > 0 {
@@ -90,8 +93,12 @@ impl Report {
     pub(super) fn add(&mut self, part: Self) {
         self.queues_made += part.queues_made;
         self.queues_there += part.queues_there;
+        self.queues_unvisited += part.queues_unvisited;
+        self.read += part.read;
         self.messages_new += part.messages_new;
         self.messages_there += part.messages_there;
+        self.messages_before += part.messages_before;
+        self.messages_left += part.messages_left;
         self.decrypted += part.decrypted;
         self.claims.extend(part.claims);
         self.held += part.held;
@@ -109,9 +116,32 @@ impl Report {
         }
     }
 
+    /// Adds what the store made of messages.
+    pub(super) fn place(&mut self, placed: &Placed) {
+        self.messages_new += placed.new;
+        self.messages_there += placed.there;
+    }
+
+    /// How many elements were read and are in none of the numbers: those at which a queue ended.
+    pub(super) fn unaccounted(&self) -> u64 {
+        let accounted = self.messages_new
+            + self.messages_there
+            + self.messages_before
+            + self.messages_left
+            + self.left.expired
+            + self.left.dangling
+            + self.acknowledged;
+        self.read.saturating_sub(accounted)
+    }
+
     /// Whether everything that was alive was taken over.
     pub fn is_complete(&self) -> bool {
         self.behind.is_empty()
+    }
+
+    /// Whether anything was found at all.
+    pub fn is_empty(&self) -> bool {
+        self.sources.is_empty()
     }
 }
 
@@ -130,7 +160,18 @@ impl fmt::Display for Report {
         )?;
         for (name, count, more) in [
             ("queues", self.queues_made, there(self.queues_there)),
-            ("messages", self.messages_new, there(self.messages_there)),
+            (
+                "unvisited",
+                self.queues_unvisited,
+                " queues that the import did not come to".to_owned(),
+            ),
+            ("read", self.read, " elements".to_owned()),
+            ("messages", self.messages_new, self.not_new()),
+            (
+                "left out",
+                self.messages_left,
+                " elements, for the reasons below".to_owned(),
+            ),
             ("decrypted", self.decrypted, String::new()),
             (
                 "claims",
@@ -154,13 +195,32 @@ impl fmt::Display for Report {
                 " entries that the group had acknowledged, left out".to_owned(),
             ),
         ] {
-            let is_always_shown = matches!(name, "queues" | "messages");
+            let is_always_shown = matches!(name, "queues" | "read" | "messages");
             if count > 0 || is_always_shown {
                 writeln!(f, "  {name:<10} {count:>9}{more}")?;
             }
         }
         section(f, "to know", &self.notes)?;
-        section(f, "left behind", &self.behind)
+        section(f, "left out", &self.behind)
+    }
+}
+
+impl Report {
+    /// What is said of messages that are not new.
+    fn not_new(&self) -> String {
+        let counts = [
+            (self.messages_there, "there already"),
+            (self.messages_before, "taken over before, by the journal"),
+        ];
+        let said: Vec<String> = counts
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        match said.as_slice() {
+            [] => String::new(),
+            said => format!(" new, {}", said.join(", ")),
+        }
     }
 }
 
@@ -207,6 +267,8 @@ mod tests {
             report.messages_there,
         ) = (2, 7, 1);
         assert!(report.is_complete());
+        (report.read, report.messages_left, report.left.expired) = (22, 12, 1);
+        assert_eq!(report.unaccounted(), 1);
         for number in 0..12 {
             report.leave("its body is not MessagePack", format!("message {number}"));
         }
@@ -215,8 +277,11 @@ mod tests {
         for line in [
             "imported from redis://h:1?dbid=0 into sqlite:x",
             "  queues             2",
+            "  read              22 elements",
             "  messages           7 new, 1 there already",
-            "left behind:",
+            "  left out          12 elements, for the reasons below",
+            "  expired            1, left out",
+            "left out:",
             "  12 x its body is not MessagePack:",
             "    message 9",
             "    and 2 more",

@@ -2,23 +2,28 @@
 
 use std::path::Path;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use isimud_contract::{
-    Error, ForeignClaim, MessageId, QueueKey, Result, Subscription, SubscriptionId,
+    Error, ErrorKind, ForeignClaim, MessageId, QueueKey, Result, Subscription, SubscriptionId,
 };
 use isimud_estates::{
     Address, Cursor, FoundMessage, FoundPage, FoundQueue, FoundSubscription, Names, Record,
-    SqlManagement, Zaqar, survey,
+    Refusal, SqlManagement, Zaqar, survey,
 };
 
 use super::flags;
-use super::journal::Place;
-use super::{PAGE, Report, Work};
+use super::journal::{Journal, Step};
+use super::pace::Pace;
+use super::target::Placed;
+use super::{Report, Work};
 use crate::config::Config;
 use crate::messaging::{Adopted, metadata_fault};
 
 /// Queues that are imported at once.
 const AT_ONCE: usize = 4;
+
+/// Messages that were left out before, and are asked for again at once.
+const AGAIN: usize = 100;
 
 /// The pass phrase that Zaqar comes with.
 const PUBLIC_KEY: &str = "AES256";
@@ -31,31 +36,56 @@ struct Estate {
     queues: Vec<FoundQueue>,
 }
 
+/// What ends something before its end.
+enum Halt {
+    /// It is about one queue, and nothing beside it.
+    Queue(Error),
+    /// Nothing goes on without it: the source, the journal, the file of what is left out.
+    Import(Error),
+}
+
+/// What a source says: that it stays away, or that something in it is not what it should be.
+fn of_source(error: Error) -> Halt {
+    match error.kind() {
+        ErrorKind::Unavailable => Halt::Import(error),
+        _ => Halt::Queue(error),
+    }
+}
+
 pub(super) async fn run(
     work: &Work,
     flags: &flags::Zaqar,
     config: &Config,
     report: &mut Report,
 ) -> Result<()> {
-    let estate = find(flags, config, report).await?;
+    let estate = find(work, flags, config, report).await?;
     for store in estate.stores.iter().filter(|_| work.progress.is_seen()) {
         for queue in estate.queues.iter().filter(|queue| queue.has_messages) {
             work.progress.expect(store.count(&queue.queue).await?);
         }
     }
-    let parts = stream::iter(&estate.queues)
+    let mut parts = stream::iter(&estate.queues)
         .map(|queue| import_queue(work, &estate, queue))
         .buffer_unordered(AT_ONCE);
-    parts
-        .try_for_each(|part| {
-            report.add(part);
-            std::future::ready(Ok(()))
-        })
-        .await
+    let mut done = Ok(());
+    while let Some((part, ended)) = parts.next().await {
+        report.add(part);
+        if let Err(error) = ended {
+            // The others end where they are, so that what they did is told.
+            work.end();
+            done = done.and(Err(error));
+        }
+    }
+    done
 }
 
 /// Connects to everything, and reads the names.
-async fn find(flags: &flags::Zaqar, config: &Config, report: &mut Report) -> Result<Estate> {
+async fn find(
+    work: &Work,
+    flags: &flags::Zaqar,
+    config: &Config,
+    report: &mut Report,
+) -> Result<Estate> {
     let pass_phrases = pass_phrases(flags, config)?;
     let mut stores = Vec::with_capacity(flags.from.len());
     let mut names = Vec::with_capacity(flags.from.len());
@@ -75,7 +105,7 @@ async fn find(flags: &flags::Zaqar, config: &Config, report: &mut Report) -> Res
             let path = file.strip_prefix("sqlite:").unwrap_or(file);
             let path = path.strip_prefix("///").unwrap_or(path);
             let sql = SqlManagement::read(Path::new(path))?;
-            report.refuse(sql.refused);
+            refuse(work, report, sql.refused)?;
             metadata = sql.queues;
             (Names::of_pools(sql.pools, sql.flavors), None)
         }
@@ -88,7 +118,7 @@ async fn find(flags: &flags::Zaqar, config: &Config, report: &mut Report) -> Res
         );
     }
     let survey = survey(&management, metadata, &names);
-    report.refuse(survey.refused);
+    refuse(work, report, survey.refused)?;
     let pools = survey.pools.into_iter().map(|name| format!("pool {name}"));
     let flavors = survey
         .flavors
@@ -96,7 +126,7 @@ async fn find(flags: &flags::Zaqar, config: &Config, report: &mut Report) -> Res
         .map(|name| format!("flavor {name}"));
     for what in pools.chain(flavors) {
         let why = "pools and flavors are the operator's to define anew; their messages come with a --from for each pool";
-        report.leave(why, what);
+        work.leave(report, why, what)?;
     }
     Ok(Estate {
         stores,
@@ -126,27 +156,112 @@ fn pass_phrases(flags: &flags::Zaqar, config: &Config) -> Result<Vec<String>> {
         .collect())
 }
 
-async fn import_queue(work: &Work, estate: &Estate, found: &FoundQueue) -> Result<Report> {
+/// Tells of what cannot be taken.
+fn refuse(work: &Work, report: &mut Report, refused: Vec<Refusal>) -> Result<()> {
+    for Refusal { what, why, .. } in refused {
+        work.leave(report, why, what)?;
+    }
+    Ok(())
+}
+
+/// Imports a queue, and returns what was done; an error for what ends the import.
+async fn import_queue(work: &Work, estate: &Estate, found: &FoundQueue) -> (Report, Result<()>) {
     let mut report = Report::default();
-    import_record(work, estate, found, &mut report).await?;
+    if work.is_over() {
+        report.queues_unvisited = 1;
+        return (report, Ok(()));
+    }
+    let parts = import_parts(work, estate, found, &mut report);
+    let done = match work.target.alone(&found.queue, parts).await {
+        Ok(Some(done)) => done,
+        Ok(None) => {
+            report.queues_unvisited = 1;
+            Ok(())
+        }
+        Err(error) => {
+            let halt = Err(Halt::Queue(error));
+            settle(work, &mut report, format!("queue {}", found.queue), halt)
+        }
+    };
+    (report, done)
+}
+
+/// Imports the parts of a queue one after the other; one that cannot be read holds up no other.
+async fn import_parts(
+    work: &Work,
+    estate: &Estate,
+    found: &FoundQueue,
+    report: &mut Report,
+) -> Result<()> {
+    let queue = &found.queue;
+    let made = import_record(work, estate, found, report).await;
+    let is_made = made.is_ok();
+    settle(work, report, format!("queue {queue}"), made)?;
+    if !is_made {
+        return Ok(());
+    }
     if found.has_messages {
         for store in &estate.stores {
-            import_messages(work, store, &found.queue, &mut report).await?;
+            let done = import_messages(work, store, queue, report).await;
+            let what = format!("messages of {queue} in {}", store.shown());
+            settle(work, report, what, done)?;
         }
     }
     if found.subscribed {
         for store in &estate.stores {
-            let (subscriptions, refused) = store.subscriptions(&found.queue).await?;
-            report.refuse(refused);
-            for subscription in subscriptions {
-                match work.target.subscription(&kept(subscription)).await? {
-                    true => report.subscriptions_new += 1,
-                    false => report.subscriptions_there += 1,
-                }
-            }
+            let done = import_subscriptions(work, store, queue, report).await;
+            let what = format!("subscriptions of {queue} in {}", store.shown());
+            settle(work, report, what, done)?;
         }
     }
-    Ok(report)
+    Ok(())
+}
+
+/// Tells of a part that did not come to its end, and counts what had been read of it. An error ends the import.
+fn settle(
+    work: &Work,
+    report: &mut Report,
+    what: String,
+    done: std::result::Result<(), Halt>,
+) -> Result<()> {
+    let read = report.unaccounted();
+    report.messages_left += read;
+    let (error, ends_all) = match done {
+        Ok(()) => return Ok(()),
+        Err(Halt::Queue(error)) => (error, false),
+        Err(Halt::Import(error)) => (error, true),
+    };
+    let mut what = match (error.about("key"), error.about("type")) {
+        (Some(key), Some(found)) => format!("{what} (key {key}, a {found})"),
+        _ => format!("{what}: {error}"),
+    };
+    if read > 0 {
+        what.push_str(&format!(", {read} of them read and not known to be stored"));
+    }
+    // The file of what is left out may be what failed.
+    let told = work.leave(report, error.sentence().to_owned(), what);
+    match ends_all {
+        true => Err(error),
+        false => told,
+    }
+}
+
+async fn import_subscriptions(
+    work: &Work,
+    store: &Zaqar,
+    queue: &QueueKey,
+    report: &mut Report,
+) -> std::result::Result<(), Halt> {
+    let (subscriptions, refused) = store.subscriptions(queue).await.map_err(of_source)?;
+    refuse(work, report, refused).map_err(Halt::Import)?;
+    for subscription in subscriptions {
+        let kept = work.target.subscription(&kept(subscription)).await;
+        match kept.map_err(Halt::Queue)? {
+            true => report.subscriptions_new += 1,
+            false => report.subscriptions_there += 1,
+        }
+    }
+    Ok(())
 }
 
 /// A subscription as the service keeps it.
@@ -167,18 +282,17 @@ async fn import_record(
     estate: &Estate,
     found: &FoundQueue,
     report: &mut Report,
-) -> Result<()> {
+) -> std::result::Result<(), Halt> {
     let queue = &found.queue;
     let metadata = match (&found.metadata, &estate.records) {
         (Some(metadata), _) => metadata.clone(),
-        (None, Some(records)) => match records.record(queue).await? {
+        (None, Some(records)) => match records.record(queue).await.map_err(of_source)? {
             Record::Metadata(metadata) => metadata,
             Record::Missing => isimud_contract::Metadata::new(),
             Record::Unreadable => {
-                report.leave(
-                    "their record cannot be read",
-                    format!("metadata of {queue}"),
-                );
+                let why = "their record cannot be read, or has in it what the API refuses";
+                work.leave(report, why, format!("metadata of {queue}"))
+                    .map_err(Halt::Import)?;
                 isimud_contract::Metadata::new()
             }
         },
@@ -190,7 +304,8 @@ async fn import_record(
         );
         report.note(why, queue.to_string());
     }
-    match work.target.queue(queue, &metadata).await? {
+    let made = work.target.queue(queue, &metadata).await;
+    match made.map_err(Halt::Queue)? {
         Adopted::Made => report.queues_made += 1,
         Adopted::There => report.queues_there += 1,
         Adopted::Different => {
@@ -209,69 +324,120 @@ async fn import_messages(
     store: &Zaqar,
     queue: &QueueKey,
     report: &mut Report,
-) -> Result<()> {
+) -> std::result::Result<(), Halt> {
     let source = store.shown();
-    let mut cursor = match work.journal.place(&source, queue) {
-        Some(Place { after, same }) => Cursor {
-            after: after.clone(),
-            same: *same,
-        },
-        None => Cursor::default(),
-    };
-    // What was refused once may be wanted once the reason is gone, so the journal stays in front of it.
-    let mut may_note = true;
-    loop {
-        let page = store.page(queue, &cursor, PAGE).await?;
+    let known = work.journal.known(&source, queue);
+    let mut cursor = known
+        .and_then(|known| {
+            Some(Cursor {
+                after: known.after.clone()?,
+                same: known.same,
+            })
+        })
+        .unwrap_or_default();
+    let left: Vec<String> = known
+        .map(|known| known.left.iter().cloned().collect())
+        .unwrap_or_default();
+    for ids in left.chunks(AGAIN) {
+        if work.is_over() {
+            return Ok(());
+        }
+        let page = store.again(queue, ids).await.map_err(of_source)?;
+        let still = import_page(work, queue, page, report).await?;
+        let done = ids.iter().filter(|id| !still.contains(id)).cloned();
+        let step = Step::Done(done.collect());
+        let noted = work.journal.note(&source, queue, &step);
+        noted.map_err(Halt::Import)?;
+    }
+    let (mut pace, mut count_left) = (Pace::new(), left.len());
+    while !work.is_over() {
+        let page = store.page(queue, &cursor, pace.limit()).await;
+        let page = page.map_err(of_source)?;
+        pace.note(bytes(&page));
         let entries = page.messages.len() + page.refused.len();
-        let left = page.left.expired + page.left.dangling;
+        let ended = page.left.expired + page.left.dangling;
         let (is_last, reached) = (page.is_last, page.reached.clone());
-        may_note &= page.refused.is_empty();
-        import_page(work, queue, page, report).await?;
+        let left = import_page(work, queue, page, report).await?;
         work.progress
-            .advance(entries + usize::try_from(left).unwrap_or(0));
-        if may_note && reached != cursor {
-            let place = Place {
+            .advance(entries + usize::try_from(ended).unwrap_or(0));
+        count_left += left.len();
+        if reached != cursor && Journal::has_room_for(count_left) {
+            let step = Step::Reached {
                 after: reached.after.clone(),
                 same: reached.same,
+                left,
             };
-            work.journal.note(&source, queue, place)?;
+            let noted = work.journal.note(&source, queue, &step);
+            noted.map_err(Halt::Import)?;
         }
         if is_last {
-            return Ok(());
+            break;
         }
         cursor = reached;
     }
+    Ok(())
 }
 
+fn bytes(page: &FoundPage) -> usize {
+    page.messages
+        .iter()
+        .map(|found| found.message.body.len())
+        .sum()
+}
+
+/// Stores a part, and returns the ids of what is left out and may be taken another time.
 async fn import_page(
     work: &Work,
     queue: &QueueKey,
     page: FoundPage,
     report: &mut Report,
-) -> Result<()> {
+) -> std::result::Result<Vec<String>, Halt> {
+    let count = page.messages.len() + page.refused.len();
+    report.read += count as u64 + page.left.expired + page.left.dangling;
     report.left += page.left;
-    report.refuse(page.refused);
+    let mut left = Vec::new();
+    for Refusal { what, why, again } in page.refused {
+        work.leave_message(report, why, what)
+            .map_err(Halt::Import)?;
+        left.extend(again);
+    }
     let claims = claims(&page.messages);
     for found in &page.messages {
         report.decrypted += u64::from(found.encrypted);
-        if found.altered {
-            report.note(
+        for (is_so, why) in [
+            (
+                found.altered,
                 "bodies with NaN, infinity or bytes in them, which JSON cannot say: they became null or base64",
-                format!("message {} of {queue}", found.message.id),
-            );
+            ),
+            (
+                found.as_text,
+                "bodies that the API refuses in posts (numbers beyond 64 bits, too deep a nesting): they became strings of their JSON",
+            ),
+        ] {
+            if is_so {
+                report.note(why, format!("message {} of {queue}", found.message.id));
+            }
         }
     }
-    let count = page.messages.len() as u64;
     let messages = page
         .messages
         .into_iter()
         .map(|found| found.message)
         .collect();
-    let new = work.target.messages(queue, messages).await? as u64;
-    report.messages_new += new;
-    report.messages_there += count - new;
-    for (claim, ids) in claims {
-        match work.target.claim(queue, claim, &ids).await? {
+    let mut placed = Placed::default();
+    let done = work.target.messages(queue, messages, &mut placed).await;
+    report.place(&placed);
+    for refused in placed.refused {
+        let what = format!("message {} of {queue} ({} bytes)", refused.id, refused.size);
+        work.leave_message(report, refused.why, what)
+            .map_err(Halt::Import)?;
+        left.push(refused.id.to_string());
+    }
+    done.map_err(Halt::Queue)?;
+    for (claim, mut ids) in claims {
+        ids.retain(|id| !left.contains(&id.to_string()));
+        let held = work.target.claim(queue, claim, &ids).await;
+        match held.map_err(Halt::Queue)? {
             Some(held) => {
                 report.hold(claim.id, held as u64);
                 if held < ids.len() {
@@ -279,13 +445,14 @@ async fn import_page(
                     report.note(why, format!("claim {} of {queue}", claim.id));
                 }
             }
-            None => report.leave(
-                "the store cannot take the claim over: its messages are free",
-                format!("claim {} of {queue}", claim.id),
-            ),
+            None => {
+                let why = "the store cannot take the claim over: its messages are free";
+                work.leave(report, why, format!("claim {} of {queue}", claim.id))
+                    .map_err(Halt::Import)?;
+            }
         }
     }
-    Ok(())
+    Ok(left)
 }
 
 /// The messages of each claim, in order.

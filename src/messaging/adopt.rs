@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Result, Subscription,
+    Capabilities, ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Result,
+    Subscription,
 };
 
 use super::limits::Limits;
@@ -21,6 +22,15 @@ pub enum Adopted {
     There,
     /// It was there with other metadata, which it keeps.
     Different,
+}
+
+/// How many messages that were to be taken over were what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Adoption {
+    /// The queue has them now, and had not before.
+    pub new: u64,
+    /// It has them already.
+    pub there: u64,
 }
 
 /// Why a client could not have given a queue these metadata, in a sentence. Such metadata are taken over as they are;
@@ -55,11 +65,17 @@ impl Messaging {
     }
 
     /// Stores messages under the ids that they had elsewhere, behind those that the queue has. Those whose ids it has
-    /// already are left as they are. Returns how many were new.
+    /// already are left as they are. May be repeated after a failure, with the same `tried`: what an attempt has stored
+    /// whose answer was lost counts as new.
     ///
     /// The bodies are plain; where the queue encrypts they are encrypted, and where the service stores checksums those
     /// without one get one.
-    pub async fn adopt(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<usize> {
+    pub async fn adopt(
+        &self,
+        queue: &QueueKey,
+        mut messages: Vec<Message>,
+        tried: &mut HashSet<MessageId>,
+    ) -> Result<Adoption> {
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
         let known = self.known(queue).await?;
         let usual = || self.catalogue.usual();
@@ -72,7 +88,15 @@ impl Messaging {
             Err(error) if error.kind() == ErrorKind::Unsupported => HashSet::new(),
             Err(error) => return Err(error),
         };
+        let mut adoption = Adoption::default();
+        for id in &there {
+            match tried.contains(id) {
+                true => adoption.new += 1,
+                false => adoption.there += 1,
+            }
+        }
         messages.retain(|message| !there.contains(&message.id));
+        tried.extend(messages.iter().map(|message| message.id));
         let encrypt = known.is_some_and(|queue| queue.settings.encrypt);
         for message in &mut messages {
             if self.checksums && message.checksum.is_none() {
@@ -89,7 +113,14 @@ impl Messaging {
             route.post(queue, messages).await?;
             self.flow.posted(new);
         }
-        Ok(new)
+        adoption.new += new as u64;
+        Ok(adoption)
+    }
+
+    /// What the store of the configuration can do.
+    pub fn capabilities(&self) -> Capabilities {
+        let usual = self.catalogue.usual();
+        usual.newest().store().capabilities()
     }
 
     /// Puts messages under a claim that was made elsewhere. Returns how many it holds then.

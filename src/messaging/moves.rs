@@ -1,10 +1,11 @@
 //! What an operator may ask for: a queue into another store, everything out of a store.
 
 use isimud_contract::{
-    Error, ErrorKind, Home, Metadata, Place, QueueKey, QueueRecord, Resource, Result,
+    Error, ErrorKind, Home, Metadata, Place, PoolName, QueueKey, QueueRecord, Resource, Result,
 };
 
 use super::{ATTEMPTS, Messaging};
+use crate::catalogue::Catalogue;
 
 /// Queues that one reading of the management store asks for.
 const AT_ONCE: usize = 100;
@@ -76,25 +77,89 @@ impl Messaging {
     }
 
     /// Has everything leave a store: a pool takes no new queues from now on, and its queues move to `to`, or each to a
-    /// store of its flavor. Returns how many queues that were. Repeating it goes on with what is left.
+    /// store of its flavor. Returns how many queues that were. Repeating it goes on with what is left. Where it cannot be
+    /// done nothing is changed.
     pub async fn drain(&self, home: &Home, to: Option<&Home>, rate: Option<u32>) -> Result<u64> {
+        self.check_drain(home, to).await?;
+        let weight = match home {
+            Home::Pool(name) => Some((name, self.set_weight(name, None, 0).await?)),
+            Home::Default => None,
+        };
+        let mut count = 0;
+        let done = self.send_all_away(home, to, rate, &mut count).await;
+        if let (Err(error), Some((name, weight))) = (&done, weight)
+            && error.kind() != ErrorKind::Unavailable
+            && count == 0
+        {
+            // What was checked has changed meanwhile. Somebody else may have set the weight, too: theirs stays.
+            self.set_weight(name, Some(0), weight).await?;
+        }
+        done.map(|()| count)
+    }
+
+    /// Finds what a drain would stumble over, before anything is changed.
+    async fn check_drain(&self, home: &Home, to: Option<&Home>) -> Result<()> {
         if to == Some(home) {
             return Err(Error::invalid("A store cannot be emptied into itself."));
         }
-        if let Home::Pool(name) = home {
-            self.take_no_new_queues(name).await?;
+        for named in std::iter::once(home).chain(to) {
+            if !self.catalogue.is_there(named).await? {
+                let sentence = format!("Pool {named} does not exist");
+                return Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence));
+            }
         }
-        let (mut count, mut after) = (0, None);
+        let mut after = None;
         loop {
             let found = self
                 .management
                 .queues_in(home, after.as_ref(), AT_ONCE)
                 .await?;
             let Some(last) = found.last().cloned() else {
-                return Ok(count);
+                return Ok(());
             };
             for queue in &found {
-                count += u64::from(self.send_away(queue, home, to, rate).await?);
+                self.check_leaving(queue, home, to).await?;
+            }
+            after = Some(last);
+        }
+    }
+
+    async fn check_leaving(&self, queue: &QueueKey, home: &Home, to: Option<&Home>) -> Result<()> {
+        let Some(record) = self.management.find_queue(queue).await? else {
+            return Ok(());
+        };
+        if record.place.last().home != *home {
+            return Ok(());
+        }
+        if let Some(to) = to {
+            // Whether it may be moved once more; the place itself is found when it is.
+            return Catalogue::appended(&record.place, to, 0, false).map(drop);
+        }
+        let flavor = self.flavor(queue, &record.metadata).await?;
+        match self.catalogue.has_another(flavor.as_ref(), home).await? {
+            true => Ok(()),
+            false => Err(nowhere(queue)),
+        }
+    }
+
+    async fn send_all_away(
+        &self,
+        home: &Home,
+        to: Option<&Home>,
+        rate: Option<u32>,
+        count: &mut u64,
+    ) -> Result<()> {
+        let mut after = None;
+        loop {
+            let found = self
+                .management
+                .queues_in(home, after.as_ref(), AT_ONCE)
+                .await?;
+            let Some(last) = found.last().cloned() else {
+                return Ok(());
+            };
+            for queue in &found {
+                *count += u64::from(self.send_away(queue, home, to, rate).await?);
             }
             after = Some(last);
         }
@@ -131,27 +196,27 @@ impl Messaging {
         match self.choose(queue, metadata).await {
             Ok(chosen) if chosen != *home => Ok(chosen),
             Err(error) if error.kind() != ErrorKind::NotFound(Resource::Pool) => Err(error),
-            _ => Err(Error::invalid(
-                "No other store takes the queues of this one; say where they are to go.",
-            )),
+            _ => Err(nowhere(queue)),
         }
     }
 
-    async fn take_no_new_queues(&self, name: &isimud_contract::PoolName) -> Result<()> {
+    /// Sets a pool's weight, if it is what it should be, and returns what it was.
+    async fn set_weight(&self, name: &PoolName, from: Option<u32>, weight: u32) -> Result<u32> {
         for _ in 0..ATTEMPTS {
             let Some(mut record) = self.management.find_pool(name).await? else {
                 let sentence = format!("Pool {name} does not exist");
                 return Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence));
             };
-            if record.pool.weight == 0 {
-                return Ok(());
+            let was = record.pool.weight;
+            if was == weight || from.is_some_and(|from| from != was) {
+                return Ok(was);
             }
-            record.pool.weight = 0;
+            record.pool.weight = weight;
             let version = Some(record.version);
             let saved = self.management.save_pool(&record.pool, version).await?;
             self.catalogue.forget();
             if saved.is_some() {
-                return Ok(());
+                return Ok(was);
             }
         }
         Err(Error::new(
@@ -191,4 +256,12 @@ impl Messaging {
         }
         Ok(messages)
     }
+}
+
+/// The refusal to empty a store whose queues would have nowhere to go.
+fn nowhere(queue: &QueueKey) -> Error {
+    let sentence = format!(
+        "No other store takes the queue {queue} of this one; say where its queues are to go."
+    );
+    Error::invalid(sentence)
 }

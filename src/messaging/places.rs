@@ -114,7 +114,11 @@ impl Messaging {
 
     /// The flavor that metadata name. `NotFound(Flavor)` when there is none, as the reference with pooling on: also
     /// while there are no pools, for a queue with a name that means nothing would be where nobody wanted it.
-    async fn flavor(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Option<Flavor>> {
+    pub(super) async fn flavor(
+        &self,
+        queue: &QueueKey,
+        metadata: &Metadata,
+    ) -> Result<Option<Flavor>> {
         match settings::flavor(metadata) {
             Some(name) => {
                 let flavor = self.catalogue.flavor(&queue.project, &name).await?;

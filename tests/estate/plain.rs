@@ -7,14 +7,14 @@ use crate::server::{Client, Server};
 use crate::wire::{Commands, changes, now};
 use crate::{Ended, bodies, get, import, redis_server};
 
-struct Estate {
-    redis: Servers,
+pub(crate) struct Estate {
+    pub(crate) redis: Servers,
     folder: tempfile::TempDir,
     from: String,
 }
 
 impl Estate {
-    fn new() -> Option<Self> {
+    pub(crate) fn new() -> Option<Self> {
         let redis = redis_server()?;
         let from = format!("redis://{}", redis.get(0).host());
         Some(Self {
@@ -25,7 +25,7 @@ impl Estate {
     }
 
     /// Imports into the queue `q` of project `p` in an embedded store.
-    fn import(&self, kind: &str, more: &[&str]) -> Ended {
+    pub(crate) fn import(&self, kind: &str, more: &[&str]) -> Ended {
         let fixed = [
             kind,
             "--from",
@@ -40,7 +40,7 @@ impl Estate {
         import(self.folder.path(), &[&fixed, more].concat())
     }
 
-    fn serve(&self) -> (Server, Client) {
+    pub(crate) fn serve(&self) -> (Server, Client) {
         let server = Server::start("sqlite:i.db", self.folder.path());
         let client = Client::new(server.address, "p");
         (server, client)
@@ -281,6 +281,13 @@ fn mistakes_end_with_a_sentence() {
             "the stream has no such group",
         ),
         ("redis-list", &["--key", "x", "--ttl", "5"], "TTL"),
+        ("redis-list", &["--key", "x"], "there is no such key"),
+        ("redis-stream", &["--key", "x"], "there is no such key"),
+        (
+            "redis-list",
+            &["--key", "x", "--unacked"],
+            "--unacked needs --unwrap celery",
+        ),
         (
             "redis-list",
             &["--key", "x", "--store", "http://x"],
@@ -293,6 +300,13 @@ fn mistakes_end_with_a_sentence() {
         assert!(is_usage || ended.errors.contains(sentence), "{ended:?}");
         assert_eq!(ended.errors.lines().count() == 1, !is_usage, "{ended:?}");
     }
+    assert!(
+        !estate.folder.path().join("i.db").exists() || {
+            let (_server, mut client) = estate.serve();
+            get(&mut client, "/v2/queues")["queues"] == json!([])
+        },
+        "a mistake made a queue"
+    );
     let nobody = [
         "redis-list",
         "--from",

@@ -38,6 +38,13 @@ const LARGEST: u64 = 16 * 1024 * 1024;
 /// Counts are right a few milliseconds later, and what a server gives back is in its queue then.
 const MISSING_AFTER: Duration = Duration::from_secs(2);
 
+/// What RabbitMQ can do by itself.
+pub(crate) const CAPABILITIES: Capabilities = Capabilities {
+    browse: false,
+    largest_body: Some(LARGEST),
+    ..Capabilities::FULL
+};
+
 /// Delivers the messages of RabbitMQ's queues.
 pub struct AmqpBroker {
     inner: Arc<Inner>,
@@ -467,11 +474,7 @@ impl Inner {
 #[async_trait]
 impl LeaseBroker for AmqpBroker {
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            browse: false,
-            largest_body: Some(LARGEST),
-            ..Capabilities::FULL
-        }
+        CAPABILITIES
     }
 
     fn ends_lives(&self) -> bool {

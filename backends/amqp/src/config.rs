@@ -4,9 +4,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isimud_contract::{Error, ProjectId, Result};
+use isimud_contract::{Capabilities, Error, ProjectId, Result};
 use percent_encoding::percent_decode_str;
 
+use crate::broker::CAPABILITIES;
 use crate::names::Names;
 
 /// The options of a URI. Behind `name`, `exchange` and `routing_key` there may be a point and a queue.
@@ -189,6 +190,11 @@ impl Config {
     /// Whether both call queues the same.
     pub fn has_names_of(&self, other: &Self) -> bool {
         self.names == other.names
+    }
+
+    /// What the broker can do by itself, as far as it can be said without asking it.
+    pub fn capabilities(&self) -> Capabilities {
+        CAPABILITIES
     }
 
     fn apply(&mut self, query: &str) -> Result<()> {

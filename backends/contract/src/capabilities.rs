@@ -33,6 +33,8 @@ pub struct Capabilities {
     pub longest_delay: Option<Duration>,
     /// The longest claim, renewals included, where the store has a limit of its own.
     pub longest_claim: Option<Duration>,
+    /// The longest life of a message, where the store has a limit of its own.
+    pub longest_ttl: Option<Duration>,
 }
 
 impl Capabilities {
@@ -49,6 +51,7 @@ impl Capabilities {
         largest_body: None,
         longest_delay: None,
         longest_claim: None,
+        longest_ttl: None,
     };
 
     /// The names by which the API shows them, in the order of the specification (spec: pools-flavors.md 1).

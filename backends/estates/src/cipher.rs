@@ -16,6 +16,19 @@ use crate::pickle::from_pickle;
 /// What a binary pickle begins with. No UTF-8 text does.
 const PICKLE: u8 = 0x80;
 
+/// The number of its protocol, which follows.
+const PROTOCOLS: std::ops::RangeInclusive<u8> = 2..=5;
+
+/// What a pass phrase makes of a body.
+#[derive(Debug)]
+pub(crate) enum Opened {
+    Body(Text),
+    /// The phrase is right, and what was encrypted is a pickle of more than a JSON value.
+    StrangePickle,
+    /// It was not encrypted under this phrase.
+    WrongKey,
+}
+
 /// Opens bodies that were encrypted under a pass phrase.
 pub(crate) struct Opener([u8; 32]);
 
@@ -30,25 +43,35 @@ impl Opener {
         Self(Sha256::digest(pass_phrase).into())
     }
 
-    /// The body that was posted, as JSON text; `None` when it was not encrypted under this pass phrase.
-    pub(crate) fn open(&self, stored: &[u8]) -> Option<Text> {
-        let mut bytes = STANDARD.decode(stored.trim_ascii()).ok()?;
-        let (vector, rest) = bytes.split_first_chunk_mut::<16>()?;
-        let plain = Decryptor::<Aes256>::new(&self.0.into(), &(*vector).into())
-            .decrypt_padded::<Pkcs7>(rest)
-            .ok()?;
-        if plain.first() == Some(&PICKLE) {
-            return from_pickle(plain);
+    /// The body that was posted, as JSON text.
+    pub(crate) fn open(&self, stored: &[u8]) -> Opened {
+        let Ok(mut bytes) = STANDARD.decode(stored.trim_ascii()) else {
+            return Opened::WrongKey;
+        };
+        let Some((vector, rest)) = bytes.split_first_chunk_mut::<16>() else {
+            return Opened::WrongKey;
+        };
+        let decryptor = Decryptor::<Aes256>::new(&self.0.into(), &(*vector).into());
+        let Ok(plain) = decryptor.decrypt_padded::<Pkcs7>(rest) else {
+            return Opened::WrongKey;
+        };
+        match (plain, std::str::from_utf8(plain)) {
+            ([PICKLE, protocol, ..], _) if PROTOCOLS.contains(protocol) => {
+                from_pickle(plain).map_or(Opened::StrangePickle, Opened::Body)
+            }
+            (_, Ok(text)) => Opened::Body(Text {
+                json: quoted(text),
+                altered: false,
+            }),
+            _ => Opened::WrongKey,
         }
-        Some(Text {
-            json: quoted(std::str::from_utf8(plain).ok()?),
-            altered: false,
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use aes::cipher::BlockModeEncrypt;
+
     use super::*;
 
     const TEXT: &[u8] = b"AkGC1N9VLlbN4ObBqO3dD+GKtMvTY5+z6siAD1e+mHE=";
@@ -58,18 +81,21 @@ mod tests {
     #[test]
     fn the_vectors_of_the_specification_open() {
         let opener = Opener::new("MyKey123");
-        assert_eq!(opener.open(TEXT).expect("a text").json, "\"héllo\"");
-        assert_eq!(
-            opener.open(OBJECT).expect("an object").json,
-            r#"{"k": [1, 2.5, null, true, "x"]}"#
-        );
+        let json = |stored| match opener.open(stored) {
+            Opened::Body(text) => text.json,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(json(TEXT), "\"héllo\"");
+        assert_eq!(json(OBJECT), r#"{"k": [1, 2.5, null, true, "x"]}"#);
     }
 
     #[test]
     fn a_wrong_pass_phrase_opens_nothing() {
         for phrase in ["AES256", "mykey123", ""] {
             let opener = Opener::new(phrase);
-            assert!(opener.open(TEXT).is_none() && opener.open(OBJECT).is_none());
+            for stored in [TEXT, OBJECT] {
+                assert!(matches!(opener.open(stored), Opened::WrongKey));
+            }
         }
     }
 
@@ -77,8 +103,29 @@ mod tests {
     fn broken_text_is_survived() {
         let opener = Opener::new("MyKey123");
         for end in 0..TEXT.len() {
-            assert!(opener.open(&TEXT[..end]).is_none());
+            assert!(matches!(opener.open(&TEXT[..end]), Opened::WrongKey));
         }
-        assert!(opener.open(b"not base64!").is_none());
+        assert!(matches!(opener.open(b"not base64!"), Opened::WrongKey));
+    }
+
+    #[test]
+    fn a_pickle_of_code_is_told_from_a_wrong_pass_phrase() {
+        let opener = Opener::new("MyKey123");
+        let plain = b"\x80\x02cbuiltins\nlen\n(S'abcdef'\ntR.";
+        let mut bytes = vec![7; 16];
+        let mut padded = plain.to_vec();
+        padded.resize(48, 0);
+        let vector: [u8; 16] = [7; 16];
+        let sealed = cbc::Encryptor::<Aes256>::new(&opener.0.into(), &vector.into())
+            .encrypt_padded::<Pkcs7>(&mut padded, plain.len())
+            .expect("room for the padding");
+        bytes.extend_from_slice(sealed);
+        let stored = STANDARD.encode(bytes);
+        assert!(matches!(
+            opener.open(stored.as_bytes()),
+            Opened::StrangePickle
+        ));
+        let other = Opener::new("other").open(stored.as_bytes());
+        assert!(matches!(other, Opened::WrongKey));
     }
 }

@@ -83,6 +83,8 @@ pub struct FoundMessage {
     pub encrypted: bool,
     /// Its body had something in it that JSON cannot say, which was replaced.
     pub altered: bool,
+    /// Its body is a string of the JSON text that it was, because the API takes no such JSON.
+    pub as_text: bool,
 }
 
 /// A subscription of an estate.
@@ -111,6 +113,8 @@ pub struct Refusal {
     pub what: String,
     /// Why it stays behind.
     pub why: &'static str,
+    /// By what name the source can be asked for it again; `None` where that would change nothing.
+    pub again: Option<String>,
 }
 
 impl Refusal {
@@ -118,7 +122,14 @@ impl Refusal {
         Self {
             what: what.into(),
             why,
+            again: None,
         }
+    }
+
+    /// The same, when it may be asked for again.
+    pub(crate) fn again(mut self, name: impl Into<String>) -> Self {
+        self.again = Some(name.into());
+        self
     }
 }
 

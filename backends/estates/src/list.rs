@@ -3,6 +3,9 @@
 //! An element has no id, so it gets one made of the list's place, its text, and how many equal ones are older. Such an
 //! id does not change when older elements are taken away, and equal elements can stand for each other: reading a list
 //! again while it is used makes no doubles, and loses none.
+//!
+//! Celery (kombu) keeps one queue in several lists, one for each priority that is not 0, which lies in the name behind
+//! two control characters. They belong to the queue, however its elements are unwrapped; the most urgent comes first.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,9 +14,14 @@ use isimud_contract::{Error, Result};
 use sha2::{Digest, Sha256};
 
 use crate::address::Address;
-use crate::element::{ElementPage, FoundElement, Unwrap, body, id};
+use crate::bull;
+use crate::element::{ElementPage, Elements, FoundElement, Unwrap, body, id};
+use crate::found::Refusal;
 use crate::reply;
 use crate::source::{Ask, Source};
+
+/// What stands between the name of kombu's list and its priority.
+const PRIORITY: &str = "\u{6}\u{16}";
 
 /// The end from which a list's elements were taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,6 +31,16 @@ pub enum Oldest {
     Right,
     /// The head, as with `RPUSH` and `BLPOP`.
     Left,
+}
+
+/// The lists of one queue.
+#[derive(Debug)]
+pub struct Lists {
+    /// The lists, the most urgent first.
+    pub lists: Vec<List>,
+    /// What has the name of one of them, and is none.
+    pub refused: Vec<Refusal>,
+    source: Source,
 }
 
 /// A list, read from its oldest element on.
@@ -42,35 +60,85 @@ pub struct List {
     equal: HashMap<[u8; 16], u64>,
 }
 
-impl List {
-    /// Connects, and counts the list's elements. `Invalid` when the key is no list; one that is not there is empty.
+impl Lists {
+    /// Connects, and finds a queue's lists: the key, and kombu's of other priorities. `Invalid` when the key is no
+    /// list, or one of BullMQ's, whose elements are not its jobs. There may be no list at all.
     pub async fn open(address: Address, key: &str, oldest: Oldest, unwrap: Unwrap) -> Result<Self> {
-        let mut list = Self {
-            source: Source::open(address).await?,
-            key: key.to_owned(),
-            oldest,
-            unwrap,
-            length: 0,
-            read: 0,
-            last: None,
-            equal: HashMap::new(),
+        let source = Source::open(address).await?;
+        let keys: Vec<String> = std::iter::once(key.to_owned())
+            .chain((1..=255).map(|priority: u8| format!("{key}{PRIORITY}{priority}")))
+            .collect();
+        let mut lists = Self {
+            lists: Vec::new(),
+            refused: Vec::new(),
+            source: source.clone(),
         };
-        list.length = list.count_now().await?;
-        Ok(list)
+        let questions: Vec<_> = keys
+            .iter()
+            .map(|key| Ask::Type.about(key.as_str()))
+            .collect();
+        let types = source.ask_all(&questions).await?;
+        for (at, (key, found)) in keys.into_iter().zip(types).enumerate() {
+            match reply::text(found)?.as_str() {
+                "none" => {}
+                "list" => {
+                    let mut list = List {
+                        source: source.clone(),
+                        key,
+                        oldest,
+                        unwrap,
+                        length: 0,
+                        read: 0,
+                        last: None,
+                        equal: HashMap::new(),
+                    };
+                    list.length = list.count_now().await?;
+                    lists.lists.push(list);
+                }
+                other if at == 0 => {
+                    return Err(Error::invalid("the key is not that of a list")
+                        .with("key", key.as_bytes().escape_ascii())
+                        .with("type", other));
+                }
+                other => {
+                    let what = format!("key {} ({other})", key.as_bytes().escape_ascii());
+                    let why = "it has the name of a list of the queue, and is none";
+                    lists.refused.push(Refusal::new(what, why));
+                }
+            }
+        }
+        if let Some(list) = lists.lists.first() {
+            let oldest = list.range(0, 1).await?;
+            bull::refuse_numbers(&source, key, oldest.first()).await?;
+        }
+        Ok(lists)
     }
 
-    /// Where it is, without passwords.
-    pub fn shown(&self) -> String {
-        format!("{} {}", self.source.shown(), self.key)
+    /// The tasks of this queue that Celery's workers hold.
+    pub fn held(&self, key: &str) -> crate::Held {
+        crate::Held::new(self.source.clone(), key)
     }
 
-    /// How many elements there were at first.
-    pub fn count(&self) -> u64 {
+    /// Where they are, without passwords.
+    pub fn shown(&self, key: &str) -> String {
+        format!("{} {}", self.source.shown(), key.as_bytes().escape_ascii())
+    }
+}
+
+impl Elements for List {
+    fn shown(&self) -> String {
+        format!(
+            "{} {}",
+            self.source.shown(),
+            self.key.as_bytes().escape_ascii()
+        )
+    }
+
+    fn count(&self) -> u64 {
         self.length
     }
 
-    /// Reads the next up to `limit` elements.
-    pub async fn next(&mut self, limit: usize) -> Result<ElementPage> {
+    async fn next(&mut self, limit: usize) -> Result<ElementPage> {
         let values = self.range(self.read, limit).await?;
         let mut page = ElementPage {
             is_last: values.len() < limit,
@@ -83,6 +151,19 @@ impl List {
         Ok(page)
     }
 
+    async fn is_unchanged(&self) -> Result<bool> {
+        if self.read != self.length || self.count_now().await? != self.length {
+            return Ok(false);
+        }
+        let Some(last) = &self.last else {
+            return Ok(true);
+        };
+        let there = self.range(self.read - 1, 1).await?;
+        Ok(there.first() == Some(last))
+    }
+}
+
+impl List {
     fn element(&mut self, value: Vec<u8>) -> FoundElement {
         let mut text = [0; 16];
         text.copy_from_slice(&Sha256::digest(&value)[..16]);
@@ -100,55 +181,58 @@ impl List {
         self.read += 1;
         self.last = Some(value.clone());
         FoundElement {
+            name: format!(
+                "element {} of {}, the oldest being 1",
+                self.read,
+                self.key.as_bytes().escape_ascii()
+            ),
             id,
             body: body(value, self.unwrap),
             age: Duration::ZERO,
+            delay: Duration::ZERO,
         }
-    }
-
-    /// Whether nobody seems to have added or taken elements while it was read.
-    pub async fn is_unchanged(&self) -> Result<bool> {
-        if self.count_now().await? != self.length {
-            return Ok(false);
-        }
-        let Some(last) = &self.last else {
-            return Ok(true);
-        };
-        let there = self.range(self.read - 1, 1).await?;
-        Ok(there.first() == Some(last))
     }
 
     async fn count_now(&self) -> Result<u64> {
         let question = Ask::Llen.about(self.key.as_str());
-        let answer = self.source.ask_all(&[question]).await?.pop();
-        let count = answer.and_then(|answer| reply::number(&answer).ok());
-        count
-            .and_then(|count| count.try_into().ok())
-            .ok_or_else(|| Error::invalid("the key is not that of a list").with("key", &self.key))
+        match self.source.ask(question).await {
+            Ok(count) => Ok(reply::number(&count)?.try_into().unwrap_or(0)),
+            Err(error) => Err(self.source.explained(error, self.key.as_bytes()).await),
+        }
     }
 
     /// Elements by their age, from the oldest, which is 0.
     async fn range(&self, from: u64, limit: usize) -> Result<Vec<Vec<u8>>> {
-        let [first, last] = match self.oldest {
-            Oldest::Left => [from.to_string(), (from + limit as u64 - 1).to_string()],
-            Oldest::Right => [
-                format!("-{}", from + limit as u64),
-                format!("-{}", from + 1),
-            ],
-        };
-        let question = Ask::Lrange
-            .about(self.key.as_str())
-            .arg(first)
-            .arg(last)
-            .to_owned();
-        let answer = reply::array(self.source.ask(question).await?)?;
-        let mut values = answer
-            .into_iter()
-            .map(reply::bytes)
-            .collect::<Result<Vec<_>>>()?;
-        if self.oldest == Oldest::Right {
-            values.reverse();
-        }
-        Ok(values)
+        range(&self.source, &self.key, self.oldest, from, limit).await
     }
+}
+
+/// Elements of a list by their age, from the oldest, which is 0.
+pub(crate) async fn range(
+    source: &Source,
+    key: &str,
+    oldest: Oldest,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<Vec<u8>>> {
+    let [first, last] = match oldest {
+        Oldest::Left => [from.to_string(), (from + limit as u64 - 1).to_string()],
+        Oldest::Right => [
+            format!("-{}", from + limit as u64),
+            format!("-{}", from + 1),
+        ],
+    };
+    let question = Ask::Lrange.about(key).arg(first).arg(last).to_owned();
+    let answer = match source.ask(question).await {
+        Ok(answer) => reply::array(answer)?,
+        Err(error) => return Err(source.explained(error, key.as_bytes()).await),
+    };
+    let mut values = answer
+        .into_iter()
+        .map(reply::bytes)
+        .collect::<Result<Vec<_>>>()?;
+    if oldest == Oldest::Right {
+        values.reverse();
+    }
+    Ok(values)
 }

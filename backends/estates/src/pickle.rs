@@ -10,6 +10,12 @@ use crate::json::{Text, float, quoted};
 /// Containers inside each other, at the most: more than Python's own pickler follows.
 const DEPTH: usize = 2_000;
 
+/// Bytes of JSON that a pickle may come to: a few bytes of it can refer to a long string again and again.
+const MOST_BYTES: usize = 64 << 20;
+
+/// Bytes of an integer, at the most: about as many digits as Python itself reads and writes.
+const LONGEST_INTEGER: usize = 1_800;
+
 /// Something on the machine's stack.
 enum Item {
     Mark,
@@ -44,6 +50,8 @@ struct Machine<'a> {
     /// What can be referred to again; `None` for a container, which JSON never shares.
     memo: Vec<Option<String>>,
     altered: bool,
+    /// Bytes of all the values so far.
+    bytes: usize,
 }
 
 /// Reads a pickle of protocol 2 or newer as JSON text. `None` for anything but the pickle of one JSON value.
@@ -69,9 +77,9 @@ impl<'a> Machine<'a> {
             // The protocol, and the length of a frame: nothing depends on them.
             0x80 => self.take::<1>().map(drop)?,
             0x95 => self.take::<8>().map(drop)?,
-            b'N' => self.push("null"),
-            0x88 => self.push("true"),
-            0x89 => self.push("false"),
+            b'N' => self.push("null")?,
+            0x88 => self.push("true")?,
+            0x89 => self.push("false")?,
             b'K' | b'M' | b'J' | 0x8a | 0x8b => self.integer(opcode)?,
             b'G' => self.float()?,
             0x8c | b'X' | 0x8d => self.string(opcode)?,
@@ -97,7 +105,7 @@ impl<'a> Machine<'a> {
             b'h' | b'j' => {
                 let place = self.place(opcode == b'j')?;
                 let text = self.memo.get(place)?.clone()?;
-                self.stack.push(Item::Done(text));
+                self.push(text)?;
             }
             b'.' => return Some(false),
             _ => return None,
@@ -117,8 +125,10 @@ impl<'a> Machine<'a> {
         Some(taken)
     }
 
-    fn push(&mut self, text: impl Into<String>) {
-        self.stack.push(Item::Done(text.into()));
+    fn push(&mut self, text: impl Into<String>) -> Option<()> {
+        let text = text.into();
+        self.bytes += text.len();
+        (self.bytes <= MOST_BYTES).then(|| self.stack.push(Item::Done(text)))
     }
 
     fn open(&mut self, item: Item) -> Option<()> {
@@ -137,18 +147,18 @@ impl<'a> Machine<'a> {
             }
             _ => {
                 let length = u32::from_le_bytes(self.take()?);
-                decimal(self.take_slice(usize::try_from(length).ok()?)?)
+                let length = usize::try_from(length).ok()?;
+                (length <= LONGEST_INTEGER).then_some(())?;
+                decimal(self.take_slice(length)?)
             }
         };
-        self.push(text);
-        Some(())
+        self.push(text)
     }
 
     fn float(&mut self) -> Option<()> {
         let text = float(f64::from_be_bytes(self.take()?));
         self.altered |= text.is_none();
-        self.push(text.unwrap_or_else(|| "null".into()));
-        Some(())
+        self.push(text.unwrap_or_else(|| "null".into()))
     }
 
     fn string(&mut self, opcode: u8) -> Option<()> {
@@ -158,8 +168,7 @@ impl<'a> Machine<'a> {
             _ => u64::from_le_bytes(self.take()?),
         };
         let bytes = self.take_slice(usize::try_from(length).ok()?)?;
-        self.push(quoted(std::str::from_utf8(bytes).ok()?));
-        Some(())
+        self.push(quoted(std::str::from_utf8(bytes).ok()?))
     }
 
     fn place(&mut self, wide: bool) -> Option<usize> {
@@ -253,6 +262,20 @@ mod tests {
             .chunks(2)
             .map(|pair| (pair[0] << 4 | pair[1]) as u8)
             .collect()
+    }
+
+    #[test]
+    fn a_small_pickle_does_not_become_gigabytes() {
+        let text = vec![b'x'; 1 << 20];
+        let length = u32::try_from(text.len()).expect("a length").to_le_bytes();
+        let begin = [&b"\x80\x04](X"[..], &length, &text, b"\x94"].concat();
+        let again = |times: usize| [&begin[..], &b"h\0".repeat(times), b"e."].concat();
+        assert!(from_pickle(&again(20)).is_some());
+        assert!(from_pickle(&again(5_000)).is_none());
+        let digits = 1_u32 << 20;
+        let integer = vec![0x7f; digits as usize];
+        let integer = [&b"\x80\x04\x8b"[..], &digits.to_le_bytes(), &integer, b"."].concat();
+        assert!(from_pickle(&integer).is_none());
     }
 
     #[test]

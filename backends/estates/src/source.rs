@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 use isimud_contract::{Error, ErrorKind, Result, Timestamp};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::ClusterClientBuilder;
@@ -11,19 +12,30 @@ use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, Cmd, ConnectionAddr, ConnectionInfo,
-    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisResult, TlsCertificates,
-    TlsMode, ToRedisArgs, Value,
+    IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError, RedisResult, ServerError,
+    TlsCertificates, TlsMode, ToRedisArgs, Value,
 };
 use tokio::sync::Mutex;
 
 use crate::address::{Address, Host, Kind, Papers};
 use crate::reply::{self, strange};
 
-/// Attempts at one question while the connection breaks. To ask again changes nothing.
-const ATTEMPTS: u32 = 5;
+/// Attempts at the first question, when a wrong address shows. To ask again changes nothing.
+const FIRST_ATTEMPTS: u32 = 5;
 
-/// The pause after the first of them; it doubles.
+/// Attempts at every other one, half a minute in all: a server that was restarted reads its data first.
+const ATTEMPTS: u32 = 9;
+
+/// The pause after the first of them; it doubles, up to the longest.
 const PAUSE: Duration = Duration::from_millis(200);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+/// Questions that a cluster is asked at once.
+const CLUSTER_QUESTIONS: usize = 32;
+
+/// What a server says that will answer another time.
+const PASSING: [&str; 5] = ["LOADING", "BUSY", "TRYAGAIN", "MASTERDOWN", "CLUSTERDOWN"];
 
 /// Everything that is ever sent to the server, beside the login: none of it writes.
 #[derive(Debug, Clone, Copy)]
@@ -31,15 +43,19 @@ pub(crate) enum Ask {
     Hget,
     Hgetall,
     Hmget,
+    Hscan,
     Llen,
     Lrange,
     Scan,
+    Smembers,
     Time,
+    Type,
     XinfoGroups,
     Xlen,
     Xpending,
     Xrange,
     Zcard,
+    Zrange,
     Zrangebyscore,
     Zscan,
 }
@@ -57,10 +73,13 @@ impl Ask {
             Self::Hget => redis::cmd("HGET"),
             Self::Hgetall => redis::cmd("HGETALL"),
             Self::Hmget => redis::cmd("HMGET"),
+            Self::Hscan => redis::cmd("HSCAN"),
             Self::Llen => redis::cmd("LLEN"),
             Self::Lrange => redis::cmd("LRANGE"),
             Self::Scan => redis::cmd("SCAN"),
+            Self::Smembers => redis::cmd("SMEMBERS"),
             Self::Time => redis::cmd("TIME"),
+            Self::Type => redis::cmd("TYPE"),
             Self::XinfoGroups => {
                 let mut command = redis::cmd("XINFO");
                 command.arg("GROUPS");
@@ -70,6 +89,7 @@ impl Ask {
             Self::Xpending => redis::cmd("XPENDING"),
             Self::Xrange => redis::cmd("XRANGE"),
             Self::Zcard => redis::cmd("ZCARD"),
+            Self::Zrange => redis::cmd("ZRANGE"),
             Self::Zrangebyscore => redis::cmd("ZRANGEBYSCORE"),
             Self::Zscan => redis::cmd("ZSCAN"),
         }
@@ -102,7 +122,9 @@ impl Source {
             address: Arc::new(address),
             wire: Arc::default(),
         };
-        source.now().await?;
+        source
+            .ask_at_most(FIRST_ATTEMPTS, &[Ask::Time.alone()])
+            .await?;
         Ok(source)
     }
 
@@ -128,9 +150,30 @@ impl Source {
         }
     }
 
+    /// The type of a key, as Redis names it; `none` for one that is not there.
+    pub(crate) async fn type_of(&self, key: &[u8]) -> Result<String> {
+        reply::text(self.ask(Ask::Type.about(key)).await?)
+    }
+
+    /// Adds to a refusal which key it was about, and of what type that is.
+    pub(crate) async fn explained(&self, error: Error, key: &[u8]) -> Error {
+        if error.kind() != ErrorKind::Invalid {
+            return error;
+        }
+        let error = error.with("key", key.escape_ascii());
+        match self.type_of(key).await {
+            Ok(found) => error.with("type", found),
+            Err(_) => error,
+        }
+    }
+
     /// Asks several questions in one round trip. What is refused stands as an error at its place: a key may be of
     /// another type than its name says.
     pub(crate) async fn ask_all(&self, questions: &[Cmd]) -> Result<Vec<Value>> {
+        self.ask_at_most(ATTEMPTS, questions).await
+    }
+
+    async fn ask_at_most(&self, attempts: u32, questions: &[Cmd]) -> Result<Vec<Value>> {
         if questions.is_empty() {
             return Ok(Vec::new());
         }
@@ -140,16 +183,21 @@ impl Source {
         }
         let mut pause = PAUSE;
         for attempt in 1.. {
-            match self.try_all(&pipeline).await {
-                Ok(answers) if answers.len() == questions.len() => return Ok(answers),
-                Ok(_) => return Err(strange()),
-                Err(error) if attempt < ATTEMPTS && may_pass(&error) => {
-                    *self.wire.lock().await = None;
-                    tokio::time::sleep(pause).await;
-                    pause *= 2;
-                }
+            let error = match self.try_all(&pipeline).await {
+                Ok(answers) if answers.len() != questions.len() => return Err(strange()),
+                Ok(answers) => match answers.iter().find_map(passing) {
+                    Some(error) => error,
+                    None => return Ok(answers),
+                },
+                Err(error) if may_pass(&error) => error,
                 Err(error) => return Err(failed(error)),
+            };
+            if attempt >= attempts {
+                return Err(failed(error));
             }
+            *self.wire.lock().await = None;
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(2 * pause);
         }
         Err(strange())
     }
@@ -165,25 +213,58 @@ impl Source {
         let count = pipeline.len();
         match &mut wire {
             Wire::One(wire) => wire.req_packed_commands(pipeline, 0, count).await,
-            Wire::Many(wire) => wire.req_packed_commands(pipeline, 0, count).await,
+            Wire::Many(wire) => ask_cluster(wire, pipeline).await,
         }
     }
+}
+
+/// Asks several questions of a cluster: singly, because a pipeline goes to one node, and several at once.
+async fn ask_cluster(wire: &ClusterConnection, pipeline: &Pipeline) -> RedisResult<Vec<Value>> {
+    let questions: Vec<Cmd> = pipeline.cmd_iter().cloned().collect();
+    stream::iter(questions)
+        .map(|question| {
+            let mut wire = wire.clone();
+            async move {
+                match wire.req_packed_command(&question).await {
+                    // As in the answer to a pipeline: what is refused stands at its place.
+                    Err(error) => ServerError::try_from(error).map(Value::ServerError),
+                    answer => answer,
+                }
+            }
+        })
+        .buffered(CLUSTER_QUESTIONS)
+        .try_collect()
+        .await
 }
 
 fn may_pass(error: &RedisError) -> bool {
     error.is_io_error()
         || error.is_timeout()
         || error.is_connection_dropped()
-        || error.code() == Some("LOADING")
+        || error.code().is_some_and(|code| PASSING.contains(&code))
 }
 
+/// The refusal of one question that another time will not meet.
+fn passing(answer: &Value) -> Option<RedisError> {
+    match answer {
+        Value::ServerError(error) if PASSING.contains(&error.code()) => Some(error.clone().into()),
+        _ => None,
+    }
+}
+
+/// `Unavailable` for what may pass; `Invalid` for what the server refuses, and goes on refusing.
 fn failed(error: RedisError) -> Error {
-    let sentence = if may_pass(&error) {
-        "the Redis that is to be imported cannot be reached"
+    let (kind, sentence) = if may_pass(&error) {
+        let sentence = "the Redis that is to be imported cannot be reached";
+        (ErrorKind::Unavailable, sentence)
+    } else if error.code() == Some("WRONGTYPE") {
+        let sentence = "a key is of another type than its name says";
+        (ErrorKind::Invalid, sentence)
     } else {
-        "the Redis that is to be imported refuses to answer"
+        let sentence = "the Redis that is to be imported refuses to answer";
+        (ErrorKind::Invalid, sentence)
     };
-    Error::new(ErrorKind::Unavailable, sentence).caused_by(error)
+    Error::new(kind, sentence).caused_by(error)
 }
 
 async fn connect(address: &Address) -> RedisResult<Wire> {

@@ -5,7 +5,7 @@ mod dump;
 
 use std::path::Path;
 
-use isimud_contract::{Error, ErrorKind, Metadata, Result, read_metadata};
+use isimud_contract::{Error, ErrorKind, Metadata, Result};
 use rusqlite::{Connection, OpenFlags, types::ValueRef};
 
 use crate::found::Refusal;
@@ -93,6 +93,11 @@ impl SqlManagement {
     /// Takes a row, whose cells are in the order of [`dump::TABLES`].
     fn take(&mut self, table: &str, mut row: Vec<Cell>) {
         row.resize(4, None);
+        if let Some(name) = unreadable(table, &row) {
+            self.refused
+                .push(Refusal::new(name, "its name is not UTF-8"));
+            return;
+        }
         let mut text = |at: usize| {
             let bytes = row[at].take().unwrap_or_default();
             String::from_utf8_lossy(&bytes).into_owned()
@@ -101,13 +106,15 @@ impl SqlManagement {
             "Queues" => {
                 let (_, project, name, metadata) = (text(0), text(1), text(2), text(3));
                 let read = match metadata.trim() {
-                    "" | "null" => Ok(Metadata::new()),
-                    written => read_metadata(written),
+                    "" | "null" => Some(Metadata::new()),
+                    written => crate::json::metadata(written),
                 };
-                let metadata = read.unwrap_or_else(|_| {
+                let metadata = read.unwrap_or_else(|| {
                     let what = format!("metadata of {project}/{name}");
-                    self.refused
-                        .push(Refusal::new(what, "they are no JSON object"));
+                    self.refused.push(Refusal::new(
+                        what,
+                        "they are no JSON object that the API takes",
+                    ));
                     Metadata::new()
                 });
                 self.queues.push((project, name, metadata));
@@ -116,4 +123,29 @@ impl SqlManagement {
             _ => self.flavors.push(text(0)),
         }
     }
+}
+
+/// What a row is of whose names are not UTF-8, with escapes.
+fn unreadable(table: &str, row: &[Cell]) -> Option<String> {
+    let names = match table {
+        "Queues" => row.get(1..3)?,
+        _ => row.get(..1)?,
+    };
+    let names: Vec<&[u8]> = names
+        .iter()
+        .map(|cell| cell.as_deref().unwrap_or_default())
+        .collect();
+    if names.iter().all(|name| std::str::from_utf8(name).is_ok()) {
+        return None;
+    }
+    let names: Vec<String> = names
+        .iter()
+        .map(|name| name.escape_ascii().to_string())
+        .collect();
+    let kind = match table {
+        "Queues" => "queue",
+        "Pools" => "pool",
+        _ => "flavor",
+    };
+    Some(format!("{kind} {}", names.join("/")))
 }

@@ -5,11 +5,12 @@
 
 use std::collections::HashSet;
 use std::str::FromStr;
+use std::time::Duration;
 
 use isimud_contract::{Error, Result, Timestamp};
 
 use crate::address::Address;
-use crate::element::{ElementPage, FoundElement, Unwrap, body, id};
+use crate::element::{ElementPage, Elements, FoundElement, Unwrap, body, id};
 use crate::json::{base64, quoted};
 use crate::reply::{self, strange};
 use crate::source::{Ask, Source};
@@ -79,7 +80,7 @@ impl Group {
 
 impl Stream {
     /// Connects, counts the entries and asks how far the group has come. `Invalid` when the key is no stream, or there
-    /// is no such group; a stream that is not there is empty.
+    /// is none, or no such group.
     pub async fn open(address: Address, key: &str, selection: StreamSelection) -> Result<Self> {
         let reached = match &selection.after {
             Some(id) => id.parse()?,
@@ -93,51 +94,44 @@ impl Stream {
             reached,
             group: None,
         };
-        let answer = stream.source.ask_all(&[Ask::Xlen.about(key)]).await?.pop();
-        let count = answer.and_then(|answer| reply::number(&answer).ok());
-        stream.length = count
-            .and_then(|count| count.try_into().ok())
-            .ok_or_else(|| Error::invalid("the key is not that of a stream").with("key", key))?;
+        match stream.source.type_of(key.as_bytes()).await?.as_str() {
+            "stream" => {}
+            "none" => return Err(crate::missing(key)),
+            other => {
+                return Err(Error::invalid("the key is not that of a stream")
+                    .with("key", key.as_bytes().escape_ascii())
+                    .with("type", other));
+            }
+        }
+        let length = stream.source.ask(Ask::Xlen.about(key)).await?;
+        stream.length = reply::number(&length)?.try_into().unwrap_or(0);
         if let Some(name) = stream.selection.group.clone() {
             stream.group = Some(stream.find_group(&name).await?);
         }
         Ok(stream)
     }
 
-    /// Where it is, without passwords.
-    pub fn shown(&self) -> String {
-        format!("{} {}", self.source.shown(), self.key)
-    }
-
-    /// How many entries it has.
-    pub fn count(&self) -> u64 {
-        self.length
-    }
-
-    /// Reads the next up to `limit` entries.
-    pub async fn next(&mut self, limit: usize) -> Result<ElementPage> {
-        let from = self.reached;
-        // The entry after the last one, without the exclusive ranges that older servers do not know.
-        let from = match (from.1.checked_add(1), from) {
-            (Some(number), EntryId(time, _)) => EntryId(time, number),
-            (None, EntryId(time, _)) => EntryId(time.saturating_add(1), 0),
-        };
-        let mut question = Ask::Xrange.about(self.key.as_str());
-        question
-            .arg(from.to_string())
-            .arg("+")
-            .arg("COUNT")
-            .arg(limit);
-        let entries = reply::array(self.source.ask(question).await?)?;
-        let now = self.source.now().await?;
+    /// Reads entries that were left out before, by their ids. Those that are gone are left out again.
+    pub async fn again(&mut self, ids: &[String]) -> Result<ElementPage> {
         let mut page = ElementPage {
-            is_last: entries.len() < limit,
+            is_last: true,
             ..ElementPage::default()
         };
+        for id in ids {
+            let mut question = Ask::Xrange.about(self.key.as_str());
+            question.arg(id).arg(id);
+            let entries = reply::array(self.source.ask(question).await?)?;
+            self.take(entries, &mut page).await?;
+        }
+        Ok(page)
+    }
+
+    async fn take(&mut self, entries: Vec<redis::Value>, page: &mut ElementPage) -> Result<()> {
+        let now = self.source.now().await?;
         for entry in entries {
             let [name, fields] = reply::array(entry)?.try_into().map_err(|_| strange())?;
             let name: EntryId = reply::text(name)?.parse()?;
-            self.reached = name;
+            self.reached = self.reached.max(name);
             if self
                 .group
                 .as_ref()
@@ -149,10 +143,8 @@ impl Stream {
                 page.elements.push(self.element(name, fields, now));
             }
         }
-        page.reached = self.reached.to_string();
-        Ok(page)
+        Ok(())
     }
-
     fn element(
         &self,
         name: EntryId,
@@ -174,9 +166,11 @@ impl Stream {
         let id = id(&parts);
         let added = Timestamp(name.0.try_into().unwrap_or(i64::MAX));
         FoundElement {
+            name: format!("entry {entry}"),
             id,
             body: self.body(fields),
             age: now.since(added),
+            delay: Duration::ZERO,
         }
     }
 
@@ -240,6 +234,48 @@ impl Stream {
             }
             from.1 = from.1.saturating_add(1);
         }
+    }
+}
+
+impl Elements for Stream {
+    fn shown(&self) -> String {
+        format!(
+            "{} {}",
+            self.source.shown(),
+            self.key.as_bytes().escape_ascii()
+        )
+    }
+
+    fn count(&self) -> u64 {
+        self.length
+    }
+
+    async fn next(&mut self, limit: usize) -> Result<ElementPage> {
+        let from = self.reached;
+        // The entry after the last one, without the exclusive ranges that older servers do not know.
+        let from = match (from.1.checked_add(1), from) {
+            (Some(number), EntryId(time, _)) => EntryId(time, number),
+            (None, EntryId(time, _)) => EntryId(time.saturating_add(1), 0),
+        };
+        let mut question = Ask::Xrange.about(self.key.as_str());
+        question
+            .arg(from.to_string())
+            .arg("+")
+            .arg("COUNT")
+            .arg(limit);
+        let entries = reply::array(self.source.ask(question).await?)?;
+        let mut page = ElementPage {
+            is_last: entries.len() < limit,
+            ..ElementPage::default()
+        };
+        self.take(entries, &mut page).await?;
+        page.reached = self.reached.to_string();
+        Ok(page)
+    }
+
+    /// Entries come at the end, where reading meets them, and go without leaving a gap to miss others by.
+    async fn is_unchanged(&self) -> Result<bool> {
+        Ok(true)
     }
 }
 

@@ -4,12 +4,13 @@ mod message;
 mod names;
 mod subscription;
 
-use isimud_contract::{Metadata, QueueKey, Result, Timestamp, read_metadata};
+use isimud_contract::{Metadata, QueueKey, Result, Timestamp};
 
 use crate::address::{Address, Kind};
 use crate::cipher::Opener;
 use crate::found::{Cursor, FoundPage, FoundSubscription, Refusal};
-use crate::json::from_msgpack;
+use crate::json::metadata;
+use crate::msgpack::from_msgpack;
 use crate::reply;
 use crate::source::{Ask, Source};
 
@@ -29,7 +30,7 @@ pub enum Record {
     Missing,
     /// Its metadata.
     Metadata(Metadata),
-    /// It cannot be read.
+    /// It cannot be read, or the API refuses what is in it.
     Unreadable,
 }
 
@@ -68,7 +69,7 @@ impl Zaqar {
         let Some(stored) = stored else {
             return Ok(Record::Missing);
         };
-        let read = from_msgpack(&stored).and_then(|text| read_metadata(&text.json).ok());
+        let read = from_msgpack(&stored).and_then(|text| metadata(&text.json));
         Ok(read.map_or(Record::Unreadable, Record::Metadata))
     }
 
@@ -84,6 +85,11 @@ impl Zaqar {
     /// Reads up to `limit` entries of a queue in order, from a place on.
     pub async fn page(&self, queue: &QueueKey, from: &Cursor, limit: usize) -> Result<FoundPage> {
         message::page(self, queue, from, limit).await
+    }
+
+    /// Reads messages of a queue that were refused before, by the names that their refusals have.
+    pub async fn again(&self, queue: &QueueKey, ids: &[String]) -> Result<FoundPage> {
+        message::by_id(self, queue, ids).await
     }
 
     /// Reads a queue's subscriptions.

@@ -10,7 +10,7 @@ use isimud_lease::{Depth, Envelope, LeaseBroker};
 
 use crate::client::Account;
 use crate::config::{Config, Removal};
-use crate::envelope::{Letter, OVERHEAD, read_receipt};
+use crate::envelope::{Letter, read_receipt};
 use crate::error::What;
 use crate::purge::drain;
 use crate::queue::{LONGEST_HOLD, seconds};
@@ -62,18 +62,7 @@ impl SqsBroker {
 #[async_trait]
 impl LeaseBroker for SqsBroker {
     fn capabilities(&self) -> Capabilities {
-        let config = &self.account.config;
-        let fifo = config.order.is_fifo();
-        Capabilities {
-            fifo,
-            high_throughput: !fifo,
-            browse: false,
-            largest_body: Some((config.largest - OVERHEAD.min(config.largest / 2)) as u64),
-            // A FIFO queue delays all of its messages or none (action `SendMessage`).
-            longest_delay: Some(Duration::from_secs(if fifo { 0 } else { 900 })),
-            longest_claim: None,
-            ..Capabilities::FULL
-        }
+        self.account.config.capabilities()
     }
 
     fn ends_lives(&self) -> bool {

@@ -4,10 +4,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use isimud_contract::{Error, ProjectId, Result};
+use isimud_contract::{Capabilities, Error, ProjectId, Result};
 use percent_encoding::percent_decode_str;
 
+use crate::envelope::OVERHEAD;
 use crate::names::{Naming, PREFIX, Pattern, is_plain};
+
+/// The longest retention of a queue.
+pub(crate) const LONGEST_TTL: Duration = Duration::from_secs(1_209_600);
 
 /// The options of a URI.
 pub const OPTIONS: &str = "endpoint, profile, ca_file, fifo, group, prefix, name, project, create, remove, message_bytes, \
@@ -156,6 +160,22 @@ impl Config {
         self.order.is_fifo() == other.order.is_fifo() && self.naming == other.naming
     }
 
+    /// What SQS can do by itself, as far as it can be said without asking it.
+    pub fn capabilities(&self) -> Capabilities {
+        let fifo = self.order.is_fifo();
+        Capabilities {
+            fifo,
+            high_throughput: !fifo,
+            browse: false,
+            largest_body: Some((self.largest - OVERHEAD.min(self.largest / 2)) as u64),
+            // A FIFO queue delays all of its messages or none (action `SendMessage`).
+            longest_delay: Some(Duration::from_secs(if fifo { 0 } else { 900 })),
+            longest_claim: None,
+            longest_ttl: Some(LONGEST_TTL),
+            ..Capabilities::FULL
+        }
+    }
+
     /// Uses these credentials instead of those of the usual chain, for tests.
     #[doc(hidden)]
     #[must_use]
@@ -226,7 +246,7 @@ impl Options {
             "create" => self.create = word(SWITCH)?,
             "remove" => self.delete = word(["keep", "delete"])?,
             "message_bytes" => self.largest = number(1024..=LARGEST as u64)?,
-            "native_ttl_s" => self.native_ttl = number(60..=1_209_600)?,
+            "native_ttl_s" => self.native_ttl = number(60..=LONGEST_TTL.as_secs())?,
             "counts_lag_s" => self.counts_lag = number(1..=3600)?,
             "timeout_ms" => self.timeout = number(100..=600_000)?,
             "linger_ms" => self.linger = number(0..=1000)?,

@@ -18,7 +18,7 @@ use crate::queue::{Queue, Site};
 const REMEMBERED: usize = 10_000;
 
 /// The longest that SQS keeps messages; queues of our own do, as each message has its own life.
-const LONGEST: Duration = Duration::from_secs(1_209_600);
+const LONGEST: Duration = crate::config::LONGEST_TTL;
 
 /// How long a name rests after its queue was deleted (action `CreateQueue`). Messages sent to what is left of the old
 /// queue may be lost in that time (action `DeleteQueue`), so nothing is sent.

@@ -7,9 +7,10 @@ use redis::Value;
 use uuid::Uuid;
 
 use super::{Zaqar, key, moment};
-use crate::cipher::Opener;
+use crate::cipher::{Opened, Opener};
 use crate::found::{Cursor, FoundMessage, FoundPage, Refusal};
-use crate::json::{self, Text, from_msgpack};
+use crate::json::{self, Text};
+use crate::msgpack::{self, from_msgpack};
 use crate::reply::{self, Fields};
 use crate::source::Ask;
 
@@ -32,10 +33,14 @@ pub(super) async fn page(
     } else {
         from.after.as_str()
     };
-    let mut question = Ask::Zrangebyscore.about(key(queue, ".messages"));
+    let order = key(queue, ".messages");
+    let mut question = Ask::Zrangebyscore.about(order.as_str());
     question.arg(least).arg("+inf").arg("WITHSCORES");
     question.arg("LIMIT").arg(from.same).arg(limit);
-    let entries = reply::array(zaqar.source.ask(question).await?)?;
+    let entries = match zaqar.source.ask(question).await {
+        Ok(entries) => reply::array(entries)?,
+        Err(error) => return Err(zaqar.source.explained(error, order.as_bytes()).await),
+    };
     let mut page = FoundPage {
         reached: from.clone(),
         is_last: entries.len() < 2 * limit,
@@ -47,26 +52,51 @@ pub(super) async fn page(
         page.reached.pass(reply::text(rank)?);
         ids.push(reply::bytes(id)?);
     }
+    fill(zaqar, queue, &ids, &mut page).await?;
+    Ok(page)
+}
+
+/// Reads messages of a queue by the ids that its order has.
+pub(super) async fn by_id(zaqar: &Zaqar, queue: &QueueKey, ids: &[String]) -> Result<FoundPage> {
+    let ids: Vec<Vec<u8>> = ids.iter().map(|id| id.as_bytes().to_vec()).collect();
+    let mut page = FoundPage {
+        is_last: true,
+        ..FoundPage::default()
+    };
+    fill(zaqar, queue, &ids, &mut page).await?;
+    Ok(page)
+}
+
+async fn fill(
+    zaqar: &Zaqar,
+    queue: &QueueKey,
+    ids: &[Vec<u8>],
+    page: &mut FoundPage,
+) -> Result<()> {
     let questions: Vec<_> = ids
         .iter()
         .map(|id| Ask::Hgetall.about(id.as_slice()))
         .collect();
     let hashes = zaqar.source.ask_all(&questions).await?;
     let now = zaqar.source.now().await?;
-    for (id, hash) in ids.into_iter().zip(hashes) {
-        let id = String::from_utf8_lossy(&id).into_owned();
-        match read(&id, hash, &zaqar.openers, now) {
+    for (id, hash) in ids.iter().zip(hashes) {
+        let Ok(id) = std::str::from_utf8(id) else {
+            let what = format!("message {} of {queue}", id.escape_ascii());
+            page.refused
+                .push(Refusal::new(what, "its id is not a UUID in lower case"));
+            continue;
+        };
+        match read(id, hash, &zaqar.openers, now) {
             Read::Gone => page.left.dangling += 1,
             Read::Expired => page.left.expired += 1,
             Read::Live(found) => page.messages.push(*found),
             Read::Refused(why) => {
                 let what = format!("message {id} of {queue}");
-                page.refused.push(Refusal::new(what, why));
+                page.refused.push(Refusal::new(what, why).again(id));
             }
         }
     }
-    claims(zaqar, now, &mut page.messages).await?;
-    Ok(page)
+    claims(zaqar, now, &mut page.messages).await
 }
 
 impl Cursor {
@@ -98,11 +128,11 @@ fn read(id: &str, hash: Value, openers: &[Opener], now: Timestamp) -> Read {
     let (Some(ttl), Some(created)) = (fields.integer("t"), fields.integer("cr")) else {
         return Read::Refused("it has no ttl, or no time of creation");
     };
-    let is_encrypted = json::is_bytes(body);
+    let is_encrypted = msgpack::is_bytes(body);
     let text = if is_encrypted {
         match decrypted(body, openers) {
-            Some(text) => text,
-            None => return Read::Refused("none of the pass phrases opens its encrypted body"),
+            Ok(text) => text,
+            Err(why) => return Read::Refused(why),
         }
     } else {
         match from_msgpack(body) {
@@ -115,7 +145,8 @@ fn read(id: &str, hash: Value, openers: &[Opener], now: Timestamp) -> Read {
         Some((Err(_), text)) => ClientId::Text(text.into()),
         None => ClientId::Text("".into()),
     };
-    let mut found = Message::new(message, client, secs(ttl), text.json);
+    let (body, as_text) = json::as_body(text.json);
+    let mut found = Message::new(message, client, secs(ttl), body);
     found.age = now.since(moment(created));
     found.left = moment(expires).since(now);
     found.delay = moment(fields.integer("d").unwrap_or(created)).since(now);
@@ -124,7 +155,7 @@ fn read(id: &str, hash: Value, openers: &[Opener], now: Timestamp) -> Read {
         .and_then(|count| count.try_into().ok())
         .unwrap_or(0);
     // Of an encrypted message it is the checksum of the ciphertext (quirk Q-SEC-4).
-    if !is_encrypted && !text.altered {
+    if !is_encrypted && !text.altered && !as_text {
         found.checksum = fields.text("cs").and_then(checksum);
     }
     Read::Live(Box::new(FoundMessage {
@@ -132,12 +163,25 @@ fn read(id: &str, hash: Value, openers: &[Opener], now: Timestamp) -> Read {
         claim: claim(&fields, now),
         encrypted: is_encrypted,
         altered: text.altered,
+        as_text,
     }))
 }
 
-fn decrypted(body: &[u8], openers: &[Opener]) -> Option<Text> {
-    let stored = json::bytes(body)?;
-    openers.iter().find_map(|opener| opener.open(&stored))
+fn decrypted(body: &[u8], openers: &[Opener]) -> std::result::Result<Text, &'static str> {
+    let mut why = "none of the pass phrases opens its encrypted body";
+    let Some(stored) = msgpack::bytes(body) else {
+        return Err(why);
+    };
+    for opener in openers {
+        match opener.open(stored) {
+            Opened::Body(text) => return Ok(text),
+            Opened::StrangePickle => {
+                why = "its encrypted body is a pickle of more than a JSON value, which is not run";
+            }
+            Opened::WrongKey => {}
+        }
+    }
+    Err(why)
 }
 
 /// The claim that a message says it has, running until the message says.

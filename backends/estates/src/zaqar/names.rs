@@ -25,6 +25,8 @@ pub struct Names {
     pub(crate) projects: BTreeSet<String>,
     /// Members of a listing that are not its project's.
     pub(crate) strange: Vec<String>,
+    /// What has a name that is not UTF-8, written with escapes.
+    pub(crate) unreadable: BTreeSet<String>,
     /// `P.Q` of queues that have messages, or had some.
     pub(crate) with_messages: BTreeSet<String>,
     /// `P.Q` of queues that somebody subscribed to.
@@ -37,7 +39,7 @@ impl Names {
     /// Walks over the server's sorted sets, whose number does not grow with that of the messages.
     pub(crate) async fn read(source: &Source) -> Result<Self> {
         let mut names = Self::default();
-        for key in sorted_sets(source).await? {
+        for key in names.sorted_sets(source).await? {
             names.sort(source, key).await?;
         }
         Ok(names)
@@ -46,7 +48,7 @@ impl Names {
     async fn sort(&mut self, source: &Source, key: String) -> Result<()> {
         if let Some(project) = key.strip_suffix(".queues_set") {
             let head = format!("{project}.");
-            for member in members(source, &key).await? {
+            for member in self.members(source, &key, "").await? {
                 match member.strip_prefix(&head) {
                     Some(queue) => self.listed.insert((project.to_owned(), queue.to_owned())),
                     None => {
@@ -61,14 +63,14 @@ impl Names {
         } else if let Some(queue) = key.strip_suffix(".subscriptions") {
             self.with_subscriptions.insert(queue.to_owned());
         } else if key == "msgset_index" {
-            let members = members(source, &key).await?;
+            let members = self.members(source, &key, ".messages").await?;
             let queues = members
                 .iter()
                 .filter_map(|key| key.strip_suffix(".messages"));
             self.with_messages.extend(queues.map(str::to_owned));
         } else if key == "pools" || key == "flavors" {
-            let members = members(source, &key).await?;
             let tail = format!(".{key}");
+            let members = self.members(source, &key, &tail).await?;
             let plain = |name: String| name.strip_suffix(&tail).map_or(name.clone(), str::to_owned);
             let of = if key == "pools" {
                 &mut self.pools
@@ -94,73 +96,96 @@ impl Names {
     pub fn lists_queues(&self) -> bool {
         !self.listed.is_empty()
     }
-}
 
-/// The keys of sorted sets whose names could be Zaqar's, each once.
-async fn sorted_sets(source: &Source) -> Result<BTreeSet<String>> {
-    let mut keys = BTreeSet::new();
-    let mut cursor = "0".to_owned();
-    let mut knows_types = true;
-    loop {
-        let mut question = Ask::Scan.about(cursor.as_str());
-        question.arg("COUNT").arg(STEP);
-        if knows_types {
-            question.arg("TYPE").arg("zset");
-        }
-        let (next, found) = match source.ask_all(&[question]).await?.pop() {
-            // Before Redis 6 all names come.
-            Some(Value::ServerError(_)) if knows_types => {
-                knows_types = false;
-                continue;
+    /// The keys of sorted sets whose names could be Zaqar's, each once.
+    async fn sorted_sets(&mut self, source: &Source) -> Result<BTreeSet<String>> {
+        let mut keys = BTreeSet::new();
+        let mut cursor = "0".to_owned();
+        let mut knows_types = true;
+        loop {
+            let mut question = Ask::Scan.about(cursor.as_str());
+            question.arg("COUNT").arg(STEP);
+            if knows_types {
+                question.arg("TYPE").arg("zset");
             }
-            answer => reply::scanned(answer.unwrap_or(Value::Nil))?,
-        };
-        // A name that is not UTF-8 is not Zaqar's.
-        let found = found.into_iter().filter_map(|key| reply::text(key).ok());
-        keys.extend(found.filter(|key| is_index(key)));
-        if next == "0" {
-            break;
+            let (next, found) = match source.ask_all(&[question]).await?.pop() {
+                // Before Redis 6 all names come.
+                Some(Value::ServerError(_)) if knows_types => {
+                    knows_types = false;
+                    continue;
+                }
+                answer => reply::scanned(answer.unwrap_or(Value::Nil))?,
+            };
+            for key in found {
+                let key = reply::bytes(key)?;
+                if let Some(stem) = stem(&key) {
+                    match String::from_utf8(key) {
+                        Ok(key) => keys.insert(key),
+                        Err(_) => self.unreadable.insert(stem),
+                    };
+                }
+            }
+            if next == "0" {
+                break;
+            }
+            cursor = next;
         }
-        cursor = next;
+        let names: Vec<String> = keys.into_iter().collect();
+        let mut sets = BTreeSet::new();
+        for names in names.chunks(500) {
+            let questions: Vec<_> = names
+                .iter()
+                .map(|key| Ask::Zcard.about(key.as_str()))
+                .collect();
+            let answers = source.ask_all(&questions).await?;
+            let pairs = names.iter().zip(answers);
+            let is_set = |(key, answer): (&String, Value)| {
+                matches!(answer, Value::Int(1..)).then(|| key.clone())
+            };
+            sets.extend(pairs.filter_map(is_set));
+        }
+        Ok(sets)
     }
-    let names: Vec<String> = keys.into_iter().collect();
-    let mut sets = BTreeSet::new();
-    for names in names.chunks(500) {
-        let questions: Vec<_> = names
-            .iter()
-            .map(|key| Ask::Zcard.about(key.as_str()))
-            .collect();
-        let answers = source.ask_all(&questions).await?;
-        let pairs = names.iter().zip(answers);
-        let is_set = |(key, answer): (&String, Value)| {
-            matches!(answer, Value::Int(1..)).then(|| key.clone())
-        };
-        sets.extend(pairs.filter_map(is_set));
+
+    /// The members of an index, which may end with what is no part of their names.
+    async fn members(&mut self, source: &Source, key: &str, tail: &str) -> Result<Vec<String>> {
+        let mut members = Vec::new();
+        let mut cursor = "0".to_owned();
+        loop {
+            let mut question = Ask::Zscan.about(key);
+            question.arg(cursor.as_str()).arg("COUNT").arg(STEP);
+            let (next, found) = reply::scanned(source.ask(question).await?)?;
+            for name in found.into_iter().step_by(2) {
+                let name = reply::bytes(name)?;
+                match String::from_utf8(name) {
+                    Ok(name) => members.push(name),
+                    Err(error) => {
+                        let name = error.as_bytes();
+                        let name = name.strip_suffix(tail.as_bytes()).unwrap_or(name);
+                        self.unreadable
+                            .insert(format!("queue {}", name.escape_ascii()));
+                    }
+                }
+            }
+            if next == "0" {
+                return Ok(members);
+            }
+            cursor = next;
+        }
     }
-    Ok(sets)
 }
 
-fn is_index(key: &str) -> bool {
-    ["msgset_index", "pools", "flavors"].contains(&key)
-        || [".queues_set", ".messages", ".subscriptions"]
-            .iter()
-            .any(|tail| key.ends_with(tail))
-}
-
-async fn members(source: &Source, key: &str) -> Result<Vec<String>> {
-    let mut members = Vec::new();
-    let mut cursor = "0".to_owned();
-    loop {
-        let mut question = Ask::Zscan.about(key);
-        question.arg(cursor.as_str()).arg("COUNT").arg(STEP);
-        let (next, found) = reply::scanned(source.ask(question).await?)?;
-        let names = found.into_iter().step_by(2);
-        members.extend(names.filter_map(|name: Value| reply::text(name).ok()));
-        if next == "0" {
-            return Ok(members);
-        }
-        cursor = next;
+/// What a key is the index of, with escapes; `None` when it is no index of Zaqar's.
+fn stem(key: &[u8]) -> Option<String> {
+    if [&b"msgset_index"[..], b"pools", b"flavors"].contains(&key) {
+        return Some(key.escape_ascii().to_string());
     }
+    if let Some(project) = key.strip_suffix(b".queues_set") {
+        return Some(format!("queues of project {}", project.escape_ascii()));
+    }
+    let tails = [&b".messages"[..], b".subscriptions"];
+    let queue = tails.iter().find_map(|tail| key.strip_suffix(*tail))?;
+    Some(format!("queue {}", queue.escape_ascii()))
 }
 
 /// Says which queues the names mean: those of the management store, whose metadata may come with them, and those that
@@ -176,6 +201,13 @@ pub fn survey(
         queues: BTreeMap::new(),
         refused: Vec::new(),
     };
+    let unreadable = stores.iter().chain([management]);
+    let unreadable: BTreeSet<&String> = unreadable.flat_map(|names| &names.unreadable).collect();
+    for what in unreadable {
+        drawing
+            .refused
+            .push(Refusal::new(what, "its name is not UTF-8"));
+    }
     for member in &management.strange {
         let why = "it stands in the listing of a project that is not its own";
         let what = format!("queue {member}");
@@ -354,6 +386,27 @@ mod tests {
             .map(|refused| refused.what.as_str())
             .collect();
         assert_eq!(refused, ["queue lone", "queue x.y.dead"]);
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_are_refused_once() {
+        let mut management = names(&[("p", "q")], &[]);
+        management.unreadable.insert("queue p.\\xff".into());
+        let store = management.clone();
+        let survey = survey(&management, vec![], &[store]);
+        assert_eq!(
+            survey.refused,
+            [Refusal::new("queue p.\\xff", "its name is not UTF-8")]
+        );
+        for (key, expected) in [
+            (&b"p.\xff.messages"[..], Some("queue p.\\xff")),
+            (b"\xff.queues_set", Some("queues of project \\xff")),
+            (b"p.q.subscriptions", Some("queue p.q")),
+            (b"pools", Some("pools")),
+            (b"p.q.claims", None),
+        ] {
+            assert_eq!(stem(key).as_deref(), expected);
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! A queue's subscriptions.
 
-use isimud_contract::{Metadata, QueueKey, Result, Timestamp, read_metadata};
+use isimud_contract::{Metadata, QueueKey, Result, Timestamp};
 use redis::Value;
 use uuid::Uuid;
 
 use super::message::secs;
 use super::{key, moment};
 use crate::found::{FoundSubscription, Refusal};
-use crate::json::from_msgpack;
+use crate::json::metadata;
+use crate::msgpack::from_msgpack;
 use crate::reply::{self, Fields};
 use crate::source::{Ask, Source};
 
@@ -21,9 +22,13 @@ pub(super) async fn all(
     let mut ids = Vec::new();
     let mut cursor = "0".to_owned();
     loop {
-        let mut question = Ask::Zscan.about(key(queue, ".subscriptions"));
+        let set = key(queue, ".subscriptions");
+        let mut question = Ask::Zscan.about(set.as_str());
         question.arg(cursor.as_str()).arg("COUNT").arg(STEP);
-        let (next, found) = reply::scanned(source.ask(question).await?)?;
+        let (next, found) = match source.ask(question).await {
+            Ok(answer) => reply::scanned(answer)?,
+            Err(error) => return Err(source.explained(error, set.as_bytes()).await),
+        };
         for id in found.into_iter().step_by(2) {
             ids.push(reply::bytes(id)?);
         }
@@ -92,5 +97,5 @@ fn read(
 
 /// Options that are no map, which Zaqar took and could not use, are none (quirk Q-SUB-5).
 fn options(stored: &[u8]) -> Option<Metadata> {
-    read_metadata(&from_msgpack(stored)?.json).ok()
+    metadata(&from_msgpack(stored)?.json)
 }

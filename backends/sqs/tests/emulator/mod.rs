@@ -23,7 +23,7 @@ pub(crate) struct Emulator {
     pub(crate) port: u16,
     python: PathBuf,
     /// It ends when its standard input does.
-    _process: Child,
+    process: Child,
 }
 
 /// A trial's own corner of the server: an access key with a clock, and a prefix for queues.
@@ -67,8 +67,13 @@ impl Emulator {
         Ok(Self {
             port,
             python,
-            _process: process,
+            process,
         })
+    }
+
+    /// The number of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
     }
 
     /// A corner of the shared server, for one trial.
