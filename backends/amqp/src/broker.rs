@@ -241,14 +241,14 @@ impl Inner {
         if known.has_companion() {
             let got = self.holder.get(&address.companion, max, hold, false).await;
             for got in self.unless_gone(&address, got)? {
-                self.add(batch, &address, &address.companion, got);
+                self.add(batch, &address, &known, true, got);
             }
         }
         let room = max.saturating_sub(batch.len());
         let mut done = match self.get(&address, &known, room, hold).await {
             Ok(got) => {
                 for got in got {
-                    self.add(batch, &address, &address.queue, got);
+                    self.add(batch, &address, &known, false, got);
                 }
                 Ok(())
             }
@@ -423,7 +423,7 @@ impl Inner {
 
     async fn remove(&self, address: &Address) -> Result<()> {
         self.queues.forget(address);
-        if self.adopt {
+        if address.is_adopted {
             return self.empty(address).await;
         }
         let held = &self.holder.held;
