@@ -102,6 +102,7 @@ pub struct Metrics {
     up: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     full: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     damaged: Family<PoolLabel, Gauge<i64, AtomicI64>>,
+    dropped: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     moves_stalled: Gauge,
     bridges: BridgeMetrics,
 }
@@ -212,6 +213,9 @@ impl Default for Metrics {
         registry.register("store_full", help, full.clone());
         let help = "Messages that a store found damaged since it was opened, and left out";
         registry.register("store_damaged_messages", help, damaged.clone());
+        let dropped = Family::default();
+        let help = "Deliveries of a broker that were dropped since its store was opened: their messages had been deleted, purged or moved on before";
+        registry.register("store_dropped_deliveries", help, dropped.clone());
         let moves_stalled = Gauge::default();
         let help = "Queues on the move that this server could not carry on when it last tried";
         registry.register("moves_stalled", help, moves_stalled.clone());
@@ -231,6 +235,7 @@ impl Default for Metrics {
             retries,
             up,
             damaged,
+            dropped,
             full,
             moves_stalled,
             bridges,
@@ -253,7 +258,7 @@ impl Metrics {
 
     /// Notes how the stores are; the others are no more.
     pub(crate) fn stores(&self, stores: &[StoreHealth]) {
-        for family in [&self.up, &self.full, &self.damaged] {
+        for family in [&self.up, &self.full, &self.damaged, &self.dropped] {
             family.clear();
         }
         for StoreHealth { name, condition } in stores {
@@ -266,6 +271,8 @@ impl Metrics {
                 set(&self.full, i64::from(condition.is_full));
                 let damaged = i64::try_from(condition.damaged).unwrap_or(i64::MAX);
                 set(&self.damaged, damaged);
+                let dropped = i64::try_from(condition.dropped).unwrap_or(i64::MAX);
+                set(&self.dropped, dropped);
             }
         }
     }

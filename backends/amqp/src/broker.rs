@@ -252,7 +252,7 @@ impl Inner {
             match self.unless_gone(&address, got) {
                 Ok(got) => {
                     for got in got {
-                        self.add(batch, &address, &address.companion, got);
+                        self.add(batch, &address, &known, true, got);
                     }
                 }
                 // What is in the queue itself need not wait for it.
@@ -265,7 +265,7 @@ impl Inner {
         let mut done = match self.get(&address, &known, room, hold).await {
             Ok(got) => {
                 for got in got {
-                    self.add(batch, &address, &address.queue, got);
+                    self.add(batch, &address, &known, false, got);
                 }
                 Ok(())
             }
@@ -459,7 +459,7 @@ impl Inner {
 
     async fn remove(&self, address: &Address) -> Result<()> {
         self.queues.forget(address);
-        if self.adopt {
+        if address.is_adopted {
             return self.empty(address).await;
         }
         let held = &self.holder.held;

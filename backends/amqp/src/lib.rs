@@ -13,6 +13,7 @@
 //! held       what is held, and until when       connect    how a connection is made
 //! link       a connection, made again      refusals   what RabbitMQ has refused of late
 //! turns      one at a time, by queue       order      in which order deliveries go back
+//! expected   copies on their way to callers
 //! closing    why a channel was closed      deadline   how long a call may take in all
 //! circuits   queues that do not answer
 //! ```
@@ -150,6 +151,7 @@ mod connect;
 mod control;
 mod deadline;
 mod error;
+mod expected;
 mod headers;
 mod held;
 mod holder;

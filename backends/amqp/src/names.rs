@@ -30,6 +30,8 @@ pub(crate) struct Address {
     pub(crate) routing_key: ShortString,
     /// The queue beside it, for messages that came without an id.
     pub(crate) companion: ShortString,
+    /// Whether it is the deployment's own: taken as it is found, and never made or deleted.
+    pub(crate) is_adopted: bool,
 }
 
 impl Address {
@@ -249,12 +251,16 @@ impl Names {
             None => self.own.fill(queue, ""),
         };
         let name = fitting(name);
+        // A part of a queue is made here, and nobody has bound it to an exchange.
+        let is_part = queue.name.is_part();
+        let route = |what| pattern(what).filter(|_| !is_part);
         // The default exchange knows every queue by its name.
         let exchange =
-            pattern(|it| &it.exchange).map_or_else(String::new, |it| it.fill(queue, &name));
+            route(|it| &it.exchange).map_or_else(String::new, |it| it.fill(queue, &name));
         let key =
-            pattern(|it| &it.routing_key).map_or_else(|| name.clone(), |it| it.fill(queue, &name));
+            route(|it| &it.routing_key).map_or_else(|| name.clone(), |it| it.fill(queue, &name));
         Ok(Address {
+            is_adopted: self.adopt && !is_part,
             companion: fitting(format!("{name}{COMPANION}")).into(),
             queue: name.into(),
             exchange: fitting(exchange).into(),
@@ -452,6 +458,22 @@ mod tests {
     fn queue_of(names: &Names, project: &str, queue: &str) -> Option<String> {
         let address = names.of(&key(project, queue)).ok()?;
         Some(address.queue.to_string())
+    }
+
+    #[test]
+    fn a_part_of_an_adopted_queue_is_made_here_and_bound_to_no_exchange() {
+        let names = names(&[
+            ("adopt", "true"),
+            ("name", "{queue}"),
+            ("exchange", "events"),
+            ("project", "p"),
+        ]);
+        let names = names.expect("an estate");
+        let whole = names.of(&key("p", "bills")).expect("a place");
+        assert!(whole.is_adopted && !whole.is_direct());
+        let part = names.of(&key("p", "bills~7")).expect("a place");
+        assert_eq!(part.queue.as_str(), "bills~7");
+        assert!(!part.is_adopted && part.is_direct());
     }
 
     #[test]

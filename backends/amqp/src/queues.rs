@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use crate::config::{Config, QueueType};
 use crate::error::{closed, code, from_lapin};
+use crate::expected::Expected;
 use crate::line::Line;
 use crate::link::{Link, Live};
 use crate::names::Address;
@@ -81,6 +82,8 @@ pub(crate) struct Known {
     tried: AtomicUsize,
     /// Those who want messages of it.
     pub(crate) line: Arc<Line>,
+    /// Copies of its messages that callers expect.
+    pub(crate) expected: Arc<Expected>,
 }
 
 impl Known {
@@ -216,7 +219,6 @@ pub(crate) struct Queues {
     /// One of these is held while a queue is asked for, made, purged or deleted.
     turns: Turns,
     queue_type: QueueType,
-    adopt: bool,
 }
 
 impl Queues {
@@ -233,7 +235,6 @@ impl Queues {
             room: Semaphore::new(QUESTIONS),
             turns: Turns::default(),
             queue_type: config.queue_type,
-            adopt: config.adopt,
         }
     }
 
@@ -290,7 +291,7 @@ impl Queues {
         }
         match self.refusals.get(&address.queue)? {
             // A queue of ours that is not there is made.
-            Refused::Missing if wanted == Wanted::ToSend && !self.adopt => None,
+            Refused::Missing if wanted == Wanted::ToSend && !address.is_adopted => None,
             Refused::Missing => Some(Ok(None)),
             Refused::Unusable(kind, sentence) => {
                 let error = Error::new(kind, sentence);
@@ -360,7 +361,7 @@ impl Queues {
             Some(it) if now < it.companion_believed_until => {
                 (it.has_companion(), it.companion_believed_until)
             }
-            _ if self.adopt => {
+            _ if address.is_adopted => {
                 self.declare(&address.companion).await?;
                 (true, believed_until)
             }
@@ -382,7 +383,10 @@ impl Queues {
             ours: there == There::Ours,
             companion: AtomicBool::new(companion),
             tried: AtomicUsize::new(tried),
-            line: before.map_or_else(Arc::default, |it| Arc::clone(&it.line)),
+            line: before
+                .as_ref()
+                .map_or_else(Arc::default, |it| Arc::clone(&it.line)),
+            expected: before.map_or_else(Arc::default, |it| Arc::clone(&it.expected)),
         });
         let mut all = self.known();
         if all.len() >= CAPACITY {
@@ -404,19 +408,21 @@ impl Queues {
     ) -> Result<There> {
         let name = &address.queue;
         match (before, wanted) {
-            (None, _) if self.adopt => Ok(match self.probe(name).await? {
+            (None, _) if address.is_adopted => Ok(match self.probe(name).await? {
                 true => There::AsFound,
                 false => There::No,
             }),
             (None, Wanted::ToSend) => self.declare(name).await,
-            (Some(known), Wanted::ToSend) if known.ours && !self.adopt => self.declare(name).await,
+            (Some(known), Wanted::ToSend) if known.ours && !address.is_adopted => {
+                self.declare(name).await
+            }
             (before, wanted) => {
                 if self.passive(name).await?.is_some() {
                     let ours = before.is_some_and(|known| known.ours);
                     return Ok(if ours { There::Ours } else { There::AsFound });
                 }
                 match wanted {
-                    Wanted::ToSend if !self.adopt => self.declare(name).await,
+                    Wanted::ToSend if !address.is_adopted => self.declare(name).await,
                     _ => Ok(There::No),
                 }
             }

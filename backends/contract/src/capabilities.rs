@@ -76,4 +76,7 @@ pub struct Condition {
     pub is_full: bool,
     /// Messages that it found damaged since it was opened, and left out.
     pub damaged: u64,
+    /// Deliveries of a broker that nobody was told of since the store was opened, although their messages' lives had not
+    /// ended: those had been deleted, purged or moved on before.
+    pub dropped: u64,
 }

@@ -101,6 +101,11 @@ impl QueueName {
         Ok(Self(text.into()))
     }
 
+    /// Whether it is a part of a queue (see [`QueueName::part`]), which only the service makes and knows.
+    pub fn is_part(&self) -> bool {
+        self.shown().contains('~')
+    }
+
     /// Whether it is a topic's (see [`QueueName::of_topic`]).
     pub fn is_topic(&self) -> bool {
         self.0.starts_with('~') && !self.0.starts_with("~~")

@@ -15,6 +15,7 @@ use isimud_contract::{
 use crate::begun::Begun;
 use crate::broker::{Envelope, LeaseBroker};
 use crate::budget::Budget;
+use crate::dropped::Dropped;
 use crate::hints::Hints;
 use crate::missing::{self, Missing};
 
@@ -66,6 +67,7 @@ pub struct Leased<B> {
     pub(crate) missing: Arc<Missing<B>>,
     /// Queues whose dead letters cannot be sent.
     pub(crate) stuck: Arc<Stuck>,
+    pub(crate) dropped: Arc<Dropped>,
     begun: Begun,
     pub(crate) journal: Journal,
     eras: Arc<Mutex<HashMap<QueueKey, Era>>>,
@@ -85,6 +87,7 @@ impl<B: LeaseBroker> Leased<B> {
         Self {
             missing: Arc::new(Missing::new(Arc::clone(&broker), Arc::clone(&ledger))),
             stuck: Arc::default(),
+            dropped: Arc::default(),
             broker,
             ledger,
             clock,
@@ -109,6 +112,7 @@ impl<B: LeaseBroker> Leased<B> {
             hints: Arc::clone(&self.hints),
             missing: Arc::clone(&self.missing),
             stuck: Arc::clone(&self.stuck),
+            dropped: Arc::clone(&self.dropped),
             begun: self.begun.clone(),
             journal: self.journal,
             eras: Arc::clone(&self.eras),
@@ -325,7 +329,10 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
     }
 
     fn condition(&self) -> Condition {
-        Condition::default()
+        Condition {
+            dropped: self.dropped.count(),
+            ..Condition::default()
+        }
     }
 
     async fn ping(&self) -> Result<()> {

@@ -11,6 +11,7 @@
 //! missing   rows whose messages native clients have taken
 //! begun     what is finished also when its caller has gone
 //! budget    the time that all steps of a call have together
+//! dropped   deliveries that nobody was told of
 //! fake      a broker in memory, for tests (feature `fake`)
 //! ```
 //!
@@ -81,6 +82,10 @@
 //! the two counts. A row that is free while the broker has nothing left, twice and some time apart, is forgotten; a
 //! message that then comes back all the same is judged by its envelope.
 //!
+//! **What nobody is told of** although its life had not ended (deleted before anybody met it, a copy, an earlier post) is
+//! counted in the store's condition; the first of a spell is logged. An id is proof that it is the same message: this service
+//! gave it, or the pool's options say that producers use none twice.
+//!
 //! **Walls.** Deleted, delayed or held messages may stand in front at the broker. A call passes them in rounds that grow
 //! to a thousand messages, for one second at most; each is settled or put off then, and met no more.
 //!
@@ -112,6 +117,7 @@
 mod begun;
 mod broker;
 mod budget;
+mod dropped;
 #[cfg(feature = "fake")]
 pub mod fake;
 mod hints;

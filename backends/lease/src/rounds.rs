@@ -179,6 +179,9 @@ impl<B: LeaseBroker> Leased<B> {
         let (mut granted, mut spent) = (Vec::with_capacity(got.len()), Vec::new());
         let (mut copies, mut copied) = (Vec::new(), Vec::new());
         for (delivery, mut verdict) in got.into_iter().zip(verdicts) {
+            if verdict == Verdict::Gone {
+                self.dropped.note(queue, &delivery, now);
+            }
             let receipt = delivery.receipt;
             if let Verdict::Granted { message, .. } | Verdict::Spent(message) = &mut verdict
                 && !self.has_journal()

@@ -148,6 +148,7 @@ impl MessageStore for SqliteStore {
         Condition {
             is_full: self.full.get(),
             damaged: self.damage.count(),
+            dropped: 0,
         }
     }
 

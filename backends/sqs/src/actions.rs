@@ -70,10 +70,10 @@ impl Action for Posting {
 
     async fn mend(&self) -> Result<bool> {
         let site = &self.0;
-        if site.account.config.create {
+        if site.is_made_here {
             make(&site.account, &site.name, &site.tags).await?;
         }
-        Ok(site.account.config.create)
+        Ok(site.is_made_here)
     }
 }
 

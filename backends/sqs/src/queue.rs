@@ -34,6 +34,8 @@ pub(crate) struct Site {
     pub(crate) largest: usize,
     /// How long it keeps messages.
     pub(crate) retention: Duration,
+    /// Whether it is ours to make, should it not be there.
+    pub(crate) is_made_here: bool,
     /// Tags, if it has to be made once more.
     pub(crate) tags: Vec<(&'static str, String)>,
 }

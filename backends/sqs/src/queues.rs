@@ -68,7 +68,7 @@ impl Queues {
         }
         let name = self.name(key)?;
         let url = match find(&self.account, &name.text).await {
-            Err(fault) if fault.what == What::Missing && self.account.config.create => {
+            Err(fault) if fault.what == What::Missing && self.makes(key) => {
                 make(&self.account, &name.text, &tags_of(key, &name)).await
             }
             found => found,
@@ -95,6 +95,12 @@ impl Queues {
         deleted.retain(|_, at| at.elapsed() < REST);
         deleted.insert(key.clone(), Instant::now());
         Ok(())
+    }
+
+    /// Whether a queue is made where it is missing. Where a deployment's queues are adopted, the parts of one that moves
+    /// are the service's own all the same.
+    fn makes(&self, key: &QueueKey) -> bool {
+        self.account.config.create || key.name.is_part()
     }
 
     fn rests(&self, key: &QueueKey) -> bool {
@@ -146,6 +152,7 @@ impl Queues {
             largest: largest.unwrap_or(LARGEST).min(self.account.config.largest),
             retention: number(Attribute::MessageRetentionPeriod)
                 .map_or(LONGEST, Duration::from_secs),
+            is_made_here: self.makes(key),
             tags: tags_of(key, &name),
             name: name.text,
         });

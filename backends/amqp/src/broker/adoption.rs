@@ -4,14 +4,16 @@
 //! from there in the original's place: what one call receives is in the order of the queue, whatever became of it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{Delivery, Error, ErrorKind, MessageId, Result};
-use lapin::types::ShortString;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Inner;
 use crate::error::{refused, stalled};
+use crate::expected::Expecting;
 use crate::held::Tag;
 use crate::holder::Got;
 use crate::message;
@@ -24,6 +26,9 @@ use crate::receipt;
 /// The returns from which a copy in a companion is copied again. It is given back there only with the connection that
 /// holds it.
 const COMPANION_RETURNS: u64 = 3;
+
+/// How long a caller waits for copies that others have got for him.
+const COPIES_TIME: Duration = Duration::from_millis(500);
 
 /// What one call has got, in the order in which it came.
 #[derive(Debug, Default)]
@@ -63,17 +68,30 @@ impl Batch {
 }
 
 impl Inner {
-    /// Adds what was got from a queue, or from its companion.
-    pub(super) fn add(&self, batch: &mut Batch, address: &Address, from: &ShortString, got: Got) {
+    /// Adds what was got from a queue, or from its companion. What another caller expects from there is handed over.
+    pub(super) fn add(
+        &self,
+        batch: &mut Batch,
+        address: &Address,
+        known: &Known,
+        from_companion: bool,
+        got: Got,
+    ) {
+        let mut read = self.read(&got);
+        if from_companion && let Some(delivery) = read.take() {
+            let tag = got.tag;
+            read = known.expected.hand_over(tag, delivery);
+            if read.is_none() {
+                return self.goes_back_to(address, got);
+            }
+        }
         let place = batch.tags.len();
         batch.tags.push(got.tag);
-        let from_companion = *from == address.companion;
         let most = self.take_over_at.map(|at| match from_companion {
             true => at.max(COMPANION_RETURNS),
             false => at,
         });
         let is_worn = most.is_some_and(|most| native::returns(&got.properties) >= most);
-        let read = self.read(&got);
         match read {
             Some(delivery) if !is_worn => {
                 if from_companion {
@@ -110,7 +128,7 @@ impl Inner {
     /// Has a copy that is given back go to the end of the queue, for native consumers to find. What was posted here to a
     /// queue of our own keeps its order: it stays in the companion, from which everything is received first.
     fn goes_back_to(&self, address: &Address, got: Got) {
-        let keeps_order = !self.adopt && message::is_ours(&got.properties);
+        let keeps_order = !address.is_adopted && message::is_ours(&got.properties);
         let queue = match keeps_order {
             true => &address.companion,
             false => &address.queue,
@@ -144,6 +162,8 @@ impl Inner {
                 return Ok(());
             }
         }
+        let held = Arc::clone(&self.holder.held);
+        let expecting = known.expected.expect(worn.iter().map(|it| it.id), held);
         let copied = async {
             made?;
             let target = Target::queue(&address.companion);
@@ -185,7 +205,10 @@ impl Inner {
         self.holder.give_back(held.take(&nameless)).await?;
         if !copies.is_empty() {
             self.holder.ack(held.take(&originals)).await?;
-            match self.get_copies(address, &copies, hold).await {
+            match self
+                .get_copies(address, known, &expecting, &copies, hold)
+                .await
+            {
                 Ok(got) => {
                     let copies = got.iter().filter_map(|(_, it)| receipt::read(&it.receipt));
                     batch.tags.extend(copies.map(|(_, tag)| tag));
@@ -216,30 +239,62 @@ impl Inner {
         others
     }
 
-    /// Gets copies, each in the place of its original. Others' that stand in front of them are older.
+    /// Gets copies, each in the place of its original. One that nobody on this server expects stands where it came.
     async fn get_copies(
         &self,
         address: &Address,
+        known: &Known,
+        expecting: &Expecting,
         places: &HashMap<MessageId, usize>,
         hold: Duration,
     ) -> Result<Vec<(usize, Delivery)>> {
         let holder = &self.holder;
-        let got = holder
-            .get(&address.companion, places.len(), hold, false)
-            .await?;
-        let mut copies = Vec::with_capacity(got.len());
-        for got in got {
-            let tag = got.tag;
-            match self.read(&got) {
-                Some(delivery) => {
-                    let place = places.get(&delivery.message.id);
-                    copies.push((place.copied().unwrap_or(0), delivery));
-                    self.goes_back_to(address, got);
+        let until = Instant::now() + COPIES_TIME.min(self.timeout / 2);
+        let mut copies = Vec::with_capacity(places.len());
+        let mut last = 0;
+        let mut place = |delivery: &Delivery| {
+            last = *places.get(&delivery.message.id).unwrap_or(&last);
+            last
+        };
+        loop {
+            let comes = expecting.comes();
+            for (tag, delivery) in expecting.take() {
+                holder.held.extend(&[tag], holder.held.now() + hold);
+                copies.push((place(&delivery), delivery));
+            }
+            let missing = places.len().saturating_sub(copies.len());
+            if missing == 0 {
+                return Ok(copies);
+            }
+            let got = match holder.get(&address.companion, missing, hold, false).await {
+                Err(error) if copies.is_empty() => return Err(error),
+                Err(_) => return Ok(copies),
+                Ok(got) => got,
+            };
+            if got.is_empty() {
+                // Others have got them, and are about to hand them over; or another server has them.
+                let came = tokio::time::timeout_at(until, comes).await;
+                if came.is_err() {
+                    return Ok(copies);
                 }
-                None => self.end_hold(tag),
+            }
+            for got in got {
+                let tag = got.tag;
+                match self.read(&got) {
+                    Some(delivery) => {
+                        self.goes_back_to(address, got);
+                        let kept = match expecting.has(delivery.message.id) {
+                            true => Some(delivery),
+                            false => known.expected.hand_over(tag, delivery),
+                        };
+                        if let Some(delivery) = kept {
+                            copies.push((place(&delivery), delivery));
+                        }
+                    }
+                    None => self.end_hold(tag),
+                }
             }
         }
-        Ok(copies)
     }
 
     fn end_hold(&self, tag: Tag) {
