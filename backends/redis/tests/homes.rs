@@ -37,7 +37,9 @@ fn with_bench<F: Future<Output = ()>>(trial: impl FnOnce(Bench) -> F) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let uri = servers.limited_uri("t:");
-        let server = uri.split('?').next().unwrap();
+        // What the tests look at beside the store they look at as somebody who may do anything.
+        let server = servers.uri("t:");
+        let server = server.split('?').next().unwrap();
         let client = redis::Client::open(server).unwrap();
         trial(Bench {
             store: RedisStore::open(Config::parse(&uri).unwrap()).unwrap(),

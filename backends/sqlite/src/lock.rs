@@ -14,7 +14,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, ErrorKind as Io};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use isimud_contract::{Error, ErrorKind, Result};
 
@@ -24,6 +25,12 @@ const PRIVATE_FOLDER: u32 = 0o700;
 
 /// The files that stores of this process have open.
 static OPEN: Mutex<BTreeSet<Identity>> = Mutex::new(BTreeSet::new());
+
+/// Told when one is closed.
+static CLOSED: Condvar = Condvar::new();
+
+/// How long a store that has closed a file, which was deleted, may take to say so.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// What a file is, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,12 +69,22 @@ impl Entry {
         // Not made where it is not inserted: what is dropped ends another's entry.
         open.insert(file).then(|| Self(file))
     }
+
+    /// The same for a file that was made just now: nobody else has it open, but the file system may have given it the
+    /// number of one that another store has deleted and is about to close.
+    fn insert_new(file: Identity) -> Option<Self> {
+        let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = CLOSED.wait_timeout_while(open, CLOSING, |open| open.contains(&file));
+        let (mut open, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        open.insert(file).then(|| Self(file))
+    }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         open.remove(&self.0);
+        CLOSED.notify_all();
     }
 }
 
@@ -136,14 +153,18 @@ fn open(path: &Path) -> Result<(File, Entry)> {
     match known {
         Some((known, entry)) if known == found => Ok((file, entry)),
         // It was made just now, or put in the place of another meanwhile.
-        _ => match Entry::insert(found) {
-            Some(entry) => Ok((file, entry)),
-            None => {
+        known => {
+            let entry = match known {
+                None => Entry::insert_new(found),
+                Some(_) => Entry::insert(found),
+            };
+            let Some(entry) = entry else {
                 // Closing it would end the locks of the store that has it open.
                 std::mem::forget(file);
-                Err(open_here())
-            }
-        },
+                return Err(open_here());
+            };
+            Ok((file, entry))
+        }
     }
 }
 

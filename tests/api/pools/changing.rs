@@ -97,7 +97,7 @@ async fn what_is_wrong_changes_nothing() {
 #[tokio::test]
 async fn another_uri_takes_effect_at_once() {
     let (here, there) = (store::Kept::new(), store::Kept::new());
-    let app = App::new().admin();
+    let app = App::with("[pooling]\nsqlite_folder = '/'").admin();
     app.put("/v2/pools/p", json!({"uri": here.uri, "weight": 1}))
         .await
         .assert_status(201);

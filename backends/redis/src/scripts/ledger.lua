@@ -81,9 +81,17 @@ local function give_number(id, ranks, above)
   call('ZREM', here.time, 'n' .. id)
 end
 
--- Numbers what nobody has noted in time: whoever posted it is gone, and the message is there.
+-- Numbers what nobody has noted in time, in the order in which it was delivered: whoever posted it is gone, and the message
+-- is there.
 local function number_unnoted(ids)
-  local ranks = ledger_ranks()
+  local ranks, delivered = ledger_ranks(), {}
+  for _, id in ipairs(ids) do
+    delivered[id] = 0
+    for _, order in ipairs({ here.free, here.held, here.wait }) do
+      delivered[id] = math.max(delivered[id], tonumber(call('ZSCORE', order, id) or 0))
+    end
+  end
+  table.sort(ids, function(a, b) return delivered[a] < delivered[b] end)
   for _, id in ipairs(ids) do give_number(id, ranks, 0) end
   keep_ledger_ranks(ranks)
 end

@@ -87,13 +87,14 @@ fn end_delays(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
     Ok(whole(due.len()))
 }
 
-/// Numbers what nobody has noted in time: whoever posted it is gone, and the message is there. Returns whether all of
-/// them are done.
+/// Numbers what nobody has noted in time, in the order in which it was delivered: whoever posted it is gone, and the
+/// message is there. Returns whether all of them are done.
 fn number_unnoted(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
-    let waiting: Vec<i64> = session
+    let mut waiting: Vec<i64> = session
         .statement("SELECT at FROM ledger_unnoted WHERE until <= ? ORDER BY until, at LIMIT ?")?
         .query_map([now.0, STEP], |row| row.get(0))?
         .collect::<rusqlite::Result<_>>()?;
+    waiting.sort_unstable();
     for at in &waiting {
         if let Some(mut record) = Record::by_number(session, at >> ARRIVAL_BITS)?
             && record.has_room(1)
