@@ -29,8 +29,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Error, ErrorKind, Flavor, FlavorName, Home, ManagementStore, MessageStore, Metadata, Place,
-    Pool, PoolName, ProjectId, Resource, Result, Segment,
+    Error, ErrorKind, Flavor, FlavorName, Home, LeftSegment, ManagementStore, MessageStore,
+    Metadata, Place, Pool, PoolName, ProjectId, Resource, Result, Segment,
 };
 
 pub use self::check::{Check, Operation};
@@ -247,7 +247,7 @@ impl Catalogue {
     /// is in a pool that is not registered: nobody can reach that. Nor to a native client's queue that it has left.
     pub(crate) async fn resolve_registered(&self, place: &Place) -> Result<Arc<Route>> {
         let mut segments = Vec::new();
-        for segment in place.left() {
+        for segment in all_left(place) {
             if self.is_there(&segment.home).await? {
                 let opened = self.open(&segment.home).await?;
                 if !opened.store.capabilities().adopts || !segment.is_for_natives() {
@@ -366,25 +366,35 @@ impl Catalogue {
     /// The place of a queue that goes to a store: with one segment more, whose numbers of arrival are above `after`.
     /// `Unavailable` while it has moved too often to be found in all its places.
     ///
-    /// Where a store `adopts` native clients' queues, a queue comes back to the one that it has left, by whose name they
-    /// know it; elsewhere that one may be removed at any moment, and the new one has another name.
-    pub(crate) fn appended(place: &Place, home: &Home, after: u64, adopts: bool) -> Result<Place> {
+    /// A queue comes back to the segment that it has left there, by whose name native clients know it; but not to one that
+    /// may be removed at any moment.
+    pub(crate) fn appended(place: &Place, home: &Home, after: u64) -> Result<Place> {
         let count = place.segments().count();
         if count >= MOST_SEGMENTS || place.left().len() >= MOST_LEFT {
             let sentence = "The queue is still on its way from earlier moves; try again later.";
             return Err(Error::new(ErrorKind::Unavailable, sentence));
         }
-        let comes_back = |one: &Segment| adopts && one.home == *home && one.is_for_natives();
-        let left = place.left().iter().filter(|one| !comes_back(one)).cloned();
-        let place = place.clone().having_left(left);
-        Ok(with_segment(&place, home.clone(), count, after))
+        let kept = place.left().iter().filter(|left| left.is_going);
+        let kept = place.segments().chain(kept.map(|left| &left.segment));
+        let part = Place::free_part(kept, home);
+        let segment = Segment {
+            home: home.clone(),
+            part,
+            after,
+        };
+        let comes_back = [&segment, &segment.side()];
+        let stays_left =
+            |left: &&LeftSegment| !comes_back.iter().any(|one| one.is_same_as(&left.segment));
+        let left: Vec<LeftSegment> = place.left().iter().filter(stays_left).cloned().collect();
+        let segments = place.segments().cloned().chain([segment]);
+        Ok(Place::of(segments).unwrap_or_default().having_left(left))
     }
 
     /// The place of a queue with another home for what is posted: instead of the one it has, in which nothing is.
     pub(crate) fn replaced(place: &Place, home: Home) -> Place {
         let mut segments: Vec<Segment> = place.segments().cloned().collect();
         segments.pop();
-        let part = Place::free_part(segments.iter().chain(place.left()), &home);
+        let part = Place::free_part(segments.iter().chain(all_left(place)), &home);
         let after = place.last().after;
         segments.push(Segment { home, part, after });
         let left = place.left().iter().cloned();
@@ -417,10 +427,15 @@ impl Catalogue {
     }
 }
 
+/// The segments that a queue has left.
+fn all_left(place: &Place) -> impl Iterator<Item = &Segment> + Clone {
+    place.left().iter().map(|left| &left.segment)
+}
+
 /// A place with another segment before the one at `at`, whose numbers of arrival are above `after`.
 fn with_segment(place: &Place, home: Home, at: usize, after: u64) -> Place {
     let mut segments: Vec<Segment> = place.segments().cloned().collect();
-    let part = Place::free_part(segments.iter().chain(place.left()), &home);
+    let part = Place::free_part(segments.iter().chain(all_left(place)), &home);
     segments.insert(at, Segment { home, part, after });
     let left = place.left().iter().cloned();
     Place::of(segments).unwrap_or_default().having_left(left)
@@ -468,13 +483,15 @@ mod tests {
                 segment(Some("b"), 0)
             ]
         );
-        // Until what it left there is removed; but where native clients know a queue by its name it has that again.
-        let left = Place::at(segment(Some("b"), 0).home).having_left([segment(None, 0)]);
-        let back = |adopts| Catalogue::appended(&left, &Home::Default, 7, adopts);
-        let kept = back(false).expect("a place");
-        assert_eq!((kept.last().part, kept.left()), (1, left.left()));
-        let adopted = back(true).expect("a place");
-        assert_eq!((adopted.last().part, adopted.left()), (0, &[][..]));
+        // It has its old name again, unless what has that is about to be removed.
+        for (is_going, part) in [(false, 0), (true, 1)] {
+            let left = [segment(None, 0), segment(None, 0).side()];
+            let left = left.map(|segment| LeftSegment { segment, is_going });
+            let place = Place::at(segment(Some("b"), 0).home).having_left(left);
+            let back = Catalogue::appended(&place, &Home::Default, 7).expect("a place");
+            assert_eq!(back.last().part, part);
+            assert_eq!(back.left().is_empty(), !is_going);
+        }
         let dead = Catalogue::receiving(&Place::default(), &segment(Some("a"), 0).home);
         let segments: Vec<_> = dead.segments().cloned().collect();
         assert_eq!(segments, [segment(Some("a"), 0), segment(None, 0)]);

@@ -15,9 +15,9 @@
 //! [B]            readers have emptied S
 //! ```
 //!
-//! A segment that is taken out stays known to the place as one that was left ([`Place::left`]) until it is removed from its
-//! store, and for a minute more: a queue that comes back meanwhile gets another name there, so that what is removed is never
-//! what was just posted.
+//! A segment that is taken out stays known to the place as one that was left ([`Place::left`]). For a minute a queue that
+//! comes back takes it again, with the name that native clients know; then it goes, is removed from its store, and for
+//! another minute a queue that comes back gets another name there: what is removed is never what was just posted.
 //!
 //! A move that is asked for meanwhile appends one more segment, also in a store where the queue was before: segments are
 //! carried in the order in which they stand ([`order`]), and a stage that has begun, such as `[S, A, B]` in
@@ -40,8 +40,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, ManagementStore, Message, MessageId,
-    MessageStore, Place, ProjectId, QueueKey, QueueName, QueueRecord, Result, Segment,
+    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, LeftSegment, ManagementStore,
+    Message, MessageId, MessageStore, Place, ProjectId, QueueKey, QueueName, QueueRecord, Result,
+    Segment,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
@@ -68,9 +69,12 @@ const LOOK: Duration = Duration::from_secs(2);
 /// needs to hear of a change, and a post to reach a store.
 const FENCE: Duration = Duration::from_secs(5);
 
-/// How long no new segment has the name of one that a queue has left: SQS refuses for a minute to create a queue under the
+/// How long no new segment has the name of one that was removed: SQS refuses for a minute to create a queue under the
 /// name of one that was deleted.
-const REUSE: Duration = Duration::from_secs(65 + FENCE.as_secs());
+const REUSE: Duration = Duration::from_secs(65);
+
+/// How long a segment that a queue has left can be taken again.
+const KEEP: Duration = Duration::from_secs(60);
 
 /// Jobs that one server does at a time.
 const AT_ONCE: usize = 4;
@@ -142,7 +146,7 @@ pub(crate) struct Mover {
     /// Since when a queue has been as it is.
     seen: Mutex<HashMap<QueueKey, Seen>>,
     /// Since when this server has known of segments that a queue has left.
-    left: Mutex<HashMap<QueueKey, Vec<(Segment, Instant)>>>,
+    left: Mutex<HashMap<QueueKey, Vec<(LeftSegment, Instant)>>>,
     stalled: Stalled,
 }
 
@@ -366,7 +370,8 @@ impl Mover {
                 return Ok(Next::Rest(left));
             }
             let place = order.without(&empty);
-            let left = record.place.left().iter().cloned().chain([empty]);
+            let left = record.place.left().iter().cloned();
+            let left = left.chain([LeftSegment::new(empty)]);
             self.write(Job::to_clear(queue), FENCE).await?;
             self.replace(queue, &record, &place.having_left(left))
                 .await?;
@@ -381,40 +386,56 @@ impl Mover {
     }
 
     /// Looks once more at the segments that the queue has left: a server that was held up in the middle of a post may have
-    /// written to one after all, and then it is part of the place again. One that is empty is removed from its store. Until
-    /// that is done, and for a while after it, no new segment has its name.
+    /// written to one after all, and then it is part of the place again. One that is empty can be taken again by a queue
+    /// that comes back, for a while; then it goes: it is removed from its store, and for another while no new segment has
+    /// its name.
     async fn clear_what_was_left(&self, queue: &QueueKey, record: &QueueRecord) -> Result<Next> {
         self.know_what_was_left(queue, record.place.left());
-        let mut rest = None;
-        for segment in record.place.left() {
-            let age = self.age_of(queue, segment);
-            let others = record.place.left().iter().filter(|one| *one != segment);
-            let without = record.place.clone().having_left(others.cloned());
+        let mut rest = REST.1;
+        for left in record.place.left() {
+            let (segment, age) = (&left.segment, self.age_of(queue, left));
+            let others = record.place.left().iter().filter(|one| *one != left);
+            let others: Vec<LeftSegment> = others.cloned().collect();
+            let with = |left: Option<LeftSegment>| {
+                let place = record.place.clone();
+                place.having_left(others.iter().cloned().chain(left))
+            };
             if !self.catalogue.is_there(&segment.home).await? {
-                self.replace(queue, record, &without).await?;
+                self.replace(queue, record, &with(None)).await?;
                 return Ok(Next::On);
             }
-            if age >= FENCE {
-                let end = self.end_of(queue, segment).await?;
-                if !end.is_empty().await? {
-                    self.take_back(queue, record, segment, &without).await?;
+            let end = self.end_of(queue, segment).await?;
+            if left.is_going {
+                end.store.remove(&end.key).await?;
+                if age >= REUSE {
+                    self.replace(queue, record, &with(None)).await?;
                     return Ok(Next::On);
                 }
+                continue;
+            }
+            if age < FENCE {
+                rest = rest.min(FENCE.saturating_sub(age));
+                continue;
+            }
+            if !end.is_empty().await? {
+                self.take_back(queue, record, segment, &with(None)).await?;
+                return Ok(Next::On);
+            }
+            if age >= KEEP {
                 // What native clients post from now on to a queue of their own is not ours to delete.
                 let is_theirs = end.store.capabilities().adopts && segment.is_for_natives();
-                if !is_theirs {
-                    end.store.remove(&end.key).await?;
-                }
-                if age >= REUSE || is_theirs {
-                    self.replace(queue, record, &without).await?;
-                    return Ok(Next::On);
-                }
+                let goes = (!is_theirs).then(|| LeftSegment {
+                    segment: segment.clone(),
+                    is_going: true,
+                });
+                self.replace(queue, record, &with(goes)).await?;
+                return Ok(Next::On);
             }
-            let next = if age < FENCE { FENCE } else { REUSE };
-            let wait = next.saturating_sub(age).min(REST.1);
-            rest = Some(rest.map_or(wait, |soonest: Duration| soonest.min(wait)));
         }
-        Ok(rest.map_or(Next::Done, Next::Rest))
+        Ok(match record.place.left() {
+            [] => Next::Done,
+            _ => Next::Rest(rest),
+        })
     }
 
     /// Makes a segment that was left a part of the place again, the oldest.
@@ -434,30 +455,30 @@ impl Mover {
     }
 
     /// Keeps the time at which a segment was first known to have been left, for as long as it is among them.
-    fn know_what_was_left(&self, queue: &QueueKey, left: &[Segment]) {
+    fn know_what_was_left(&self, queue: &QueueKey, left: &[LeftSegment]) {
         let mut all = self.left();
         if left.is_empty() {
             all.remove(queue);
             return;
         }
         let known = all.entry(queue.clone()).or_default();
-        known.retain(|(segment, _)| left.contains(segment));
-        for segment in left {
-            if !known.iter().any(|(one, _)| one == segment) {
-                known.push((segment.clone(), Instant::now()));
+        known.retain(|(one, _)| left.contains(one));
+        for one in left {
+            if !known.iter().any(|(known, _)| known == one) {
+                known.push((one.clone(), Instant::now()));
             }
         }
     }
 
     /// For how long this server has known that a queue has left a segment.
-    fn age_of(&self, queue: &QueueKey, segment: &Segment) -> Duration {
+    fn age_of(&self, queue: &QueueKey, which: &LeftSegment) -> Duration {
         let left = self.left();
         let mut known = left.get(queue).into_iter().flatten();
-        let known = known.find(|(one, _)| one == segment);
+        let known = known.find(|(one, _)| one == which);
         known.map_or(Duration::ZERO, |(_, since)| since.elapsed())
     }
 
-    fn left(&self) -> MutexGuard<'_, HashMap<QueueKey, Vec<(Segment, Instant)>>> {
+    fn left(&self) -> MutexGuard<'_, HashMap<QueueKey, Vec<(LeftSegment, Instant)>>> {
         self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

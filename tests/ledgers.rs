@@ -9,6 +9,7 @@
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod servers;
 
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -227,7 +228,10 @@ impl Twins {
 
     async fn note(&mut self, on: &QueueKey) {
         let now = self.now();
-        let numbers = self.numbers();
+        let mut numbers = self.numbers();
+        // A post has each id once.
+        let mut seen = HashSet::new();
+        numbers.retain(|number| seen.insert(*number));
         let messages: Vec<_> = numbers.into_iter().map(|at| self.message(at)).collect();
         let present = (
             self.sqlite.note(on, None, now, &[]).await,

@@ -133,7 +133,7 @@ impl Messaging {
         }
         if let Some(to) = to {
             // Whether it may be moved once more; the place itself is found when it is.
-            return Catalogue::appended(&record.place, to, 0, false).map(drop);
+            return Catalogue::appended(&record.place, to, 0).map(drop);
         }
         let flavor = self.flavor(queue, &record.metadata).await?;
         match self.catalogue.has_another(flavor.as_ref(), home).await? {

@@ -181,9 +181,7 @@ impl Messaging {
             return Ok(place.clone());
         }
         let after = self.numbers_begin(queue, place).await;
-        let opened = self.catalogue.open(home).await;
-        let adopts = opened.is_ok_and(|opened| opened.store.capabilities().adopts);
-        Catalogue::appended(place, home, after, adopts)
+        Catalogue::appended(place, home, after)
     }
 
     /// What the numbers of arrival of a new segment are above: everything that the segments of a place have given, and
@@ -197,7 +195,8 @@ impl Messaging {
             let route = self.catalogue.resolve(place).await?;
             Ok::<_, Error>(route.stats(queue).await?.last_arrival)
         };
-        let every = place.segments().chain(place.left());
+        let left = place.left().iter().map(|left| &left.segment);
+        let every = place.segments().chain(left);
         let known = every.map(|segment| segment.after).max();
         let known = known.unwrap_or_default().max(now);
         match tokio::time::timeout(PATIENCE, given).await {

@@ -117,6 +117,11 @@ pub(crate) fn beside(uri: &str) -> Option<String> {
     })
 }
 
+/// A store's URI as it is shown: without the password of the user who may do what is documented and no more.
+pub(crate) fn shown(uri: &str) -> String {
+    uri.replace(&format!(":{}@", servers::PASSWORD), ":***@")
+}
+
 /// The URI of an empty store that nobody else has.
 pub(crate) fn fresh() -> String {
     static TESTS: AtomicUsize = AtomicUsize::new(0);

@@ -65,7 +65,7 @@ pub use json::{JsonFault, body_of_text, check_json};
 pub use ledger::{Delivery, Era, Ledger, Purpose, Receipt, Renewed, Rowless, Verdict};
 pub use management::{Change, ManagementStore, Pools, Queues, Subscriptions, Watcher};
 pub use message::{Arrival, Checksum, Guard, Marker, Message, Page, Selection};
-pub use place::{GAP, Home, Place, Segment};
+pub use place::{GAP, Home, LeftSegment, Place, Segment};
 pub use pool::{Flavor, Members, Pool, PoolRecord};
 pub use queue::{
     Backlog, Edge, Filter, FilterValue, Kind, Metadata, QueueRecord, QueueSelection, Stats,

@@ -100,7 +100,26 @@ pub struct Place {
     first: Segment,
     rest: Vec<Segment>,
     /// Segments that nobody reads or posts to any more, and that are not removed from their stores yet.
-    left: Vec<Segment>,
+    left: Vec<LeftSegment>,
+}
+
+/// A segment that nobody reads or posts to any more.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct LeftSegment {
+    /// What it was.
+    pub segment: Segment,
+    /// Whether it may be removed from its store at any moment. Until then a queue that comes back may take it again.
+    pub is_going: bool,
+}
+
+impl LeftSegment {
+    /// One that has just been left.
+    pub fn new(segment: Segment) -> Self {
+        Self {
+            segment,
+            is_going: false,
+        }
+    }
 }
 
 impl Default for Place {
@@ -131,13 +150,13 @@ impl Place {
 
     /// The same place, which these segments have left: their names are not given to new ones as long as they are here.
     #[must_use]
-    pub fn having_left(mut self, left: impl IntoIterator<Item = Segment>) -> Self {
+    pub fn having_left(mut self, left: impl IntoIterator<Item = LeftSegment>) -> Self {
         self.left = left.into_iter().collect();
         self
     }
 
     /// Segments that the queue has left, and that are not removed from their stores yet.
-    pub fn left(&self) -> &[Segment] {
+    pub fn left(&self) -> &[LeftSegment] {
         &self.left
     }
 
@@ -164,20 +183,20 @@ impl Place {
         homes
     }
 
-    /// The lowest number that none of these segments has in a store.
+    /// The lowest number that none of these segments has in a store, nor the one beside it.
     pub fn free_part<'a>(
         segments: impl IntoIterator<Item = &'a Segment> + Clone,
         home: &Home,
     ) -> u32 {
         let used = |part: &u32| {
             let mut all = segments.clone().into_iter();
-            all.any(|segment| segment.home == *home && segment.part == *part)
+            all.any(|segment| segment.home == *home && segment.part & !SIDE == *part)
         };
         (0..).find(|part| !used(part)).unwrap_or_default()
     }
 
     /// The text that stores keep: nothing for the default place, else JSON such as
-    /// `[["fast",0],[null,1,1767225600000],["old",0,0,true]]`, where the last one has been left.
+    /// `[["fast",0],[null,1,1767225600000],["old",0,0,true]]`, where the last one has been left and is going.
     pub fn to_text(&self) -> String {
         if *self == Self::default() {
             return String::new();
@@ -191,7 +210,10 @@ impl Place {
             after => json!([home(segment), segment.part, after]),
         });
         let left = self.left.iter();
-        let left = left.map(|segment| json!([home(segment), segment.part, segment.after, true]));
+        let left = left.map(|left| {
+            let segment = &left.segment;
+            json!([home(segment), segment.part, segment.after, left.is_going])
+        });
         held.chain(left).collect::<Value>().to_string()
     }
 
@@ -203,24 +225,27 @@ impl Place {
         let written: Vec<Written> = serde_json::from_str(text).map_err(|_| InvalidName)?;
         let (mut held, mut left) = (Vec::new(), Vec::new());
         for written in written {
-            let (home, part, after, has_left) = match written {
-                Written::Plain(home, part) => (home, part, 0, false),
-                Written::Numbered(home, part, after) => (home, part, after, false),
-                Written::Left(home, part, after, has_left) => (home, part, after, has_left),
+            let (home, part, after, going) = match written {
+                Written::Plain(home, part) => (home, part, 0, None),
+                Written::Numbered(home, part, after) => (home, part, after, None),
+                Written::Left(home, part, after, going) => (home, part, after, Some(going)),
             };
             let home = match home {
                 None => Home::Default,
                 Some(name) => Home::Pool(PoolName::parse(&name)?),
             };
             let segment = Segment { home, part, after };
-            if has_left { &mut left } else { &mut held }.push(segment);
+            match going {
+                None => held.push(segment),
+                Some(is_going) => left.push(LeftSegment { segment, is_going }),
+            }
         }
         let place = Self::of(held).ok_or(InvalidName)?;
         Ok(place.having_left(left))
     }
 }
 
-/// A segment as it is written: with its `after` where it has one, and whether it has been left.
+/// A segment as it is written: with its `after` where it has one, and where it has been left, whether it is going.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Written {
@@ -247,7 +272,14 @@ mod tests {
             },
         ]);
         let moving = moving.expect("segments");
-        let left = [Segment::new(pool("old"), 0), Segment::new(Home::Default, 0)];
+        let going = LeftSegment {
+            is_going: true,
+            ..LeftSegment::new(Segment::new(pool("old"), 0))
+        };
+        let left = [
+            going.clone(),
+            LeftSegment::new(Segment::new(Home::Default, 0)),
+        ];
         for place in [
             Place::default(),
             Place::at(pool("fast")),
@@ -259,7 +291,7 @@ mod tests {
         }
         assert_eq!(Place::default().to_text(), "");
         assert_eq!(Place::at(pool("fast")).to_text(), r#"[["fast",0]]"#);
-        let moved = Place::default().having_left([Segment::new(pool("old"), 0)]);
+        let moved = Place::default().having_left([going]);
         assert_eq!(moved.to_text(), r#"[[null,0],["old",0,0,true]]"#);
         assert_eq!(moved.only(), Some(&Segment::default()));
         for bad in [

@@ -174,7 +174,7 @@ impl<B: LeaseBroker> Leased<B> {
             let era = self.era(queue).await?;
             let now = self.clock.now();
             let span = now.since(as_of);
-            if !span.is_zero() {
+            if span > ON_ITS_WAY {
                 messages = messages.into_iter().map(|it| it.later(span)).collect();
                 as_of = now;
             }
@@ -299,6 +299,9 @@ impl<B: LeaseBroker> Leased<B> {
         Ok(())
     }
 }
+
+/// What any message needs on its way to the broker, and is not taken off its life.
+const ON_ITS_WAY: Duration = Duration::from_millis(100);
 
 /// Refuses what is beyond the broker.
 fn within<T: PartialOrd>(wanted: T, limit: Option<T>, what: &str) -> Result<()> {

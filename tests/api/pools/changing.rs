@@ -13,7 +13,8 @@ async fn each_key_is_changed_by_itself() {
     let uri = app.pool("p", 10).await;
     let shown = |weight: u32, flavor: &str| {
         format!(
-            r#"{{"name": "p", "uri": "{uri}", "weight": {weight}, "flavor": {flavor}, "href": "/v2/pools/p"}}"#
+            r#"{{"name": "p", "uri": "{}", "weight": {weight}, "flavor": {flavor}, "href": "/v2/pools/p"}}"#,
+            store::shown(&uri)
         )
     };
     let path = "/v2/pools/p";

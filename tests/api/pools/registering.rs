@@ -30,11 +30,13 @@ async fn a_pool_is_registered_and_shown() {
     assert_eq!(answer.header("location"), Some("/v2/pools/a%20b%21"));
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let shown = format!(
-        r#"{{"name": "a b!", "uri": "{uri}", "weight": 10, "flavor": null, "href": "/v2/pools/a b!"}}"#
+        r#"{{"name": "a b!", "uri": "{}", "weight": 10, "flavor": null, "href": "/v2/pools/a b!"}}"#,
+        store::shown(&uri)
     );
     app.get("/v2/pools/a%20b!").await.assert_is(200, &shown);
     let detailed = format!(
-        r#"{{"name": "a b!", "uri": "{uri}", "weight": 10, "flavor": null, "options": {{}}, "href": "/v2/pools/a b!"}}"#
+        r#"{{"name": "a b!", "uri": "{}", "weight": 10, "flavor": null, "options": {{}}, "href": "/v2/pools/a b!"}}"#,
+        store::shown(&uri)
     );
     app.get("/v2/pools/a%20b!?detailed=true")
         .await
