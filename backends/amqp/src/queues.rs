@@ -447,7 +447,7 @@ impl Queues {
     pub(crate) async fn make_companion(&self, address: &Address, known: &Known) -> Result<()> {
         if !known.has_companion() {
             self.declare(&address.companion).await?;
-            let _ = known.companion_made.set(Instant::now());
+            known.companion_made.get_or_init(Instant::now);
             known.companion.store(true, Ordering::Relaxed);
         }
         Ok(())
