@@ -125,6 +125,18 @@ fn post(client: &mut Client, text: &str) -> u16 {
 }
 
 /// Posts until one is taken again.
+/// The files on the disk and how long they are.
+fn sizes(folder: &Path) -> Vec<(String, u64)> {
+    let files = fs::read_dir(folder.join("disk")).expect("the disk");
+    let size = |file: fs::DirEntry| {
+        (
+            file.file_name().display().to_string(),
+            file.metadata().map_or(0, |it| it.len()),
+        )
+    };
+    files.flatten().map(size).collect()
+}
+
 fn post_until_taken(
     client: &mut Client,
     texts: &mut impl Iterator<Item = String>,
@@ -256,7 +268,12 @@ fn a_full_disk_is_emptied_by_claims_and_deletes_also_after_a_kill() {
             taken += usize::from(post(&mut client, "small") == 201);
         }
         let again = post_until_taken(&mut client, &mut texts);
-        assert!(again.is_some(), "it takes no more:\n{}", server.said());
+        assert!(
+            again.is_some(),
+            "it takes no more, with {:?}:\n{}",
+            sizes(folder),
+            server.said()
+        );
         let (more, _) = post_until_refused(&mut client, &mut texts);
         let least = acknowledged.len() / 2;
         assert!(

@@ -17,6 +17,9 @@ const KEPT: i64 = 256;
 /// Free pages that are given back in one step: calls wait meanwhile.
 const STEP: i64 = 200;
 
+/// Steps that a store on a full disk takes at a time.
+const STEPS_WHEN_FULL: usize = 16;
+
 /// How often a store on a full disk looks whether there is room again.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -157,7 +160,12 @@ impl Upkeep {
         self.looked = Instant::now();
         self.has_changed = false;
         let was_shrinking = std::mem::take(&mut self.is_shrinking);
-        let shrunk = self.shrink(connection).and_then(|shrinks| {
+        let steps = if self.is_full() { STEPS_WHEN_FULL } else { 1 };
+        let shrunk = (0..steps).try_for_each(|step| {
+            if step > 0 && !self.is_shrinking {
+                return Ok(());
+            }
+            let shrinks = self.shrink(connection)?;
             self.is_shrinking = shrinks;
             if self.is_full() || was_shrinking && !shrinks {
                 wal::write_back(connection, WriteBack::All)?;
@@ -189,7 +197,12 @@ impl Upkeep {
         if spare <= 0 {
             return Ok(false);
         }
-        let step = spare.min(STEP);
+        // What moves goes to the log, and on a full disk there is room for the usual length of that and no more.
+        let most = match self.is_full() {
+            true => STEP.min(i64::from(self.limit) / 2).max(1),
+            false => STEP,
+        };
+        let step = spare.min(most);
         connection.execute_batch(&format!("PRAGMA incremental_vacuum({step})"))?;
         let left = count("freelist_count")?;
         // A file that was made without the means for it stays as it is.

@@ -30,6 +30,8 @@ for at = 4, #ARGV, 3 do
     -- One that is live or was deleted, or that is not to be written.
     row.changed, row.ends = true, math.max(row.ends, copy)
     if transfers == row.transfers then row.kept = math.max(row.kept or 0, lives) end
+    -- An older post says nothing about where this one stands.
+    row.noted = row.noted or transfers >= row.transfers
     row.arrival = arrival
   end
 end
@@ -40,7 +42,7 @@ if ARGV[2] ~= '' then
     local row = rows[id]
     if row.new and not row.rank then
       row.rank = rank_for(here, ranks, row.arrival)
-    elseif waiting[at] and row.state == 'live' then
+    elseif waiting[at] and row.noted and row.state == 'live' then
       give_number(id, ranks, math.max(-row.arrival, 0))
     end
   end
