@@ -74,8 +74,8 @@ impl End {
     }
 
     /// `Unavailable` while the claim of a carrier that died holds some of the oldest messages: newer ones must not be
-    /// carried before them.
-    async fn is_let_go(&self) -> Result<()> {
+    /// carried before them. What `to` cannot keep is held back by carriers that live, and is not waited for.
+    async fn is_let_go(&self, to: &Self) -> Result<()> {
         if !self.store.capabilities().browse {
             return Ok(());
         }
@@ -89,7 +89,8 @@ impl End {
                 include_delayed: true,
             };
             let page = self.store.list(&self.key, selection).await?;
-            let mut claims = page.messages.iter().filter_map(|message| message.claim);
+            let wanted = page.messages.iter().filter(|message| to.takes(message));
+            let mut claims = wanted.filter_map(|message| message.claim);
             if claims.any(is_carriers) {
                 return Err(held_by_an_earlier_attempt());
             }
@@ -173,7 +174,7 @@ pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<
     }
     move_on(through, &to.key, Stands::InPlace).await?;
     for from in sources {
-        from.is_let_go().await?;
+        from.is_let_go(to).await?;
     }
     Ok(())
 }

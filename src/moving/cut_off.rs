@@ -443,3 +443,22 @@ async fn what_a_purge_takes_meanwhile_does_not_come_back() {
     assert_eq!(carried.expect("no fault"), 0);
     assert_eq!(bench.readable(1, PARTS[1]).await, [0; 0]);
 }
+
+/// A carrier that died holds the oldest messages for a while.
+#[tokio::test]
+async fn nothing_is_carried_before_what_a_carrier_that_died_still_holds() {
+    let bench = Bench::new([Kept::Whole, Kept::Whole]).await;
+    let cut = Arc::new(Break {
+        at: 1,
+        ..Break::default()
+    });
+    let dies = bench.carry(0, &cut).batch(2).await;
+    dies.expect_err("it is cut off before its post");
+    let error = all(&bench.carry(0, &never())).await.expect_err("held");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(bench.readable(1, PARTS[1]).await, [0; 0]);
+    bench.clock.advance(Duration::from_secs(61));
+    let carried = all(&bench.carry(0, &never())).await;
+    assert_eq!(carried.expect("no fault"), MESSAGES);
+    assert_eq!(bench.readable(1, PARTS[1]).await, [0, 1, 2, 4, 5, 6]);
+}
