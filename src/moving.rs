@@ -15,9 +15,7 @@
 //! [B]            readers have emptied S
 //! ```
 //!
-//! A segment that is taken out stays known to the place as one that was left ([`Place::left`]). For a minute a queue that
-//! comes back takes it again, with the name that native clients know; then it goes, is removed from its store, and for
-//! another minute a queue that comes back gets another name there: what is removed is never what was just posted.
+//! A segment that is taken out stays known to the place as one that was left, for a while ([`left`]).
 //!
 //! A move that is asked for meanwhile appends one more segment, also in a store where the queue was before: segments are
 //! carried in the order in which they stand ([`order`]), and a stage that has begun, such as `[S, A, B]` in
@@ -31,6 +29,7 @@
 mod carry;
 #[cfg(test)]
 mod cut_off;
+mod left;
 mod order;
 mod stalled;
 
@@ -53,6 +52,7 @@ use crate::messaging::Flow;
 
 pub(crate) use self::carry::{BATCH, End, move_on};
 use self::carry::{Carry, recover};
+use self::left::KnownLeft;
 use self::order::Order;
 use self::stalled::Stalled;
 
@@ -68,13 +68,6 @@ const LOOK: Duration = Duration::from_secs(2);
 /// How long a place must have been seen as it is before an empty segment is taken out of it: longer than a server
 /// needs to hear of a change, and a post to reach a store.
 const FENCE: Duration = Duration::from_secs(5);
-
-/// How long no new segment has the name of one that was removed: SQS refuses for a minute to create a queue under the
-/// name of one that was deleted.
-const REUSE: Duration = Duration::from_secs(65);
-
-/// How long a segment that a queue has left can be taken again.
-const KEEP: Duration = Duration::from_secs(60);
 
 /// Jobs that one server does at a time.
 const AT_ONCE: usize = 4;
@@ -145,8 +138,7 @@ pub(crate) struct Mover {
     slots: Arc<Semaphore>,
     /// Since when a queue has been as it is.
     seen: Mutex<HashMap<QueueKey, Seen>>,
-    /// Since when this server has known of segments that a queue has left.
-    left: Mutex<HashMap<QueueKey, Vec<(LeftSegment, Instant)>>>,
+    left: KnownLeft,
     stalled: Stalled,
 }
 
@@ -190,7 +182,7 @@ impl Mover {
             wake: Notify::new(),
             slots: Arc::new(Semaphore::new(AT_ONCE)),
             seen: Mutex::default(),
-            left: Mutex::default(),
+            left: KnownLeft::default(),
             stalled: Stalled::new(flow),
         })
     }
@@ -340,7 +332,7 @@ impl Mover {
 
     async fn step(&self, claim: ClaimId, job: &Job, queue: &QueueKey) -> Result<Next> {
         let Some(record) = self.management.find_queue(queue).await? else {
-            self.left().remove(queue);
+            self.left.forget(queue);
             return Ok(Next::Done);
         };
         if job.clears {
@@ -383,103 +375,6 @@ impl Mover {
         }
         let rest = REST.0.saturating_mul(seen.looks).min(REST.1);
         Ok(Next::Rest(rest))
-    }
-
-    /// Looks once more at the segments that the queue has left: a server that was held up in the middle of a post may have
-    /// written to one after all, and then it is part of the place again. One that is empty can be taken again by a queue
-    /// that comes back, for a while; then it goes: it is removed from its store, and for another while no new segment has
-    /// its name.
-    async fn clear_what_was_left(&self, queue: &QueueKey, record: &QueueRecord) -> Result<Next> {
-        self.know_what_was_left(queue, record.place.left());
-        let mut rest = REST.1;
-        for left in record.place.left() {
-            let (segment, age) = (&left.segment, self.age_of(queue, left));
-            let others = record.place.left().iter().filter(|one| *one != left);
-            let others: Vec<LeftSegment> = others.cloned().collect();
-            let with = |left: Option<LeftSegment>| {
-                let place = record.place.clone();
-                place.having_left(others.iter().cloned().chain(left))
-            };
-            if !self.catalogue.is_there(&segment.home).await? {
-                self.replace(queue, record, &with(None)).await?;
-                return Ok(Next::On);
-            }
-            let end = self.end_of(queue, segment).await?;
-            if left.is_going {
-                end.store.remove(&end.key).await?;
-                if age >= REUSE {
-                    self.replace(queue, record, &with(None)).await?;
-                    return Ok(Next::On);
-                }
-                continue;
-            }
-            if age < FENCE {
-                rest = rest.min(FENCE.saturating_sub(age));
-                continue;
-            }
-            if !end.is_empty().await? {
-                self.take_back(queue, record, segment, &with(None)).await?;
-                return Ok(Next::On);
-            }
-            if age >= KEEP {
-                // What native clients post from now on to a queue of their own is not ours to delete.
-                let is_theirs = end.store.capabilities().adopts && segment.is_for_natives();
-                let goes = (!is_theirs).then(|| LeftSegment {
-                    segment: segment.clone(),
-                    is_going: true,
-                });
-                self.replace(queue, record, &with(goes)).await?;
-                return Ok(Next::On);
-            }
-        }
-        Ok(match record.place.left() {
-            [] => Next::Done,
-            _ => Next::Rest(rest),
-        })
-    }
-
-    /// Makes a segment that was left a part of the place again, the oldest.
-    async fn take_back(
-        &self,
-        queue: &QueueKey,
-        record: &QueueRecord,
-        segment: &Segment,
-        without: &Place,
-    ) -> Result<()> {
-        let segments = [segment].into_iter().chain(record.place.segments());
-        let place = Place::of(segments.cloned()).unwrap_or_default();
-        let place = place.having_left(without.left().iter().cloned());
-        self.expect(queue, None).await?;
-        self.replace(queue, record, &place).await?;
-        self.carry(queue, None).await
-    }
-
-    /// Keeps the time at which a segment was first known to have been left, for as long as it is among them.
-    fn know_what_was_left(&self, queue: &QueueKey, left: &[LeftSegment]) {
-        let mut all = self.left();
-        if left.is_empty() {
-            all.remove(queue);
-            return;
-        }
-        let known = all.entry(queue.clone()).or_default();
-        known.retain(|(one, _)| left.contains(one));
-        for one in left {
-            if !known.iter().any(|(known, _)| known == one) {
-                known.push((one.clone(), Instant::now()));
-            }
-        }
-    }
-
-    /// For how long this server has known that a queue has left a segment.
-    fn age_of(&self, queue: &QueueKey, which: &LeftSegment) -> Duration {
-        let left = self.left();
-        let mut known = left.get(queue).into_iter().flatten();
-        let known = known.find(|(one, _)| one == which);
-        known.map_or(Duration::ZERO, |(_, since)| since.elapsed())
-    }
-
-    fn left(&self) -> MutexGuard<'_, HashMap<QueueKey, Vec<(LeftSegment, Instant)>>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes what was carried for a queue that was deleted meanwhile.

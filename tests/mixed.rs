@@ -400,7 +400,8 @@ impl House {
         for who in by.values() {
             *shares.entry(who).or_default() += 1;
         }
-        println!("{produced} messages, each processed once: {shares:?}");
+        let late = self.book.late.lock().expect("the late ones").len();
+        println!("{produced} messages, each processed once, {late} of them late: {shares:?}");
     }
 
     fn check(&self) {

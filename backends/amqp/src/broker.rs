@@ -106,6 +106,7 @@ impl AmqpBroker {
             max_held: config.max_held,
             natives: Natives {
                 ttl: config.native_ttl,
+                longest: None,
                 keep_ids: config.keeps_native_ids,
             },
             take_over_at: config.take_over_at(),
@@ -246,7 +247,7 @@ impl Inner {
         // With an error, or without a caller, it is given back.
         let batch = &mut catch.batch;
         let mut from_companion = Ok(());
-        if known.has_answering_companion() {
+        if known.companion.answers() {
             let got = self.holder.get(&address.companion, max, hold, false);
             let got = self.unless_silent(&known, got).await;
             match self.unless_gone(&address, got) {
@@ -258,7 +259,7 @@ impl Inner {
                 // What is in the queue itself need not wait for it.
                 Err(error) => from_companion = Err(error.with("queue", &address.companion)),
             }
-        } else if known.has_companion() {
+        } else if known.companion.is_there() {
             from_companion = Err(stalled().with("queue", &address.companion));
         }
         let room = max.saturating_sub(batch.len());
@@ -289,7 +290,7 @@ impl Inner {
         let asked = tokio::time::timeout(self.timeout / 4, asked).await;
         let answer = asked.unwrap_or_else(|_| Err(stalled()));
         if matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable) {
-            known.leave_companion();
+            known.companion.leave();
         }
         answer
     }

@@ -144,8 +144,22 @@ fn arrival(headers: &Headers<'_>) -> Arrival {
 pub(crate) struct Natives {
     /// The life of one that says nothing of it.
     pub(crate) ttl: Duration,
+    /// The longest life, where their queue has one.
+    pub(crate) longest: Option<Duration>,
     /// Whether a `message_id` that is a UUID is the message's id.
     pub(crate) keep_ids: bool,
+}
+
+impl Natives {
+    /// The same for a queue that keeps a message for so long.
+    pub(crate) fn kept_for(self, longest: Option<Duration>) -> Self {
+        Self { longest, ..self }
+    }
+
+    fn life(&self, properties: &BasicProperties) -> Duration {
+        let life = native::life(properties).unwrap_or(self.ttl);
+        self.longest.map_or(life, |longest| life.min(longest))
+    }
 }
 
 /// Reads a message as it was delivered, with the moment that its spans are of. `None` when it has no id.
@@ -199,7 +213,7 @@ pub(crate) fn read(
         _ => {
             let message = Message {
                 age: native::age(properties, now),
-                ..new(native::life(properties).unwrap_or(natives.ttl))
+                ..new(natives.life(properties))
             };
             Some((message, now))
         }
@@ -303,10 +317,12 @@ mod tests {
     const DAY: Duration = Duration::from_secs(86_400);
     const FRESH: Natives = Natives {
         ttl: DAY,
+        longest: None,
         keep_ids: false,
     };
     const KEPT: Natives = Natives {
         ttl: DAY,
+        longest: None,
         keep_ids: true,
     };
 

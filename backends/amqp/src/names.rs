@@ -1,8 +1,11 @@
 //! Which RabbitMQ queue a queue is, and where its messages are published.
 //!
-//! Two queues are never one in RabbitMQ: patterns that would mix projects are refused (see `pattern`), and where several
-//! patterns meet in one pool, a name is read back by each of them, and refused if it is another queue's.
+//! Two queues are never one in RabbitMQ: patterns that would mix projects are refused (see `check` and `pattern`), and
+//! where several patterns meet in one pool, a name is read back by each of them, and refused if it is another queue's
+//! (`owner`).
 
+mod check;
+mod owner;
 mod pattern;
 
 use std::collections::HashMap;
@@ -135,94 +138,6 @@ impl Names {
         Ok(())
     }
 
-    /// Refuses what would let two queues be one; the error is the begin of a sentence.
-    pub(crate) fn check(&self) -> std::result::Result<(), String> {
-        if self.prefix.starts_with("amq.") {
-            return Err("names that begin with 'amq.' are RabbitMQ's own".into());
-        }
-        if self.prefix.len() > 100 {
-            return Err("the prefix is longer than 100 bytes".into());
-        }
-        let given = || self.single.values().chain([&self.all]);
-        if self.adopt && given().all(|patterns| patterns.name.is_none()) {
-            return Err("'adopt' needs 'name', which says what the queues are called".into());
-        }
-        if self.project.is_some() && given().all(Patterns::is_empty) {
-            return Err("'project' says whose queues 'name' names, and there is no 'name'".into());
-        }
-        let is_for_one = self.project.is_some();
-        let told = |option: String| move |why: &str| format!("{why} (option '{option}')");
-        if let Some(name) = &self.all.name {
-            if !name.has_queue() {
-                return Err(told("name".into())("a pattern of names has {queue} in it"));
-            }
-            name.check_name(is_for_one).map_err(told("name".into()))?;
-        }
-        self.check_route(&self.all, true)
-            .map_err(told("routing_key".into()))?;
-        for (queue, patterns) in &self.single {
-            if let Some(name) = &patterns.name {
-                let told = told(format!("name.{queue}"));
-                name.check_name(is_for_one).map_err(told)?;
-            }
-            let told = told(format!("routing_key.{queue}"));
-            self.check_route(patterns, false).map_err(told)?;
-            self.check_single(queue)?;
-        }
-        Ok(())
-    }
-
-    /// What is published must reach the queue that was meant: exchange and routing key say which, and whose it is.
-    fn check_route(
-        &self,
-        patterns: &Patterns,
-        is_for_all: bool,
-    ) -> std::result::Result<(), &'static str> {
-        let exchange = patterns.exchange.as_ref().or(self.all.exchange.as_ref());
-        let Some(key) = patterns
-            .routing_key
-            .as_ref()
-            .or(self.all.routing_key.as_ref())
-        else {
-            // Then it is the queue's name.
-            return Ok(());
-        };
-        let given = || exchange.into_iter().chain([key]);
-        if given().any(Pattern::has_name) {
-            return Ok(());
-        }
-        if self.project.is_none() && !given().any(Pattern::has_project) {
-            return Err(
-                "an exchange and a routing key without {project} would be those of all projects; accepted are {project} \
-                 or {name} in one of them, or the option 'project', which says whose queues they are for",
-            );
-        }
-        if is_for_all && !given().any(Pattern::has_queue) {
-            return Err("exchange and routing key have no {queue} and no {name} in them");
-        }
-        given().try_for_each(Pattern::check_between)
-    }
-
-    /// A queue that has a name of its own must not have another's.
-    fn check_single(&self, queue: &str) -> std::result::Result<(), String> {
-        let project = match &self.project {
-            Some(project) => project.clone(),
-            None => ProjectId::parse("p").map_err(|error| error.to_string())?,
-        };
-        let name = QueueName::parse(queue).map_err(|error| error.to_string())?;
-        let refused = |why: &str| format!("{why} (option 'name.{queue}')");
-        let key = QueueKey::new(project, name);
-        let address = self.of(&key).map_err(|error| refused(error.sentence()))?;
-        let name = address.queue.as_str();
-        let by_all = || self.reader(self.all.name.as_ref()?, name, None);
-        // One of the same project gives way to it.
-        let is_others = by_all().is_some_and(|found| found.project != key.project);
-        if is_others || self.owner(&key, name).is_some() {
-            return Err(refused("another queue has that name"));
-        }
-        Ok(())
-    }
-
     /// Where a queue is. `Unsupported` for one that has no place in this pool.
     pub(crate) fn of(&self, queue: &QueueKey) -> Result<Address> {
         let (single, all) = self.patterns(queue);
@@ -287,85 +202,6 @@ impl Names {
         given
             .or_else(|| all.and_then(|it| it.name.as_ref()))
             .unwrap_or(&self.own)
-    }
-
-    /// A client chooses the names of queues. None of them makes a name that is not the estate's.
-    fn check_name(&self, pattern: &Pattern, name: &str) -> Result<()> {
-        if name.starts_with("amq.") {
-            return Err(no_place("names that begin with 'amq.' are RabbitMQ's own"));
-        }
-        if self
-            .reserved(pattern)
-            .any(|prefix| name.starts_with(prefix))
-        {
-            return Err(no_place(
-                "names that begin like those of the queues that are made here are not for others",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Which other queue of this pool has that name: one whose name is made here, or that has a pattern of its own.
-    fn owner(&self, queue: &QueueKey, name: &str) -> Option<QueueKey> {
-        let own = || {
-            let (project, found) = self.own.read(name)?;
-            let found = QueueKey::new(project?, found?);
-            let has_own = self.project.is_none() || !self.adopt;
-            (has_own && *self.name_pattern(&found) == self.own).then_some(found)
-        };
-        let single = |(only, patterns): (&String, &Patterns)| {
-            let only = QueueName::parse(only).ok()?;
-            self.reader(patterns.name.as_ref()?, name, Some(only))
-        };
-        let singles = self.single.iter().filter_map(single);
-        own()
-            .into_iter()
-            .chain(singles)
-            .find(|found| found != queue)
-    }
-
-    /// The queue whose name a pattern reads, if that queue goes by that pattern.
-    fn reader(&self, pattern: &Pattern, name: &str, only: Option<QueueName>) -> Option<QueueKey> {
-        self.check_name(pattern, name).ok()?;
-        let (project, found) = pattern.read(name)?;
-        let found = QueueKey::new(project.or_else(|| self.project.clone())?, only.or(found)?);
-        (self.name_pattern(&found) == pattern).then_some(found)
-    }
-
-    /// Whether queues of this pool could have the names of queues of another one beside it.
-    pub(crate) fn meet(&self, other: &Self) -> bool {
-        let theirs = other.possible();
-        self.possible().iter().any(|ours| {
-            theirs.iter().any(|theirs| {
-                let are_apart = self.avoids(ours, theirs) || other.avoids(theirs, ours);
-                !are_apart && pattern::meet(ours, theirs)
-            })
-        })
-    }
-
-    /// Whether a pattern never makes a name that begins like those of the other.
-    fn avoids(&self, pattern: &Pattern, other: &Pattern) -> bool {
-        let mut refused = self.reserved(pattern);
-        *pattern != self.own && refused.any(|prefix| other.start().starts_with(prefix))
-    }
-
-    /// What the names of a pattern do not begin with, unless the pattern itself does.
-    fn reserved<'a>(&'a self, pattern: &'a Pattern) -> impl Iterator<Item = &'a str> {
-        [self.prefix.as_str(), PREFIX]
-            .into_iter()
-            .filter(|prefix| !prefix.is_empty() && !pattern.start().starts_with(prefix))
-    }
-
-    /// The patterns of all names that there can be.
-    fn possible(&self) -> Vec<&Pattern> {
-        let given = self.single.values().chain([&self.all]);
-        let mut possible: Vec<_> = given
-            .filter_map(|patterns| patterns.name.as_ref())
-            .collect();
-        if self.all.name.is_none() || (self.project.is_some() && !self.adopt) {
-            possible.push(&self.own);
-        }
-        possible
     }
 
     /// The queue by which the other servers reach the one of that id.

@@ -10,7 +10,7 @@
 //! |---|---|
 //! | id | a fresh one: the message is *adopted* (with `native_ids=keep`: `message_id`, where that is a UUID) |
 //! | client | the nil UUID |
-//! | ttl | `expiration`, else `native_ttl_s` |
+//! | ttl | `expiration`, else `native_ttl_s`; no more than the `x-message-ttl` of its queue, where RabbitMQ tells it (of a classic queue) |
 //! | age | by `timestamp`, where that is plausible; nothing else goes by it |
 //!
 //! An id that a producer has chosen is no identity: jobs with a fixed id, replays and redrives bring the same one again

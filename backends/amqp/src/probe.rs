@@ -6,7 +6,9 @@
 //! is no such kind. An argument that it names is repeated in the next declaration, until it names the kind. Whoever may not
 //! declare the queue is told nothing of that.
 
-use lapin::types::AMQPValue;
+use std::time::Duration;
+
+use lapin::types::{AMQPValue, FieldTable};
 
 /// A kind of queue that nobody has.
 pub(crate) const QUESTION: &str = "isimud-asks";
@@ -29,6 +31,14 @@ pub(crate) enum Found {
     Forbidden,
     /// Something else is the matter.
     Failed,
+}
+
+/// For how long a queue with these arguments keeps a message. It is among those that RabbitMQ names before the kind.
+pub(crate) fn message_ttl(arguments: &FieldTable) -> Option<Duration> {
+    match arguments.inner().get("x-message-ttl")? {
+        AMQPValue::LongLongInt(ms) => u64::try_from(*ms).ok().map(Duration::from_millis),
+        _ => None,
+    }
 }
 
 /// Reads the refusal of a declaration.

@@ -1,53 +1,37 @@
 //! What is known of RabbitMQ's queues, and how ours are made.
 //!
 //! A question that is refused costs the channel on which it was asked, its number (`link`), and a line in RabbitMQ's log.
-//! So questions have a connection of their own, on which no delivery is held; and those that are put often are such as
+//! So questions have a connection of their own, on which no delivery is held (`questions`); and those that are put often are such as
 //! RabbitMQ does not refuse: a queue of ours is declared as it is to be, whether or not it is there, and whether a
 //! companion is there is seen by a message that has no life. What was refused all the same is remembered for a moment
 //! (`refusals`).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{Error, ErrorKind, Resource, Result};
-use lapin::options::{
-    BasicQosOptions, ExchangeDeclareOptions, QueueDeclareOptions, QueueDeleteOptions,
-    QueuePurgeOptions,
-};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
-use lapin::{BasicProperties, Channel, ExchangeKind, Queue};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use lapin::{BasicProperties, Queue};
 use tokio::time::Instant;
 
+use crate::companion::Companion;
 use crate::config::{Config, QueueType};
-use crate::error::{closed, code, from_lapin};
+use crate::error::{code, from_lapin};
 use crate::expected::Expected;
 use crate::line::Line;
-use crate::link::{Link, Live};
+use crate::link::Link;
 use crate::names::Address;
 use crate::probe::{self, Found};
 use crate::publisher::{Fate, Outgoing, Publisher, Target};
+use crate::questions::{Question, Questions, unless_missing};
 use crate::refusals::{Refusals, Refused};
 use crate::turns::Turns;
 
 /// For how long a queue that was seen is believed to be there.
 const BELIEVED: Duration = Duration::from_secs(60);
-
-/// For how long it is believed that no other server has made a companion.
-const COMPANION_BELIEVED: Duration = Duration::from_secs(3600);
-
-/// For how long a companion that does not answer is believed to be there.
-const SILENT_COMPANION_BELIEVED: Duration = Duration::from_secs(10);
-
-/// For how long a companion that does not answer is left alone.
-const LEFT_ALONE: Duration = Duration::from_secs(5);
-
-/// RabbitMQ 3.10 writes down every half a second which quorum queues a node has. A younger one is dead after a crash, with
-/// what it had confirmed.
-const YOUNG: Duration = Duration::from_secs(2);
 
 /// How many queues are known, at the most.
 const CAPACITY: usize = 100_000;
@@ -59,24 +43,16 @@ pub(crate) const IN_THE_MAKING: Duration = Duration::from_millis(100);
 /// tail, 4 drops it after 20; -1 makes 3.x drop it at once.
 const DELIVERIES: i64 = 1_000_000;
 
-/// How many questions may be under way at once, where the node allows so many channels. On a node that allows fewer than
-/// twice as many it is half of those.
-const QUESTIONS: usize = 64;
-
 /// A queue that was seen.
 #[derive(Debug)]
 pub(crate) struct Known {
     seen: Instant,
-    /// Until when it is believed that no other server makes a companion.
-    companion_believed_until: Instant,
-    /// When this server made the companion.
-    companion_made: OnceLock<Instant>,
-    /// Until when the companion is left alone, as it did not answer.
-    companion_left_until: Mutex<Option<Instant>>,
     /// Whether it is as this service makes queues: then it can be declared without being refused.
     ours: bool,
-    /// Whether there is a companion beside it.
-    companion: AtomicBool,
+    /// The queue beside it.
+    pub(crate) companion: Arc<Companion>,
+    /// For how long it keeps a message, where it is somebody else's and RabbitMQ has said so.
+    pub(crate) message_ttl: Option<Duration>,
     /// One more than the connections that had been lost when it was last asked for a message, or 0: then it can be asked on
     /// a channel that holds others.
     tried: AtomicUsize,
@@ -87,33 +63,6 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    pub(crate) fn has_companion(&self) -> bool {
-        self.companion.load(Ordering::Relaxed)
-    }
-
-    /// Whether the companion was made so lately that a crash of RabbitMQ could leave it dead.
-    pub(crate) fn has_young_companion(&self) -> bool {
-        let made = self.companion_made.get();
-        made.is_some_and(|made| made.elapsed() < YOUNG)
-    }
-
-    /// Whether there is a companion that answers, as far as is known.
-    pub(crate) fn has_answering_companion(&self) -> bool {
-        let until = *self.companion_left_until();
-        self.has_companion() && until.is_none_or(|until| until <= Instant::now())
-    }
-
-    /// Notes that the companion does not answer. The queue itself goes on without it for a while.
-    pub(crate) fn leave_companion(&self) {
-        *self.companion_left_until() = Some(Instant::now() + LEFT_ALONE);
-    }
-
-    fn companion_left_until(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.companion_left_until
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Whether the queue has answered since so many connections were lost.
     pub(crate) fn is_tried(&self, losses: usize) -> bool {
         self.tried.load(Ordering::Relaxed) == losses + 1
@@ -138,8 +87,8 @@ enum There {
     No,
     /// One that is as this service makes them.
     Ours,
-    /// One that is otherwise, or may be.
-    AsFound,
+    /// One that is otherwise, or may be, and for how long it keeps a message, where it says so.
+    AsFound(Option<Duration>),
 }
 
 /// What a queue is wanted for.
@@ -147,59 +96,6 @@ enum There {
 enum Wanted {
     ToSend,
     ToReceive,
-}
-
-/// What is asked, or wanted.
-#[derive(Debug, Clone, Copy)]
-enum Question<'a> {
-    Nothing,
-    Exchange(&'a ShortString),
-    Passive(&'a ShortString),
-    Declare(&'a ShortString, &'a FieldTable),
-    Purge(&'a ShortString),
-    Delete(&'a ShortString),
-}
-
-impl Question<'_> {
-    async fn put(self, channel: &Channel) -> lapin::Result<Option<Queue>> {
-        let none = FieldTable::default();
-        match self {
-            Self::Nothing => {
-                let options = BasicQosOptions::default();
-                channel.basic_qos(0, options).await?;
-            }
-            Self::Exchange(name) => {
-                let options = ExchangeDeclareOptions {
-                    passive: true,
-                    ..ExchangeDeclareOptions::default()
-                };
-                let kind = ExchangeKind::Direct;
-                let asked = channel.exchange_declare(name.clone(), kind, options, none);
-                asked.await?;
-            }
-            Self::Passive(queue) => {
-                let options = QueueDeclareOptions::durable().passive();
-                return channel
-                    .queue_declare(queue.clone(), options, none)
-                    .await
-                    .map(Some);
-            }
-            Self::Declare(queue, arguments) => {
-                let options = QueueDeclareOptions::durable();
-                let made = channel.queue_declare(queue.clone(), options, arguments.clone());
-                return made.await.map(Some);
-            }
-            Self::Purge(queue) => {
-                let options = QueuePurgeOptions::default();
-                channel.queue_purge(queue.clone(), options).await?;
-            }
-            Self::Delete(queue) => {
-                let options = QueueDeleteOptions::default();
-                channel.queue_delete(queue.clone(), options).await?;
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// Asks about queues, makes and deletes them.
@@ -214,8 +110,7 @@ pub(crate) struct Queues {
     refused_exchanges: Refusals,
     /// Queues of which it was said that they are not as they would be made here.
     said: Mutex<HashSet<ShortString>>,
-    idle: Mutex<Vec<(Arc<Live>, Channel)>>,
-    room: Semaphore,
+    questions: Questions,
     /// One of these is held while a queue is asked for, made, purged or deleted.
     turns: Turns,
     queue_type: QueueType,
@@ -224,6 +119,7 @@ pub(crate) struct Queues {
 impl Queues {
     pub(crate) fn new(link: Arc<Link>, publisher: Arc<Publisher>, config: &Config) -> Self {
         Self {
+            questions: Questions::new(Arc::clone(&link)),
             link,
             publisher,
             known: Mutex::default(),
@@ -231,8 +127,6 @@ impl Queues {
             exchanges: Mutex::default(),
             refused_exchanges: Refusals::default(),
             said: Mutex::default(),
-            idle: Mutex::default(),
-            room: Semaphore::new(QUESTIONS),
             turns: Turns::default(),
             queue_type: config.queue_type,
         }
@@ -240,7 +134,7 @@ impl Queues {
 
     /// Proves that RabbitMQ answers.
     pub(crate) async fn ping(&self) -> Result<()> {
-        let answer = self.ask(Question::Nothing).await?;
+        let answer = self.questions.ask(Question::Nothing).await?;
         answer.map(drop).map_err(from_lapin)
     }
 
@@ -307,7 +201,7 @@ impl Queues {
             return Ok(());
         }
         if self.refused_exchanges.get(name).is_none() {
-            let answer = self.ask(Question::Exchange(name)).await?;
+            let answer = self.questions.ask(Question::Exchange(name)).await?;
             if unless_missing(answer)?.is_some() {
                 let mut exchanges = self.exchanges();
                 if exchanges.len() >= CAPACITY {
@@ -355,33 +249,19 @@ impl Queues {
         let tried = before
             .as_ref()
             .map_or(0, |it| it.tried.load(Ordering::Relaxed));
-        let believed_until = now + COMPANION_BELIEVED;
-        let mut left_until = before.as_ref().and_then(|it| *it.companion_left_until());
-        let (companion, companion_believed_until) = match &before {
-            Some(it) if now < it.companion_believed_until => {
-                (it.has_companion(), it.companion_believed_until)
-            }
-            _ if address.is_adopted => {
-                self.declare(&address.companion).await?;
-                (true, believed_until)
-            }
-            _ => match self.is_companion_there(address).await {
-                Ok(is_there) => (is_there, believed_until),
-                // The queue itself is as good as it was. Only one that is there can be silent.
-                Err(error) if error.kind() == ErrorKind::Unavailable => {
-                    left_until = Some(Instant::now() + LEFT_ALONE);
-                    (true, now + SILENT_COMPANION_BELIEVED)
-                }
-                Err(error) => return Err(error),
-            },
+        let message_ttl = match there {
+            There::AsFound(message_ttl) => message_ttl,
+            _ => None,
+        };
+        let companion = match before.as_ref().map(|it| &it.companion) {
+            Some(companion) if companion.is_believed() => Arc::clone(companion),
+            _ => Arc::new(self.look_for_companion(address).await?),
         };
         let known = Arc::new(Known {
             seen: now,
-            companion_believed_until,
-            companion_made: OnceLock::new(),
-            companion_left_until: Mutex::new(left_until),
             ours: there == There::Ours,
-            companion: AtomicBool::new(companion),
+            companion,
+            message_ttl,
             tried: AtomicUsize::new(tried),
             line: before
                 .as_ref()
@@ -408,24 +288,35 @@ impl Queues {
     ) -> Result<There> {
         let name = &address.queue;
         match (before, wanted) {
-            (None, _) if address.is_adopted => Ok(match self.probe(name).await? {
-                true => There::AsFound,
-                false => There::No,
-            }),
+            (None, _) if address.is_adopted => self.probe(name).await,
             (None, Wanted::ToSend) => self.declare(name).await,
             (Some(known), Wanted::ToSend) if known.ours && !address.is_adopted => {
                 self.declare(name).await
             }
             (before, wanted) => {
                 if self.passive(name).await?.is_some() {
-                    let ours = before.is_some_and(|known| known.ours);
-                    return Ok(if ours { There::Ours } else { There::AsFound });
+                    return Ok(match before {
+                        Some(known) if known.ours => There::Ours,
+                        _ => There::AsFound(before.and_then(|known| known.message_ttl)),
+                    });
                 }
                 match wanted {
                     Wanted::ToSend if !address.is_adopted => self.declare(name).await,
                     _ => Ok(There::No),
                 }
             }
+        }
+    }
+
+    async fn look_for_companion(&self, address: &Address) -> Result<Companion> {
+        if address.is_adopted {
+            self.declare(&address.companion).await?;
+            return Ok(Companion::found(true));
+        }
+        match self.is_companion_there(address).await {
+            // The queue itself is as good as it was.
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(Companion::silent()),
+            found => found.map(Companion::found),
         }
     }
 
@@ -445,10 +336,9 @@ impl Queues {
 
     /// Makes the companion of a queue.
     pub(crate) async fn make_companion(&self, address: &Address, known: &Known) -> Result<()> {
-        if !known.has_companion() {
+        if !known.companion.is_there() {
             self.declare(&address.companion).await?;
-            known.companion_made.get_or_init(Instant::now);
-            known.companion.store(true, Ordering::Relaxed);
+            known.companion.was_made();
         }
         Ok(())
     }
@@ -461,7 +351,7 @@ impl Queues {
         let mut ready = 0;
         for (name, there) in [
             (&address.queue, true),
-            (&address.companion, known.has_companion()),
+            (&address.companion, known.companion.is_there()),
         ] {
             if there {
                 match self.passive(name).await? {
@@ -480,11 +370,11 @@ impl Queues {
         };
         for (name, there) in [
             (&address.queue, true),
-            (&address.companion, known.has_companion()),
+            (&address.companion, known.companion.is_there()),
         ] {
             if there {
                 let _turn = self.turns.take(name).await;
-                let answer = self.ask(Question::Purge(name)).await?;
+                let answer = self.questions.ask(Question::Purge(name)).await?;
                 if unless_missing(answer)?.is_none() {
                     self.forget(address);
                 }
@@ -497,7 +387,7 @@ impl Queues {
     pub(crate) async fn delete(&self, address: &Address) -> Result<()> {
         for name in [&address.queue, &address.companion] {
             let _turn = self.turns.take(name).await;
-            let answer = self.ask(Question::Delete(name)).await?;
+            let answer = self.questions.ask(Question::Delete(name)).await?;
             unless_missing(answer)?;
         }
         self.forget(address);
@@ -505,21 +395,26 @@ impl Queues {
     }
 
     async fn passive(&self, queue: &ShortString) -> Result<Option<Queue>> {
-        let answer = self.ask(Question::Passive(queue)).await?;
+        let answer = self.questions.ask(Question::Passive(queue)).await?;
         Ok(unless_missing(answer)?.flatten())
     }
 
     /// Declares a queue of ours. One of that name that is there with other arguments is taken as it is.
     async fn declare(&self, queue: &ShortString) -> Result<There> {
         let arguments = arguments(self.queue_type);
-        match self.ask(Question::Declare(queue, &arguments)).await? {
+        match self
+            .questions
+            .ask(Question::Declare(queue, &arguments))
+            .await?
+        {
             Ok(_) => Ok(There::Ours),
             Err(error) if code(&error) == Some(406) => {
-                if self.probe(queue).await? {
-                    self.say_once(queue);
-                    return Ok(There::AsFound);
+                let there = self.probe(queue).await?;
+                if there == There::No {
+                    return Err(from_lapin(error));
                 }
-                Err(from_lapin(error))
+                self.say_once(queue);
+                Ok(there)
             }
             Err(error) => Err(from_lapin(error)),
         }
@@ -533,23 +428,27 @@ impl Queues {
     }
 
     /// Whether a queue is there, and one that can be used.
-    async fn probe(&self, queue: &ShortString) -> Result<bool> {
+    async fn probe(&self, queue: &ShortString) -> Result<There> {
         let mut arguments = FieldTable::default();
         arguments.insert(
             "x-queue-type".into(),
             AMQPValue::LongString(probe::QUESTION.into()),
         );
         for _ in 0..probe::ROUNDS {
-            let Err(error) = self.ask(Question::Declare(queue, &arguments)).await? else {
+            let question = Question::Declare(queue, &arguments);
+            let Err(error) = self.questions.ask(question).await? else {
                 // A broker that knows no types of queues.
-                return Ok(true);
+                break;
             };
             match probe::read(&error) {
-                Found::Usable => return Ok(true),
-                Found::Missing => return Ok(false),
+                Found::Usable => break,
+                Found::Missing => return Ok(There::No),
                 // Whoever may read or write a queue may ask whether it is there. Of which kind it is shows when the first
                 // message is got, on a connection on which nothing is held.
-                Found::Forbidden => return Ok(self.passive(queue).await?.is_some()),
+                Found::Forbidden => match self.passive(queue).await? {
+                    Some(_) => break,
+                    None => return Ok(There::No),
+                },
                 Found::Argument(name, value) => {
                     arguments.insert(name.into(), value);
                 }
@@ -559,73 +458,15 @@ impl Queues {
                 Found::Failed => return Err(from_lapin(error)),
             }
         }
-        Ok(true)
-    }
-
-    /// Asks, and once more where that made RabbitMQ fail: every question may be repeated. (Up to 3.10 it fails when a
-    /// quorum queue is purged by one while it is being declared by another.)
-    async fn ask(&self, question: Question<'_>) -> Result<lapin::Result<Option<Queue>>> {
-        match self.ask_once(question).await {
-            Ok(Err(error)) if code(&error) == Some(541) => {
-                tokio::time::sleep(IN_THE_MAKING).await;
-                self.ask_once(question).await
-            }
-            answer => answer,
-        }
-    }
-
-    /// Asks on a channel of its own; one that survives is used again.
-    async fn ask_once(&self, question: Question<'_>) -> Result<lapin::Result<Option<Queue>>> {
-        let work = async {
-            let _room = self.room().await?;
-            let (live, channel) = self.channel().await?;
-            let answer = question.put(&channel).await;
-            if answer.is_ok() {
-                let mut idle = self.idle();
-                idle.retain(|(live, _)| live.is_open() && !live.is_replaced());
-                idle.push((live, channel));
-            } else {
-                live.given_up(&channel);
-            }
-            Ok(answer)
-        };
-        let answer = self.link.in_time(work).await;
-        if answer.is_err() {
-            // Whatever was not answered in time, or not at all: the next question opens a channel, and so finds out.
-            self.idle().clear();
-        }
-        answer
-    }
-
-    /// Waits until there may be one more channel for questions.
-    async fn room(&self) -> Result<SemaphorePermit<'_>> {
-        let at_once = (self.link.channel_max() / 2).clamp(1, QUESTIONS);
-        let share = QUESTIONS.div_ceil(at_once);
-        let share = u32::try_from(share).unwrap_or(u32::MAX);
-        self.room.acquire_many(share).await.map_err(|_| closed())
-    }
-
-    async fn channel(&self) -> Result<(Arc<Live>, Channel)> {
-        loop {
-            let Some((live, channel)) = self.idle().pop() else {
-                return self.link.channel().await;
-            };
-            if live.is_open() && !live.is_replaced() && channel.status().connected() {
-                return Ok((live, channel));
-            }
-        }
+        Ok(There::AsFound(probe::message_ttl(&arguments)))
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<ShortString, Arc<Known>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn idle(&self) -> MutexGuard<'_, Vec<(Arc<Live>, Channel)>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn close(&self) {
-        self.idle().clear();
+        self.questions.close();
     }
 }
 
@@ -644,12 +485,4 @@ fn arguments(queue_type: QueueType) -> FieldTable {
         }
     }
     arguments
-}
-
-fn unless_missing<T>(answer: lapin::Result<T>) -> Result<Option<T>> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if code(&error) == Some(404) => Ok(None),
-        Err(error) => Err(from_lapin(error)),
-    }
 }

@@ -77,7 +77,7 @@ impl Inner {
         from_companion: bool,
         got: Got,
     ) {
-        let mut read = self.read(&got);
+        let mut read = self.read(known, &got);
         if from_companion && let Some(delivery) = read.take() {
             let tag = got.tag;
             read = known.expected.hand_over(tag, delivery);
@@ -114,9 +114,10 @@ impl Inner {
         }
     }
 
-    fn read(&self, got: &Got) -> Option<Delivery> {
+    fn read(&self, known: &Known, got: &Got) -> Option<Delivery> {
         let now = self.clock.now();
-        let (message, posted) = message::read(&got.properties, &got.body, now, self.natives)?;
+        let natives = self.natives.kept_for(known.message_ttl);
+        let (message, posted) = message::read(&got.properties, &got.body, now, natives)?;
         Some(Delivery {
             message,
             posted,
@@ -151,12 +152,12 @@ impl Inner {
         if worn.is_empty() {
             return Ok(());
         }
-        let is_silent = known.has_companion() && !known.has_answering_companion();
+        let is_silent = known.companion.is_silent();
         let made = match is_silent {
             true => Err(stalled().with("queue", &address.companion)),
             false => self.queues.make_companion(address, known).await,
         };
-        if is_silent || (made.is_ok() && known.has_young_companion()) {
+        if is_silent || (made.is_ok() && known.companion.is_young()) {
             worn = self.deliver_what_can_wait(batch, worn);
             if worn.is_empty() {
                 return Ok(());
@@ -183,7 +184,7 @@ impl Inner {
                 (places, failure)
             }
             Err(error) => {
-                if known.has_answering_companion() {
+                if known.companion.answers() {
                     self.queues.forget(address);
                 }
                 ((0..worn.len()).collect(), Some(error))
@@ -280,7 +281,7 @@ impl Inner {
             }
             for got in got {
                 let tag = got.tag;
-                match self.read(&got) {
+                match self.read(known, &got) {
                     Some(delivery) => {
                         self.goes_back_to(address, got);
                         let kept = match expecting.has(delivery.message.id) {

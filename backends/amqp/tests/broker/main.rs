@@ -82,6 +82,7 @@ fn main() -> ExitCode {
         native::a_post_is_a_plain_message_for_natives,
         native::any_body_can_be_received,
         native::an_id_of_the_producer_stays_where_it_is_relied_upon,
+        native::a_message_lives_no_longer_than_its_queue_keeps_it,
         native::a_message_without_an_id_is_given_one_that_stays,
         native::an_adopted_message_goes_back_to_the_estate,
         native::an_adopted_message_is_never_there_twice,

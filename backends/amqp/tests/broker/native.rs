@@ -106,6 +106,29 @@ pub(crate) async fn an_id_of_the_producer_stays_where_it_is_relied_upon(place: P
     assert!(back.redelivered);
 }
 
+pub(crate) async fn a_message_lives_no_longer_than_its_queue_keeps_it(place: Place) {
+    let native = place.native().await;
+    let name = format!("{}kept", place.prefix);
+    let arguments = table(&[
+        ("x-queue-type", text(place.kind)),
+        ("x-message-ttl", AMQPValue::LongInt(90_000)),
+    ]);
+    native.declare(&name, arguments).await;
+    let longer = BasicProperties::default().with_expiration("3600000".into());
+    let shorter = BasicProperties::default().with_expiration("60000".into());
+    for properties in [BasicProperties::default(), longer, shorter] {
+        native.publish(&name, properties, b"1").await;
+    }
+    let broker = place.adopting_with_all_rights();
+    let got = until_there(&broker, &queue("kept"), 3).await;
+    let lives: Vec<u64> = got.iter().map(|it| it.message.ttl.as_secs()).collect();
+    match place.kind {
+        "classic" => assert_eq!(lives, [90, 90, 60]),
+        // RabbitMQ does not tell this argument of a quorum queue.
+        _ => assert_eq!(lives, [1_209_600, 3600, 60]),
+    }
+}
+
 pub(crate) async fn a_message_without_an_id_is_given_one_that_stays(place: Place) {
     let (broker, native, name) = both(&place).await;
     let q = queue("q");
