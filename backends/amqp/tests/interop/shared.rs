@@ -215,6 +215,8 @@ pub(crate) async fn a_limit_that_is_wanted_stays_in_force(place: Place) {
     place.run("declare", &[place.kind, "3", &dead]);
     let (store, q) = (place.open_with("&delivery_limit=broker"), place.queue());
     place.publish(&[("", "1")]);
+    // From 4.3 on RabbitMQ does not count what is given back.
+    let counts_returns = place.node.is_older_than((4, 3));
     let mut claims = 0;
     loop {
         let lease = lease();
@@ -222,9 +224,13 @@ pub(crate) async fn a_limit_that_is_wanted_stays_in_force(place: Place) {
             break;
         }
         claims += 1;
-        assert!(claims < 10, "the limit is not in force");
         store.release_claim(&q, lease.id).await.unwrap();
+        if claims == 10 {
+            assert!(!counts_returns, "the limit is not in force");
+            return;
+        }
     }
+    assert!(counts_returns, "a message is gone after {claims} claims");
     let dead = Place {
         name: dead,
         ledgers: Arc::clone(&place.ledgers),

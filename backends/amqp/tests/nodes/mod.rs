@@ -229,6 +229,17 @@ impl Node {
         Ok(())
     }
 
+    /// Whether it is older than a version, told by its first two numbers.
+    pub(crate) fn is_older_than(&self, version: (u32, u32)) -> bool {
+        let said = self.control(&["version"]).expect("its version");
+        let mut numbers = said.trim().split('.').map_while(|it| it.parse().ok());
+        let of = (numbers.next(), numbers.next());
+        let (Some(major), Some(minor)) = of else {
+            panic!("no version: {said}");
+        };
+        (major, minor) < version
+    }
+
     /// Runs `rabbitmqctl`, which takes some seconds.
     pub(crate) fn control(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self.script("rabbitmqctl").args(arguments).output();
