@@ -17,8 +17,8 @@ const SILENT_BELIEVED: Duration = Duration::from_secs(10);
 /// For how long a companion that does not answer is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
-/// A node writes down which quorum queues it has when that has not changed for half a second or more. A younger one is dead
-/// after a crash, with what it had confirmed.
+/// A node writes down which quorum queues it has when that has not changed for half a second or more. A younger one has lost
+/// what it had confirmed when the node is killed; up to RabbitMQ 4.2 it is dead.
 const YOUNG: Duration = Duration::from_secs(2);
 
 /// What is known of a companion.
@@ -32,8 +32,8 @@ pub(crate) struct Companion {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Absent,
-    /// It is there; this server may have made it, at a time that is known then.
-    There(Option<Instant>),
+    /// It is there, and was made or first seen then: it is at least so old.
+    There(Instant),
     /// It is there, did not answer, and is left alone until then.
     Silent(Instant),
 }
@@ -42,7 +42,7 @@ impl Companion {
     /// One that was looked for just now.
     pub(crate) fn found(is_there: bool) -> Self {
         let state = match is_there {
-            true => State::There(None),
+            true => State::There(Instant::now()),
             false => State::Absent,
         };
         Self::new(state, BELIEVED)
@@ -79,16 +79,17 @@ impl Companion {
         self.is_there() && !self.is_silent()
     }
 
-    /// Whether this server made it so lately that a crash of RabbitMQ could leave it dead.
+    /// Whether it may have been made so lately that a crash of RabbitMQ could leave it dead. One that was made by another
+    /// server, or by one that has died, may be as young as it is known.
     pub(crate) fn is_young(&self) -> bool {
-        matches!(*self.state(), State::There(Some(made)) if made.elapsed() < YOUNG)
+        matches!(*self.state(), State::There(since) if since.elapsed() < YOUNG)
     }
 
-    /// Notes that this server has made it.
+    /// Notes that it has just been made.
     pub(crate) fn was_made(&self) {
         let mut state = self.state();
         if matches!(*state, State::Absent) {
-            *state = State::There(Some(Instant::now()));
+            *state = State::There(Instant::now());
         }
     }
 
@@ -120,7 +121,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_is_silent_is_left_alone_for_a_moment() {
         let companion = Companion::found(true);
-        assert!(companion.answers());
+        assert!(companion.answers() && companion.is_young());
         companion.leave();
         assert!(companion.is_there() && companion.is_silent() && !companion.answers());
         tokio::time::advance(LEFT_ALONE).await;
