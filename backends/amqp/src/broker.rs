@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::connect::{self, Connector};
 use crate::control::{Control, Order, Wish};
 use crate::deadline::within;
+use crate::doubts::Doubts;
 use crate::error::{closed, full, is_missing, stalled, unroutable};
 use crate::held::{Ended, Held, Holding, Tag};
 use crate::holder::{Got, Holder};
@@ -77,6 +78,8 @@ struct Inner {
     max_held: usize,
     natives: Natives,
     take_over_at: Option<u64>,
+    doubts: Doubts,
+    opened: Instant,
     /// How long a call may take in all.
     timeout: Duration,
     clock: Arc<dyn Clock>,
@@ -110,6 +113,8 @@ impl AmqpBroker {
                 keep_ids: config.keeps_native_ids,
             },
             take_over_at: config.take_over_at(),
+            doubts: Doubts::default(),
+            opened: Instant::now(),
             timeout: config.timeout,
             clock,
             holder: Arc::new(Holder::new(

@@ -277,6 +277,12 @@ impl HoldingChannel {
         Ok(())
     }
 
+    /// Whether RabbitMQ has read everything that was said before: an answer to anything on this channel proves it.
+    pub(crate) async fn has_been_read(&self) -> bool {
+        let options = ChannelFlowOptions { active: true };
+        self.is_open() && self.channel.channel_flow(options).await.is_ok()
+    }
+
     /// The client's own acker would not keep the order.
     async fn say(&self, tag: u64, multiple: bool, how: Settle) -> lapin::Result<()> {
         match how {

@@ -44,11 +44,13 @@ const PART_WORN: usize = 4;
 const INTERNAL_ERROR: u16 = 541;
 
 /// A message that was got, and is held.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Got {
     pub(crate) tag: Tag,
     pub(crate) exchange: ShortString,
     pub(crate) routing_key: ShortString,
+    /// Whether RabbitMQ says that it may have been delivered before.
+    pub(crate) is_again: bool,
     pub(crate) properties: BasicProperties,
     pub(crate) body: Vec<u8>,
 }
@@ -385,6 +387,7 @@ impl Holder {
             tag,
             exchange: delivery.exchange,
             routing_key: delivery.routing_key,
+            is_again: delivery.redelivered,
             properties: delivery.properties,
             body: delivery.data,
         }

@@ -151,6 +151,7 @@ mod config;
 mod connect;
 mod control;
 mod deadline;
+mod doubts;
 mod error;
 mod expected;
 mod headers;

@@ -316,6 +316,7 @@ mod tests {
             },
             exchange: "events".into(),
             routing_key: "orders.new".into(),
+            is_again: false,
             properties,
             body: b"x".to_vec(),
         };

@@ -7,14 +7,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use isimud_contract::{Delivery, Error, ErrorKind, MessageId, Result};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Inner;
+use crate::doubts::{self, Fingerprint};
 use crate::error::{refused, stalled};
 use crate::expected::Expecting;
-use crate::held::Tag;
+use crate::held::{Holding, Tag};
 use crate::holder::Got;
 use crate::message;
 use crate::names::Address;
@@ -26,6 +28,9 @@ use crate::receipt;
 /// The returns from which a copy in a companion is copied again. It is given back there only with the connection that
 /// holds it.
 const COMPANION_RETURNS: u64 = 3;
+
+/// For how long after its start a server takes copies that it finds for those of one that has died just before.
+const SUCCESSION: Duration = Duration::from_secs(60);
 
 /// How long a caller waits for copies that others have got for him.
 const COPIES_TIME: Duration = Duration::from_millis(500);
@@ -78,6 +83,14 @@ impl Inner {
         got: Got,
     ) {
         let mut read = self.read(known, &got);
+        if from_companion
+            && let Some(delivery) = &read
+            && self.may_have_an_original(&got)
+        {
+            let copy = native::returned(got.clone());
+            let original = Fingerprint::of(&address.queue, &copy);
+            self.doubts.note(&[(original, delivery.message.id)]);
+        }
         if from_companion && let Some(delivery) = read.take() {
             let tag = got.tag;
             read = known.expected.hand_over(tag, delivery);
@@ -103,7 +116,7 @@ impl Inner {
                 place,
                 id: delivery
                     .as_ref()
-                    .map_or_else(|| MessageId(Uuid::now_v7()), |it| it.message.id),
+                    .map_or_else(|| self.id_for(address, &got), |it| it.message.id),
                 left: delivery
                     .as_ref()
                     .filter(|_| message::is_ours(&got.properties))
@@ -112,6 +125,21 @@ impl Inner {
                 got,
             }),
         }
+    }
+
+    /// Whether a copy may be one that a server has made whose last acknowledgements were lost with it.
+    fn may_have_an_original(&self, got: &Got) -> bool {
+        self.opened.elapsed() < SUCCESSION
+            && !message::is_ours(&got.properties)
+            && doubts::has_name(&got.properties)
+    }
+
+    /// The id under which a message without one is adopted: that of a copy that there may be of it already.
+    fn id_for(&self, address: &Address, got: &Got) -> MessageId {
+        let copy = (got.is_again && !self.doubts.is_empty())
+            .then(|| self.doubts.id_of(fingerprint(address, got)))
+            .flatten();
+        copy.unwrap_or_else(|| MessageId(Uuid::now_v7()))
     }
 
     fn read(&self, known: &Known, got: &Got) -> Option<Delivery> {
@@ -142,7 +170,7 @@ impl Inner {
     /// refuses, as one that is full does, or one in the making, are delivered as they are where they have an id, and go
     /// back where they have none. An error when nothing can be delivered at all.
     pub(super) async fn take_over(
-        &self,
+        self: &Arc<Self>,
         address: &Address,
         known: &Known,
         batch: &mut Batch,
@@ -165,8 +193,16 @@ impl Inner {
         }
         let held = Arc::clone(&self.holder.held);
         let expecting = known.expected.expect(worn.iter().map(|it| it.id), held);
+        let in_doubt: Vec<_> = worn
+            .iter()
+            .map(|it| {
+                let is_nameless = it.delivery.is_none();
+                is_nameless.then(|| (fingerprint(address, &it.got), it.id))
+            })
+            .collect();
         let copied = async {
             made?;
+            self.doubts.note(&flat(&in_doubt));
             let target = Target::queue(&address.companion);
             let copies = worn.iter().map(|it| native::copy(&it.got, it.id, it.left));
             let copies = self.publisher.publish_some(target, copies.collect());
@@ -180,6 +216,9 @@ impl Inner {
         };
         let (refused_at, mut failure) = match copied.await {
             Ok(places) => {
+                // Of what was refused there is no copy.
+                let refused_ones = places.iter().filter_map(|at| in_doubt[*at]);
+                self.doubts.settle(&refused_ones.collect::<Vec<_>>());
                 let failure = (!places.is_empty()).then(refused);
                 (places, failure)
             }
@@ -205,7 +244,7 @@ impl Inner {
         let held = &self.holder.held;
         self.holder.give_back(held.take(&nameless)).await?;
         if !copies.is_empty() {
-            self.holder.ack(held.take(&originals)).await?;
+            self.replace(held.take(&originals), flat(&in_doubt)).await?;
             match self
                 .get_copies(address, known, &expecting, &copies, hold)
                 .await
@@ -223,6 +262,29 @@ impl Inner {
             Some(error) if batch.ready.is_empty() => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Acknowledges originals that there are copies of. Those without an id are in doubt until RabbitMQ has read that.
+    async fn replace(
+        self: &Arc<Self>,
+        originals: Vec<(Tag, Holding)>,
+        in_doubt: Vec<(Fingerprint, MessageId)>,
+    ) -> Result<()> {
+        let mut channels: Vec<_> = originals
+            .iter()
+            .map(|(_, it)| Arc::clone(&it.channel))
+            .collect();
+        channels.sort_unstable_by_key(|it| it.number);
+        channels.dedup_by_key(|it| it.number);
+        self.holder.ack(originals).await?;
+        let inner = Arc::clone(self);
+        tokio::spawn(async move {
+            let read = join_all(channels.iter().map(|it| it.has_been_read())).await;
+            if read.iter().all(|is_read| *is_read) {
+                inner.doubts.settle(&in_doubt);
+            }
+        });
+        Ok(())
     }
 
     /// Delivers as they are what RabbitMQ takes back a few times more, as a companion that has just been made may not
@@ -302,4 +364,13 @@ impl Inner {
         let held = &self.holder.held;
         held.extend(&[tag], held.now());
     }
+}
+
+fn fingerprint(address: &Address, got: &Got) -> Fingerprint {
+    let copy = native::copy(got, MessageId(Uuid::nil()), None);
+    Fingerprint::of(&address.queue, &copy)
+}
+
+fn flat<T: Copy>(some: &[Option<T>]) -> Vec<T> {
+    some.iter().flatten().copied().collect()
 }

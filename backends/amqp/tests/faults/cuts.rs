@@ -1,10 +1,14 @@
 //! The network fails in the middle of a publish, of a get, of an ack, and falls silent.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use isimud_contract::MessageId;
 use isimud_lease::LeaseBroker;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, ConnectionProperties};
 
 use crate::proxy::{Proxy, Way};
 use crate::{
@@ -109,6 +113,87 @@ pub(crate) async fn nothing_is_lost_wherever_an_ack_is_cut(place: Place) {
     kept.retain(|id| !settled.contains(id));
     assert!(kept.len() > 100, "{}", kept.len());
     all_come(&steady, kept, MINUTE).await;
+}
+
+pub(crate) async fn a_native_message_has_one_id_wherever_its_adoption_is_cut(place: Place) {
+    let name = format!("native.{}q", place.prefix);
+    let uri = place.node.uri();
+    let natives = lapin::Connection::connect(&uri, ConnectionProperties::default());
+    let natives = natives.await.unwrap();
+    let channel = natives.create_channel().await.unwrap();
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    let declared = channel.queue_declare(
+        name.as_str().into(),
+        QueueDeclareOptions::durable(),
+        arguments,
+    );
+    declared.await.unwrap();
+    let confirms = ConfirmSelectOptions::default();
+    channel.confirm_select(confirms).await.unwrap();
+    let proxy = Proxy::before(place.node.port()).await;
+    let adopting = format!(
+        "&adopt=true&project=p&name=native.{}{{queue}}",
+        place.prefix
+    );
+    let broker = open(&place.uri(proxy.port, &adopting));
+    let q = queue("q");
+    let (mut cut, mut ids) = (0, HashMap::<Bytes, HashSet<MessageId>>::new());
+    for round in 0..ROUNDS / 5 {
+        for number in 0..10 {
+            let body = (10 * round + number).to_string();
+            let options = BasicPublishOptions::default();
+            let properties = BasicProperties::default();
+            let published = channel.basic_publish(
+                "".into(),
+                name.as_str().into(),
+                options,
+                body.as_bytes(),
+                properties,
+            );
+            published.await.unwrap().await.unwrap();
+        }
+        // Ten copies are some three thousand bytes there, and as many come back twice.
+        let (way, bytes) = match round % 2 {
+            0 => (Way::There, fastrand::i64(0..6000)),
+            _ => (Way::Back, fastrand::i64(0..5000)),
+        };
+        proxy.cut_after(way, bytes);
+        // What this call delivers comes again: its connection is cut, and nobody settles it.
+        let got = broker.receive(&q, 10, MINUTE).await;
+        cut += usize::from(got.is_err());
+        proxy.call_off();
+        proxy.cut();
+        for delivery in got.unwrap_or_default() {
+            let message = delivery.message;
+            ids.entry(message.body).or_default().insert(message.id);
+        }
+        let (begun, mut last) = (Instant::now(), Instant::now());
+        let all = 10 * (round + 1);
+        while ids.len() < all || last.elapsed() < Duration::from_millis(150) {
+            assert!(begun.elapsed() < MINUTE, "{} of {all} came", ids.len());
+            match broker.receive(&q, 20, MINUTE).await {
+                Ok(got) if !got.is_empty() => {
+                    for delivery in &got {
+                        let message = &delivery.message;
+                        ids.entry(message.body.clone())
+                            .or_default()
+                            .insert(message.id);
+                    }
+                    broker.ack(&q, &receipts(&got)).await.ok();
+                    last = Instant::now();
+                }
+                _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+        let several: Vec<_> = ids.iter().filter(|(_, ids)| ids.len() > 1).collect();
+        assert!(several.is_empty(), "in round {round}: {several:?}");
+    }
+    println!("{cut} of {} claims were cut off", ROUNDS / 5);
+    assert!(cut > ROUNDS / 20, "too little was cut off: {cut}");
 }
 
 pub(crate) async fn a_silent_network_is_unavailable_in_time(place: Place) {

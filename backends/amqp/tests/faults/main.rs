@@ -94,6 +94,7 @@ fn main() -> ExitCode {
             cuts::what_is_confirmed_is_there_wherever_a_publish_is_cut,
             cuts::nothing_is_lost_wherever_a_get_is_cut,
             cuts::nothing_is_lost_wherever_an_ack_is_cut,
+            cuts::a_native_message_has_one_id_wherever_its_adoption_is_cut,
             cuts::a_silent_network_is_unavailable_in_time,
             stalls::a_queue_that_does_not_answer_disturbs_no_other,
             deaths::whoever_is_not_let_in_is_told,
@@ -170,7 +171,7 @@ fn run(check: impl Future<Output = ()>) -> Result<Completion, Failed> {
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) node: &'static Node,
-    prefix: String,
+    pub(crate) prefix: String,
 }
 
 impl Place {
