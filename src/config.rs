@@ -25,6 +25,7 @@ use crate::http::cors::Cors;
 use crate::http::identity::Identity;
 use crate::http::policy::Policy;
 use crate::messaging::limits::Limits;
+use crate::messaging::quotas::Quotas;
 use crate::messaging::{PUBLIC_KEY, check_keys};
 use crate::{admin, notify, telemetry};
 
@@ -66,6 +67,7 @@ pub struct Written {
     access: Access,
     messages: Messages,
     limits: Limits,
+    quotas: Quotas,
     notifications: notify::Settings,
     signed_url: SignedUrl,
     cors: CorsWritten,
@@ -278,6 +280,8 @@ pub struct Config {
     pub encryption_keys: Vec<String>,
     /// What clients may ask for.
     pub limits: Limits,
+    /// What projects may use.
+    pub quotas: Quotas,
     /// How notifications are sent.
     pub notifications: notify::Settings,
     /// What pre-signed access is signed with; empty for none.
@@ -378,6 +382,9 @@ impl Written {
         self.limits
             .check()
             .map_err(|error| ConfigError(error.to_string()))?;
+        self.quotas
+            .check()
+            .map_err(|error| ConfigError(error.to_string()))?;
         self.notifications.check().map_err(ConfigError)?;
         let server = &self.server;
         for (key, secs) in [
@@ -444,6 +451,7 @@ impl Written {
             delete_with_claim_ids: self.messages.delete_with_claim_ids,
             encryption_keys: self.messages.encryption_keys,
             limits: self.limits,
+            quotas: self.quotas,
             notifications: self.notifications,
             signing_key: self.signed_url.secret_key,
             cors: (!cors.allowed_origins.is_empty()).then(|| Cors {

@@ -132,10 +132,11 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
 pub struct Reloader(Arc<App>, Arc<Guard>);
 
 impl Reloader {
-    /// Has policies, limits and the tokens of operators be those of another configuration, from the next request on.
+    /// Has policies, limits, quotas and the tokens of operators be those of another configuration, from the next request on.
     pub fn reload(&self, config: &Config) {
         self.0.policy.set(Arc::clone(&config.policy));
         self.0.messaging.set_limits(config.limits.clone());
+        self.0.messaging.set_quotas(config.quotas.clone());
         self.1.set(config.admin.clone());
     }
 }
@@ -195,6 +196,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
         management: Arc::clone(&management),
         jobs: internal,
         limits: config.limits.clone(),
+        quotas: config.quotas.clone(),
         checksums: config.checksums,
         encryption_keys: config.encryption_keys.clone(),
         flow,

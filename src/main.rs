@@ -285,7 +285,7 @@ async fn reload_when_told(mut hangup: Signal, flags: Flags, level: LogLevel, ser
             });
         match taken {
             Ok(()) => tracing::info!(
-                "the configuration was read again: policies, limits, tokens of operators and log.level are as it says now; everything else needs a restart"
+                "the configuration was read again: policies, limits, quotas, tokens of operators and log.level are as it says now; everything else needs a restart"
             ),
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),
         }

@@ -48,7 +48,15 @@ pub struct Guard {
     settings: Live<Settings>,
     local: Mutex<Option<Local>>,
     clock: Arc<dyn Clock>,
-    failures: Mutex<HashMap<IpAddr, Failures>>,
+    failures: Mutex<Failed>,
+}
+
+/// Who has shown bad tokens.
+#[derive(Debug, Default)]
+struct Failed {
+    all: HashMap<IpAddr, Failures>,
+    /// When those were last taken out that were long ago: that looks at each.
+    tidied: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -222,11 +230,15 @@ impl Guard {
 
     /// Counts a failure of an address, and says whether it has had its share of them.
     fn has_failed_often(&self, peer: IpAddr, now: Instant) -> bool {
-        let mut all = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let Failed { all, tidied } = &mut *failed;
         let is_recent = |one: &Failures| now.saturating_duration_since(one.since) < MINUTE;
         let peer = network(peer);
         if all.len() >= MOST_ADDRESSES && !all.contains_key(&peer) {
-            all.retain(|_, one| is_recent(one));
+            if tidied.is_none_or(|at| now.saturating_duration_since(at) >= MINUTE / 4) {
+                all.retain(|_, one| is_recent(one));
+                *tidied = Some(now);
+            }
             if all.len() >= MOST_ADDRESSES {
                 return true;
             }
@@ -439,7 +451,7 @@ mod tests {
         for number in 0..20_000_u32 {
             guard.has_failed_often(IpAddr::V4(number.into()), start);
         }
-        let count = || guard.failures.lock().expect("it is whole").len();
+        let count = || guard.failures.lock().expect("it is whole").all.len();
         assert_eq!(count(), MOST_ADDRESSES);
         guard.has_failed_often(IpAddr::V4(99_999.into()), start + MINUTE);
         assert_eq!(count(), 1);
