@@ -160,10 +160,10 @@ const OLD_WHERE_FULL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How many messages projects with a quota have: what a walk over a project's queues has counted, and what this server has
-/// stored since the walk began. Walks are made in the background, one at a time, while a project posts: about 400 queues
-/// a second. So it counts too many by what was deleted since the last walk, and too few by what other servers have
-/// stored since then: a walk is ten seconds old at the most where the queues are few, and as old as it takes to walk over
-/// them where they are many.
+/// stored since. Walks are made in the background, one at a time, while a project posts: about 400 queues a second. So it
+/// counts too many by what was deleted since the last walk, and too few by what was stored while that walked, and by other
+/// servers since: nobody is refused for what is counted twice. A walk is ten seconds old at the most where the queues are
+/// few, and as old as it takes to walk over them where they are many; one second for a project that is refused something.
 #[derive(Debug)]
 pub(super) struct Census {
     counts: Mutex<HashMap<ProjectId, Count>>,
@@ -183,9 +183,8 @@ impl Default for Census {
 struct Count {
     /// What the last walk found; none while there was none.
     found: Option<(u64, Instant)>,
-    /// Stored by this server since the last walk that is over began, and since the one that is under way began.
+    /// Stored by this server since that walk came to its end.
     since: u64,
-    since_under_way: u64,
     /// A walk is under way.
     is_walking: bool,
 }
@@ -203,7 +202,6 @@ impl Census {
         let fits = known.saturating_add(more) <= most;
         if fits {
             count.since += more;
-            count.since_under_way += more;
         }
         let old = if fits { OLD } else { OLD_WHERE_FULL };
         let is_old = count
@@ -212,7 +210,6 @@ impl Census {
         let walks = is_old && !count.is_walking;
         if walks {
             count.is_walking = true;
-            count.since_under_way = if fits { more } else { 0 };
         }
         (fits, walks)
     }
@@ -227,8 +224,7 @@ impl Census {
         count.is_walking = false;
         match found {
             Some(found) => {
-                count.found = Some((found, now));
-                count.since = count.since_under_way;
+                (count.found, count.since) = (Some((found, now)), 0);
             }
             // It is tried again after a while, and not with every post.
             None => count.found = Some((count.found.map_or(0, |(found, _)| found), now)),
@@ -447,13 +443,13 @@ mod tests {
     }
 
     #[test]
-    fn a_census_adds_what_was_stored_since_its_walk_began() {
+    fn a_census_adds_what_was_stored_since_its_walk() {
         let (census, start, p) = (Census::default(), Instant::now(), project("p"));
         // Nothing is known yet: it is let in, and a walk begins.
         assert_eq!(census.admit(&p, 4, 10, start), (true, true));
         assert_eq!(census.admit(&p, 2, 10, start), (true, false));
-        // It has seen the first four, or all six: what came while it walked is counted with it.
-        census.over(&p, Some(4), start);
+        census.over(&p, Some(6), start);
+        assert_eq!(census.admit(&p, 4, 10, start), (true, false));
         assert_eq!(census.admit(&p, 1, 10, start), (false, false));
         let later = start + OLD_WHERE_FULL;
         assert_eq!(census.admit(&p, 1, 10, later), (false, true));
@@ -462,9 +458,9 @@ mod tests {
             (false, false),
             "one walk at a time"
         );
-        census.over(&p, Some(6), later);
-        assert_eq!(census.admit(&p, 4, 10, later), (true, false));
-        assert_eq!(census.admit(&p, 1, 10, later), (false, false));
+        // Some have been deleted.
+        census.over(&p, Some(7), later);
+        assert_eq!(census.admit(&p, 3, 10, later), (true, false));
         // A walk that fails leaves what is known.
         let later = later + OLD;
         assert_eq!(census.admit(&p, 1, 10, later), (false, true));
