@@ -11,4 +11,7 @@ USER isimud
 WORKDIR /data
 VOLUME /data
 EXPOSE 8888 8889
+# Beyond this container /live, /ready, /metrics and /openapi.json are all that the admin listener serves. For the rest name a
+# file of tokens (isimud token new) in ISIMUD__ADMIN__TOKENS_FILE, and set this to false.
+ENV ISIMUD__ADMIN__PROBES_ONLY=true
 ENTRYPOINT ["isimud", "--listen", "0.0.0.0:8888", "--admin-listen", "0.0.0.0:8889", "--store", "sqlite:/data/isimud.db"]

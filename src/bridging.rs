@@ -217,6 +217,13 @@ impl Bridges {
         Err(Error::new(queue, sentence))
     }
 
+    /// Whether it runs already just as it is asked for, or by a rule.
+    pub fn runs(&self, rule: &Rule) -> bool {
+        let running = self.running();
+        let one = running.get(&rule.pair());
+        one.is_some_and(|one| one.is_rule || *one.bridge.rule() == *rule)
+    }
+
     /// Refuses a bridge that would send round what others of this server bring.
     fn check(&self, rule: &Rule) -> Result<()> {
         let running = self.running();

@@ -18,14 +18,16 @@ use serde::{Deserialize, Serialize};
 
 use self::declared::Declared;
 use self::secrets::one_line;
+use crate::admin::tokens::Tokens;
 use crate::bridging::{Rule, check_rules};
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
 use crate::http::identity::Identity;
 use crate::http::policy::Policy;
 use crate::messaging::limits::Limits;
+use crate::messaging::quotas::Quotas;
 use crate::messaging::{PUBLIC_KEY, check_keys};
-use crate::{notify, telemetry};
+use crate::{admin, notify, telemetry};
 
 /// The reference of all keys, and their defaults.
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -56,6 +58,7 @@ impl std::error::Error for ConfigError {}
 #[serde(deny_unknown_fields)]
 pub struct Written {
     server: Server,
+    admin: AdminWritten,
     store: Place,
     management: Place,
     pooling: Pooling,
@@ -64,6 +67,7 @@ pub struct Written {
     access: Access,
     messages: Messages,
     limits: Limits,
+    quotas: Quotas,
     notifications: notify::Settings,
     signed_url: SignedUrl,
     cors: CorsWritten,
@@ -85,6 +89,45 @@ struct Server {
     idle_grace_ms: u64,
     header_timeout_secs: u64,
     body_timeout_secs: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdminWritten {
+    tokens_file: String,
+    local_token: bool,
+    probes_only: bool,
+    metrics_open: bool,
+    hosts: Vec<String>,
+}
+
+impl AdminWritten {
+    /// Reads the file of tokens. Refuses a listener that others can reach while nobody has a token.
+    fn resolve(self, listen: Option<SocketAddr>) -> Result<admin::Settings, ConfigError> {
+        let tokens = match self.tokens_file.as_str() {
+            "" => Tokens::default(),
+            path => Tokens::load(Path::new(path))
+                .map_err(|why| ConfigError(format!("admin.tokens_file is wrong: {why}")))?,
+        };
+        let reachable = listen.filter(|address| !address.ip().to_canonical().is_loopback());
+        if let Some(address) = reachable
+            && tokens.is_empty()
+            && !self.probes_only
+        {
+            return Err(ConfigError(format!(
+                "server.admin_listen is {address}, which others can reach, and nobody has a token: name a file of tokens \
+                 (admin.tokens_file, see 'isimud token new'), set admin.probes_only = true to serve metrics and health alone, \
+                 or listen on 127.0.0.1"
+            )));
+        }
+        Ok(admin::Settings {
+            tokens,
+            hosts: self.hosts,
+            metrics_open: self.metrics_open,
+            probes_only: self.probes_only,
+            local_token: self.local_token,
+        })
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -199,6 +242,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Where operators look, if anywhere.
     pub admin_listen: Option<SocketAddr>,
+    /// What is asked of operators there.
+    pub admin: admin::Settings,
     /// How long requests under way may take when the server stops.
     pub shutdown_grace: Duration,
     /// How long connections have to send one more request when the server stops.
@@ -235,6 +280,8 @@ pub struct Config {
     pub encryption_keys: Vec<String>,
     /// What clients may ask for.
     pub limits: Limits,
+    /// What projects may use.
+    pub quotas: Quotas,
     /// How notifications are sent.
     pub notifications: notify::Settings,
     /// What pre-signed access is signed with; empty for none.
@@ -335,6 +382,9 @@ impl Written {
         self.limits
             .check()
             .map_err(|error| ConfigError(error.to_string()))?;
+        self.quotas
+            .check()
+            .map_err(|error| ConfigError(error.to_string()))?;
         self.notifications.check().map_err(ConfigError)?;
         let server = &self.server;
         for (key, secs) in [
@@ -361,12 +411,14 @@ impl Written {
                             whoever visits it; name the origins, or set cors.allow_credentials = false";
             return Err(ConfigError(sentence.into()));
         }
+        let admin_listen = match self.server.admin_listen.as_str() {
+            "" => None,
+            text => Some(address("server.admin_listen", text)?),
+        };
         Ok(Config {
             listen: address("server.listen", &self.server.listen)?,
-            admin_listen: match self.server.admin_listen.as_str() {
-                "" => None,
-                text => Some(address("server.admin_listen", text)?),
-            },
+            admin_listen,
+            admin: self.admin.resolve(admin_listen)?,
             shutdown_grace: Duration::from_secs(self.server.shutdown_grace_secs),
             idle_grace: Duration::from_millis(self.server.idle_grace_ms),
             header_timeout: Duration::from_secs(self.server.header_timeout_secs),
@@ -399,6 +451,7 @@ impl Written {
             delete_with_claim_ids: self.messages.delete_with_claim_ids,
             encryption_keys: self.messages.encryption_keys,
             limits: self.limits,
+            quotas: self.quotas,
             notifications: self.notifications,
             signing_key: self.signed_url.secret_key,
             cors: (!cors.allowed_origins.is_empty()).then(|| Cors {

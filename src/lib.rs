@@ -13,12 +13,12 @@
 //! bridging    has messages flow from one queue to another, with the help of messaging
 //! import      takes over what another service left (read by backends/estates), with the help of messaging
 //! signature   pre-signed access    dates   how the API writes and reads them    clock   what time it is
-//! admin       metrics, liveness, readiness    telemetry   what is counted and logged
+//! admin       metrics, liveness, readiness, and what operators change    telemetry   what is counted and logged
 //! ```
 //!
 //! Who may import whom is checked by `tests/direction.rs`.
 
-mod admin;
+pub mod admin;
 pub mod bridging;
 pub mod catalogue;
 pub mod clock;
@@ -46,6 +46,7 @@ use isimud_contract::{
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::admin::Guard;
 use crate::bridging::Bridges;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
@@ -68,6 +69,8 @@ pub struct Service {
     pub deliveries: Option<Arc<Deliveries>>,
     /// Has messages flow from queue to queue.
     pub bridges: Arc<Bridges>,
+    /// Who may ask the admin listener.
+    pub guard: Arc<Guard>,
 }
 
 /// Opens the stores and puts the service on top of them.
@@ -79,6 +82,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         outbox,
         signer,
     } = open_messaging(config, Arc::clone(&clock))?;
+    let guard = Arc::new(Guard::new(config.admin.clone(), Arc::clone(&clock)));
     let messaging = Arc::new(messaging);
     let house: Arc<dyn House> = Arc::clone(&messaging) as _;
     let tally: Arc<dyn Tally> = Arc::clone(&metrics) as _;
@@ -119,25 +123,28 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         api,
         deliveries,
         bridges,
+        guard,
     })
 }
 
 /// Changes what can be changed while a service runs.
 #[derive(Debug, Clone)]
-pub struct Reloader(Arc<App>);
+pub struct Reloader(Arc<App>, Arc<Guard>);
 
 impl Reloader {
-    /// Has policies and limits be those of another configuration, from the next request on.
+    /// Has policies, limits, quotas and the tokens of operators be those of another configuration, from the next request on.
     pub fn reload(&self, config: &Config) {
         self.0.policy.set(Arc::clone(&config.policy));
         self.0.messaging.set_limits(config.limits.clone());
+        self.0.messaging.set_quotas(config.quotas.clone());
+        self.1.set(config.admin.clone());
     }
 }
 
 impl Service {
     /// What changes this service while it runs.
     pub fn reloader(&self) -> Reloader {
-        Reloader(Arc::clone(&self.api.app))
+        Reloader(Arc::clone(&self.api.app), Arc::clone(&self.guard))
     }
 }
 
@@ -189,6 +196,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
         management: Arc::clone(&management),
         jobs: internal,
         limits: config.limits.clone(),
+        quotas: config.quotas.clone(),
         checksums: config.checksums,
         encryption_keys: config.encryption_keys.clone(),
         flow,
@@ -266,6 +274,7 @@ pub async fn serve(
         api,
         deliveries,
         bridges,
+        guard,
     }: Service,
     listener: TcpListener,
     admin: Option<TcpListener>,
@@ -283,7 +292,8 @@ pub async fn serve(
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
     let admin = admin.map(|listener| {
-        let router = admin::router(Arc::clone(&app), Arc::clone(&bridges));
+        let address = listener.local_addr().ok();
+        let router = admin::router(Arc::clone(&app), Arc::clone(&bridges), &guard, address);
         tokio::spawn(listen(listener, router, patience, told(stop.clone())))
     });
     let working = api.clone();
@@ -304,6 +314,7 @@ pub async fn serve(
     if let Some(admin) = admin {
         drop(admin.await);
     }
+    guard.take_back();
     app.messaging.close().await
 }
 

@@ -49,6 +49,9 @@ enum Action {
     Pools(operate::Pools),
     /// Have messages flow from one queue to another, in any pools, until the first is empty.
     Bridge(operate::Bridge),
+    /// Tokens for operators.
+    #[command(subcommand)]
+    Token(operate::Token),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Some(Action::Queues(action)) => ask(operate::queues(action)),
         Some(Action::Pools(action)) => ask(operate::pools(action)),
         Some(Action::Bridge(action)) => ask(operate::bridge(action)),
+        Some(Action::Token(action)) => operate::token(action),
         #[cfg(feature = "import")]
         Some(Action::Import(import)) => return take_over(import),
         Some(Action::Serve(serve)) => run(serve),
@@ -281,7 +285,7 @@ async fn reload_when_told(mut hangup: Signal, flags: Flags, level: LogLevel, ser
             });
         match taken {
             Ok(()) => tracing::info!(
-                "the configuration was read again: policies, limits and log.level are as it says now; everything else needs a restart"
+                "the configuration was read again: policies, limits, quotas, tokens of operators and log.level are as it says now; everything else needs a restart"
             ),
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),
         }

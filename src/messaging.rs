@@ -22,6 +22,7 @@ mod patch;
 mod places;
 mod pools;
 mod queues;
+pub mod quotas;
 mod seal;
 mod settings;
 mod subscriptions;
@@ -47,6 +48,7 @@ pub use subscriptions::{Asked, Subscribed, Subscribers};
 
 use self::known::Known;
 use self::limits::Limits;
+use self::quotas::{Census, Quotas, Rates};
 use self::seal::Sealer;
 use crate::catalogue::Catalogue;
 use crate::live::Live;
@@ -109,6 +111,8 @@ pub struct Parts {
     pub jobs: Arc<dyn MessageStore>,
     /// What clients may ask for.
     pub limits: Limits,
+    /// What projects may use.
+    pub quotas: Quotas,
     /// Store and show checksums of bodies.
     pub checksums: bool,
     /// Pass phrases for encrypted queues: the first seals, all open.
@@ -128,6 +132,9 @@ pub struct Messaging {
     catalogue: Arc<Catalogue>,
     management: Arc<dyn ManagementStore>,
     limits: Live<Limits>,
+    quotas: Live<Quotas>,
+    rates: Rates,
+    census: Arc<Census>,
     checksums: bool,
     sealer: Sealer,
     /// Encryption would use the key that everybody knows.
@@ -172,6 +179,9 @@ impl Messaging {
             catalogue,
             management: parts.management,
             limits: Live::new(parts.limits),
+            quotas: Live::new(parts.quotas),
+            rates: Rates::default(),
+            census: Arc::default(),
             checksums: parts.checksums,
             key_is_public: parts
                 .encryption_keys

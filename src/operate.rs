@@ -1,35 +1,29 @@
 //! What an operator asks a running service for, through its admin listener.
 
+mod ask;
 mod bridge;
+mod token;
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Bytes;
-use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::Value;
-use tokio::net::TcpStream;
+use serde_json::{Value, json};
 
+use self::ask::{Door, ask, look};
 pub(crate) use self::bridge::{Bridge, bridge};
+pub(crate) use self::token::{Token, token};
 
 /// Between two looks at how far it has come.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// How long an answer may take: a pool of many queues is sent away in one request.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 type Failure = Box<dyn std::error::Error>;
 
 /// Where the service is, and how fast it may go.
 #[derive(Debug, Args)]
 pub(crate) struct Way {
-    /// The admin listener of the service (what --admin-listen says there).
-    #[arg(long, value_name = "ADDR")]
-    admin: String,
+    #[command(flatten)]
+    door: Door,
     /// Messages a second, at most, for each queue.
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
@@ -77,17 +71,15 @@ pub(crate) async fn queues(action: Queues) -> Result<(), Failure> {
         to,
         way,
     } = action;
-    let named = [("project", Some(project)), ("queue", Some(queue))];
-    let mut asked = named.to_vec();
-    asked.push(("to", Some(to)));
-    asked.push(("rate", way.rate.map(|rate| rate.to_string())));
-    ask(&way.admin, Method::POST, "/moves/queue", &asked).await?;
+    let asked = json!({"project": project, "queue": queue, "to": to, "rate": way.rate});
+    ask(&way.door, "POST", "/moves/queue", &asked).await?;
     if way.no_wait {
         return Ok(());
     }
+    let named = [("project", project.as_str()), ("queue", &queue)];
     let mut line = Line::default();
     loop {
-        let answer = ask(&way.admin, Method::GET, "/moves/queue", &named).await?;
+        let answer = look(&way.door, "/moves/queue", &named).await?;
         let place: Vec<&str> = answer["place"]
             .as_array()
             .map(|place| place.iter().filter_map(Value::as_str).collect())
@@ -109,18 +101,15 @@ pub(crate) async fn queues(action: Queues) -> Result<(), Failure> {
 
 pub(crate) async fn pools(action: Pools) -> Result<(), Failure> {
     let Pools::Drain { pool, to, way } = action;
-    let named = [("pool", Some(pool))];
-    let mut asked = named.to_vec();
-    asked.push(("to", to));
-    asked.push(("rate", way.rate.map(|rate| rate.to_string())));
-    let began = ask(&way.admin, Method::POST, "/moves/pool", &asked).await?;
+    let asked = json!({"pool": pool, "to": to, "rate": way.rate});
+    let began = ask(&way.door, "POST", "/moves/pool", &asked).await?;
     crate::output::line(format!("{} queues leave", began["queues"]))?;
     if way.no_wait {
         return Ok(());
     }
     let mut line = Line::default();
     loop {
-        let left = ask(&way.admin, Method::GET, "/moves/pool", &named).await?;
+        let left = look(&way.door, "/moves/pool", &[("pool", &pool)]).await?;
         line.show(&format!(
             "{} queues and {} messages left",
             left["queues"], left["messages"]
@@ -157,77 +146,4 @@ impl Line {
             drop(crate::output::line(""));
         }
     }
-}
-
-/// Why there is no answer that would help.
-enum Trouble {
-    /// Nobody answers.
-    Silent(String),
-    /// The service cannot do it now.
-    Busy(String),
-    /// The service will not do it.
-    Refused(String),
-}
-
-async fn ask(
-    admin: &str,
-    method: Method,
-    path: &str,
-    values: &[(&str, Option<String>)],
-) -> Result<Value, Failure> {
-    let asked = ask_once(admin, method, path, values).await;
-    asked.map_err(|trouble| match trouble {
-        Trouble::Silent(why) | Trouble::Busy(why) | Trouble::Refused(why) => why.into(),
-    })
-}
-
-async fn ask_once(
-    admin: &str,
-    method: Method,
-    path: &str,
-    values: &[(&str, Option<String>)],
-) -> Result<Value, Trouble> {
-    let mut target = path.to_owned();
-    for (name, value) in values {
-        if let Some(value) = value {
-            target.push(if target.contains('?') { '&' } else { '?' });
-            let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
-            target.push_str(&format!("{name}={value}"));
-        }
-    }
-    let silent = |why: String| Trouble::Silent(why);
-    let answered = tokio::time::timeout(PATIENCE, send(admin, method, &target)).await;
-    let (status, document) = answered
-        .map_err(|_| silent("the service does not answer".into()))?
-        .map_err(|error| silent(error.to_string()))?;
-    if status.is_success() {
-        return Ok(document);
-    }
-    let why = document["error"]
-        .as_str()
-        .unwrap_or("the service refused it")
-        .to_owned();
-    Err(match status {
-        StatusCode::SERVICE_UNAVAILABLE => Trouble::Busy(why),
-        _ => Trouble::Refused(why),
-    })
-}
-
-async fn send(admin: &str, method: Method, target: &str) -> Result<(StatusCode, Value), Failure> {
-    let stream = TcpStream::connect(admin)
-        .await
-        .map_err(|error| format!("no admin listener answers at {admin}: {error}"))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let request = Request::builder()
-        .method(method)
-        .uri(target)
-        .header("host", admin)
-        .body(Empty::<Bytes>::new())?;
-    let answer = sender.send_request(request).await?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await?.to_bytes();
-    connection.abort();
-    Ok((status, serde_json::from_slice(&body)?))
 }

@@ -30,6 +30,8 @@ use tokio::sync::watch;
 use connection::{Activity, Connection, Phase};
 use rest::Lent;
 
+use crate::admin::guard::Peer;
+
 /// Answers requests of many connections.
 pub(crate) trait Answer: Clone + Send + Sync + 'static {
     /// The same for the requests of one connection.
@@ -55,8 +57,8 @@ impl Answer for crate::http::Api {
 }
 
 impl Answer for axum::Router {
-    fn for_peer(self, _: IpAddr) -> Self {
-        self
+    fn for_peer(self, peer: IpAddr) -> Self {
+        self.layer(axum::Extension(Peer(peer)))
     }
 
     async fn answer(mut self, request: Request<Lent>) -> axum::http::Response<Body> {

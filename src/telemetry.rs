@@ -448,9 +448,12 @@ impl bridging::Tally for Metrics {
 /// read that names it.
 const QUIET: &str = "lapin=off";
 
+/// What operators change is logged, whatever else is.
+const ALWAYS: &str = "audit=info";
+
 /// Which events are logged.
 pub(crate) fn filter(log: &Log) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::try_new(format!("{QUIET},{}", log.level))
+    EnvFilter::try_new(format!("{QUIET},{},{ALWAYS}", log.level))
         .map_err(|error| ConfigError::new(format!("log.level is wrong: '{}': {error}", log.level)))
 }
 

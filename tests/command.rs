@@ -5,6 +5,8 @@
 mod admin;
 #[path = "command/full_disk.rs"]
 mod full_disk;
+#[path = "command/operators.rs"]
+mod operators;
 #[path = "command/pools.rs"]
 mod pools;
 #[path = "command/process.rs"]

@@ -17,7 +17,6 @@ mod redis;
 #[path = "support/server.rs"]
 mod server;
 
-use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::LazyLock;
@@ -162,26 +161,32 @@ impl House {
         Client::new(self.server.address, PROJECT)
     }
 
-    /// Asks the administration about a queue's place, or for another one.
-    fn moves(&self, method: &str, queue: &str, more: &str) -> Result<Vec<String>, String> {
-        let path = format!("/moves/queue?project={PROJECT}&queue={queue}{more}");
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        let mut answer = String::new();
-        let mut stream = server::connect(self.admin, Duration::from_secs(10)).map_err(said)?;
-        stream.write_all(request.as_bytes()).map_err(said)?;
-        stream.read_to_string(&mut answer).map_err(said)?;
-        let document = answer.split_once("\r\n\r\n").map(|(_, body)| body);
-        let document: Value = serde_json::from_str(document.unwrap_or_default()).map_err(said)?;
-        let place = document["place"].as_array().ok_or(answer)?;
+    /// Where a queue is; asks the administration, for another place where one is named.
+    fn moves(&self, queue: &str, to: Option<String>) -> Result<Vec<String>, String> {
+        let mut operator = Client::operator(self.admin);
+        let answer = match to {
+            Some(to) => {
+                let asked = json!({"project": PROJECT, "queue": queue, "to": to});
+                operator.send("POST", "/moves/queue", Some(&asked))
+            }
+            None => {
+                let path = format!("/moves/queue?project={PROJECT}&queue={queue}");
+                operator.send("GET", &path, None)
+            }
+        };
+        let answer = answer.map_err(said)?;
+        let document = answer.json();
+        let place = document["place"]
+            .as_array()
+            .ok_or_else(|| answer.to_string())?;
         let homes = place.iter().filter_map(Value::as_str);
         Ok(homes.map(str::to_owned).collect())
     }
 
     /// Has a queue move. What cannot be done now is tried again.
     fn move_to(&self, queue: &str, kind: char) {
-        let more = format!("&to={}", name_of(kind));
         let since = Instant::now();
-        while let Err(error) = self.moves("POST", queue, &more) {
+        while let Err(error) = self.moves(queue, Some(name_of(kind))) {
             assert!(since.elapsed() < PATIENCE, "{queue} to {kind}: {error}");
             thread::sleep(Duration::from_millis(200));
         }
@@ -191,7 +196,7 @@ impl House {
     fn settled(&self, queue: &str, kind: char) {
         let (since, name) = (Instant::now(), name_of(kind));
         loop {
-            let place = self.moves("GET", queue, "");
+            let place = self.moves(queue, None);
             let is_there = |place: &Vec<String>| place.iter().all(|home| *home == name);
             if place.as_ref().is_ok_and(is_there) {
                 return;

@@ -119,7 +119,7 @@ impl Service {
 
     /// The stores that have messages of a queue, oldest first, as one of the servers sees it.
     fn homes_of(&self, at: usize, queue: &str) -> Vec<String> {
-        let mut admin = Client::new(self.admins[at % 2], "several");
+        let mut admin = Client::operator(self.admins[at % 2]);
         let path = format!("/moves/queue?project=several&queue={queue}");
         let answer = admin.send("GET", &path, None).expect("an answer");
         assert_eq!(answer.status, 200, "{path}: {answer}");

@@ -1,70 +1,113 @@
 //! Bridges, for operators.
 //!
-//! | request | what it does |
-//! |---|---|
-//! | `GET /bridges` | how each bridge of this server goes |
-//! | `POST /bridges?from=P/Q&to=P/Q[&rate=N][&dead_letter=P/Q]` | has one run, for fifteen seconds more; says how it goes |
-//! | `DELETE /bridges?from=P/Q&to=P/Q` | ends it |
+//! | request | what it does | needs |
+//! |---|---|---|
+//! | `GET /bridges` | how each bridge of this server goes, as far as the token is for its projects | viewer |
+//! | `POST /bridges {"from": "P/Q", "to": "P/Q", "rate"?, "dead_letter"?}` | has one run, for fifteen seconds more; says how it goes | operator |
+//! | `DELETE /bridges {"from": "P/Q", "to": "P/Q"}` | ends it | operator |
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
-use isimud_contract::{Error, Result};
+use axum::{Extension, Router};
+use isimud_contract::Error;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::moves::{answer, rate, value};
+use super::change::Change;
+use super::guard::Operator;
+use super::tokens::Role;
+use super::{Fault, answer, audit};
 use crate::bridging::{Bridges, Rule, Status};
 
 pub(super) fn router() -> Router<Arc<Bridges>> {
     Router::new().route("/bridges", get(all).post(ask).delete(end))
 }
 
-type Asked = (State<Arc<Bridges>>, RawQuery);
+type Told = (State<Arc<Bridges>>, Extension<Operator>, Change<Bridge>);
 
-async fn all(State(bridges): State<Arc<Bridges>>) -> Response {
+/// A bridge that is wanted, or is not wanted any more.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bridge {
+    from: String,
+    to: String,
+    /// Messages a second, at the most; 0 for as fast as the stores are.
+    rate: Option<u32>,
+    dead_letter: Option<String>,
+}
+
+impl Bridge {
+    /// What is asked for, if this operator may.
+    fn checked(&self, operator: &Operator) -> Result<Rule, Fault> {
+        operator.needs(Role::Operator)?;
+        let dead_letter = self.dead_letter.as_deref();
+        let rule =
+            Rule::parse(&self.from, &self.to, self.rate, dead_letter).map_err(Error::invalid)?;
+        for queue in queues(&rule) {
+            operator.needs_project(&queue.project)?;
+        }
+        Ok(rule)
+    }
+
+    fn subject(&self) -> String {
+        let mut subject = format!("bridge {} to {}", self.from, self.to);
+        if let Some(queue) = &self.dead_letter {
+            subject.push_str(&format!(", what it refuses to {queue}"));
+        }
+        subject
+    }
+}
+
+fn queues(rule: &Rule) -> impl Iterator<Item = &isimud_contract::QueueKey> {
+    [&rule.from, &rule.to].into_iter().chain(&rule.dead_letter)
+}
+
+async fn all(
+    State(bridges): State<Arc<Bridges>>,
+    Extension(operator): Extension<Operator>,
+) -> Response {
     let statuses = bridges.statuses();
-    let all: Vec<Value> = statuses
+    let seen = statuses
         .iter()
-        .map(|(rule, status)| shown(rule, status))
-        .collect();
-    answer(Ok(json!({"bridges": all})))
-}
-
-async fn ask((State(bridges), RawQuery(query)): Asked) -> Response {
+        .filter(|(rule, _)| queues(rule).all(|queue| operator.sees(&queue.project)));
+    let all: Vec<Value> = seen.map(|(rule, status)| shown(rule, status)).collect();
     answer(
-        async {
-            let rule = rule(&query)?;
-            let status = bridges.ask(rule.clone()).await?;
-            Ok(shown(&rule, &status))
-        }
-        .await,
+        operator
+            .needs(Role::Viewer)
+            .map(|()| json!({"bridges": all})),
     )
 }
 
-async fn end((State(bridges), RawQuery(query)): Asked) -> Response {
-    answer(
-        async {
-            let rule = rule(&query)?;
-            let status = bridges.end(&rule).await?;
-            Ok(shown(&rule, &status.unwrap_or_default()))
-        }
-        .await,
-    )
+/// A command asks again every second: what it says once more changes nothing, and is not told again.
+async fn ask((State(bridges), Extension(operator), Change(asked)): Told) -> Response {
+    let mut is_news = true;
+    let done = async {
+        let rule = asked.checked(&operator)?;
+        is_news = !bridges.runs(&rule);
+        let status = bridges.ask(rule.clone()).await?;
+        Ok(shown(&rule, &status))
+    }
+    .await;
+    let is_busy = |fault: &Fault| fault.status == StatusCode::SERVICE_UNAVAILABLE;
+    if is_news && !done.as_ref().is_err_and(is_busy) {
+        audit::tell(&operator, "begin a bridge", &asked.subject(), &done);
+    }
+    answer(done)
 }
 
-fn rule(query: &Option<String>) -> Result<Rule> {
-    let text = |name| value(query, name).unwrap_or_default();
-    let dead_letter = value(query, "dead_letter");
-    Rule::parse(
-        &text("from"),
-        &text("to"),
-        rate(query)?,
-        dead_letter.as_deref(),
-    )
-    .map_err(Error::invalid)
+async fn end((State(bridges), Extension(operator), Change(asked)): Told) -> Response {
+    let done = async {
+        let rule = asked.checked(&operator)?;
+        let status = bridges.end(&rule).await?;
+        Ok(shown(&rule, &status.unwrap_or_default()))
+    }
+    .await;
+    audit::tell(&operator, "end a bridge", &asked.subject(), &done);
+    answer(done)
 }
 
 fn shown(rule: &Rule, status: &Status) -> Value {

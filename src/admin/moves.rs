@@ -1,28 +1,29 @@
 //! Moves, for operators.
 //!
-//! | request | what it does |
-//! |---|---|
-//! | `POST /moves/queue?project=P&queue=Q&to=POOL[&rate=N]` | has a queue move |
-//! | `GET /moves/queue?project=P&queue=Q` | where its messages are, and why they are not carried on where that is so |
-//! | `POST /moves/pool?pool=POOL[&to=POOL][&rate=N]` | has everything leave a pool |
-//! | `GET /moves/pool?pool=POOL` | what is left in it |
+//! | request | what it does | needs |
+//! |---|---|---|
+//! | `POST /moves/queue {"project", "queue", "to", "rate"?}` | has a queue move | operator |
+//! | `GET /moves/queue?project=P&queue=Q` | where its messages are, and why they are not carried on where that is so | viewer |
+//! | `POST /moves/pool {"pool", "to"?, "rate"?}` | has everything leave a pool | admin, of every project |
+//! | `GET /moves/pool?pool=POOL` | what is left in it | viewer, of every project |
 //!
 //! The store of the configuration is called `default`.
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{RawQuery, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use isimud_contract::{
-    Error, ErrorKind, Home, Place, PoolName, ProjectId, QueueKey, QueueName, Result,
-};
+use axum::{Extension, Router};
+use isimud_contract::{Error, Home, Place, PoolName, ProjectId, QueueKey, QueueName, Result};
 use percent_encoding::percent_decode_str;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 
+use super::change::Change;
+use super::guard::Operator;
+use super::tokens::Role;
+use super::{answer, audit};
 use crate::catalogue::DEFAULT;
 use crate::http::App;
 
@@ -32,12 +33,36 @@ pub(super) fn router() -> Router<Arc<App>> {
         .route("/moves/pool", get(left).post(drain))
 }
 
-type Asked = (State<Arc<App>>, RawQuery);
+type Asked = (State<Arc<App>>, Extension<Operator>, RawQuery);
+type Told<T> = (State<Arc<App>>, Extension<Operator>, Change<T>);
 
-async fn place((State(app), RawQuery(query)): Asked) -> Response {
+/// A queue that is to be elsewhere.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    project: String,
+    queue: String,
+    to: String,
+    /// Messages a second, at the most; 0 for as fast as the stores are.
+    rate: Option<u32>,
+}
+
+/// A pool that is to be empty.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Drain {
+    pool: String,
+    to: Option<String>,
+    /// As for one queue, for each.
+    rate: Option<u32>,
+}
+
+async fn place((State(app), Extension(operator), RawQuery(query)): Asked) -> Response {
     answer(
         async {
-            let queue = queue(&query)?;
+            operator.needs(Role::Viewer)?;
+            let queue = key(&wanted(&query, "project")?, &wanted(&query, "queue")?)?;
+            operator.needs_project(&queue.project)?;
             let place = app.messaging.place(&queue).await?;
             let left = app.messaging.backlog(&queue).await?;
             let mut answer = json!({"place": shown(&place), "messages": left.free + left.claimed});
@@ -50,22 +75,30 @@ async fn place((State(app), RawQuery(query)): Asked) -> Response {
     )
 }
 
-async fn move_queue((State(app), RawQuery(query)): Asked) -> Response {
-    answer(
-        async {
-            let to = home(&query, "to")?.ok_or_else(|| missing("to"))?;
-            let rate = rate(&query)?;
-            let place = app.messaging.move_queue(&queue(&query)?, &to, rate).await?;
-            Ok(json!({"place": shown(&place)}))
-        }
-        .await,
-    )
+async fn move_queue((State(app), Extension(operator), Change(asked)): Told<Move>) -> Response {
+    let done = async {
+        operator.needs(Role::Operator)?;
+        let queue = key(&asked.project, &asked.queue)?;
+        operator.needs_project(&queue.project)?;
+        let (to, rate) = (home(&asked.to)?, pace(asked.rate));
+        let place = app.messaging.move_queue(&queue, &to, rate).await?;
+        Ok(json!({"place": shown(&place)}))
+    }
+    .await;
+    let Move {
+        project, queue, to, ..
+    } = &asked;
+    let subject = format!("queue {project}/{queue} to {to}");
+    audit::tell(&operator, "move a queue", &subject, &done);
+    answer(done)
 }
 
-async fn left((State(app), RawQuery(query)): Asked) -> Response {
+async fn left((State(app), Extension(operator), RawQuery(query)): Asked) -> Response {
     answer(
         async {
-            let pool = home(&query, "pool")?.ok_or_else(|| missing("pool"))?;
+            operator.needs(Role::Viewer)?;
+            operator.needs_all_projects()?;
+            let pool = home(&wanted(&query, "pool")?)?;
             let left = app.messaging.left_in(&pool).await?;
             Ok(json!({"queues": left.queues, "messages": left.messages}))
         }
@@ -73,33 +106,23 @@ async fn left((State(app), RawQuery(query)): Asked) -> Response {
     )
 }
 
-async fn drain((State(app), RawQuery(query)): Asked) -> Response {
-    answer(
-        async {
-            let pool = home(&query, "pool")?.ok_or_else(|| missing("pool"))?;
-            let (to, rate) = (home(&query, "to")?, rate(&query)?);
-            let queues = app.messaging.drain(&pool, to.as_ref(), rate).await?;
-            Ok(json!({"queues": queues}))
-        }
-        .await,
-    )
-}
-
-pub(super) fn answer(answer: Result<Value>) -> Response {
-    let (status, document) = match answer {
-        Ok(document) => (StatusCode::OK, document),
-        Err(error) => {
-            let status = match error.kind() {
-                ErrorKind::NotFound(_) => StatusCode::NOT_FOUND,
-                ErrorKind::Invalid | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
-                ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-                _ => StatusCode::INTERNAL_SERVER_ERROR,
-            };
-            (status, json!({"error": error.to_string()}))
-        }
-    };
-    let text = format!("{document}\n");
-    (status, [(CONTENT_TYPE, "application/json")], text).into_response()
+async fn drain((State(app), Extension(operator), Change(asked)): Told<Drain>) -> Response {
+    let done = async {
+        operator.needs(Role::Admin)?;
+        operator.needs_all_projects()?;
+        let pool = home(&asked.pool)?;
+        let to = asked.to.as_deref().map(home).transpose()?;
+        let rate = pace(asked.rate);
+        let queues = app.messaging.drain(&pool, to.as_ref(), rate).await?;
+        Ok(json!({"queues": queues}))
+    }
+    .await;
+    let mut subject = format!("pool {}", asked.pool);
+    if let Some(to) = &asked.to {
+        subject.push_str(&format!(" to {to}"));
+    }
+    audit::tell(&operator, "drain a pool", &subject, &done);
+    answer(done)
 }
 
 fn shown(place: &Place) -> Vec<String> {
@@ -107,40 +130,32 @@ fn shown(place: &Place) -> Vec<String> {
     homes.collect()
 }
 
-pub(super) fn value(query: &Option<String>, name: &str) -> Option<String> {
-    let pairs = query.as_deref()?.split('&');
+/// The value of a parameter that must be there.
+fn wanted(query: &Option<String>, name: &str) -> Result<String> {
+    let pairs = query.as_deref().unwrap_or_default().split('&');
     let mut values = pairs.filter_map(|pair| pair.split_once('='));
-    let (_, value) = values.find(|(key, _)| *key == name)?;
-    Some(percent_decode_str(value).decode_utf8_lossy().into_owned())
+    let value = values.find(|(key, _)| *key == name);
+    let (_, value) =
+        value.ok_or_else(|| Error::invalid(format!("The parameter '{name}' is missing.")))?;
+    Ok(percent_decode_str(value).decode_utf8_lossy().into_owned())
 }
 
-fn missing(name: &str) -> Error {
-    Error::invalid(format!("The parameter '{name}' is missing."))
-}
-
-fn queue(query: &Option<String>) -> Result<QueueKey> {
-    let text = |name| value(query, name).ok_or_else(|| missing(name));
-    let project = ProjectId::parse(&text("project")?);
+fn key(project: &str, queue: &str) -> Result<QueueKey> {
     // A topic is `~` and its name here.
-    let name = QueueName::parse_stored(&text("queue")?);
-    project
+    let name = QueueName::parse_stored(queue);
+    ProjectId::parse(project)
         .and_then(|project| Ok(QueueKey::new(project, name?)))
         .map_err(|_| Error::invalid("The project or the queue has no name that can be."))
 }
 
-fn home(query: &Option<String>, name: &str) -> Result<Option<Home>> {
-    let Some(text) = value(query, name) else {
-        return Ok(None);
-    };
+fn home(text: &str) -> Result<Home> {
     if text == DEFAULT {
-        return Ok(Some(Home::Default));
+        return Ok(Home::Default);
     }
-    let pool = PoolName::parse(&text).map_err(|_| Error::invalid("That is no name of a pool."))?;
-    Ok(Some(Home::Pool(pool)))
+    let pool = PoolName::parse(text).map_err(|_| Error::invalid("That is no name of a pool."))?;
+    Ok(Home::Pool(pool))
 }
 
-pub(super) fn rate(query: &Option<String>) -> Result<Option<u32>> {
-    let invalid = |_| Error::invalid("The rate must be a number of messages a second.");
-    let rate = value(query, "rate").map(|text| text.parse::<u32>().map_err(invalid));
-    Ok(rate.transpose()?.filter(|rate| *rate > 0))
+fn pace(rate: Option<u32>) -> Option<u32> {
+    rate.filter(|rate| *rate > 0)
 }

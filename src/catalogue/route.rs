@@ -18,9 +18,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use isimud_contract::{
-    Backlog, Claim, ClaimId, DeadLetter, Edge, ErrorKind, ForeignClaim, Guard, Home, Lease, Marker,
-    Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Segment, Selection, Stands,
-    Stats,
+    Backlog, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard, Home, Lease,
+    Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Segment, Selection,
+    Stands, Stats,
 };
 
 use super::position::Position;
@@ -229,12 +229,33 @@ impl Route {
         Some((segment.key(queue), Stands::Last(segment.after)))
     }
 
-    pub(crate) async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+    /// Posts to the newest segment, if the queue has no more than `most` messages then. Where the newest store cannot count
+    /// there is no bound; while the queue moves, what the other segments have is asked for first.
+    pub(crate) async fn post(
+        &self,
+        queue: &QueueKey,
+        mut messages: Vec<Message>,
+        most: Option<u64>,
+    ) -> Result<()> {
         let stop = self.last();
         for message in &mut messages {
             message.arrival = message.arrival.beyond(stop.segment.after);
         }
-        stop.store.post(&stop.key(queue), messages).await
+        let key = stop.key(queue);
+        let Some(most) = most.filter(|_| stop.store.capabilities().browse) else {
+            return stop.store.post(&key, messages).await;
+        };
+        let mut elsewhere = 0;
+        for other in self.older() {
+            let stats = other.store.stats(&other.key(queue)).await?;
+            elsewhere += stats.free + stats.claimed;
+        }
+        let room = most.saturating_sub(elsewhere);
+        let posted = stop.store.post_within(&key, messages, room).await;
+        posted.map_err(|error| match error.kind() {
+            ErrorKind::Full if elsewhere > 0 => Error::full(most),
+            _ => error,
+        })
     }
 
     /// Reads messages by id, in the order asked.

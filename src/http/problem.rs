@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{ACCEPT_ENCODING, ALLOW, CONTENT_TYPE, RETRY_AFTER, VARY};
@@ -143,6 +144,16 @@ impl Problem {
         )
     }
 
+    /// A project asks more often than it may.
+    pub(crate) fn too_soon(wait: Duration) -> Self {
+        let secs = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let title = "Too many requests";
+        let description =
+            "This project has sent more requests than it may. Please wait before the next one.";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, title, description)
+            .with_header(RETRY_AFTER, HeaderValue::from(secs.max(1)))
+    }
+
     /// What is right now, and cannot be done now.
     fn unavailable(doing: &str) -> Self {
         let description = format!("{doing} Please try again in a few seconds.");
@@ -170,6 +181,7 @@ impl Problem {
             ErrorKind::AlreadyExists(_) => {
                 Self::new(StatusCode::CONFLICT, "Resource conflict", sentence())
             }
+            ErrorKind::Full => Self::new(StatusCode::FORBIDDEN, "Quota exceeded", sentence()),
             ErrorKind::Claimed | ErrorKind::NotClaimed | ErrorKind::InUse(_) => {
                 Self::new(StatusCode::FORBIDDEN, "Unable to delete", sentence())
             }

@@ -20,6 +20,7 @@ use super::policy::RuleId;
 use super::problem::Problem;
 use super::trace::traced;
 use super::{AppState, json};
+use crate::messaging::quotas::TooSoon;
 use crate::telemetry::RouteMetrics;
 
 /// Collects the methods of one path.
@@ -242,6 +243,11 @@ impl GateState {
             true => None,
             false => Some(said.scope(&app.client_ids, self.path, request.uri().path())?),
         };
+        if let Some(project) = scope.as_ref().and_then(|scope| scope.project.as_ref())
+            && let Err(TooSoon(wait)) = app.messaging.admit(project)
+        {
+            return Err(Problem::too_soon(wait));
+        }
         if self.method.as_ref() != Some(request.method()) {
             return match *request.method() {
                 Method::OPTIONS => Ok(Passed::Options),

@@ -110,7 +110,7 @@ impl Messaging {
         }
         let new = messages.len();
         if new > 0 {
-            route.post(queue, messages).await?;
+            route.post(queue, messages, None).await?;
             self.flow.posted(new);
         }
         adoption.new += new as u64;

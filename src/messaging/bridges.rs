@@ -139,7 +139,7 @@ impl Messaging {
 
     /// Posts messages, and has the subscribers told.
     pub(crate) async fn land(&self, landing: &Landing, messages: Vec<Message>) -> Result<()> {
-        self.store_and_notify(&landing.queue, &landing.known, messages)
+        self.store_and_notify(&landing.queue, &landing.known, messages, None)
             .await
     }
 

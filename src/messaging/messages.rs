@@ -111,7 +111,11 @@ impl Messaging {
             .collect::<Result<Vec<_>>>()?;
         // Only now, after everything was found right (quirk Q-QUE-10), and even if it existed: the body may have taken
         // its time, and the queue been deleted, or begun to encrypt.
+        if rules.settings.is_none() {
+            self.check_queue_quota(queue).await?;
+        }
         let known = self.known_or_create(queue, None).await?;
+        self.check_message_quota(queue, messages.len() as u64)?;
         if known.settings.encrypt {
             for message in &mut messages {
                 message.body = self.sealer.seal(message.id, &message.body)?;
@@ -119,7 +123,8 @@ impl Messaging {
             }
         }
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-        self.store_and_notify(queue, &known, messages).await?;
+        let most = self.most_messages(queue, &known.settings);
+        self.store_and_notify(queue, &known, messages, most).await?;
         self.flow.posted(ids.len());
         Ok(ids)
     }
@@ -253,7 +258,7 @@ impl Messaging {
                 let (back, mut errors): (Vec<_>, Vec<_>) = unreadable.into_iter().unzip();
                 if !back.is_empty() {
                     // They would be gone, and nobody would have read them.
-                    route.post(queue, back).await?;
+                    route.post(queue, back, None).await?;
                 }
                 errors.retain(|error| error.kind() == ErrorKind::Unavailable);
                 match errors.pop() {

@@ -32,19 +32,21 @@ impl Messaging {
         Ok(longest.map(|longest| self.signer.now().after(longest.saturating_add(MARGIN))))
     }
 
-    /// Stores messages, and what is to be notified of them, at the same time.
+    /// Stores messages, and what is to be notified of them, at the same time: those of clients only where the queue has no
+    /// more than `most` then.
     pub(super) async fn store_and_notify(
         &self,
         queue: &QueueKey,
         known: &Queue,
         messages: Vec<Message>,
+        most: Option<u64>,
     ) -> Result<()> {
         match self.listening(queue, known) {
-            None => known.route.post(queue, messages).await,
+            None => known.route.post(queue, messages, most).await,
             Some(outbox) => {
                 let told = messages.clone();
                 outbox
-                    .post_with(queue, &told, known.route.post(queue, messages))
+                    .post_with(queue, &told, known.route.post(queue, messages, most))
                     .await
             }
         }
@@ -96,7 +98,7 @@ impl House for Messaging {
             message.body = self.sealer.seal(message.id, &message.body)?;
             message.sealed = true;
         }
-        known.route.post(queue, vec![message]).await
+        known.route.post(queue, vec![message], None).await
     }
 
     fn forget(&self, source: &QueueKey) {

@@ -86,7 +86,11 @@ impl Messaging {
             Some(home) => Ok(home.clone()),
             None => self.choose(queue, metadata).await,
         };
-        let home = match chosen {
+        let checked = match chosen {
+            Ok(home) => self.check_countable(metadata, &home).await.map(|()| home),
+            Err(error) => Err(error),
+        };
+        let home = match checked {
             Ok(home) => home,
             // One that exists is left as it is, whatever could be chosen for it now.
             Err(error) => match self.management.find_queue(queue).await? {

@@ -14,6 +14,7 @@ impl Messaging {
     /// Creates a queue. Returns `false`, and changes nothing, when it exists (quirk Q-QUE-11).
     pub async fn create_queue(&self, queue: &QueueKey, metadata: Metadata) -> Result<bool> {
         self.check(queue, &metadata)?;
+        self.check_queue_quota(queue).await?;
         let created = self.create(queue, &metadata, None).await;
         created.map_err(places::of_the_request)
     }
@@ -44,6 +45,7 @@ impl Messaging {
             check_size(&metadata, &self.limits())?;
             let both = (&record.metadata, &metadata);
             let place = self.place_with(queue, &record.place, both).await?;
+            self.check_countable(&metadata, &place.last().home).await?;
             let moves = place != record.place;
             if moves {
                 self.mover.expect(queue, None).await?;
@@ -78,6 +80,7 @@ impl Messaging {
     /// Checks metadata before they are stored.
     fn check(&self, queue: &QueueKey, metadata: &Metadata) -> Result<()> {
         settings::validate(metadata, &self.limits())?;
+        self.check_own_bound(queue, metadata)?;
         if self.key_is_public && Settings::read(metadata).encrypt {
             tracing::warn!(%queue, "messages are encrypted with the default key, which is public: set messages.encryption_keys");
         }

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) delay: Option<Duration>,
     /// The queue's own cap on the size of a post, in bytes.
     pub(crate) max_post_size: Option<usize>,
+    /// How many messages it may have.
+    pub(crate) max_messages: Option<u64>,
     /// Where over-claimed messages go.
     pub(crate) dead_letter: Option<DeadLetterSettings>,
     /// Bodies are encrypted at rest.
@@ -57,6 +59,9 @@ impl Settings {
             delay: secs("_default_message_delay"),
             max_post_size: integer("_max_messages_post_size")
                 .and_then(|size| usize::try_from(size).ok()),
+            max_messages: integer("_max_messages")
+                .and_then(|count| u64::try_from(count).ok())
+                .filter(|count| *count > 0),
             dead_letter,
             encrypt: metadata.get("_enable_encrypt_messages") == Some(&Value::Bool(true)),
             retry_policy: metadata.get("_retry_policy").cloned(),
@@ -168,6 +173,8 @@ pub(crate) fn validate(metadata: &Metadata, limits: &Limits) -> Result<()> {
         format!("The TTL can not exceed {delay} seconds, and must be at least 0 seconds long."),
     )?;
     dead_letter_queue(metadata.get("_dead_letter_queue"))?;
+    let sentence = "_max_messages must be at least 1.".to_owned();
+    bounded("_max_messages", 1, i64::MAX, sentence)?;
     match metadata.get("_enable_encrypt_messages") {
         Some(value) if !is_falsy(value) && !value.is_boolean() => {
             Err(Error::invalid("_enable_encrypt_messages must be boolean."))

@@ -75,6 +75,7 @@ impl Messaging {
             confirmed: false,
         };
         self.check_room(source, &subscription.subscriber).await?;
+        self.check_queue_quota(source).await?;
         self.known_or_create(source, None).await?;
         let found = self.management.create_subscription(&subscription).await?;
         self.forget(source);

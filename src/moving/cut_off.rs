@@ -58,6 +58,10 @@ impl MessageStore for Breaking {
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
         self.when.around(self.inner.post(queue, messages)).await
     }
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
+        let post = self.inner.post_within(queue, messages, most);
+        self.when.around(post).await
+    }
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
         self.when.around(self.inner.list(queue, selection)).await
     }
@@ -354,6 +358,9 @@ impl MessageStore for Forgetful {
     async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
         messages.pop();
         self.0.post(queue, messages).await
+    }
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
+        self.0.post_within(queue, messages, most).await
     }
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
         self.0.list(queue, selection).await

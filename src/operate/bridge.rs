@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use clap::Args;
-use hyper::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, LOOK, Line, Trouble, ask_once};
+use super::ask::{Door, Trouble, ask};
+use super::{Failure, LOOK, Line};
 
 /// Between two looks while a service does not answer.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -34,9 +34,8 @@ pub(crate) struct Bridge {
     /// The queue for messages that the target refuses; without it the bridge ends at the first of them.
     #[arg(long, value_name = "PROJECT/QUEUE")]
     dead_letter: Option<String>,
-    /// The admin listener of the service (what --admin-listen says there).
-    #[arg(long, value_name = "ADDR")]
-    admin: String,
+    #[command(flatten)]
+    door: Door,
 }
 
 /// Adds up what servers tell, each of which begins at nothing.
@@ -64,24 +63,22 @@ pub(crate) async fn bridge(bridge: Bridge) -> Result<(), Failure> {
         follow,
         rate,
         dead_letter,
-        admin,
+        door,
     } = bridge;
-    let named = [("from", Some(from)), ("to", Some(to))];
-    let mut asked = named.to_vec();
-    asked.push(("rate", rate.map(|rate| rate.to_string())));
-    asked.push(("dead_letter", dead_letter));
+    let asked = json!({"from": from, "to": to, "rate": rate, "dead_letter": dead_letter});
+    let named = json!({"from": from, "to": to});
     let (mut terminate, mut interrupt) = (
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,
     );
-    let watched = watch(&admin, &asked, follow);
+    let watched = watch(&door, &asked, follow);
     let outcome = tokio::select! {
         outcome = watched => outcome,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
     // A service that does not answer ends it by itself, when it is asked for no more.
-    match ask_once(&admin, Method::DELETE, "/bridges", &named).await {
+    match ask(&door, "DELETE", "/bridges", &named).await {
         Err(Trouble::Refused(why)) if outcome.is_ok() && !why.contains("is a rule") => {
             Err(why.into())
         }
@@ -90,11 +87,11 @@ pub(crate) async fn bridge(bridge: Bridge) -> Result<(), Failure> {
 }
 
 /// Asks and tells until nothing is left, or the bridge stops.
-async fn watch(admin: &str, asked: &[(&str, Option<String>)], follow: bool) -> Result<(), String> {
+async fn watch(door: &Door, asked: &Value, follow: bool) -> Result<(), String> {
     let (mut crossed, mut refused) = (Total::default(), Total::default());
     let (mut line, mut empty, mut is_first) = (Line::default(), 0, true);
     loop {
-        let answer = match ask_once(admin, Method::POST, "/bridges", asked).await {
+        let answer = match ask(door, "POST", "/bridges", asked).await {
             Ok(answer) => answer,
             Err(Trouble::Silent(why)) if is_first => return Err(why),
             Err(Trouble::Silent(_) | Trouble::Busy(_)) => {
@@ -142,8 +139,6 @@ fn told(answer: &Value, crossed: u64, refused: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

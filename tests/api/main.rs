@@ -13,6 +13,7 @@ mod messages;
 mod policies;
 mod pools;
 mod queues;
+mod quotas;
 mod share;
 mod store;
 mod subscriptions;

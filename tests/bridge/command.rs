@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::server::{self, Client};
-use super::{PROJECT, consume, metric, page, post, start, wait_until};
+use super::{PROJECT, consume, metric, post, start, wait_until};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -44,9 +44,8 @@ fn run(admin: SocketAddr, arguments: &[&str]) -> (bool, String, String) {
 
 /// The bridges that a server runs.
 fn bridges(admin: SocketAddr) -> Vec<Value> {
-    let page = page(admin, "/bridges").expect("an answer");
-    let (_, body) = page.split_once("\r\n\r\n").expect("a body");
-    let document: Value = serde_json::from_str(body).expect("JSON");
+    let answer = Client::operator(admin).send("GET", "/bridges", None);
+    let document = answer.expect("an answer").json();
     document["bridges"].as_array().expect("a list").clone()
 }
 

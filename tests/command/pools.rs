@@ -165,3 +165,37 @@ fn operators_see_which_pools_are_down() {
         );
     }
 }
+
+/// A broker without a journal does not know what it has, whether it answers or not.
+#[test]
+fn a_pool_that_cannot_count_refuses_a_bound_of_messages() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let uri = format!("amqp://{}?journal=false&timeout_ms=300", free_address());
+    let blind = format!("[pools.blind]\nuri = \"{uri}\"\nweight = 1\n");
+    let flavor = "[flavors.blind]\nproject = \"operations\"\npools = [\"blind\"]\n";
+    configure(folder.path(), &format!("{blind}{flavor}"));
+    let server = serve(folder.path());
+    let mut client = operator(&server);
+    let mut send = |method, path, body: Value| {
+        let answer = client.send(method, path, Some(&body));
+        answer.expect("an answer")
+    };
+    let bounded = json!({"_flavor": "blind", "_max_messages": 5});
+    let refused = send("PUT", "/v2/queues/bounded", bounded);
+    assert_eq!(refused.status, 400, "{refused}");
+    let plain = json!({"_flavor": "blind"});
+    assert_eq!(send("PUT", "/v2/queues/plain", plain).status, 201);
+    let bound = json!([{"op": "add", "path": "/metadata/_max_messages", "value": 5}]);
+    let also_refused = send("PATCH", "/v2/queues/plain", bound);
+    assert_eq!(also_refused.status, 400, "{also_refused}");
+    for answer in [refused, also_refused] {
+        let why = answer.json()["description"].clone();
+        assert!(
+            why.as_str()
+                .is_some_and(|why| why.contains("'journal' is off")),
+            "{why}"
+        );
+    }
+    let elsewhere = json!({"_max_messages": 5});
+    assert_eq!(send("PUT", "/v2/queues/elsewhere", elsewhere).status, 201);
+}

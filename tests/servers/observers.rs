@@ -83,11 +83,13 @@ fn post(client: &mut Client, bodies: impl Iterator<Item = i64>) {
 
 /// Moves the queue by one of the servers, and waits until its old messages are in the new store.
 fn move_to(service: &Service, at: usize, pool: &str) {
-    let mut admin = Client::new(service.admins[at % 2], "several");
-    let path = format!("/moves/queue?project=several&queue=q&to={pool}");
+    let mut admin = Client::operator(service.admins[at % 2]);
+    let asked = json!({"project": "several", "queue": "q", "to": pool});
     let begun = Instant::now();
     loop {
-        let answer = admin.send("POST", &path, None).expect("an answer");
+        let answer = admin
+            .send("POST", "/moves/queue", Some(&asked))
+            .expect("an answer");
         if answer.status == 200 {
             break;
         }

@@ -299,6 +299,7 @@ pub(crate) struct Client {
     address: SocketAddr,
     project: String,
     is_admin: bool,
+    is_operator: bool,
     connection: Option<BufReader<TcpStream>>,
 }
 
@@ -308,7 +309,16 @@ impl Client {
             address,
             project: project.to_owned(),
             is_admin: false,
+            is_operator: false,
             connection: None,
+        }
+    }
+
+    /// Somebody who asks an admin listener of this machine, with the token that its server has left for commands.
+    pub(crate) fn operator(address: SocketAddr) -> Self {
+        Self {
+            is_operator: true,
+            ..Self::new(address, "operators")
         }
     }
 
@@ -338,6 +348,13 @@ impl Client {
         }
         if self.is_admin {
             head.push_str("X-Roles: admin\r\n");
+        }
+        // Each time anew: a server that was started again has another one.
+        if self.is_operator
+            && let Some(token) = isimud::admin::local::find(self.address)
+        {
+            head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+            head.push_str("Content-Type: application/json\r\n");
         }
         if let Some(body) = &body {
             head.push_str(&format!("Content-Length: {}\r\n", body.len()));

@@ -91,6 +91,7 @@ mod promise;
 mod words;
 
 mod bodies;
+mod bounds;
 mod catalogue;
 mod claiming;
 mod concurrency;
@@ -142,6 +143,7 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         concurrency::PROMISES,
         isolation::PROMISES,
         posting::PROMISES,
+        bounds::PROMISES,
         bodies::PROMISES,
         listing::PROMISES,
         paging::PROMISES,

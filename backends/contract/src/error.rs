@@ -21,6 +21,8 @@ pub enum ErrorKind {
     Claimed,
     /// No live claim holds the message.
     NotClaimed,
+    /// Something has as much as it may have; the message says so and is meant for the client.
+    Full,
     /// The thing is needed by another.
     InUse(Resource),
     /// The request is outside the rules; the message says which and is meant for the client.
@@ -82,6 +84,12 @@ impl Error {
     /// The request is outside the rules; the sentence is shown to the client.
     pub fn invalid(sentence: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorKind::Invalid, sentence)
+    }
+
+    /// A queue has as many messages as it may; the sentence is shown to the client.
+    pub fn full(most: u64) -> Self {
+        let sentence = format!("This queue may have {most} messages, and has no room for these.");
+        Self::new(ErrorKind::Full, sentence)
     }
 
     /// Adds what the error happened to.

@@ -102,6 +102,11 @@ impl MessageStore for Instrumented {
             .await
     }
 
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
+        let post = self.inner.post_within(queue, messages, most);
+        self.watch("post", Some(queue), post).await
+    }
+
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
         self.watch("list", Some(queue), self.inner.list(queue, selection))
             .await

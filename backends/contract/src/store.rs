@@ -39,6 +39,14 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
     /// make them. A message whose id the queue already has is left as it is, so that a repeated post is one post.
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()>;
 
+    /// The same, if the queue has no more than `most` live messages then, claimed and delayed ones too; otherwise `Full`,
+    /// and nothing is stored. What the queue has already is not counted anew. `Unsupported` where the store cannot browse.
+    ///
+    /// A store that keeps its messages itself counts in the step that stores them, and is exact. One that has them in a
+    /// broker asks its ledger at most once a second for as long as there is room: of several servers each may go beyond by
+    /// what the others post meanwhile, and posts at the same time may be refused a few messages early.
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()>;
+
     /// Lists live messages in order of arrival.
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page>;
 

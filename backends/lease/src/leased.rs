@@ -18,6 +18,7 @@ use crate::budget::Budget;
 use crate::dropped::Dropped;
 use crate::hints::Hints;
 use crate::missing::{self, Missing};
+use crate::room::{Rooms, UnderWay};
 
 /// Whether the ledger gets a row for every message when it is posted, and not only when it is first delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +71,7 @@ pub struct Leased<B> {
     pub(crate) dropped: Arc<Dropped>,
     begun: Begun,
     pub(crate) journal: Journal,
+    rooms: Arc<Rooms>,
     eras: Arc<Mutex<HashMap<QueueKey, Era>>>,
     closed: Arc<AtomicBool>,
 }
@@ -94,6 +96,7 @@ impl<B: LeaseBroker> Leased<B> {
             hints: Arc::default(),
             begun: Begun::default(),
             journal,
+            rooms: Arc::default(),
             eras: Arc::default(),
             closed: Arc::default(),
         }
@@ -115,6 +118,7 @@ impl<B: LeaseBroker> Leased<B> {
             dropped: Arc::clone(&self.dropped),
             begun: self.begun.clone(),
             journal: self.journal,
+            rooms: Arc::clone(&self.rooms),
             eras: Arc::clone(&self.eras),
             closed: Arc::clone(&self.closed),
         };
@@ -256,6 +260,33 @@ impl<B: LeaseBroker> Leased<B> {
         Ok(())
     }
 
+    /// Finds out from the ledger whether a queue has room below a bound for messages that this server does not know to fit.
+    /// `Full` where it has not.
+    async fn find_room<'a>(
+        &'a self,
+        queue: &'a QueueKey,
+        messages: &[Message],
+        most: u64,
+    ) -> Result<UnderWay<'a>> {
+        let asked = self.rooms.ask(queue);
+        let stats = self.ledger.stats(queue).await?;
+        let count = stats.free + stats.claimed;
+        let more = messages.len() as u64;
+        if let Some(let_in) = asked.let_in(count, more, most) {
+            return Ok(let_in);
+        }
+        // What it has already is not counted anew.
+        let ids: HashSet<MessageId> = messages.iter().map(|message| message.id).collect();
+        let ids: Vec<MessageId> = ids.into_iter().collect();
+        let known = self.ledger.get(queue, &ids).await?.len();
+        let new = ids.len().saturating_sub(known) as u64;
+        match asked.let_in(count, new, most) {
+            Some(let_in) => Ok(let_in),
+            None if new == 0 => Ok(self.rooms.nothing(queue)),
+            None => Err(Error::full(most)),
+        }
+    }
+
     /// Counts what is in a queue that native clients use, too. A count that lacks messages of the ledger is given a moment
     /// to come right; should they be missing then, natives have taken them.
     async fn shared_stats(&self, queue: &QueueKey) -> Result<Stats> {
@@ -360,6 +391,16 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         let now = self.clock.now();
         let post = |store: Self| async move { store.dispatch(&queue, now, messages).await };
         self.budget().step(self.finish(post)).await
+    }
+
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
+        self.journaled("keep to a number of messages")?;
+        let more = messages.len() as u64;
+        let _under_way = match self.rooms.let_in(queue, more, most) {
+            Some(let_in) => let_in,
+            None => self.find_room(queue, &messages, most).await?,
+        };
+        self.post(queue, messages).await
     }
 
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {

@@ -123,6 +123,7 @@ pub mod fake;
 mod hints;
 mod leased;
 mod missing;
+mod room;
 mod rounds;
 
 pub use broker::{Depth, Envelope, LeaseBroker};

@@ -127,19 +127,38 @@ impl Scripts {
         Call::on_queues(source, &self.time, std::iter::once(keys))
     }
 
-    pub(crate) async fn post(&self, keys: &Keys, messages: &[Message]) -> Result<()> {
-        let mut call = self.on(&POST, keys);
-        for message in messages {
-            call.command
-                .arg(message.id.0.as_bytes())
-                .arg(&terms(message)[..])
-                .arg(encode(message)?);
-        }
-        match &self.waiting {
-            Some(link) => link.in_time(Box::pin(link.run_and_wait(call))).await?,
-            None => self.link.in_time(self.link.run(call)).await?,
+    /// Posts messages; `false` where the queue would have more than `most` then.
+    pub(crate) async fn post(
+        &self,
+        keys: &Keys,
+        messages: &[Message],
+        most: Option<u64>,
+    ) -> Result<bool> {
+        let bound = most.map(|most| most.to_string()).unwrap_or_default();
+        let call = || {
+            let mut call = self.on(&POST, keys).bytes(bound.as_bytes());
+            for message in messages {
+                call.command
+                    .arg(message.id.0.as_bytes())
+                    .arg(&terms(message)[..])
+                    .arg(encode(message)?);
+            }
+            Ok::<_, Error>(call)
         };
-        Ok(())
+        let link = self.waiting.as_ref().unwrap_or(&self.link);
+        link.in_time(async {
+            loop {
+                let answer = match &self.waiting {
+                    Some(link) => Box::pin(link.run_and_wait(call()?)).await?,
+                    None => self.link.run(call()?).await?,
+                };
+                match answer {
+                    Value::Nil => {}
+                    answer => return Ok(answer != Value::Int(0)),
+                }
+            }
+        })
+        .await
     }
 
     pub(crate) async fn list(&self, keys: &Keys, after: &[u8], walk: Walk<'_>) -> Result<Part> {

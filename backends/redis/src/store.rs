@@ -243,7 +243,21 @@ impl MessageStore for RedisStore {
         if messages.is_empty() {
             return Ok(());
         }
-        self.scripts.post(&self.keys(queue), &messages).await?;
+        self.scripts
+            .post(&self.keys(queue), &messages, None)
+            .await?;
+        self.enter(queue).await;
+        Ok(())
+    }
+
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let keys = self.keys(queue);
+        if !self.scripts.post(&keys, &messages, Some(most)).await? {
+            return Err(Error::full(most));
+        }
         self.enter(queue).await;
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Posting, reading and deleting messages.
 
+use std::collections::HashSet;
+
 use isimud_contract::{
     Arrival, ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey,
     Resource, Selection, Timestamp,
@@ -19,7 +21,13 @@ pub(crate) const DAMAGED: i64 = -4;
 /// `hold` of a message that waits until it is due.
 pub(crate) const DELAYED: i64 = -1;
 
-pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]) -> Outcome<()> {
+/// Appends messages, if the queue has no more than `most` of them then.
+pub(crate) fn post(
+    session: &mut Session,
+    queue: &QueueKey,
+    messages: &[Message],
+    most: Option<u64>,
+) -> Outcome<()> {
     let now = session.now();
     let arrival = messages
         .first()
@@ -27,6 +35,11 @@ pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]
     let mut stream = stream::open(session, queue, arrival)?;
     if !stream.has_room(messages.len()) {
         return Ok(Err(stream::full()));
+    }
+    if let Some(most) = most
+        && !has_room(session, &stream, messages, most, now)?
+    {
+        return Ok(Err(Error::full(most)));
     }
     let mut first_end = i64::MAX;
     for message in messages {
@@ -37,6 +50,30 @@ pub(crate) fn post(session: &mut Session, queue: &QueueKey, messages: &[Message]
     session.ends.expiry = session.ends.expiry.min(first_end);
     session.put_stream(stream);
     Ok(Ok(()))
+}
+
+/// Whether a stream has room for messages below a bound. The counter says so at once where it does; otherwise what has
+/// expired and is not swept yet, and what the stream has already, is taken off.
+fn has_room(
+    session: &Session,
+    stream: &Stream,
+    messages: &[Message],
+    most: u64,
+    now: Timestamp,
+) -> rusqlite::Result<bool> {
+    let total = stream::count(stream.total);
+    if total.saturating_add(messages.len() as u64) <= most {
+        return Ok(true);
+    }
+    let live = total.saturating_sub(stream::count(stream::expired(session, stream, now)?.0));
+    let mut new = HashSet::new();
+    for message in messages {
+        let found = find_target(session, stream, message.id, now)?;
+        if found.is_none_or(|found| !found.live) {
+            new.insert(message.id);
+        }
+    }
+    Ok(new.is_empty() || live.saturating_add(new.len() as u64) <= most)
 }
 
 /// Writes one message. `false` when its stream has it already.

@@ -160,7 +160,13 @@ impl MessageStore for SqliteStore {
 
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
         let queue = queue.clone();
-        self.grow(move |session| message::post(session, &queue, &messages))
+        self.grow(move |session| message::post(session, &queue, &messages, None))
+            .await
+    }
+
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
+        let queue = queue.clone();
+        self.grow(move |session| message::post(session, &queue, &messages, Some(most)))
             .await
     }
 

@@ -203,12 +203,7 @@ pub(crate) fn stats(session: &mut Session, queue: &QueueKey) -> Outcome<Stats> {
     };
     let (first, last) = stream.rows().into_inner();
     // The counters include what has ended and is not swept yet; these two ranges are empty but for a moment.
-    let (expired, expired_held): (i64, i64) = session
-        .statement(
-            "SELECT count(*), count(*) FILTER (WHERE hold > 0) FROM message INDEXED BY message_by_expiry
-             WHERE expires <= ? AND at BETWEEN ? AND ?",
-        )?
-        .query_row(params![now.0, first, last], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (expired, expired_held) = expired(session, &stream, now)?;
     let released: i64 = session
         .statement(
             "SELECT count(*) FROM claim CROSS JOIN message ON message.hold = claim.no
@@ -238,6 +233,21 @@ pub(crate) fn stats(session: &mut Session, queue: &QueueKey) -> Outcome<Stats> {
         newest,
         last_arrival: stream.numbering.last_number(),
     }))
+}
+
+/// How many messages of a stream have expired and are not swept yet, and how many of those a claim holds.
+pub(crate) fn expired(
+    session: &Session,
+    stream: &Stream,
+    now: Timestamp,
+) -> rusqlite::Result<(i64, i64)> {
+    let (first, last) = stream.rows().into_inner();
+    session
+        .statement(
+            "SELECT count(*), count(*) FILTER (WHERE hold > 0) FROM message INDEXED BY message_by_expiry
+             WHERE expires <= ? AND at BETWEEN ? AND ?",
+        )?
+        .query_row(params![now.0, first, last], |row| Ok((row.get(0)?, row.get(1)?)))
 }
 
 pub(crate) fn count(number: i64) -> u64 {

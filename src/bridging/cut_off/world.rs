@@ -119,6 +119,10 @@ impl MessageStore for Gated {
         }
         self.gate.pass(self.inner.post(queue, messages)).await
     }
+    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
+        let post = self.inner.post_within(queue, messages, most);
+        self.gate.pass(post).await
+    }
     async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
         self.gate.pass(self.inner.list(queue, selection)).await
     }
@@ -477,6 +481,7 @@ impl World {
             draw: Arc::new(|below| fastrand::u64(..below)),
         });
         let messaging = Messaging::new(Parts {
+            quotas: crate::messaging::quotas::Quotas::default(),
             catalogue,
             management: Arc::clone(&self.management),
             jobs: Arc::clone(&self.source),

@@ -1,0 +1,175 @@
+//! Asks the admin listener of a running service, with a token.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use isimud::admin::local;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::net::{TcpStream, lookup_host};
+
+use super::Failure;
+
+/// How long an answer may take: a pool of many queues is sent away in one request.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// The environment variable that has a token. The command line has none: others can read it.
+const TOKEN: &str = "ISIMUD_ADMIN_TOKEN";
+/// The one that names a file with it.
+const TOKEN_FILE: &str = "ISIMUD_ADMIN_TOKEN_FILE";
+
+/// Where the service is asked, and who asks.
+#[derive(Debug, Args)]
+pub(super) struct Door {
+    /// The admin listener of the service (what --admin-listen says there).
+    #[arg(long, value_name = "ADDR")]
+    admin: String,
+    /// A file that has a token for it [default: what ISIMUD_ADMIN_TOKEN_FILE or ISIMUD_ADMIN_TOKEN says; on the machine of
+    /// the service its own].
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl Door {
+    /// The token to show, and whether it may be another one the next time: a server makes a new one at each start.
+    async fn token(&self) -> Result<(Option<String>, bool), Failure> {
+        let named = || std::env::var_os(TOKEN_FILE).filter(|file| !file.is_empty());
+        if let Some(file) = self
+            .token_file
+            .clone()
+            .or_else(|| named().map(PathBuf::from))
+        {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| format!("cannot read the token in {}: {error}", file.display()))?;
+            return Ok((Some(text.trim().to_owned()), false));
+        }
+        if let Ok(token) = std::env::var(TOKEN)
+            && !token.is_empty()
+        {
+            return Ok((Some(token), false));
+        }
+        // What cannot be looked up cannot be asked either, and that is told by whoever asks.
+        let found = lookup_host(&self.admin).await;
+        let token = found.ok().and_then(|mut all| all.find_map(local::find));
+        Ok((token, true))
+    }
+}
+
+/// Why there is no answer that would help.
+pub(super) enum Trouble {
+    /// Nobody answers.
+    Silent(String),
+    /// The service cannot do it now.
+    Busy(String),
+    /// The service will not do it.
+    Refused(String),
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Silent(why) | Trouble::Busy(why) | Trouble::Refused(why) => why.into(),
+        }
+    }
+}
+
+/// Asks for a change, which a document says.
+pub(super) async fn ask(
+    door: &Door,
+    method: &str,
+    path: &str,
+    asked: &Value,
+) -> Result<Value, Trouble> {
+    send(door, method, path, asked.to_string()).await
+}
+
+/// Asks how something is.
+pub(super) async fn look(
+    door: &Door,
+    path: &str,
+    named: &[(&str, &str)],
+) -> Result<Value, Trouble> {
+    let mut target = path.to_owned();
+    for (name, value) in named {
+        target.push(if target.contains('?') { '&' } else { '?' });
+        let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
+        target.push_str(&format!("{name}={value}"));
+    }
+    send(door, "GET", &target, String::new()).await
+}
+
+async fn send(door: &Door, method: &str, target: &str, body: String) -> Result<Value, Trouble> {
+    let refused = |why: Failure| Trouble::Refused(why.to_string());
+    let (token, may_change) = door.token().await.map_err(refused)?;
+    let mut answer = exchange(door, method, target, &body, token.as_deref()).await?;
+    if answer.0 == StatusCode::UNAUTHORIZED && may_change {
+        // The service was started again between the look for its token and its answer.
+        let (again, _) = door.token().await.map_err(refused)?;
+        if again != token {
+            answer = exchange(door, method, target, &body, again.as_deref()).await?;
+        }
+    }
+    let (status, document) = answer;
+    if status.is_success() {
+        return Ok(document);
+    }
+    let why = document["error"]
+        .as_str()
+        .unwrap_or("the service refused it")
+        .to_owned();
+    Err(match status {
+        StatusCode::SERVICE_UNAVAILABLE => Trouble::Busy(why),
+        _ => Trouble::Refused(why),
+    })
+}
+
+async fn exchange(
+    door: &Door,
+    method: &str,
+    target: &str,
+    body: &str,
+    token: Option<&str>,
+) -> Result<(StatusCode, Value), Trouble> {
+    let silent = |why: String| Trouble::Silent(why);
+    let answered = tokio::time::timeout(PATIENCE, once(door, method, target, body, token)).await;
+    answered
+        .map_err(|_| silent("the service does not answer".into()))?
+        .map_err(|error| silent(error.to_string()))
+}
+
+async fn once(
+    door: &Door,
+    method: &str,
+    target: &str,
+    body: &str,
+    token: Option<&str>,
+) -> Result<(StatusCode, Value), Failure> {
+    let admin = &door.admin;
+    let stream = TcpStream::connect(admin)
+        .await
+        .map_err(|error| format!("no admin listener answers at {admin}: {error}"))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let connection = tokio::spawn(connection);
+    let mut request = Request::builder()
+        .method(method)
+        .uri(target)
+        .header("host", admin);
+    if !body.is_empty() {
+        request = request.header("content-type", "application/json");
+    }
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(Full::new(Bytes::from(body.to_owned())))?;
+    let answer = sender.send_request(request).await?;
+    let status = answer.status();
+    let body = answer.into_body().collect().await?.to_bytes();
+    connection.abort();
+    Ok((status, serde_json::from_slice(&body)?))
+}
