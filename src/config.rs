@@ -89,6 +89,8 @@ struct Server {
     idle_grace_ms: u64,
     header_timeout_secs: u64,
     body_timeout_secs: u64,
+    answer_timeout_secs: u64,
+    min_answer_rate: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -252,6 +254,10 @@ pub struct Config {
     pub header_timeout: Duration,
     /// How long the body of a request may take to arrive.
     pub body_timeout: Duration,
+    /// For how long the rate of an answer is measured.
+    pub answer_timeout: Duration,
+    /// Bytes a second that a client has to take of its answer.
+    pub min_answer_rate: u64,
     /// The default pool.
     pub store: String,
     /// The management store, where it is another place.
@@ -391,10 +397,21 @@ impl Written {
             ("shutdown_grace_secs", server.shutdown_grace_secs),
             ("header_timeout_secs", server.header_timeout_secs),
             ("body_timeout_secs", server.body_timeout_secs),
+            ("answer_timeout_secs", server.answer_timeout_secs),
         ] {
             if secs > 86_400 {
                 return Err(ConfigError(format!("server.{key} must be at most 86400")));
             }
+        }
+        if server.answer_timeout_secs == 0 {
+            return Err(ConfigError(
+                "server.answer_timeout_secs must be at least 1".into(),
+            ));
+        }
+        if server.min_answer_rate > 1 << 30 {
+            return Err(ConfigError(
+                "server.min_answer_rate must be at most 1073741824".into(),
+            ));
         }
         if server.idle_grace_ms > 60_000 {
             return Err(ConfigError(
@@ -423,6 +440,8 @@ impl Written {
             idle_grace: Duration::from_millis(self.server.idle_grace_ms),
             header_timeout: Duration::from_secs(self.server.header_timeout_secs),
             body_timeout: Duration::from_secs(self.server.body_timeout_secs),
+            answer_timeout: Duration::from_secs(self.server.answer_timeout_secs),
+            min_answer_rate: self.server.min_answer_rate,
             management: Some(self.management.uri)
                 .filter(|uri| !uri.is_empty() && *uri != self.store.uri),
             store: self.store.uri,

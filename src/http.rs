@@ -7,11 +7,13 @@
 //!          a file a resource
 //! caller body query fields      extractors and parsers
 //! document json                 documents on their way out
+//! under_way budget              what answers and bodies hold until they are sent or read, and what nobody receives
 //! problem  errors as documents  openapi  the description of all this
 //! ```
 
 pub mod auth;
 mod body;
+pub mod budget;
 mod caller;
 mod claims;
 pub mod cors;
@@ -36,6 +38,7 @@ mod share;
 mod subscriptions;
 mod topics;
 mod trace;
+mod under_way;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +46,15 @@ use std::time::Duration;
 use axum::Router;
 
 use self::auth::ClientIds;
+use self::budget::Budget;
 use self::cors::Cors;
 use self::identity::Identity;
 pub use self::log_limit::LogLimit;
 use self::policy::Policy;
 use self::route::Route;
 pub use self::trace::Api;
+pub(crate) use self::under_way::OnTheWay;
+pub use self::under_way::{GivenBack, Reads};
 use crate::live::Live;
 use crate::messaging::Messaging;
 use crate::signature::Signer;
@@ -73,6 +79,14 @@ pub struct App {
     pub delete_with_claim_ids: bool,
     /// How long the body of a request may take to arrive.
     pub body_timeout: Duration,
+    /// Bytes of bodies that may be under way.
+    pub bodies: Arc<Budget>,
+    /// Bytes of answers that may be under way.
+    pub answers: Arc<Budget>,
+    /// Bytes that readings of messages may have before their answers are counted.
+    pub reads: Reads,
+    /// What is given back because nobody received it.
+    pub given_back: GivenBack,
     /// From when on a request is slow.
     pub slow: Duration,
     /// How many failed requests are logged.

@@ -14,6 +14,7 @@
 //! import      takes over what another service left (read by backends/estates), with the help of messaging
 //! signature   pre-signed access    dates   how the API writes and reads them    clock   what time it is
 //! admin       metrics, liveness, readiness, and what operators change    telemetry   what is counted and logged
+//! spell       and told once
 //! ```
 //!
 //! Who may import whom is checked by `tests/direction.rs`.
@@ -34,6 +35,7 @@ mod moving;
 pub mod notify;
 mod server;
 pub mod signature;
+mod spell;
 pub mod telemetry;
 
 use std::path::{Path, PathBuf};
@@ -52,13 +54,14 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::config::declared::Declared;
 use crate::drivers::{Backend, Context, ForPools};
+use crate::http::budget::Budget;
 use crate::http::{Api, App};
 use crate::live::Live;
 use crate::messaging::{Flow, Messaging, Parts, Subscribers};
 use crate::notify::{AddressPolicy, Deliveries, House, Needs, Outbox, Tally};
-use crate::server::{Patience, listen};
+use crate::server::{Door, Keeps, Pace, Patience, Places, listen};
 use crate::signature::Signer;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Traffic};
 
 /// The service, ready to run.
 #[derive(Debug)]
@@ -105,8 +108,23 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         Deliveries::new(parts, house).map(Arc::new)
     });
     let deliveries = deliveries.transpose()?;
+    let traffic = metrics.traffic().clone();
+    let budget = |of, bytes, gauge| Arc::new(Budget::new(of, bytes, gauge));
+    let limits = &config.limits;
     let api = http::api(App {
         messaging,
+        bodies: budget(
+            "posts",
+            limits.max_request_bytes_under_way,
+            traffic.request_bytes,
+        ),
+        answers: budget(
+            "answers",
+            limits.max_answer_bytes_under_way,
+            traffic.answer_bytes,
+        ),
+        reads: http::Reads::new(limits.max_answer_bytes_under_way),
+        given_back: http::GivenBack::default(),
         signer,
         policy: Live::new(Arc::clone(&config.policy)),
         client_ids: config.client_ids.clone(),
@@ -251,6 +269,9 @@ fn internal(
     ))
 }
 
+/// How long what clients did not receive may take to be given back when the service stops.
+const GIVING_BACK: Duration = Duration::from_secs(2);
+
 /// How long to wait before declared pools are tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -284,6 +305,10 @@ pub async fn serve(
     declare(&app, &config.declared).await;
     let patience = Patience {
         header: config.header_timeout,
+        pace: Pace {
+            within: config.answer_timeout,
+            least: config.answer_timeout.as_secs() * config.min_answer_rate,
+        },
         idle: config.idle_grace,
         shutdown: config.shutdown_grace,
     };
@@ -291,10 +316,22 @@ pub async fn serve(
     let own = own
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
+    let traffic = app.metrics.traffic();
+    let descriptors = descriptors();
+    let spare = |most: usize| most.min(descriptors / 16);
+    let places = places(config, descriptors, 2 * spare(SPARE));
+    let door = Door::new(
+        listener,
+        places,
+        Keeps::ForOthers(spare(SPARE)),
+        traffic.clone(),
+    );
     let admin = admin.map(|listener| {
         let address = listener.local_addr().ok();
+        let keeps = Keeps::ForItself(spare(SPARE));
+        let door = Door::new(listener, ADMIN_PLACES, keeps, Traffic::default());
         let router = admin::router(Arc::clone(&app), Arc::clone(&bridges), &guard, address);
-        tokio::spawn(listen(listener, router, patience, told(stop.clone())))
+        tokio::spawn(listen(door, router, patience, told(stop.clone())))
     });
     let working = api.clone();
     let worker = tokio::spawn(async move { working.work().await });
@@ -304,7 +341,7 @@ pub async fn serve(
         deliveries.never_to(own);
         tokio::spawn(deliveries.run(ended))
     });
-    listen(listener, api, patience, told(stop)).await;
+    listen(door, api, patience, told(stop)).await;
     drop(bridges.await);
     worker.abort();
     end_deliveries.send_replace(true);
@@ -315,7 +352,52 @@ pub async fn serve(
         drop(admin.await);
     }
     guard.take_back();
+    app.given_back.finish(GIVING_BACK).await;
     app.messaging.close().await
+}
+
+/// Connections of the listener for operators: for people and a few programs.
+const ADMIN_PLACES: Places = Places {
+    most: 128,
+    most_per_address: 0,
+    shared: Vec::new(),
+};
+
+/// Descriptors that each listener keeps for the time when there are no others.
+const SPARE: usize = 16;
+
+/// Descriptors that are left to files, stores and notifications, where there are many; half of them otherwise.
+const OTHER_DESCRIPTORS: usize = 1024;
+
+/// How many connections the API may have: what the configuration says, or what the system's bound on descriptors leaves.
+fn places(config: &Config, descriptors: usize, spare: usize) -> Places {
+    let left = descriptors - OTHER_DESCRIPTORS.min(descriptors / 2) - spare;
+    let most = config.limits.max_connections;
+    if left < most {
+        tracing::info!(
+            descriptors,
+            connections = left,
+            "the system gives too few descriptors for limits.max_connections"
+        );
+    }
+    Places {
+        most: most.min(left).max(1),
+        most_per_address: config.limits.max_connections_per_address,
+        shared: config.identity.proxies().to_vec(),
+    }
+}
+
+/// How many descriptors the process may have: as many as it may ask for.
+fn descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let bound = getrlimit(Resource::Nofile);
+    let all = Rlimit {
+        current: bound.maximum,
+        maximum: bound.maximum,
+    };
+    let bound = setrlimit(Resource::Nofile, all).map_or(bound, |()| all);
+    let count = bound.current.map(usize::try_from);
+    count.map_or(usize::MAX, |count| count.unwrap_or(usize::MAX))
 }
 
 /// Registers the pools and flavors that a file declares: now, or as soon as the management store answers.

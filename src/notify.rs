@@ -30,7 +30,7 @@
 
 mod address;
 mod begun;
-mod budget;
+pub(crate) mod budget;
 mod connect;
 mod entry;
 mod fan;

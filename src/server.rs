@@ -8,14 +8,24 @@
 //! ```
 //!
 //! A connection ends only when the socket has nothing more to read: a request that was sent before is answered.
+//!
+//! No client holds more than its part of the server. How many connections there are, in all and from one address, is
+//! bounded (`table`); each has so much time for a head, for a body (`http::body`) and for taking its answer (`pace`); and
+//! the bytes that are under way on all of them have a budget (`http::budget`). The listener for operators has places and
+//! descriptors of its own (`spare`), and answers when all others are taken.
 
 mod connection;
+mod full;
 mod head;
+mod pace;
 mod rest;
+mod spare;
+mod table;
 
 use std::io;
 use std::net::IpAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -28,7 +38,15 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use connection::{Activity, Connection, Phase};
+pub(crate) use pace::Pace;
 use rest::Lent;
+use spare::{Spare, is_out_of_descriptors};
+pub(crate) use table::Places;
+use table::Table;
+
+use crate::http::OnTheWay;
+use crate::spell::Spell;
+use crate::telemetry::Traffic;
 
 use crate::admin::guard::Peer;
 
@@ -72,42 +90,159 @@ impl Answer for axum::Router {
 pub(crate) struct Patience {
     /// The time that the head of a request may take.
     pub(crate) header: Duration,
+    /// How slowly an answer may be taken.
+    pub(crate) pace: Pace,
     /// The time that connections have to send one more request once the server is told to stop.
     pub(crate) idle: Duration,
     /// The time that requests under way may take after that.
     pub(crate) shutdown: Duration,
 }
 
+/// For whom a listener keeps descriptors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    /// For connections of its own.
+    ForItself(usize),
+    /// For everything else in the process.
+    ForOthers(usize),
+}
+
+/// Where connections come in.
+#[derive(Debug)]
+pub(crate) struct Door {
+    listener: TcpListener,
+    table: Arc<Table>,
+    spare: Spare,
+    is_for_others: bool,
+    /// Without descriptors for new connections.
+    starved: Spell,
+}
+
+/// The largest part of a request or an answer that is kept for a connection beside the budgets: a head, or what has
+/// arrived of a body and was not looked at yet.
+const BUFFER: usize = 64 << 10;
+
+/// Bytes of an answer that the system may have taken for a connection and not sent. It would take megabytes.
+const UNSENT: u32 = 128 << 10;
+
+/// How long to wait before connections are accepted again where there was no descriptor for one.
+const STARVED: Duration = Duration::from_millis(50);
+
+impl Door {
+    /// Lets so many connections in, and keeps so many descriptors for the time when there are no others.
+    pub(crate) fn new(
+        listener: TcpListener,
+        places: Places,
+        keeps: Keeps,
+        traffic: Traffic,
+    ) -> Self {
+        let (Keeps::ForItself(spare) | Keeps::ForOthers(spare)) = keeps;
+        // Connections inherit both from their listener.
+        let socket = socket2::SockRef::from(&listener);
+        let set = socket.set_tcp_nodelay(true);
+        if let Err(error) = set.and_then(|()| socket.set_tcp_notsent_lowat(UNSENT)) {
+            tracing::debug!(%error, "an option of the listener's socket could not be set");
+        }
+        Self {
+            listener,
+            table: Table::new(places, traffic),
+            spare: Spare::new(spare),
+            is_for_others: matches!(keeps, Keeps::ForOthers(_)),
+            starved: Spell::default(),
+        }
+    }
+
+    /// Serves connections until `end` is ready.
+    async fn accept_until(
+        &mut self,
+        serve: &(impl Fn(&Arc<Table>, TcpStream, IpAddr) + Sync),
+        end: impl Future<Output = ()> + Send,
+    ) {
+        let mut end = pin!(end);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut end => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    serve(&self.table, stream, peer.ip());
+                    self.recover();
+                }
+                Err(error) if is_out_of_descriptors(&error) => {
+                    if self.starved.note() {
+                        tracing::error!(%error, "there is no descriptor for another connection");
+                    }
+                    let starved = self.starve();
+                    tokio::select! {
+                        biased;
+                        () = &mut end => return,
+                        () = starved => {}
+                    }
+                }
+                Err(error) => refuse(&error, &self.starved).await,
+            }
+        }
+    }
+
+    /// Waits for a descriptor: one that was kept for this, or one that a connection lets go on which nothing is asked. What
+    /// is kept for others is theirs until there is enough for all.
+    async fn starve(&mut self) {
+        if !self.is_for_others && self.spare.give() {
+            return;
+        }
+        self.table.make_room();
+        self.spare.give_all();
+        loop {
+            tokio::time::sleep(STARVED).await;
+            if !self.is_for_others || self.spare.refill() {
+                return;
+            }
+            self.spare.give_all();
+        }
+    }
+
+    /// Keeps descriptors again for the next time.
+    fn recover(&mut self) {
+        self.spare.refill();
+        if let Some(count) = self.starved.ended() {
+            tracing::info!(count, "there are descriptors for connections again");
+        }
+    }
+}
+
 /// Serves until `stop` is ready; then answers what is sent within the idle grace, takes no more connections and finishes
 /// what runs.
 pub(crate) async fn listen(
-    listener: TcpListener,
+    mut door: Door,
     face: impl Answer,
     patience: Patience,
     stop: impl Future<Output = ()> + Send,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(patience.header);
+        .header_read_timeout(patience.header)
+        .max_buf_size(BUFFER);
     // Every connection has a receiver, so that the phase is closed when no connection is left.
     let (phase, _) = watch::channel(Phase::Serving);
-    let serve = |stream, peer| {
-        serve(
-            stream,
-            &http,
-            face.clone().for_peer(peer),
-            phase.subscribe(),
-        )
+    let serve = |table: &Arc<Table>, stream, peer| {
+        let served = Served {
+            table: Arc::clone(table),
+            pace: patience.pace,
+            phase: phase.subscribe(),
+        };
+        serve(stream, peer, &http, &face, served);
     };
 
-    accept_until(&listener, &serve, stop).await;
+    door.accept_until(&serve, stop).await;
     phase.send_replace(Phase::Finishing);
     let finished = async {
         // Late is as good as closed: the grace is over.
         drop(tokio::time::timeout(patience.idle, phase.closed()).await);
     };
-    accept_until(&listener, &serve, finished).await;
-    accept_rest(listener, &serve);
+    door.accept_until(&serve, finished).await;
+    accept_rest(door, &serve);
     phase.send_replace(Phase::Closing);
     let closed = tokio::time::timeout(patience.shutdown, phase.closed()).await;
     if closed.is_err() {
@@ -115,37 +250,20 @@ pub(crate) async fn listen(
     }
 }
 
-/// Serves connections until `end` is ready.
-async fn accept_until(
-    listener: &TcpListener,
-    serve: &(impl Fn(TcpStream, IpAddr) + Sync),
-    end: impl Future<Output = ()> + Send,
-) {
-    let mut end = pin!(end);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut end => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => serve(stream, peer.ip()),
-            Err(error) => refuse(&error).await,
-        }
-    }
-}
-
 /// Connections that wait to be accepted, at the most: as many as tokio has the system keep.
 const BACKLOG: usize = 1024;
 
 /// Serves the connections that wait to be accepted, and lets go of the address.
-fn accept_rest(listener: TcpListener, serve: &impl Fn(TcpStream, IpAddr)) {
+fn accept_rest(door: Door, serve: &impl Fn(&Arc<Table>, TcpStream, IpAddr)) {
+    let Door {
+        listener, table, ..
+    } = door;
     // By the system's own call: it knows of each, also of those that the runtime has not heard of yet.
     let accepted = listener.into_std().and_then(|listener| {
         for _ in 0..BACKLOG {
             let (stream, peer) = listener.accept()?;
             stream.set_nonblocking(true)?;
-            serve(TcpStream::from_std(stream)?, peer.ip());
+            serve(&table, TcpStream::from_std(stream)?, peer.ip());
         }
         Ok(())
     });
@@ -156,17 +274,28 @@ fn accept_rest(listener: TcpListener, serve: &impl Fn(TcpStream, IpAddr)) {
     }
 }
 
+/// What the connections of a listener have in common.
+struct Served {
+    table: Arc<Table>,
+    pace: Pace,
+    phase: watch::Receiver<Phase>,
+}
+
 fn serve(
     stream: TcpStream,
+    peer: IpAddr,
     http: &http1::Builder,
-    face: impl Answer,
-    phase: watch::Receiver<Phase>,
+    face: &impl Answer,
+    served: Served,
 ) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "a connection is gone already");
-    }
+    let Served { table, pace, phase } = served;
     let activity = Activity::default();
-    let stream = Connection::new(stream, activity.clone(), phase.clone());
+    let seat = match table.admit(peer, &activity) {
+        Ok(seat) => seat,
+        Err(full) => return full::turn_away(stream, full, &table.turned_away),
+    };
+    let face = face.clone().for_peer(peer);
+    let stream = Connection::new(stream, activity.clone(), phase.clone(), pace, table);
     let service = service_fn(move |request| {
         let refused = head::refuse(&request);
         let (request, rest) = rest::lend(request);
@@ -186,7 +315,8 @@ fn serve(
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
-            Ok::<_, std::convert::Infallible>(answer.map(|body| busy.until_sent(body)))
+            let on_the_way = answer.extensions_mut().remove::<OnTheWay>();
+            Ok::<_, std::convert::Infallible>(answer.map(|body| busy.until_sent(body, on_the_way)))
         }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service);
@@ -194,18 +324,21 @@ fn serve(
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection ended early");
         }
+        drop(seat);
     });
 }
 
-/// A connection that could not be accepted is the client's, or there are too many: then a pause gives others the time
-/// to end.
-async fn refuse(error: &io::Error) {
+/// A connection that could not be accepted is the client's fault, or the system lacks something: then a pause gives it the
+/// time to have it again.
+async fn refuse(error: &io::Error, starved: &Spell) {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     if !matches!(
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset
     ) {
-        tracing::error!(%error, "cannot accept connections");
+        if starved.note() {
+            tracing::error!(%error, "cannot accept connections");
+        }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -237,11 +370,20 @@ mod tests {
         let page = Router::new().route("/", get(|| async { "page" }));
         let patience = Patience {
             header: PATIENCE,
+            pace: Pace {
+                within: PATIENCE,
+                least: 1,
+            },
             idle,
             shutdown: PATIENCE,
         };
         let (stop, stopped) = oneshot::channel();
-        let listening = listen(listener, page, patience, async { drop(stopped.await) });
+        let places = Places {
+            most: 100,
+            ..Places::default()
+        };
+        let door = Door::new(listener, places, Keeps::ForItself(0), Traffic::default());
+        let listening = listen(door, page, patience, async { drop(stopped.await) });
         (address, stop, listening)
     }
 

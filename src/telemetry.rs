@@ -1,6 +1,7 @@
 //! What operators see: metrics and logs.
 
 mod fields;
+mod traffic;
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicI64, AtomicU64};
@@ -18,6 +19,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::{EnvFilter, reload};
 
+pub use self::traffic::Traffic;
 use crate::bridging::{self, Lag, Rule};
 use crate::config::{ConfigError, Log, LogFormat};
 use crate::messaging::{Flow, StoreHealth};
@@ -105,6 +107,7 @@ pub struct Metrics {
     dropped: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     moves_stalled: Gauge,
     bridges: BridgeMetrics,
+    traffic: Traffic,
 }
 
 /// What is counted of bridges.
@@ -221,6 +224,8 @@ impl Default for Metrics {
         registry.register("moves_stalled", help, moves_stalled.clone());
         let bridges = BridgeMetrics::default();
         bridges.register(&mut registry);
+        let traffic = Traffic::default();
+        traffic.register(&mut registry);
         Self {
             registry,
             requests,
@@ -239,6 +244,7 @@ impl Default for Metrics {
             full,
             moves_stalled,
             bridges,
+            traffic,
         }
     }
 }
@@ -254,6 +260,11 @@ impl Metrics {
             latency: self.latency.get_or_create(&RouteLabel { route }).clone(),
             usual: Default::default(),
         }
+    }
+
+    /// What is counted of connections.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// Notes how the stores are; the others are no more.

@@ -1,4 +1,5 @@
-//! Broken requests, thousands of them, against the real binary over TCP.
+//! Broken requests, thousands of them, against the real binary over TCP; and clients that do not read, send or leave
+//! (`clients`).
 //!
 //! Whatever arrives, the server must not answer 5xx, must not keep anybody waiting, must explain each refusal as a
 //! JSON document with a title, and must afterwards serve the next client as if nothing had happened.
@@ -21,6 +22,8 @@ use draft::World;
 use server::{Answer, Client, Server, connect, last_lines};
 use spoil::Case;
 
+#[path = "hostile/clients.rs"]
+mod clients;
 #[path = "hostile/draft.rs"]
 mod draft;
 #[path = "support/server.rs"]

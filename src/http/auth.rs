@@ -278,8 +278,21 @@ fn project(header: Option<&HeaderValue>) -> Result<Cow<'_, str>, Problem> {
     Ok(latin1(header))
 }
 
+/// The header that names the project of a request, whether or not it counts.
+pub(crate) fn project_header<'a>(
+    headers: &'a HeaderMap,
+    identity: &Identity,
+) -> Option<&'a HeaderValue> {
+    let older = match identity.knows_legacy_names() {
+        true => &["x-tenant-id", "x-tenant"][..],
+        false => &[],
+    };
+    let mut names = std::iter::once(&"x-project-id").chain(older);
+    names.find_map(|name| headers.get(*name))
+}
+
 /// A header's value, each byte a character: two different values never become the same text.
-fn latin1(value: &HeaderValue) -> Cow<'_, str> {
+pub(crate) fn latin1(value: &HeaderValue) -> Cow<'_, str> {
     match value.to_str() {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => Cow::Owned(

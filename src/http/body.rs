@@ -1,19 +1,22 @@
-//! Request bodies: read once, never beyond what the operation allows, never for longer than a body may take.
+//! Request bodies: read once, never beyond what the operation allows, never for longer than a body may take, and only where
+//! there is room for what is still to come ([`super::budget`]).
 
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, TRANSFER_ENCODING};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use isimud_contract::ProjectId;
 
-use super::AppState;
 use super::problem::Problem;
+use super::{AppState, auth};
 
 /// A body that has not been read yet.
 #[derive(Debug)]
@@ -21,6 +24,9 @@ pub(crate) struct Payload {
     body: Body,
     declared: Declared,
     timeout: Duration,
+    /// Whose it is; none where there is none.
+    project: Option<HeaderValue>,
+    app: AppState,
 }
 
 /// What the head of the request says of its body.
@@ -54,10 +60,16 @@ impl FromRequest<AppState> for Payload {
         {
             return Err(Problem::encoded_body());
         }
+        let project = match declared {
+            Declared::Absent => None,
+            _ => auth::project_header(request.headers(), &app.identity).cloned(),
+        };
         Ok(Self {
             body: request.into_body(),
             declared,
             timeout: app.body_timeout,
+            project,
+            app: Arc::clone(app),
         })
     }
 }
@@ -130,6 +142,16 @@ impl Payload {
         {
             return body;
         }
+        // What is still to come has room from now on.
+        let bytes = match self.declared {
+            Declared::Length(length) => usize::try_from(length).unwrap_or(most),
+            _ => most,
+        };
+        let Some(_spent) = self.app.bodies.take(&owner(self.project.as_ref())?, bytes) else {
+            self.app.metrics.traffic().busy("bodies");
+            let sentence = "Too many bodies of requests of this project are on their way.";
+            return Err(Problem::busy(sentence));
+        };
         let description = "The body of the request did not arrive in time.";
         tokio::time::timeout(self.timeout, read)
             .await
@@ -149,6 +171,13 @@ impl Payload {
             .await?
             .ok_or_else(|| Problem::body("Request body can not be empty"))
     }
+}
+
+/// Whose budget a body counts for.
+fn owner(project: Option<&HeaderValue>) -> Result<ProjectId, Problem> {
+    let named = project.and_then(|value| ProjectId::parse(&auth::latin1(value)).ok());
+    // The gate has let none pass without.
+    named.ok_or_else(Problem::no_such_path)
 }
 
 /// The refusal of a body whose operation has no sentence of its own.

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use isimud_contract::{ClaimId, QueueKey};
+use isimud_contract::{Claim, ClaimId, QueueKey};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -13,6 +13,7 @@ use super::caller::{RawQuery, Target};
 use super::document::{self, ClaimDocument, MessageList};
 use super::fields::Fields;
 use super::problem::{OrProblem, Problem};
+use super::under_way::{self, Taking};
 use super::{AppState, json};
 use crate::messaging::Terms;
 
@@ -60,19 +61,20 @@ pub(crate) async fn create(
         Some(body) => terms(&body)?,
         None => Terms::default(),
     };
-    let claim = app
-        .messaging
-        .claim(&target.queue, terms, limit)
-        .await
-        .or_problem("Claim could not be created.")?;
-    let Some(claim) = claim else {
-        return Ok(StatusCode::NO_CONTENT.into_response());
+    let queue = &target.queue;
+    under_way::check(&app, &queue.project)?;
+    let answer = |claim: &Claim| {
+        let location = format!("/v2/queues/{}/claims/{}", queue.name, claim.id);
+        json::created(
+            &location,
+            document::messages(queue, &claim.messages, beside),
+        )
     };
-    let location = format!("/v2/queues/{}/claims/{}", target.queue.name, claim.id);
-    Ok(json::created(
-        &location,
-        document::messages(&target.queue, &claim.messages, beside),
-    ))
+    let claimed = Taking { app: &app, queue }
+        .claim(terms, limit, answer)
+        .await
+        .or_problem("Claim could not be created.")??;
+    Ok(claimed.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()))
 }
 
 /// Shows a claim and what it still holds.

@@ -64,6 +64,11 @@ impl Identity {
         self.legacy_names
     }
 
+    /// Addresses of proxies, where some are named.
+    pub(crate) fn proxies(&self) -> &[IpNet] {
+        self.proxies.as_deref().unwrap_or_default()
+    }
+
     /// Whether it makes a difference who sends a request.
     pub fn is_guarded(&self) -> bool {
         self.proxies.is_some() || self.secret.is_some()

@@ -3,11 +3,11 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lines of a second, at the most.
+/// Lines of a minute, at the most.
 const MAX_LINES: u32 = 20;
-const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 
-/// Lets a few lines of each second through, and counts the others.
+/// Lets a few lines of each minute through, and counts the others.
 #[derive(Debug, Default)]
 pub struct LogLimit(Mutex<Option<Window>>);
 
@@ -31,7 +31,7 @@ impl LogLimit {
             lines: 0,
             left_out: 0,
         });
-        if now.saturating_duration_since(window.began) >= SECOND {
+        if now.saturating_duration_since(window.began) >= MINUTE {
             (window.began, window.lines) = (now, 0);
         }
         if window.lines == MAX_LINES {
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_failures_is_some_lines_a_second_and_a_count_of_the_others() {
+    fn a_flood_of_failures_is_some_lines_a_minute_and_a_count_of_the_others() {
         let (limit, start) = (LogLimit::default(), Instant::now());
         for _ in 0..MAX_LINES {
             assert_eq!(limit.admit_at(start), Some(0));
@@ -56,7 +56,7 @@ mod tests {
         for _ in 0..1000 {
             assert_eq!(limit.admit_at(start), None);
         }
-        assert_eq!(limit.admit_at(start + SECOND), Some(1000));
-        assert_eq!(limit.admit_at(start + SECOND), Some(0));
+        assert_eq!(limit.admit_at(start + MINUTE), Some(1000));
+        assert_eq!(limit.admit_at(start + MINUTE), Some(0));
     }
 }

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use isimud_contract::{ClaimId, Error, ErrorKind, MessageId, QueueKey, Resource};
+use isimud_contract::{ClaimId, Error, ErrorKind, Message, MessageId, QueueKey, Resource};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -20,6 +20,7 @@ use super::fields::{Fields, Object, present_integer};
 use super::problem::{OrProblem, Problem};
 use super::query::Link;
 use super::queues::no_such_queue;
+use super::under_way::{self, Taking};
 use super::{AppState, headers, json};
 use crate::messaging::{Deletion, Draft, Listing, PostRules};
 
@@ -215,6 +216,7 @@ pub(crate) async fn list(
         .with("include_claimed", include_claimed)
         .with("include_delayed", listing.include_delayed)
         .with("headers", (beside == Beside::Told).then_some(true));
+    let _reading = under_way::read(&app, &target.queue.project, listing.limit).await?;
     let page = app
         .messaging
         .list(&target.queue, &target.client, listing)
@@ -241,6 +243,8 @@ async fn get_several(
         .check_ids(asked.len(), bounds)
         .or_problem(DOING)?;
     let ids: Vec<MessageId> = asked.iter().filter_map(|id| MessageId::parse(id)).collect();
+    let count = i64::try_from(ids.len()).ok();
+    let _reading = under_way::read(app, &queue.project, count).await?;
     let messages = if ids.is_empty() {
         Vec::new()
     } else {
@@ -401,15 +405,19 @@ pub(crate) async fn delete_several(
         )),
         (None, Some(count)) => {
             let beside = query.beside()?;
-            let popped = app
-                .messaging
-                .pop(&target.queue, count)
+            let queue = &target.queue;
+            under_way::check(&app, &queue.project)?;
+            let answer = |popped: &[Message]| {
+                json::text(
+                    StatusCode::OK,
+                    document::popped(ClaimId(Uuid::new_v4()), popped, beside),
+                )
+            };
+            let popped = Taking { app: &app, queue }
+                .pop(count, answer)
                 .await
-                .or_problem("Messages could not be popped.")?;
-            Ok(json::text(
-                StatusCode::OK,
-                document::popped(ClaimId(Uuid::new_v4()), &popped, beside),
-            ))
+                .or_problem("Messages could not be popped.")??;
+            Ok(popped.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()))
         }
         (Some(ids), None) => delete_ids(&app, &target.queue, &ids, query.list("claim_ids")).await,
     }

@@ -34,6 +34,7 @@ struct Inner {
     document: ErrorDocument,
     header: Option<(HeaderName, HeaderValue)>,
     cause: Option<Error>,
+    is_told: bool,
 }
 
 /// What the trace finds in a response that failed: the text for the operator.
@@ -41,6 +42,10 @@ struct Inner {
 pub(crate) struct Cause(pub(crate) Arc<Error>);
 
 type Text = Cow<'static, str>;
+
+/// The mark of a response that failed for a reason that the log tells by itself, once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told;
 
 /// When a client should try again after a 503, in seconds.
 const RETRY_AFTER_SECS: &str = "2";
@@ -64,6 +69,7 @@ impl Problem {
             document,
             header: None,
             cause: None,
+            is_told: false,
         }))
     }
 
@@ -162,6 +168,13 @@ impl Problem {
             .with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS))
     }
 
+    /// There is too much under way. The log has told.
+    pub(crate) fn busy(doing: &str) -> Self {
+        let mut problem = Self::unavailable(doing);
+        problem.0.is_told = true;
+        problem
+    }
+
     /// With what the operator should know of it.
     pub(crate) fn because(mut self, cause: Error) -> Self {
         self.0.cause = Some(cause);
@@ -243,6 +256,7 @@ impl IntoResponse for Problem {
             document,
             header,
             cause,
+            is_told,
         } = *self.0;
         let mut response = Response::new(Body::from(json::to_vec(&document)));
         *response.status_mut() = status;
@@ -250,6 +264,9 @@ impl IntoResponse for Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(json::MEDIA_TYPE));
         headers.insert(VARY, HeaderValue::from_static("Accept"));
         headers.extend(header);
+        if is_told {
+            response.extensions_mut().insert(Told);
+        }
         if let Some(cause) = cause {
             response.extensions_mut().insert(Cause(Arc::new(cause)));
         }

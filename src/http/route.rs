@@ -19,7 +19,7 @@ use super::auth::Said;
 use super::policy::RuleId;
 use super::problem::Problem;
 use super::trace::traced;
-use super::{AppState, json};
+use super::{AppState, json, under_way};
 use crate::messaging::quotas::TooSoon;
 use crate::telemetry::RouteMetrics;
 
@@ -201,6 +201,10 @@ fn attach<T: 'static>(
         let Gate(gate) = gate;
         let answer = async |mut request: Request| match gate.check(&app, &mut request) {
             Ok(Passed::ToHandler) => handler.call(request, Arc::clone(&app)).await,
+            Ok(Passed::Reads(project)) => {
+                let response = handler.call(request, Arc::clone(&app)).await;
+                under_way::count(&app, &project, response).unwrap_or_else(Problem::into_response)
+            }
             Ok(Passed::Options) => gate.options(),
             Ok(Passed::AnonymousOptions) => Response::new(Body::empty()),
             Err(problem) => problem.into_response(),
@@ -221,6 +225,8 @@ async fn unreachable_handler() -> Problem {
 /// Where a request goes that a gate lets through.
 enum Passed {
     ToHandler,
+    /// The same; the answer is what the project has, and may be large.
+    Reads(ProjectId),
     Options,
     /// A question that says too little of the asker for an answer (spec: http.md 2).
     AnonymousOptions,
@@ -260,11 +266,20 @@ impl GateState {
         {
             return Err(Problem::not_authorized());
         }
-        if let Some(mut scope) = scope {
-            scope.signed = signed;
-            request.extensions_mut().insert(scope);
-        }
-        Ok(Passed::ToHandler)
+        let Some(mut scope) = scope else {
+            return Ok(Passed::ToHandler);
+        };
+        let reads = match &scope.project {
+            Some(project) if *request.method() == Method::GET => Some(project.clone()),
+            _ => None,
+        };
+        scope.signed = signed;
+        request.extensions_mut().insert(scope);
+        let Some(project) = reads else {
+            return Ok(Passed::ToHandler);
+        };
+        under_way::check(app, &project)?;
+        Ok(Passed::Reads(project))
     }
 
     /// The answer to `OPTIONS`.

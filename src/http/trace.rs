@@ -22,7 +22,7 @@ use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
 use super::cors::Cors;
-use super::problem::{Cause, Problem};
+use super::problem::{Cause, Problem, Told};
 use super::route::Untrusted;
 use super::{App, AppState};
 use crate::telemetry::RouteMetrics;
@@ -177,8 +177,9 @@ pub(crate) async fn traced(
     response.headers_mut().insert(REQUEST_ID, id.header());
     let (took, status) = (start.elapsed(), response.status());
     metrics.observe(status, took);
-    let failed = status.is_server_error();
-    let slow = took >= app.slow;
+    let is_told = response.extensions().get::<Told>().is_some();
+    let failed = status.is_server_error() && !is_told;
+    let slow = took >= app.slow && !is_told;
     if !failed && !slow && !tracing::enabled!(tracing::Level::DEBUG) {
         return response;
     }
@@ -196,8 +197,8 @@ pub(crate) async fn traced(
             }
             None => tracing::debug!(%method, path, status, ms, id, cause, "request failed"),
         }
-    } else if slow {
-        tracing::warn!(%method, path, status, ms, id, "request was slow");
+    } else if slow && let Some(more) = app.failures.admit() {
+        tracing::warn!(%method, path, status, ms, id, more, "request was slow");
     } else {
         tracing::debug!(%method, path, status, ms, id, cause, "request");
     }

@@ -40,6 +40,14 @@ pub struct Limits {
     pub max_queue_metadata: usize,
     /// Bytes of one post of messages.
     pub max_messages_post_size: usize,
+    /// Connections of the API.
+    pub max_connections: usize,
+    /// Connections of the API from one address; 0 for no bound.
+    pub max_connections_per_address: usize,
+    /// Bytes of request bodies that have not arrived in whole, of all clients.
+    pub max_request_bytes_under_way: usize,
+    /// Bytes of large answers that have not been taken in whole, of all clients.
+    pub max_answer_bytes_under_way: usize,
     /// Longest life of a message.
     pub max_message_ttl: i64,
     /// Longest delay of a message.
@@ -101,6 +109,15 @@ impl Limits {
                 self.max_messages_per_claim_or_pop,
             ),
             ("max_queue_metadata", self.max_queue_metadata),
+            ("max_connections", self.max_connections),
+            (
+                "max_request_bytes_under_way",
+                self.max_request_bytes_under_way,
+            ),
+            (
+                "max_answer_bytes_under_way",
+                self.max_answer_bytes_under_way,
+            ),
             ("max_messages_post_size", self.max_messages_post_size),
         ];
         match counts.into_iter().find(|(_, count)| *count == 0) {

@@ -271,6 +271,19 @@ impl Messaging {
         Ok(messages)
     }
 
+    /// Puts popped messages back where they stood, free, as nobody has received them. Each is the same message, one transfer
+    /// later; whoever is told of posts has been told of it. It may be repeated.
+    pub async fn put_back(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+        for message in &mut messages {
+            if message.sealed {
+                message.body = self.sealer.seal(message.id, &message.body)?;
+            }
+            message.claim = None;
+            message.transfers = message.transfers.saturating_add(1);
+        }
+        self.route(queue).await?.post(queue, messages, None).await
+    }
+
     /// Pops what may be unreadable here: it is claimed first, and deleted when it was read. A store that has deleted a
     /// message may not take it back under its id, and under another it could not be decrypted.
     async fn pop_sealed(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use isimud_contract::{Guard, Message, MessageId, QueueKey, Result, Subscription};
+use isimud_contract::{Guard, Message, MessageId, PAGE_BYTES, QueueKey, Result, Subscription};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
@@ -56,7 +56,10 @@ async fn pass(deliveries: &Arc<Deliveries>, shard: &Shard, lines: &Arc<Lines>) -
     let (project, budget) = (&shard.queue.project, &deliveries.fanning);
     let reading = deliveries.read(budget, project, &shard.queue, BATCH, false);
     let (read, _spent) = reading.await?;
-    let is_full = read.len() >= BATCH.min(budget.share() / deliveries.largest_entry).max(1);
+    let most = BATCH.min(budget.share() / deliveries.largest_entry).max(1);
+    // A page is full, too, that has as many bytes as a store gives at once.
+    let bytes: u64 = read.iter().map(Message::size).sum();
+    let is_full = read.len() >= most || bytes > PAGE_BYTES / 2;
     let (mut done, mut waiting) = (Vec::new(), HashSet::new());
     let mut sources: Vec<(QueueKey, Vec<(Entry, Message)>)> = Vec::new();
     for kept in read {

@@ -2,6 +2,10 @@
 //!
 //! hyper closes a connection that is told to end while it waits for a request, whatever has arrived in its socket
 //! meanwhile. So it is not told: what it reads from says that there is nothing more, once there is nothing more.
+//!
+//! An answer belongs to its client when the system has taken it in whole. What is on its way until then is held by
+//! [`Held`], which is dropped by hyper when it has been sent, and when it cannot be sent any more: then the connection is
+//! [gone](Activity::is_gone), as hyper lets go of it before its buffers, or could not write to it.
 
 use std::io;
 use std::pin::Pin;
@@ -10,10 +14,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes};
+use futures_util::task::AtomicWaker;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+
+use super::pace::{Measured, Pace};
+use super::table::Table;
+use crate::http::OnTheWay;
 
 /// How far the server is on its way to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +45,11 @@ struct State {
     parts: AtomicUsize,
     /// Bytes have come since the last of them was over: the next request has begun.
     has_begun: AtomicBool,
+    /// It has to end when nothing is answered on it, whatever the others do.
+    is_told_to_end: AtomicBool,
+    /// It is closed, or cannot be written to.
+    is_gone: AtomicBool,
+    reader: AtomicWaker,
 }
 
 impl Activity {
@@ -45,8 +59,33 @@ impl Activity {
         Busy(self.clone())
     }
 
-    fn is_busy(&self) -> bool {
-        self.0.parts.load(Ordering::Relaxed) > 0 || self.0.has_begun.load(Ordering::Relaxed)
+    /// Whether a request is under way, or has begun to arrive.
+    pub(super) fn is_busy(&self) -> bool {
+        self.is_answering() || self.0.has_begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request is under way, the head of which has arrived.
+    pub(super) fn is_answering(&self) -> bool {
+        self.0.parts.load(Ordering::Relaxed) > 0
+    }
+
+    /// Has the connection end, now or when the request that is under way is answered.
+    pub(super) fn end(&self) {
+        self.0.is_told_to_end.store(true, Ordering::Release);
+        self.0.reader.wake();
+    }
+
+    pub(super) fn is_told_to_end(&self) -> bool {
+        self.0.is_told_to_end.load(Ordering::Acquire)
+    }
+
+    /// Whether what has not been sent by now never will be.
+    fn is_gone(&self) -> bool {
+        self.0.is_gone.load(Ordering::Acquire)
+    }
+
+    fn go(&self) {
+        self.0.is_gone.store(true, Ordering::Release);
     }
 }
 
@@ -55,9 +94,18 @@ impl Activity {
 pub(super) struct Busy(Activity);
 
 impl Busy {
-    /// The request is over when the body is sent, or given up.
-    pub(super) fn until_sent(self, body: Body) -> Sending {
-        Sending { body, _busy: self }
+    /// The request is over when the body is handed over to be sent, or given up.
+    pub(super) fn until_sent(self, body: Body, on_the_way: Option<OnTheWay>) -> Sending {
+        let held = on_the_way.map(|on_the_way| Held {
+            body: Bytes::new(),
+            on_the_way: Some(on_the_way),
+            activity: self.0.clone(),
+        });
+        Sending {
+            body,
+            held,
+            _busy: self,
+        }
     }
 }
 
@@ -71,11 +119,38 @@ impl Drop for Busy {
     }
 }
 
-/// The body of an answer on its way.
+/// The body of an answer that is to be handed over.
 #[derive(Debug)]
 pub(super) struct Sending {
     body: Body,
+    held: Option<Held>,
     _busy: Busy,
+}
+
+/// The bytes of an answer that hyper has, and what hangs on them. Dropped before they are there, it is as if they had been
+/// and were not sent.
+#[derive(Debug)]
+struct Held {
+    body: Bytes,
+    on_the_way: Option<OnTheWay>,
+    activity: Activity,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(on_the_way) = self.on_the_way.take() {
+            match self.activity.is_gone() {
+                true => on_the_way.lost(),
+                false => on_the_way.sent(),
+            }
+        }
+    }
 }
 
 impl http_body::Body for Sending {
@@ -86,7 +161,21 @@ impl http_body::Body for Sending {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        let Poll::Ready(Some(Ok(frame))) = polled else {
+            return polled;
+        };
+        // A document is one piece.
+        let (body, mut held) = match (frame.into_data(), self.held.take()) {
+            (Ok(body), Some(held)) => (body, held),
+            (Ok(body), None) => return Poll::Ready(Some(Ok(Frame::data(body)))),
+            (Err(frame), held) => {
+                self.held = held;
+                return Poll::Ready(Some(Ok(frame)));
+            }
+        };
+        held.body = body;
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(held)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -104,6 +193,8 @@ pub(super) struct Connection {
     activity: Activity,
     closing: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_closing: bool,
+    measured: Measured,
+    table: Arc<Table>,
 }
 
 impl Connection {
@@ -111,6 +202,8 @@ impl Connection {
         stream: TcpStream,
         activity: Activity,
         mut phase: watch::Receiver<Phase>,
+        pace: Pace,
+        table: Arc<Table>,
     ) -> Self {
         let closing = Box::pin(async move {
             // An error means that the listener is gone, which is as good as being told.
@@ -121,7 +214,40 @@ impl Connection {
             activity,
             closing,
             is_closing: false,
+            measured: Measured::new(pace),
+            table,
         }
+    }
+
+    /// Notes what came of a try to write so many bytes.
+    fn note(
+        &mut self,
+        context: &mut Context<'_>,
+        offered: usize,
+        written: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let failed = match &written {
+            Poll::Ready(Ok(bytes)) => {
+                self.measured.took(*bytes, offered);
+                return written;
+            }
+            Poll::Ready(Err(_)) => written,
+            Poll::Pending => match self.measured.check(context) {
+                Ok(()) => return Poll::Pending,
+                Err(error) => {
+                    self.table.tell_slow();
+                    Poll::Ready(Err(error))
+                }
+            },
+        };
+        self.activity.go();
+        failed
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.activity.go();
     }
 }
 
@@ -137,6 +263,13 @@ impl AsyncRead for Connection {
                 self.activity.0.has_begun.store(true, Ordering::Relaxed);
             }
             return Poll::Ready(read);
+        }
+        self.activity.0.reader.register(context.waker());
+        if self.activity.is_told_to_end() {
+            return match self.activity.is_answering() || has_arrived(&self.stream) {
+                true => Poll::Pending,
+                false => Poll::Ready(Ok(())),
+            };
         }
         if !self.is_closing {
             ready!(self.closing.as_mut().poll(context));
@@ -161,7 +294,8 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.note(context, bytes.len(), written)
     }
 
     fn poll_write_vectored(
@@ -169,7 +303,9 @@ impl AsyncWrite for Connection {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        self.note(context, offered, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -3,6 +3,7 @@
 //! There is no sleep in here, and the clock stands until a test moves it. The store is in memory, or on a Redis server of
 //! the program's own: `API_STORE=redis cargo test --test api`.
 
+mod abandoned;
 mod claims;
 mod dead_letters;
 mod encryption;

@@ -122,6 +122,11 @@ impl Server {
         assert!(ended.success(), "it ends with {ended}: {}", self.log());
     }
 
+    /// The number of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The most bytes of memory that it ever had, in MiB.
     pub(crate) fn peak_mib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.process.id());

@@ -1,11 +1,11 @@
 //! A body comes back as the bytes that were posted, whatever they mean.
 
-use isimud_contract::Message;
+use isimud_contract::{Message, PAGE_BYTES};
 
 use crate::bench::Bench;
 use crate::outcome::{Outcome, Word};
 use crate::promise::promises;
-use crate::words::{everything, ids};
+use crate::words::{everything, first, ids, sorted};
 
 promises! {
     come_back_from_a_listing_byte_for_byte,
@@ -15,6 +15,9 @@ promises! {
     may_have_256_kibibytes,
     may_be_large_and_many_in_one_post,
     may_be_larger_than_any_claim_before,
+    that_are_too_much_for_one_page_come_in_several,
+    that_are_too_much_for_one_claim_stay_free,
+    that_are_too_much_for_one_pop_stay,
 }
 
 /// What the service's largest post may carry (spec: config.md, `max_messages_post_size`).
@@ -147,5 +150,69 @@ async fn may_be_larger_than_any_claim_before(bench: Bench) -> Outcome {
         assert_eq!(popped.len(), 1);
         assert!(popped[0].body == message.body, "{size} bytes have changed");
     }
+    Ok(())
+}
+
+/// Posts more than one answer may have.
+async fn post_too_much(bench: &Bench) -> Word<Vec<Message>> {
+    let body = large(bench, LARGEST).body;
+    let message = || Message {
+        body: body.clone(),
+        ..bench.message()
+    };
+    let posted: Vec<_> = (0..40).map(|_| message()).collect();
+    for some in posted.chunks(8) {
+        bench.post_all(some.to_vec()).await?;
+    }
+    Ok(posted)
+}
+
+fn assert_is_one_answer(messages: &[Message]) {
+    let bytes: u64 = messages.iter().map(Message::size).sum();
+    assert!(bytes <= PAGE_BYTES, "{bytes} bytes in one answer");
+}
+
+async fn that_are_too_much_for_one_page_come_in_several(bench: Bench) -> Outcome {
+    let posted = post_too_much(&bench).await?;
+    let mut selection = first(posted.len());
+    let page = bench.page(selection.clone()).await?;
+    assert_is_one_answer(&page.messages);
+    let mut listed = ids(&page.messages);
+    assert!(listed.len() < posted.len());
+    selection.after = page.marker;
+    listed.extend(bench.pages(selection).await?);
+    assert_eq!(listed, ids(&posted));
+    let page = bench.page(everything()).await?;
+    assert_is_one_answer(&page.messages);
+    Ok(())
+}
+
+async fn that_are_too_much_for_one_claim_stay_free(bench: Bench) -> Outcome {
+    let posted = post_too_much(&bench).await?;
+    let mut taken = Vec::new();
+    while let Some(claim) = bench.claim(posted.len()).await? {
+        assert_is_one_answer(&claim.messages);
+        assert_eq!(
+            bench.find(claim.id).await?.messages.len(),
+            claim.messages.len()
+        );
+        taken.extend(ids(&claim.messages));
+    }
+    assert_eq!(sorted(taken), sorted(ids(&posted)));
+    Ok(())
+}
+
+async fn that_are_too_much_for_one_pop_stay(bench: Bench) -> Outcome {
+    let posted = post_too_much(&bench).await?;
+    let mut taken = Vec::new();
+    loop {
+        let popped = bench.store().pop(&bench.queue, posted.len()).await?;
+        if popped.is_empty() {
+            break;
+        }
+        assert_is_one_answer(&popped);
+        taken.extend(ids(&popped));
+    }
+    assert_eq!(sorted(taken), sorted(ids(&posted)));
     Ok(())
 }

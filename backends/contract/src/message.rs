@@ -192,10 +192,40 @@ impl fmt::Display for Marker {
     }
 }
 
+/// Bytes that the messages of one listing, claim or pop have together at the most, unless the first alone has more. Where
+/// that is reached a call gives fewer messages than it could, and the next call goes on behind them.
+pub const PAGE_BYTES: u64 = 8 << 20;
+
+/// Counts the bytes of a page that is being filled.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct PageRoom {
+    used: u64,
+}
+
+impl PageRoom {
+    /// What is left where some messages are taken already.
+    pub fn beside(messages: &[Message]) -> Self {
+        Self {
+            used: messages.iter().map(Message::size).sum(),
+        }
+    }
+
+    /// Whether a message still fits, which it then takes the room of. The first one always does.
+    pub fn takes(&mut self, message: &Message) -> bool {
+        let size = message.size();
+        let fits = self.used == 0 || self.used + size <= PAGE_BYTES;
+        if fits {
+            self.used += size;
+        }
+        fits
+    }
+}
+
 /// Part of a listing, in order of arrival.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Page {
-    /// The messages that passed the selection; fewer than its limit only when there are no more now.
+    /// The messages that passed the selection; fewer than its limit only when there are no more now, or when more would have
+    /// too many bytes ([`PAGE_BYTES`]).
     pub messages: Vec<Message>,
     /// The position of the last of them; `None` when the page is empty.
     pub marker: Option<Marker>,

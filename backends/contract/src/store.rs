@@ -20,6 +20,8 @@ use crate::{
 /// * A message is in at most one live claim. When the claim ends, what is left of it is free again in its old place.
 /// * The cost depends on the messages a call returns or changes, not on those in the queue: claimed, delayed or
 ///   expired messages in front are not walked over again and again.
+/// * A listing, claim or pop gives no more bytes at once than [`PAGE_BYTES`](crate::PAGE_BYTES), and what it does not give
+///   it leaves as it is.
 /// * `Unavailable` means that trying again is right. It leaves open whether the call took effect, and repeating it is
 ///   safe: messages carry their ids.
 ///

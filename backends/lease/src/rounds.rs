@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    ClaimId, DeadLetter, Delivery, Error, ErrorKind, Guard, Message, Purpose, QueueKey, Receipt,
-    Result, Rowless, Timestamp, Verdict,
+    ClaimId, DeadLetter, Delivery, Error, ErrorKind, Guard, Message, PageRoom, Purpose, QueueKey,
+    Receipt, Result, Rowless, Timestamp, Verdict,
 };
 
 use crate::broker::LeaseBroker;
@@ -82,7 +82,8 @@ impl<B: LeaseBroker> Leased<B> {
                 Purpose::Claim(lease) if !taken.is_empty() => Purpose::More(lease),
                 purpose => purpose,
             };
-            let round = self.round(queue, purpose, (wanted, ask), hold, budget);
+            let room = PageRoom::beside(&taken);
+            let round = self.round(queue, purpose, (wanted, ask, room), hold, budget);
             let round = match round.await {
                 Ok(round) => round,
                 Err(Stop::Claim(error)) => return Err(error),
@@ -129,7 +130,7 @@ impl<B: LeaseBroker> Leased<B> {
         &self,
         queue: &QueueKey,
         purpose: Purpose<'_>,
-        (wanted, ask): (usize, usize),
+        (wanted, ask, mut room): (usize, usize, PageRoom),
         hold: Duration,
         budget: Budget,
     ) -> Result<Round, Stop> {
@@ -141,14 +142,29 @@ impl<B: LeaseBroker> Leased<B> {
             return Ok(Round::default());
         }
         let now = self.clock.now();
+        let mut tidings = Tidings::default();
+        // What is too much for one answer is nobody's.
+        let fit = got.iter().take_while(|it| room.takes(&it.message)).count();
+        let beyond = got.split_off(fit);
+        tidings.free = beyond
+            .into_iter()
+            .map(|delivery| delivery.receipt)
+            .collect();
+        if got.is_empty() {
+            self.tell(queue, tidings, budget).await;
+            return Ok(Round {
+                spare: true,
+                ..Round::default()
+            });
+        }
         let judged = self.ledger.grant(queue, purpose, wanted, now, &got);
         let judged = budget.step(judged).await;
-        let mut tidings = Tidings::default();
         let verdicts = match judged {
             Ok(verdicts) => verdicts,
             Err(error) => {
                 // Never delivered without a grant. It may have been granted all the same; then it is held.
-                tidings.free = got.into_iter().map(|delivery| delivery.receipt).collect();
+                let receipts = got.into_iter().map(|delivery| delivery.receipt);
+                tidings.free.extend(receipts);
                 self.tell(queue, tidings, budget).await;
                 return Err(error.into());
             }

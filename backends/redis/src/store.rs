@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use isimud_contract::{
     Backlog, Capabilities, Claim, ClaimId, Condition, DeadLetter, Edge, Error, ErrorKind,
-    ForeignClaim, Guard, Lease, Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource,
-    Result, Selection, Stats, Timestamp, Watcher,
+    ForeignClaim, Guard, Lease, Marker, Message, MessageId, MessageStore, Page, PageRoom, QueueKey,
+    Resource, Result, Selection, Stats, Timestamp, Watcher,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -120,7 +120,8 @@ impl RedisStore {
             (false, false) => "",
         };
         let mut after = start(selection.after);
-        let mut page = Page::default();
+        let (mut page, mut room) = (Page::default(), PageRoom::default());
+        let number = |message: &Message| message.arrival.number();
         while page.messages.len() < selection.limit {
             let wanted = selection.limit - page.messages.len();
             let count = if own.is_empty() {
@@ -138,7 +139,14 @@ impl RedisStore {
             let messages = part.answer.messages(part.now)?;
             if !messages.is_empty() {
                 page.marker = Some(Marker::Arrival(part.marker));
-                page.messages.extend(messages);
+            }
+            for message in messages {
+                // Another part may have had room for it; this page has not, and the next one begins with it.
+                if !room.takes(&message) {
+                    page.marker = page.messages.last().and_then(number).map(Marker::Arrival);
+                    return Ok(page);
+                }
+                page.messages.push(message);
             }
             if !part.more {
                 break;

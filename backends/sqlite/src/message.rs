@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use isimud_contract::{
-    Arrival, ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, QueueKey,
-    Resource, Selection, Timestamp,
+    Arrival, ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, PageRoom,
+    QueueKey, Resource, Selection, Timestamp,
 };
 use rusqlite::{OptionalExtension, Row, Rows, params};
 use uuid::Uuid;
@@ -234,9 +234,12 @@ pub(crate) fn list(
         statement.raw_bind_parameter(6, selection.include_delayed)?;
     }
     let mut rows = statement.raw_query();
-    let mut page = Page::default();
+    let (mut page, mut room) = (Page::default(), PageRoom::default());
     while let Some(row) = rows.next()? {
         let message = session.whole(queue, row, |row| read(row, &stream.numbering, now))?;
+        if message.as_ref().is_some_and(|message| !room.takes(message)) {
+            break;
+        }
         // Also behind one that is damaged, or the next page would begin with it again.
         page.marker = Some(Marker::Arrival(stream.numbering.number(row.get(0)?)));
         page.messages.extend(message);
@@ -279,7 +282,7 @@ fn add_free(
     read: &mut dyn FnMut(&Row<'_>) -> rusqlite::Result<Option<Message>>,
     patience: usize,
 ) -> rusqlite::Result<Option<i64>> {
-    let mut held = 0;
+    let (mut held, mut room) = (0, PageRoom::beside(&page.messages));
     while page.messages.len() < selection.limit
         && let Some(row) = rows.next()?
     {
@@ -295,6 +298,9 @@ fn add_free(
             continue;
         };
         if !message.left.is_zero() && selection.not_from.as_ref() != Some(&message.client) {
+            if !room.takes(&message) {
+                break;
+            }
             page.marker = message.arrival.number().map(Marker::Arrival);
             page.messages.push(message);
         }
@@ -520,7 +526,7 @@ impl Head {
         limit: usize,
         fit: impl Fn(&Message) -> bool,
     ) -> rusqlite::Result<Self> {
-        let mut head = Self::default();
+        let (mut head, mut room) = (Self::default(), PageRoom::default());
         let mut statement = session.statement(HEAD)?;
         let mut rows = statement.query([stream.first_row(), *stream.rows().end(), now.0])?;
         while head.taken.len() < limit
@@ -536,6 +542,9 @@ impl Head {
                 continue;
             };
             if fit(&message) {
+                if !room.takes(&message) {
+                    break;
+                }
                 head.taken.push((row.get(0)?, message));
             } else {
                 head.refused.push((row.get(0)?, message.id));

@@ -73,6 +73,12 @@ end
 local answer = { now, #taken.ids }
 if #taken.ids > 0 then
   taken.values, taken.ends = gather('HMGET', here.data, taken.ids), {}
+  -- What is too much for one answer goes back where it was.
+  for at = #taken.ids, fitting(taken.values) + 1, -1 do
+    call('ZADD', here.free, taken.ranks[at], taken.ids[at])
+    taken.ids[at], taken.ranks[at], taken.marks[at], taken.values[at] = nil, nil, nil, nil
+  end
+  answer[2] = #taken.ids
   for at, value in ipairs(taken.values) do
     local _, ends = read_mark(taken.marks[at])
     taken.ends[at] = end_of(value, ends)

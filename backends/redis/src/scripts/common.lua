@@ -20,6 +20,8 @@ local call = redis.call
 local STEP, STEP_TEXT = 500, '500'
 -- `unpack` fails near 8,000 values.
 local CHUNK = 1000
+-- Bytes that one answer has at the most, unless its first message has more (see the contract).
+local PAGE_BYTES = 8388608
 
 local function queue_at(first)
   return {
@@ -57,6 +59,16 @@ local function gather(command, key, names)
     for at = 1, #part do found[first + at - 1] = part[at] end
   end
   return found
+end
+
+-- How many of these values are no more than an answer may have: one at least.
+local function fitting(values)
+  local bytes = 0
+  for at = 1, #values do
+    bytes = bytes + (values[at] and #values[at] or 0)
+    if at > 1 and bytes > PAGE_BYTES then return at - 1 end
+  end
+  return #values
 end
 
 local function named(kind, ids)

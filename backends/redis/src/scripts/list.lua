@@ -88,8 +88,13 @@ local function rank_at(at)
   return ids[at] and (ranks and ranks[at] or call('ZSCORE', here.free, ids[at])) or '0'
 end
 
-local last, more = rank_at(#ids), #ids < count and 0 or 1
-local values, final = gather('HMGET', here.data, ids), last
+local more, values = #ids < count and 0 or 1, gather('HMGET', here.data, ids)
+for at = #ids, fitting(values) + 1, -1 do
+  ids[at], values[at], more = nil, nil, 1
+  if ranks then ranks[at] = nil end
+end
+local last = rank_at(#ids)
+local final = last
 if own ~= '' then
   local others, their_values, shown, at = {}, {}, 0, 0
   while at < #ids and #others < wanted do

@@ -8,7 +8,13 @@ if not settle(here) then return false end
 local head = call('ZPOPMIN', here.free, ARGV[2])
 local ids = {}
 for at = 1, #head, 2 do ids[#ids + 1] = head[at] end
-local answer = show({ now }, here, ids, { dues = {} })
+local values = gather('HMGET', here.data, ids)
+-- What is too much for one answer goes back where it was.
+for at = #ids, fitting(values) + 1, -1 do
+  call('ZADD', here.free, head[at * 2], ids[at])
+  ids[at], values[at] = nil, nil
+end
+local answer = show({ now }, here, ids, { values = values, dues = {} })
 -- They have left `free` already.
 each('HDEL', here.data, ids)
 each('HDEL', here.mark, ids)

@@ -1,6 +1,6 @@
 //! Reading and listing what has a row.
 
-use isimud_contract::{Marker, Message, MessageId, Page, Selection};
+use isimud_contract::{Marker, Message, MessageId, Page, PageRoom, Selection};
 use rusqlite::{OptionalExtension, params};
 
 use crate::lane::Outcome;
@@ -86,9 +86,12 @@ pub(crate) fn list(session: &mut Session, key: &Key, selection: &Selection) -> O
         statement.raw_bind_parameter(6, selection.include_delayed)?;
     }
     let mut rows = statement.raw_query();
-    let mut page = Page::default();
+    let (mut page, mut room) = (Page::default(), PageRoom::default());
     while let Some(row) = rows.next()? {
         let message = read(row, &record.numbering, now)?;
+        if !room.takes(&message) {
+            break;
+        }
         page.marker = message.arrival.number().map(Marker::Arrival);
         page.messages.push(message);
     }

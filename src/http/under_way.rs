@@ -1,0 +1,403 @@
+//! Answers on their way to clients, and what becomes of those that nobody receives.
+//!
+//! A client may be gone before its answer is, and what was claimed for it would be held by nobody until the claim ends;
+//! what was popped for it would be lost. So a call that takes messages goes on when its client leaves while it runs, and
+//! what it took is given back: a claim is released, and popped messages are put back where they stood, as the same
+//! messages. The same is done when the answer is there and cannot be sent.
+//!
+//! ```text
+//! the client leaves                                          it is known     what it was to get
+//! before its request is read                                 yes             is not taken
+//! while the store is asked                                   yes             is given back
+//! before the system has taken the whole answer               yes             is given back
+//! after that: the answer is in buffers, or on the wire       no              the claim ends in time; pops are lost
+//! ```
+//!
+//! What hangs on an answer goes with it to the connection ([`OnTheWay`]), which knows what becomes of it: the bytes that it
+//! counts for in its project's [budget](super::budget), and what has to be given back.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::response::Response;
+use isimud_contract::{Claim, ClaimId, Message, PAGE_BYTES, ProjectId, QueueKey, Result};
+
+use super::AppState;
+use super::budget::Spent;
+use super::problem::Problem;
+use crate::messaging::Terms;
+use crate::messaging::limits::DEFAULT_PAGE;
+use crate::notify::budget::{self, Budget};
+use crate::spell::Spell;
+
+/// Answers of so many bytes and fewer are not counted: the system has room for one on each connection.
+pub(crate) const SMALL: usize = 16 << 10;
+
+/// What may be given back at once. What is beyond it stays as it is.
+const MOST_GIVEN_BACK: usize = 1024;
+
+/// How long to wait before a store is asked again to take something back; it is asked once more after each.
+const AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+
+/// What was not received until now, and is being given back.
+#[derive(Debug, Default)]
+pub struct GivenBack {
+    running: AtomicUsize,
+    failing: Spell,
+}
+
+impl GivenBack {
+    /// Waits until nothing is being given back, but no longer than this: the stores are about to be closed.
+    pub(crate) async fn finish(&self, patience: Duration) {
+        const LOOK: Duration = Duration::from_millis(10);
+        let begun = tokio::time::Instant::now();
+        while self.running.load(Ordering::Relaxed) > 0 && begun.elapsed() < patience {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Something that is being given back, or may be.
+struct Running(AppState);
+
+impl Running {
+    fn begin(app: &AppState) -> Self {
+        app.given_back.running.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(app))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.given_back.running.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What hangs on an answer until the system has taken it.
+#[derive(Debug, Clone)]
+pub(crate) struct OnTheWay(Arc<Mutex<Inner>>);
+
+#[derive(Debug)]
+struct Inner {
+    _spent: Option<Spent>,
+    receipt: Option<Receipt>,
+}
+
+impl OnTheWay {
+    /// The answer is sent.
+    pub(crate) fn sent(self) {}
+
+    /// The answer cannot be sent.
+    pub(crate) fn lost(self) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(receipt) = inner.receipt.take() {
+            receipt.give_back();
+        }
+    }
+}
+
+/// Messages that are being read and put into documents, in bytes: what they may have at the most is set apart before they
+/// are read. A store reads as fast as it is asked, and all of it would be in memory before the first answer is counted.
+#[derive(Debug)]
+pub struct Reads(Budget);
+
+/// How long a reading waits for others of its project.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Reads {
+    /// So many bytes, of which a project may have a quarter.
+    pub fn new(bytes: usize) -> Self {
+        Self(Budget::new(bytes))
+    }
+}
+
+/// Sets room apart for the reading of so many messages, until what this returns is dropped. Waits for others of the project
+/// to be done with theirs.
+pub(crate) async fn read(
+    app: &AppState,
+    project: &ProjectId,
+    limit: Option<i64>,
+) -> Result<budget::Spent, Problem> {
+    let limits = app.messaging.limits();
+    let count = limit.map_or(Ok(DEFAULT_PAGE), usize::try_from);
+    let count = count.unwrap_or(0).min(limits.max_messages_per_page);
+    let page = usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX);
+    let bytes = count
+        .saturating_mul(limits.max_messages_post_size)
+        .min(page);
+    let taking = app.reads.0.take(project, bytes);
+    let taken = tokio::time::timeout(READ_PATIENCE, taking).await;
+    let taken = taken.ok().flatten().ok_or_else(|| refused(app))?;
+    // Those before it may have used up what there is.
+    check(app, project)?;
+    Ok(taken)
+}
+
+/// Refuses a request whose answer may be large, when its project has too many answers under way already.
+pub(crate) fn check(app: &AppState, project: &ProjectId) -> Result<(), Problem> {
+    match app.answers.is_used_up(project) {
+        true => Err(refused(app)),
+        false => Ok(()),
+    }
+}
+
+fn refused(app: &AppState) -> Problem {
+    app.metrics.traffic().busy("answers");
+    Problem::busy(
+        "Too many answers are on their way to clients of this project that take them slowly.",
+    )
+}
+
+/// Counts an answer for a project until it is sent; a small one is not.
+pub(crate) fn count(
+    app: &AppState,
+    project: &ProjectId,
+    mut response: Response,
+) -> Result<Response, Problem> {
+    let bytes = http_body::Body::size_hint(response.body()).lower();
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if bytes > SMALL && response.extensions().get::<OnTheWay>().is_none() {
+        let spent = app
+            .answers
+            .take(project, bytes)
+            .ok_or_else(|| refused(app))?;
+        hang(&mut response, Some(spent), None);
+    }
+    Ok(response)
+}
+
+fn hang(response: &mut Response, spent: Option<Spent>, receipt: Option<Receipt>) {
+    let inner = Inner {
+        _spent: spent,
+        receipt,
+    };
+    let on_the_way = OnTheWay(Arc::new(Mutex::new(inner)));
+    response.extensions_mut().insert(on_the_way);
+}
+
+/// Messages that were taken for a client.
+#[derive(Debug)]
+enum Taken {
+    Claim(Claim),
+    Popped(Vec<Message>),
+}
+
+impl Taken {
+    fn messages(&self) -> &[Message] {
+        match self {
+            Self::Claim(claim) => &claim.messages,
+            Self::Popped(messages) => messages,
+        }
+    }
+}
+
+/// A claim or a pop for a client.
+pub(crate) struct Taking<'a> {
+    pub(crate) app: &'a AppState,
+    pub(crate) queue: &'a QueueKey,
+}
+
+impl Taking<'_> {
+    /// Claims messages. What `answer` makes of them is what the client has to receive; `None` when there are none.
+    pub(crate) async fn claim(
+        self,
+        terms: Terms,
+        limit: Option<i64>,
+        answer: impl FnOnce(&Claim) -> Response + Send,
+    ) -> Result<Result<Option<Response>, Problem>> {
+        let (app, queue) = (Arc::clone(self.app), self.queue.clone());
+        let call = async move {
+            let claim = app.messaging.claim(&queue, terms, limit).await?;
+            Ok(claim.map(Taken::Claim))
+        };
+        self.take(call, |taken| match taken {
+            Taken::Claim(claim) => Some(answer(claim)),
+            Taken::Popped(_) => None,
+        })
+        .await
+    }
+
+    /// Pops messages, in the same way.
+    pub(crate) async fn pop(
+        self,
+        count: i64,
+        answer: impl FnOnce(&[Message]) -> Response + Send,
+    ) -> Result<Result<Option<Response>, Problem>> {
+        let (app, queue) = (Arc::clone(self.app), self.queue.clone());
+        let call = async move {
+            let popped = app.messaging.pop(&queue, count).await?;
+            Ok(Some(Taken::Popped(popped)))
+        };
+        self.take(call, |taken| Some(answer(taken.messages())))
+            .await
+    }
+
+    async fn take(
+        self,
+        call: impl Future<Output = Result<Option<Taken>>> + Send + 'static,
+        answer: impl FnOnce(&Taken) -> Option<Response> + Send,
+    ) -> Result<Result<Option<Response>, Problem>> {
+        let Self { app, queue } = self;
+        let kept = Kept {
+            call: Some(Box::pin(call)),
+            has_begun: false,
+            app: Arc::clone(app),
+            queue: queue.clone(),
+        };
+        let Some(taken) = kept.await? else {
+            return Ok(Ok(None));
+        };
+        let bytes: u64 = taken.messages().iter().map(Message::size).sum();
+        let mut bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        if matches!(taken, Taken::Popped(_)) {
+            // They are kept beside their answer.
+            bytes = bytes.saturating_mul(2);
+        }
+        let spent = match bytes > SMALL {
+            true => app.answers.take(&queue.project, bytes).map(Some),
+            false => Some(None),
+        };
+        let Some(spent) = spent else {
+            Receipt::new(app, queue, taken).give_back();
+            return Ok(Err(refused(app)));
+        };
+        let mut response = answer(&taken);
+        if let Some(response) = &mut response {
+            hang(response, spent, Some(Receipt::new(app, queue, taken)));
+        }
+        Ok(Ok(response))
+    }
+}
+
+/// A call that takes messages. When nobody waits for it any more, it goes on, and gives back what it takes.
+struct Kept {
+    call: Option<Call>,
+    has_begun: bool,
+    app: AppState,
+    queue: QueueKey,
+}
+
+type Call = Pin<Box<dyn Future<Output = Result<Option<Taken>>> + Send>>;
+
+impl Future for Kept {
+    type Output = Result<Option<Taken>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.has_begun = true;
+        let Some(call) = &mut self.call else {
+            return Poll::Pending;
+        };
+        let taken = ready!(call.as_mut().poll(context));
+        self.call = None;
+        Poll::Ready(taken)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let Some(call) = self.call.take().filter(|_| self.has_begun) else {
+            return;
+        };
+        let (app, queue) = (Arc::clone(&self.app), self.queue.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let running = Running::begin(&app);
+            runtime.spawn(async move {
+                if let Ok(Some(taken)) = call.await {
+                    Receipt::new(&app, &queue, taken).give_back();
+                }
+                drop(running);
+            });
+        }
+    }
+}
+
+/// What has to be given back if an answer is not received.
+struct Receipt {
+    app: AppState,
+    queue: QueueKey,
+    what: Return,
+}
+
+enum Return {
+    Claim(ClaimId),
+    Popped(Vec<Message>),
+}
+
+impl Return {
+    fn operation(&self) -> &'static str {
+        match self {
+            Self::Claim(_) => "claim",
+            Self::Popped(_) => "pop",
+        }
+    }
+}
+
+impl std::fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receipt")
+            .field("queue", &self.queue)
+            .field("operation", &self.what.operation())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Receipt {
+    fn new(app: &AppState, queue: &QueueKey, taken: Taken) -> Self {
+        let what = match taken {
+            Taken::Claim(claim) => Return::Claim(claim.id),
+            Taken::Popped(messages) => Return::Popped(messages),
+        };
+        Self {
+            app: Arc::clone(app),
+            queue: queue.clone(),
+            what,
+        }
+    }
+
+    /// Gives it back, in its own time.
+    fn give_back(self) {
+        if matches!(&self.what, Return::Popped(messages) if messages.is_empty()) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
+        let running = Running::begin(&self.app);
+        if self.app.given_back.running.load(Ordering::Relaxed) > MOST_GIVEN_BACK {
+            return self.tell(false);
+        }
+        runtime.spawn(async move {
+            let mut given = self.try_once().await;
+            for pause in AGAIN {
+                if given.is_ok() {
+                    break;
+                }
+                tokio::time::sleep(pause).await;
+                given = self.try_once().await;
+            }
+            self.tell(given.is_ok());
+            drop(running);
+        });
+    }
+
+    async fn try_once(&self) -> Result<()> {
+        let messaging = &self.app.messaging;
+        match &self.what {
+            Return::Claim(claim) => messaging.release_claim(&self.queue, *claim).await,
+            Return::Popped(messages) => messaging.put_back(&self.queue, messages.clone()).await,
+        }
+    }
+
+    fn tell(&self, is_given_back: bool) {
+        let (operation, queue) = (self.what.operation(), &self.queue);
+        let outcome = if is_given_back { "returned" } else { "kept" };
+        self.app.metrics.traffic().unreceived(operation, outcome);
+        tracing::debug!(%queue, operation, outcome, "a client was gone before its answer was sent");
+        if !is_given_back && self.app.given_back.failing.note() {
+            tracing::warn!(%queue, operation, "what a client did not receive could not be given back: a claim ends in its time, what was popped is lost");
+        }
+    }
+}
