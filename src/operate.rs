@@ -78,7 +78,7 @@ pub(crate) async fn queues(action: Queues) -> Result<(), Failure> {
     }
     let named = [("project", project.as_str()), ("queue", &queue)];
     let mut line = Line::default();
-    loop {
+    let arrived = loop {
         let answer = look(&way.door, "/moves/queue", &named).await?;
         let place: Vec<&str> = answer["place"]
             .as_array()
@@ -91,12 +91,18 @@ pub(crate) async fn queues(action: Queues) -> Result<(), Failure> {
         ));
         // Segments in one store are at their goal: readers empty them in order.
         if place.windows(2).all(|two| two[0] == two[1]) {
-            break;
+            break place.last().copied().unwrap_or_default().to_owned();
         }
         tokio::time::sleep(LOOK).await;
-    }
+    };
     line.end();
-    Ok(())
+    if arrived == to {
+        return Ok(());
+    }
+    Err(format!(
+        "queue {project}/{queue} is in pool {arrived}, not in {to}: it was moved elsewhere or created anew meanwhile"
+    )
+    .into())
 }
 
 pub(crate) async fn pools(action: Pools) -> Result<(), Failure> {

@@ -1,7 +1,8 @@
 //! Who may ask the admin listener for what: a web page that an operator visits, somebody on the network, operators with
 //! tokens of their own, and commands of the machine.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -468,4 +469,53 @@ fn the_token_of_the_machine_goes_with_its_server() {
     guarded.server.signal("TERM");
     assert_eq!(guarded.server.ended().code(), Some(0));
     assert!(!file.exists());
+}
+
+/// A queue that is deleted and created again while it moves is where new queues are.
+#[test]
+fn a_move_that_ended_in_another_pool_is_no_success() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let admin = listener.local_addr().expect("its address").to_string();
+    let answering = std::thread::spawn(move || {
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().expect("the command");
+            let mut request = Vec::new();
+            // The document is the last of it, and the only one that ends so.
+            while !request.ends_with(b"}") && !request.starts_with(b"GET") {
+                let mut some = [0; 1024];
+                let count = stream.read(&mut some).expect("a request");
+                request.extend_from_slice(&some[..count]);
+            }
+            let said = r#"{"place":["default"],"messages":7}"#;
+            let length = said.len();
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {length}"
+            );
+            write!(stream, "{head}\r\nConnection: close\r\n\r\n{said}").expect("it listens");
+        }
+    });
+    let folder = tempfile::tempdir().expect("a folder");
+    let arguments = [
+        "queues",
+        "move",
+        "--project",
+        "p",
+        "--queue",
+        "q",
+        "--to",
+        "r1",
+        "--admin",
+        &admin,
+    ];
+    let mut command = isimud(folder.path(), &arguments);
+    command.env("ISIMUD_ADMIN_TOKEN", "any");
+    let ended = run(command);
+    answering.join().expect("it was asked twice");
+    assert!(!ended.status.success(), "{ended:?}");
+    assert!(
+        ended
+            .stderr
+            .contains("queue p/q is in pool default, not in r1"),
+        "{ended:?}"
+    );
 }
