@@ -2,8 +2,20 @@
 //!
 //! Its target is `audit`, which is logged whatever `log.level` says.
 
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
 use super::Fault;
 use super::guard::Operator;
+
+/// Makes a change and writes its line, also when whoever asked for it has hung up.
+pub(super) async fn to_its_end(
+    change: impl Future<Output = Response> + Send + 'static,
+) -> Response {
+    tokio::spawn(change).await.unwrap_or_else(|_| {
+        Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "The change broke off.").into_response()
+    })
+}
 
 /// Writes the line of a change that was tried.
 pub(super) fn tell<T>(

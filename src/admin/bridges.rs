@@ -82,8 +82,12 @@ async fn all(
     )
 }
 
+async fn ask(told: Told) -> Response {
+    audit::to_its_end(begin(told)).await
+}
+
 /// A command asks again every second: what it says once more changes nothing, and is not told again.
-async fn ask((State(bridges), Extension(operator), Change(asked)): Told) -> Response {
+async fn begin((State(bridges), Extension(operator), Change(asked)): Told) -> Response {
     let mut is_news = true;
     let done = async {
         let rule = asked.checked(&operator)?;
@@ -99,7 +103,11 @@ async fn ask((State(bridges), Extension(operator), Change(asked)): Told) -> Resp
     answer(done)
 }
 
-async fn end((State(bridges), Extension(operator), Change(asked)): Told) -> Response {
+async fn end(told: Told) -> Response {
+    audit::to_its_end(finish(told)).await
+}
+
+async fn finish((State(bridges), Extension(operator), Change(asked)): Told) -> Response {
     let done = async {
         let rule = asked.checked(&operator)?;
         let status = bridges.end(&rule).await?;

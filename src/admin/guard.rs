@@ -280,10 +280,17 @@ fn bearer(said: &str) -> Option<&str> {
 /// Whether a `Host` cannot be a name that leads here by somebody else's DNS server: an address, the machine's name for
 /// itself, or one that the operator has listed.
 fn is_own(host: &str, listed: &[String]) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
+    let parts = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']'),
+        None => Some(host.split_at(host.find(':').unwrap_or(host.len()))),
     };
+    let Some((name, port)) = parts else {
+        return false;
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok();
+    if !port.is_empty() && !port.strip_prefix(':').is_some_and(is_port) {
+        return false;
+    }
     let name = name.strip_suffix('.').unwrap_or(name);
     name.parse::<IpAddr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")

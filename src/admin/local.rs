@@ -10,12 +10,15 @@
 //! else, so one that is not the user's own, or that others can enter, is not used.
 
 use std::fs::{DirBuilder, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::tokens::{self, Hash};
+
+/// The longest file that is read, in bytes.
+const LONGEST: u64 = 4096;
 
 /// The token of this server, for as long as it runs.
 #[derive(Debug)]
@@ -86,16 +89,32 @@ pub fn find(address: SocketAddr) -> Option<String> {
     let names = [ip].into_iter().chain(everywhere);
     let names: Vec<String> = names.map(|ip| name(ip, port)).collect();
     let service = PathBuf::from("/run/isimud");
-    let folders = [Some(folder()), Some(service), Some(temporary())];
+    let folders = [folder(), service, temporary()];
     let files = folders
         .iter()
-        .flatten()
+        .filter(|folder| is_safe(folder))
         .flat_map(|folder| names.iter().map(|name| folder.join(name)));
     files.into_iter().find_map(|file| read(&file))
 }
 
+/// Whether nobody else can have laid something into a folder: it is the user's or the system's own, and no link.
+fn is_safe(folder: &Path) -> bool {
+    let Ok(found) = folder.symlink_metadata() else {
+        return false;
+    };
+    let user = rustix::process::geteuid().as_raw();
+    // The service has a user of its own, and its folder below /run can be made by root alone.
+    let is_ours = found.uid() == user || found.uid() == 0 || folder.starts_with("/run");
+    found.is_dir() && is_ours && found.mode() & 0o022 == 0
+}
+
 fn read(file: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(file).ok()?;
+    if !file.symlink_metadata().ok()?.is_file() {
+        return None;
+    }
+    let mut text = String::new();
+    let opened = std::fs::File::open(file).ok()?;
+    opened.take(LONGEST).read_to_string(&mut text).ok()?;
     let token = text.trim_end();
     (!token.is_empty()).then(|| token.to_owned())
 }

@@ -75,7 +75,11 @@ async fn place((State(app), Extension(operator), RawQuery(query)): Asked) -> Res
     )
 }
 
-async fn move_queue((State(app), Extension(operator), Change(asked)): Told<Move>) -> Response {
+async fn move_queue(told: Told<Move>) -> Response {
+    audit::to_its_end(begin_move(told)).await
+}
+
+async fn begin_move((State(app), Extension(operator), Change(asked)): Told<Move>) -> Response {
     let done = async {
         operator.needs(Role::Operator)?;
         let queue = key(&asked.project, &asked.queue)?;
@@ -106,7 +110,11 @@ async fn left((State(app), Extension(operator), RawQuery(query)): Asked) -> Resp
     )
 }
 
-async fn drain((State(app), Extension(operator), Change(asked)): Told<Drain>) -> Response {
+async fn drain(told: Told<Drain>) -> Response {
+    audit::to_its_end(begin_drain(told)).await
+}
+
+async fn begin_drain((State(app), Extension(operator), Change(asked)): Told<Drain>) -> Response {
     let done = async {
         operator.needs(Role::Admin)?;
         operator.needs_all_projects()?;

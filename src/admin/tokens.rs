@@ -254,9 +254,18 @@ pub fn issue(
     if let Some(expires) = expires {
         lines.push_str(&format!("expires = \"{}\"\n", dates::iso8601(expires)));
     }
-    // Whatever goes in must come out as it was meant.
-    Tokens::parse(&lines)?;
+    // Whatever goes in must come out as it was meant, also behind what is there.
     let wrong = |error: std::io::Error| format!("{}: {error}", file.display());
+    let there = match file.try_exists() {
+        Ok(false) => String::new(),
+        _ => std::fs::read_to_string(file).map_err(wrong)?,
+    };
+    Tokens::parse(&format!("{there}{lines}")).map_err(|error| {
+        format!(
+            "{}: no token can be put behind what is there: {error}",
+            file.display()
+        )
+    })?;
     let mut options = File::options();
     let mut opened = options
         .append(true)
