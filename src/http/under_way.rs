@@ -105,7 +105,7 @@ impl OnTheWay {
 pub struct Reads(Budget);
 
 /// How long a reading waits for others of its project.
-const READ_PATIENCE: Duration = Duration::from_secs(5);
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Reads {
     /// So many bytes, of which a project may have a quarter.

@@ -72,6 +72,9 @@ impl Messaging {
         stop: &Stop,
     ) -> Result<DeadLetter> {
         let target = QueueKey::new(queue.project.clone(), policy.queue.clone());
+        if self.settings(&target).await?.is_none() {
+            self.check_queue_quota(&target).await?;
+        }
         let (queue, stands) = self.receiver(&target, &stop.segment.home).await?;
         Ok(DeadLetter {
             queue,

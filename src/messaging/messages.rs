@@ -105,7 +105,7 @@ impl Messaging {
         drafts: Vec<Draft>,
     ) -> Result<Vec<MessageId>> {
         let settings = rules.settings.clone().unwrap_or_default();
-        let mut messages = drafts
+        let messages = drafts
             .into_iter()
             .map(|draft| self.mint(client, &settings, draft))
             .collect::<Result<Vec<_>>>()?;
@@ -114,8 +114,21 @@ impl Messaging {
         if rules.settings.is_none() {
             self.check_queue_quota(queue).await?;
         }
+        let count = messages.len() as u64;
+        self.check_message_quota(queue, count)?;
+        let posted = self.post_checked(queue, messages).await;
+        if matches!(&posted, Err(error) if error.kind() != ErrorKind::Unavailable) {
+            self.forgive_message_quota(queue, count);
+        }
+        posted
+    }
+
+    async fn post_checked(
+        &self,
+        queue: &QueueKey,
+        mut messages: Vec<Message>,
+    ) -> Result<Vec<MessageId>> {
         let known = self.known_or_create(queue, None).await?;
-        self.check_message_quota(queue, messages.len() as u64)?;
         if known.settings.encrypt {
             for message in &mut messages {
                 message.body = self.sealer.seal(message.id, &message.body)?;
@@ -255,8 +268,11 @@ impl Messaging {
                 let route = self.route(queue).await?;
                 let mut messages = route.pop(queue, limit).await?;
                 let unreadable = self.open_each(queue, &mut messages);
-                let (back, mut errors): (Vec<_>, Vec<_>) = unreadable.into_iter().unzip();
+                let (mut back, mut errors): (Vec<Message>, Vec<_>) = unreadable.into_iter().unzip();
                 if !back.is_empty() {
+                    for message in &mut back {
+                        message.transfers = message.transfers.saturating_add(1);
+                    }
                     // They would be gone, and nobody would have read them.
                     route.post(queue, back, None).await?;
                 }
@@ -272,8 +288,11 @@ impl Messaging {
     }
 
     /// Puts popped messages back where they stood, free, as nobody has received them. Each is the same message, one transfer
-    /// later; whoever is told of posts has been told of it. It may be repeated.
+    /// later; whoever is told of posts has been told of it. It may be repeated. With a queue that is gone they are gone.
     pub async fn put_back(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+        let Some(known) = self.known(queue).await? else {
+            return Ok(());
+        };
         for message in &mut messages {
             if message.sealed {
                 message.body = self.sealer.seal(message.id, &message.body)?;
@@ -281,7 +300,7 @@ impl Messaging {
             message.claim = None;
             message.transfers = message.transfers.saturating_add(1);
         }
-        self.route(queue).await?.post(queue, messages, None).await
+        known.route.post(queue, messages, None).await
     }
 
     /// Pops what may be unreadable here: it is claimed first, and deleted when it was read. A store that has deleted a

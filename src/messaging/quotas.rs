@@ -214,6 +214,13 @@ impl Census {
         (fits, walks)
     }
 
+    /// Takes back what was counted, and was not stored after all.
+    fn take_back(&self, project: &ProjectId, more: u64) {
+        if let Some(count) = self.counts().get_mut(project) {
+            count.since = count.since.saturating_sub(more);
+        }
+    }
+
     /// Says what a walk has found, if it came to its end.
     fn over(&self, project: &ProjectId, found: Option<u64>, now: Instant) {
         let mut counts = self.counts();
@@ -317,6 +324,11 @@ impl Messaging {
         }
     }
 
+    /// Counts messages no more that were let in, and that no store has taken.
+    pub(super) fn forgive_message_quota(&self, queue: &QueueKey, more: u64) {
+        self.census.take_back(&queue.project, more);
+    }
+
     /// Refuses messages beyond what a project may have, by the last census.
     pub(super) fn check_message_quota(&self, queue: &QueueKey, more: u64) -> Result<()> {
         let project = &queue.project;
@@ -346,7 +358,8 @@ impl Messaging {
     }
 }
 
-/// Counts the messages of a project.
+/// Counts the messages of a project. A queue whose store does not answer is passed over: the others are not to be refused
+/// for it.
 async fn walk(
     management: &dyn ManagementStore,
     catalogue: &Catalogue,
@@ -363,9 +376,16 @@ async fn walk(
             let page = management.list_queues(project, &selection).await?;
             for record in &page {
                 let queue = QueueKey::new(project.clone(), record.name.clone());
-                let route = catalogue.resolve(&record.place).await?;
-                let stats = route.stats(&queue).await?;
-                count += stats.free + stats.claimed;
+                let stats = async {
+                    let route = catalogue.resolve(&record.place).await?;
+                    route.stats(&queue).await
+                };
+                match stats.await {
+                    Ok(stats) => count += stats.free + stats.claimed,
+                    Err(error) => {
+                        tracing::debug!(%error, %queue, "the messages of a queue are not counted");
+                    }
+                }
                 tokio::time::sleep(PAUSE).await;
             }
             let Some(last) = page.last().filter(|_| page.len() == AT_ONCE) else {

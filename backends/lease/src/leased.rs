@@ -309,6 +309,9 @@ impl<B: LeaseBroker> Leased<B> {
                 self.missing.compare(queue, depth).await?;
             }
             known.free = free;
+            if free + known.claimed == 0 {
+                (known.oldest, known.newest) = (None, None);
+            }
             return Ok(known);
         }
     }

@@ -32,6 +32,8 @@ struct Round {
     received: usize,
     /// There was more than could be granted.
     spare: bool,
+    /// There was more than one answer has room for.
+    is_cut: bool,
 }
 
 /// Why there was no round.
@@ -100,7 +102,9 @@ impl<B: LeaseBroker> Leased<B> {
                 as_of = judged;
             }
             taken.extend(round.granted);
-            if met == 0 || round.spare || (met < ask && granted > 0) {
+            // Where nothing of a page that was cut may be had, there may be something behind it.
+            let is_wall = round.is_cut && granted == 0;
+            if met == 0 || (round.spare && !is_wall) || (met < ask && granted > 0) {
                 break;
             }
             let wall = granted < met;
@@ -146,6 +150,7 @@ impl<B: LeaseBroker> Leased<B> {
         // What is too much for one answer is nobody's.
         let fit = got.iter().take_while(|it| room.takes(&it.message)).count();
         let beyond = got.split_off(fit);
+        let is_cut = !beyond.is_empty();
         tidings.free = beyond
             .into_iter()
             .map(|delivery| delivery.receipt)
@@ -154,6 +159,7 @@ impl<B: LeaseBroker> Leased<B> {
             self.tell(queue, tidings, budget).await;
             return Ok(Round {
                 spare: true,
+                is_cut,
                 ..Round::default()
             });
         }
@@ -175,6 +181,7 @@ impl<B: LeaseBroker> Leased<B> {
         let spare = !tidings.free.is_empty();
         self.tell(queue, tidings, budget).await;
         Ok(Round {
+            is_cut,
             granted: granted?,
             judged: Some(now),
             received,
