@@ -24,6 +24,9 @@ use super::pace::{Measured, Pace};
 use super::table::Table;
 use crate::http::OnTheWay;
 
+/// Bytes that the system takes from hyper at once.
+const SMALL: usize = 16 * 1024;
+
 /// How far the server is on its way to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -96,15 +99,10 @@ pub(super) struct Busy(Activity);
 impl Busy {
     /// The request is over when the body is handed over to be sent, or given up.
     pub(super) fn until_sent(self, body: Body, on_the_way: Option<OnTheWay>) -> Sending {
-        let held = on_the_way.map(|on_the_way| Held {
-            body: Bytes::new(),
-            on_the_way: Some(on_the_way),
-            activity: self.0.clone(),
-        });
         Sending {
             body,
-            held,
-            _busy: self,
+            on_the_way: on_the_way.map(|it| Hanging(Some(it), self.0.clone())),
+            busy: Some(self),
         }
     }
 }
@@ -123,18 +121,21 @@ impl Drop for Busy {
 #[derive(Debug)]
 pub(super) struct Sending {
     body: Body,
-    held: Option<Held>,
-    _busy: Busy,
+    on_the_way: Option<Hanging>,
+    busy: Option<Busy>,
 }
 
-/// The bytes of an answer that hyper has, and what hangs on them. Dropped before they are there, it is as if they had been
-/// and were not sent.
+/// The bytes of an answer that hyper has, and what hangs on them: until they are sent, the request is under way.
 #[derive(Debug)]
 struct Held {
     body: Bytes,
-    on_the_way: Option<OnTheWay>,
-    activity: Activity,
+    _on_the_way: Option<Hanging>,
+    _busy: Option<Busy>,
 }
+
+/// What hangs on an answer. Dropped before hyper has the bytes, it is as if it had had them and could not send them.
+#[derive(Debug)]
+struct Hanging(Option<OnTheWay>, Activity);
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
@@ -142,10 +143,10 @@ impl AsRef<[u8]> for Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for Hanging {
     fn drop(&mut self) {
-        if let Some(on_the_way) = self.on_the_way.take() {
-            match self.activity.is_gone() {
+        if let Some(on_the_way) = self.0.take() {
+            match self.1.is_gone() {
                 true => on_the_way.lost(),
                 false => on_the_way.sent(),
             }
@@ -165,16 +166,20 @@ impl http_body::Body for Sending {
         let Poll::Ready(Some(Ok(frame))) = polled else {
             return polled;
         };
-        // A document is one piece.
-        let (body, mut held) = match (frame.into_data(), self.held.take()) {
-            (Ok(body), Some(held)) => (body, held),
-            (Ok(body), None) => return Poll::Ready(Some(Ok(Frame::data(body)))),
-            (Err(frame), held) => {
-                self.held = held;
-                return Poll::Ready(Some(Ok(frame)));
-            }
+        let body = match frame.into_data() {
+            Ok(body) => body,
+            Err(frame) => return Poll::Ready(Some(Ok(frame))),
         };
-        held.body = body;
+        // A document is one piece. A small one is in the system's hands as soon as it is in hyper's.
+        let is_last = self.body.is_end_stream();
+        if self.on_the_way.is_none() && (body.len() <= SMALL || !is_last) {
+            return Poll::Ready(Some(Ok(Frame::data(body))));
+        }
+        let held = Held {
+            body,
+            _on_the_way: self.on_the_way.take(),
+            _busy: self.busy.take_if(|_| is_last),
+        };
         Poll::Ready(Some(Ok(Frame::data(Bytes::from_owner(held)))))
     }
 

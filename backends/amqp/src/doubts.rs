@@ -11,7 +11,7 @@
 //! |---|---|
 //! | for the first time | a fresh one |
 //! | again, equal to one message in doubt in its body and in everything beside it | that one's |
-//! | again, equal to several in doubt | a fresh one: it may be another that was posted twice |
+//! | again, equal to several in doubt, or to one that has lent its id already | a fresh one: it may be another that was posted twice |
 //!
 //! A server that was killed leaves copies in companions, and perhaps their originals in the queues. Its successor takes the
 //! copies that it finds in its first minute for such, but only those to which their producer gave a `message_id` or a
@@ -29,8 +29,9 @@ use tokio::time::Instant;
 
 use crate::publisher::Outgoing;
 
-/// How long an original may take to come again: longer than RabbitMQ needs to find a connection dead.
-const REMEMBERED: Duration = Duration::from_secs(600);
+/// How long an original may take to come again: longer than RabbitMQ needs to find a connection dead, and no longer than it
+/// must, as another that is equal in everything would be taken for it.
+const REMEMBERED: Duration = Duration::from_secs(150);
 
 /// Messages that are in doubt, at the most, of all queues. Beyond that one may come twice.
 const CAPACITY: usize = 20_000;
@@ -73,6 +74,8 @@ struct Doubt {
     until: Instant,
     /// The id of its copy; none where there are several that are equal.
     id: Option<MessageId>,
+    /// One that came again has the id.
+    is_lent: bool,
 }
 
 impl Doubts {
@@ -87,10 +90,18 @@ impl Doubts {
             let known = all.get_mut(original).filter(|doubt| doubt.until > now);
             if let Some(known) = known {
                 let id = known.id.filter(|known| known == id);
-                *known = Doubt { until, id };
+                *known = Doubt {
+                    until,
+                    id,
+                    is_lent: false,
+                };
             } else if all.len() < CAPACITY {
-                let id = Some(*id);
-                all.insert(*original, Doubt { until, id });
+                let doubt = Doubt {
+                    until,
+                    id: Some(*id),
+                    is_lent: false,
+                };
+                all.insert(*original, doubt);
             }
         }
     }
@@ -105,11 +116,16 @@ impl Doubts {
         }
     }
 
-    /// The id of the copy that there is, or may be, of a message that comes again.
+    /// The id of the copy that there is, or may be, of a message that comes again. It is lent once, until the message is
+    /// noted anew: of two that come again and are equal the second is another.
     pub(crate) fn id_of(&self, original: Fingerprint) -> Option<MessageId> {
-        let all = self.all();
-        let doubt = all.get(&original)?;
-        doubt.id.filter(|_| doubt.until > Instant::now())
+        let mut all = self.all();
+        let doubt = all.get_mut(&original)?;
+        let is_over = doubt.until <= Instant::now();
+        if is_over || std::mem::replace(&mut doubt.is_lent, true) {
+            return None;
+        }
+        doubt.id
     }
 
     /// Whether nothing is in doubt, so that there is no need to look.
@@ -191,12 +207,15 @@ mod tests {
         let [one, two] = ["1", "2"].map(|body| of(&BasicProperties::default(), body));
         doubts.note(&[(one, id(1)), (two, id(2))]);
         assert_eq!(doubts.id_of(one), Some(id(1)));
-        // It was adopted once more, under the same id.
+        // Another that comes again and is equal.
+        assert_eq!(doubts.id_of(one), None);
+        // The first was adopted once more, under the same id.
         doubts.note(&[(one, id(1))]);
         assert_eq!(doubts.id_of(one), Some(id(1)));
         doubts.settle(&[(one, id(1)), (two, id(7))]);
         assert_eq!(doubts.id_of(one), None);
         assert_eq!(doubts.id_of(two), Some(id(2)));
+        doubts.note(&[(two, id(2))]);
         tokio::time::advance(REMEMBERED).await;
         assert_eq!(doubts.id_of(two), None);
     }
