@@ -85,8 +85,10 @@ pub fn find(address: SocketAddr) -> Option<String> {
     if !ip.is_loopback() {
         return None;
     }
-    let everywhere = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let names = [ip].into_iter().chain(everywhere);
+    // A listener at every address of IPv6 has those of IPv4 too, and not the other way round.
+    let everywhere = Some(Ipv4Addr::UNSPECIFIED.into()).filter(|_| ip.is_ipv4());
+    let names = [Some(ip), everywhere, Some(Ipv6Addr::UNSPECIFIED.into())];
+    let names = names.into_iter().flatten();
     let names: Vec<String> = names.map(|ip| name(ip, port)).collect();
     let service = PathBuf::from("/run/isimud");
     let folders = [folder(), service, temporary()];

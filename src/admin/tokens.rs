@@ -121,7 +121,7 @@ impl Tokens {
     fn parse(text: &str) -> Result<Self, String> {
         let written: FileWritten = Figment::from(Toml::string(text))
             .extract()
-            .map_err(|error| error.kind.to_string())?;
+            .map_err(|error| sentence(&error.kind))?;
         let mut tokens: Vec<Token> = Vec::with_capacity(written.tokens.len());
         for one in written.tokens {
             let token = one.resolve()?;
@@ -177,6 +177,24 @@ impl TokenWritten {
                 projects,
             },
         })
+    }
+}
+
+/// What is wrong with a file, without a word of what is in it: a hash may be there, or a token that somebody has taken for one.
+fn sentence(kind: &figment::error::Kind) -> String {
+    use figment::error::Kind;
+    match kind {
+        Kind::Message(said) => {
+            // The parser tells the line, and then shows it.
+            let first = said.lines().next().unwrap_or_default();
+            match first.starts_with("TOML parse error") {
+                true => first.to_owned(),
+                false => "it is not as a file of tokens is written".to_owned(),
+            }
+        }
+        Kind::InvalidType(_, expected) => format!("a value is not of its type: {expected}"),
+        Kind::InvalidValue(_, expected) => format!("a value is none that can be: {expected}"),
+        other => other.to_string(),
     }
 }
 
@@ -326,7 +344,8 @@ mod tests {
             (entry("").replace("viewer", "god"), "god"),
             (entry("").replace("\"a\"", "\"a b\""), "name of a token"),
             (entry("").replace("abab", "ab"), "64 hex digits"),
-            ("tokens = 3".to_owned(), "3"),
+            ("tokens = 3".to_owned(), "not of its type"),
+            ("[[tokens]]\nsha256 = isimud_abababab".to_owned(), "line 2"),
         ] {
             let why = Tokens::parse(&text).expect_err(named);
             assert!(why.contains(named) && !why.contains("abab"), "{why}");

@@ -160,7 +160,7 @@ const OLD_WHERE_FULL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// How many messages projects with a quota have: what a walk over a project's queues has counted, and what this server has
-/// stored since. Walks are made in the background, one at a time, while a project posts: about 400 queues a second. So it
+/// stored since. Walks are made in the background, some projects at a time, while they post: about 400 queues a second. So it
 /// counts too many by what was deleted since the last walk, and too few by what was stored while that walked, and by other
 /// servers since: nobody is refused for what is counted twice. A walk is ten seconds old at the most where the queues are
 /// few, and as old as it takes to walk over them where they are many; one second for a project that is refused something.
@@ -174,10 +174,13 @@ impl Default for Census {
     fn default() -> Self {
         Self {
             counts: Mutex::default(),
-            walks: Semaphore::new(1),
+            walks: Semaphore::new(WALKS),
         }
     }
 }
+
+/// Projects whose messages are counted at a time: one of very many queues does not hold up the others.
+const WALKS: usize = 8;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {

@@ -1,5 +1,6 @@
 //! Asks the admin listener of a running service, with a token.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -36,8 +37,8 @@ pub(super) struct Door {
 }
 
 impl Door {
-    /// The token to show, and whether it may be another one the next time: a server makes a new one at each start.
-    async fn token(&self) -> Result<(Option<String>, bool), Failure> {
+    /// The token that the user has named, if he has.
+    fn named_token(&self) -> Result<Option<String>, Failure> {
         let named = || std::env::var_os(TOKEN_FILE).filter(|file| !file.is_empty());
         if let Some(file) = self
             .token_file
@@ -46,17 +47,25 @@ impl Door {
         {
             let text = std::fs::read_to_string(&file)
                 .map_err(|error| format!("cannot read the token in {}: {error}", file.display()))?;
-            return Ok((Some(text.trim().to_owned()), false));
+            return Ok(Some(text.trim().to_owned()));
         }
-        if let Ok(token) = std::env::var(TOKEN)
-            && !token.is_empty()
-        {
-            return Ok((Some(token), false));
+        Ok(std::env::var(TOKEN).ok().filter(|token| !token.is_empty()))
+    }
+
+    /// A connection to the service, and the address that it is to: a name may have several, and another user of the machine
+    /// may listen at one of them.
+    async fn connect(&self) -> Result<(TcpStream, SocketAddr), Failure> {
+        let admin = &self.admin;
+        let told = |error: std::io::Error| format!("no admin listener answers at {admin}: {error}");
+        let mut last = None;
+        for address in lookup_host(admin).await.map_err(told)? {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok((stream, address)),
+                Err(error) => last = Some(error),
+            }
         }
-        // What cannot be looked up cannot be asked either, and that is told by whoever asks.
-        let found = lookup_host(&self.admin).await;
-        let token = found.ok().and_then(|mut all| all.find_map(local::find));
-        Ok((token, true))
+        let why = last.unwrap_or_else(|| std::io::ErrorKind::NotFound.into());
+        Err(told(why).into())
     }
 }
 
@@ -105,14 +114,11 @@ pub(super) async fn look(
 
 async fn send(door: &Door, method: &str, target: &str, body: String) -> Result<Value, Trouble> {
     let refused = |why: Failure| Trouble::Refused(why.to_string());
-    let (token, may_change) = door.token().await.map_err(refused)?;
+    let token = door.named_token().map_err(refused)?;
     let mut answer = exchange(door, method, target, &body, token.as_deref()).await?;
-    if answer.0 == StatusCode::UNAUTHORIZED && may_change {
-        // The service was started again between the look for its token and its answer.
-        let (again, _) = door.token().await.map_err(refused)?;
-        if again != token {
-            answer = exchange(door, method, target, &body, again.as_deref()).await?;
-        }
+    if answer.0 == StatusCode::UNAUTHORIZED && token.is_none() {
+        // The service makes a new token at each start, and may have been started between the look for it and its answer.
+        answer = exchange(door, method, target, &body, None).await?;
     }
     let (status, document) = answer;
     if status.is_success() {
@@ -150,9 +156,12 @@ async fn once(
     token: Option<&str>,
 ) -> Result<(StatusCode, Value), Failure> {
     let admin = &door.admin;
-    let stream = TcpStream::connect(admin)
-        .await
-        .map_err(|error| format!("no admin listener answers at {admin}: {error}"))?;
+    let (stream, address) = door.connect().await?;
+    // A token that lies on this machine is for whoever listens at that very address.
+    let token = match token {
+        Some(token) => Some(token.to_owned()),
+        None => local::find(address),
+    };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
