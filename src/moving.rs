@@ -69,6 +69,9 @@ const LOOK: Duration = Duration::from_secs(2);
 /// needs to hear of a change, and a post to reach a store.
 const FENCE: Duration = Duration::from_secs(5);
 
+/// How long a place must have been seen as it is before anything is carried: longer than most claims take.
+const SETTLES: Duration = Duration::from_millis(500);
+
 /// Jobs that one server does at a time.
 const AT_ONCE: usize = 4;
 
@@ -343,6 +346,9 @@ impl Mover {
         };
         let seen = self.see(queue, record.version);
         if order.is_carried() {
+            // A claim that was under way in the old store when the place changed takes what it takes: what the carrier took
+            // between its messages would come before some of them.
+            tokio::time::sleep(SETTLES.saturating_sub(seen.since.elapsed())).await;
             let carried = self.carry_all(claim, job, queue, &order).await?;
             let changed = self.change(queue, &record, order.rested()).await?;
             if !changed && self.management.find_queue(queue).await?.is_none() {
