@@ -11,7 +11,7 @@
 //! |---|---|
 //! | for the first time | a fresh one |
 //! | again, equal to one message in doubt in its body and in everything beside it | that one's |
-//! | again, equal to several in doubt, or to one that has lent its id already | a fresh one: it may be another that was posted twice |
+//! | again, equal to several in doubt, or to one that came in the same call | a fresh one: it may be another that was posted twice |
 //!
 //! A server that was killed leaves copies in companions, and perhaps their originals in the queues. Its successor takes the
 //! copies that it finds in its first minute for such, but only those to which their producer gave a `message_id` or a
@@ -74,8 +74,6 @@ struct Doubt {
     until: Instant,
     /// The id of its copy; none where there are several that are equal.
     id: Option<MessageId>,
-    /// One that came again has the id.
-    is_lent: bool,
 }
 
 impl Doubts {
@@ -90,18 +88,10 @@ impl Doubts {
             let known = all.get_mut(original).filter(|doubt| doubt.until > now);
             if let Some(known) = known {
                 let id = known.id.filter(|known| known == id);
-                *known = Doubt {
-                    until,
-                    id,
-                    is_lent: false,
-                };
+                *known = Doubt { until, id };
             } else if all.len() < CAPACITY {
-                let doubt = Doubt {
-                    until,
-                    id: Some(*id),
-                    is_lent: false,
-                };
-                all.insert(*original, doubt);
+                let id = Some(*id);
+                all.insert(*original, Doubt { until, id });
             }
         }
     }
@@ -116,16 +106,11 @@ impl Doubts {
         }
     }
 
-    /// The id of the copy that there is, or may be, of a message that comes again. It is lent once, until the message is
-    /// noted anew: of two that come again and are equal the second is another.
+    /// The id of the copy that there is, or may be, of a message that comes again.
     pub(crate) fn id_of(&self, original: Fingerprint) -> Option<MessageId> {
-        let mut all = self.all();
-        let doubt = all.get_mut(&original)?;
-        let is_over = doubt.until <= Instant::now();
-        if is_over || std::mem::replace(&mut doubt.is_lent, true) {
-            return None;
-        }
-        doubt.id
+        let all = self.all();
+        let doubt = all.get(&original)?;
+        doubt.id.filter(|_| doubt.until > Instant::now())
     }
 
     /// Whether nothing is in doubt, so that there is no need to look.
@@ -207,15 +192,12 @@ mod tests {
         let [one, two] = ["1", "2"].map(|body| of(&BasicProperties::default(), body));
         doubts.note(&[(one, id(1)), (two, id(2))]);
         assert_eq!(doubts.id_of(one), Some(id(1)));
-        // Another that comes again and is equal.
-        assert_eq!(doubts.id_of(one), None);
-        // The first was adopted once more, under the same id.
+        // It was adopted once more, under the same id.
         doubts.note(&[(one, id(1))]);
         assert_eq!(doubts.id_of(one), Some(id(1)));
         doubts.settle(&[(one, id(1)), (two, id(7))]);
         assert_eq!(doubts.id_of(one), None);
         assert_eq!(doubts.id_of(two), Some(id(2)));
-        doubts.note(&[(two, id(2))]);
         tokio::time::advance(REMEMBERED).await;
         assert_eq!(doubts.id_of(two), None);
     }

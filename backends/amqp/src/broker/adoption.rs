@@ -116,7 +116,7 @@ impl Inner {
                 place,
                 id: delivery
                     .as_ref()
-                    .map_or_else(|| self.id_for(address, &got), |it| it.message.id),
+                    .map_or_else(|| self.id_for(address, &got, batch), |it| it.message.id),
                 left: delivery
                     .as_ref()
                     .filter(|_| message::is_ours(&got.properties))
@@ -134,11 +134,13 @@ impl Inner {
             && doubts::has_name(&got.properties)
     }
 
-    /// The id under which a message without one is adopted: that of a copy that there may be of it already.
-    fn id_for(&self, address: &Address, got: &Got) -> MessageId {
+    /// The id under which a message without one is adopted: that of a copy that there may be of it already. Of two in one
+    /// call that are equal the second is another.
+    fn id_for(&self, address: &Address, got: &Got, batch: &Batch) -> MessageId {
         let copy = (got.is_again && !self.doubts.is_empty())
             .then(|| self.doubts.id_of(fingerprint(address, got)))
-            .flatten();
+            .flatten()
+            .filter(|id| batch.worn.iter().all(|other| other.id != *id));
         copy.unwrap_or_else(|| MessageId(Uuid::now_v7()))
     }
 
