@@ -32,8 +32,8 @@ pub(crate) struct Companion {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Absent,
-    /// It is there, and was made or first seen then: it is at least so old.
-    There(Instant),
+    /// It is there; this server may have made it, at a time that is known then.
+    There(Option<Instant>),
     /// It is there, did not answer, and is left alone until then.
     Silent(Instant),
 }
@@ -42,7 +42,7 @@ impl Companion {
     /// One that was looked for just now.
     pub(crate) fn found(is_there: bool) -> Self {
         let state = match is_there {
-            true => State::There(Instant::now()),
+            true => State::There(None),
             false => State::Absent,
         };
         Self::new(state, BELIEVED)
@@ -79,17 +79,17 @@ impl Companion {
         self.is_there() && !self.is_silent()
     }
 
-    /// Whether it may have been made so lately that a crash of RabbitMQ could leave it dead. One that was made by another
-    /// server, or by one that has died, may be as young as it is known.
+    /// Whether this server made it so lately that a crash of RabbitMQ could leave it dead. One that was found may be as
+    /// young, but what a queue with a low limit has taken back must not wait for that.
     pub(crate) fn is_young(&self) -> bool {
-        matches!(*self.state(), State::There(since) if since.elapsed() < YOUNG)
+        matches!(*self.state(), State::There(Some(made)) if made.elapsed() < YOUNG)
     }
 
     /// Notes that it has just been made.
     pub(crate) fn was_made(&self) {
         let mut state = self.state();
         if matches!(*state, State::Absent) {
-            *state = State::There(Instant::now());
+            *state = State::There(Some(Instant::now()));
         }
     }
 
@@ -121,7 +121,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_that_is_silent_is_left_alone_for_a_moment() {
         let companion = Companion::found(true);
-        assert!(companion.answers() && companion.is_young());
+        assert!(companion.answers() && !companion.is_young());
         companion.leave();
         assert!(companion.is_there() && companion.is_silent() && !companion.answers());
         tokio::time::advance(LEFT_ALONE).await;
