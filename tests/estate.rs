@@ -5,6 +5,8 @@
 
 #[path = "estate/accounts.rs"]
 mod accounts;
+#[path = "estate/interruptions.rs"]
+mod interruptions;
 #[path = "estate/jobs.rs"]
 mod jobs;
 #[path = "estate/layout.rs"]
