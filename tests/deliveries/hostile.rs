@@ -39,20 +39,7 @@ impl Victim {
     /// Does what it always does, each within the bound.
     #[track_caller]
     fn goes_on(&mut self) {
-        let mut timed = |method: &str, path: &str, body: Value| {
-            let start = Instant::now();
-            let answer = self.client.send(method, path, Some(&body));
-            let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-            let took = start.elapsed();
-            assert!(answer.status < 300, "{method} {path}: {answer}");
-            assert!(took < BOUND, "{method} {path} took {took:?}");
-            answer.json()
-        };
-        let message = json!({"messages": [{"ttl": 300, "body": "mine"}]});
-        timed("POST", "/v2/queues/mine/messages", message);
-        let claimed = timed("POST", "/v2/queues/mine/claims?limit=1", json!({"ttl": 60}));
-        let href = claimed["messages"][0]["href"].as_str().expect("a message");
-        timed("DELETE", href, Value::Null);
+        self.client.does_its_work(BOUND);
         self.rounds += 1;
         self.receiver.wait_for("/victim", self.rounds, BOUND);
     }

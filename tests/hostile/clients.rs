@@ -8,7 +8,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::server::{Answer, Client, Server, connect, free_address};
@@ -75,6 +75,16 @@ impl Stage {
         log.lines().filter(is_loud).count()
     }
 
+    #[track_caller]
+    fn complains_less_often_than(&self, most: usize) {
+        let complaints = self.complaints();
+        assert!(
+            complaints < most,
+            "{complaints} complaints:\n{}",
+            self.server.log()
+        );
+    }
+
     fn attacker(&self) -> Client {
         Client::new(self.server.address, "attacker")
     }
@@ -91,20 +101,7 @@ impl Victim {
     /// Does what it always does, each within the bound.
     #[track_caller]
     fn goes_on(&mut self) {
-        let mut timed = |method: &str, path: &str, body: Value| {
-            let start = Instant::now();
-            let answer = self.0.send(method, path, Some(&body));
-            let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-            let took = start.elapsed();
-            assert!(answer.status < 300, "{method} {path}: {answer}");
-            assert!(took < BOUND, "{method} {path} took {took:?}");
-            answer.json()
-        };
-        let message = json!({"messages": [{"ttl": 300, "body": "mine"}]});
-        timed("POST", "/v2/queues/mine/messages", message);
-        let claimed = timed("POST", "/v2/queues/mine/claims?limit=1", json!({"ttl": 60}));
-        let href = claimed["messages"][0]["href"].as_str().expect("a message");
-        timed("DELETE", href, Value::Null);
+        self.0.does_its_work(BOUND);
     }
 }
 
@@ -199,12 +196,7 @@ fn readers_that_do_not_read_hold_a_share_of_the_memory_until_they_are_closed() {
     // A quarter of the budget, twice while documents are made, and what one page takes beside it.
     let peak = stage.server.peak_mib();
     assert!(peak < AT_REST_MIB + 16 * 2 + 64, "it had {peak} MiB");
-    let complaints = stage.complaints();
-    assert!(
-        complaints < 10,
-        "{complaints} complaints:\n{}",
-        stage.server.log()
-    );
+    stage.complains_less_often_than(10);
 }
 
 #[test]
@@ -268,12 +260,7 @@ fn bodies_that_do_not_come_have_a_share_of_the_memory() {
     stage.is_alive_and_ready();
     let peak = stage.server.peak_mib();
     assert!(peak < AT_REST_MIB + 64, "it had {peak} MiB");
-    let complaints = stage.complaints();
-    assert!(
-        complaints < 10,
-        "{complaints} complaints:\n{}",
-        stage.server.log()
-    );
+    stage.complains_less_often_than(10);
     drop(held);
     wait_until("nothing is held for those who are gone", || {
         stage.metric("isimud_request_bytes_under_way") == 0.0
@@ -305,12 +292,7 @@ fn connections_that_ask_nothing_make_room_for_those_that_do() {
     });
     assert!(stage.metric("isimud_connections_closed_total{reason=\"idle\"}") >= 150.0);
     drop(silent);
-    let complaints = stage.complaints();
-    assert!(
-        complaints < 5,
-        "{complaints} complaints:\n{}",
-        stage.server.log()
-    );
+    stage.complains_less_often_than(5);
 }
 
 #[test]
@@ -341,12 +323,7 @@ fn when_all_connections_are_busy_new_ones_are_told_to_come_again_and_operators_a
         let answer = Client::new(stage.server.address, "late").send("GET", "/", None);
         answer.is_ok_and(|answer| answer.status == 300)
     });
-    let complaints = stage.complaints();
-    assert!(
-        complaints < 5,
-        "{complaints} complaints:\n{}",
-        stage.server.log()
-    );
+    stage.complains_less_often_than(5);
 }
 
 #[test]
@@ -396,12 +373,7 @@ fn without_descriptors_operators_are_answered_and_tenants_go_on_with_the_connect
         victim.goes_on();
         thread::sleep(Duration::from_millis(50));
     }
-    let complaints = stage.complaints();
-    assert!(
-        complaints < 5,
-        "{complaints} complaints:\n{}",
-        stage.server.log()
-    );
+    stage.complains_less_often_than(5);
     drop(held);
     wait_until("there is room again", || {
         let answer = Client::new(stage.server.address, "late").send("GET", "/", None);

@@ -14,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long a server may take until it answers, a debug build on a busy machine included.
 pub(crate) const READY: Duration = Duration::from_secs(20);
@@ -333,6 +333,25 @@ impl Client {
             is_admin: true,
             ..self
         }
+    }
+
+    /// Posts a message, claims it and deletes it, as a tenant does whose neighbours misbehave: each succeeds within the bound.
+    #[track_caller]
+    pub(crate) fn does_its_work(&mut self, bound: Duration) {
+        let mut timed = |method: &str, path: &str, body: Value| {
+            let start = Instant::now();
+            let answer = self.send(method, path, Some(&body));
+            let answer = answer.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
+            let took = start.elapsed();
+            assert!(answer.status < 300, "{method} {path}: {answer}");
+            assert!(took < bound, "{method} {path} took {took:?}");
+            answer.json()
+        };
+        let message = json!({"messages": [{"ttl": 300, "body": "mine"}]});
+        timed("POST", "/v2/queues/mine/messages", message);
+        let claimed = timed("POST", "/v2/queues/mine/claims?limit=1", json!({"ttl": 60}));
+        let href = claimed["messages"][0]["href"].as_str().expect("a message");
+        timed("DELETE", href, Value::Null);
     }
 
     /// Sends one request and reads the whole answer. An error says nothing about whether the request took effect.
