@@ -408,6 +408,10 @@ mod tests {
             "localhost.evil.example",
             "[evil.example]",
             "127.0.0.1@evil.example",
+            "127.0.0.1:8889.evil.example",
+            "[::1].evil.example",
+            "[::1]evil.example:80",
+            "127.0.0.1:99999",
         ] {
             assert_eq!(status(&[("host", host)]), Some(421), "{host}");
         }

@@ -188,6 +188,31 @@ mod tests {
     }
 
     #[test]
+    fn what_another_user_can_have_laid_is_not_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let own = folder.path().join("own");
+        std::fs::create_dir(&own).expect("a folder");
+        assert!(is_safe(&own));
+        let link = folder.path().join("link");
+        symlink(&own, &link).expect("a link");
+        assert!(!is_safe(&link) && !is_safe(&folder.path().join("missing")));
+        let mode = std::fs::Permissions::from_mode(0o777);
+        std::fs::set_permissions(&own, mode).expect("its mode");
+        assert!(!is_safe(&own));
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "token\n").expect("a file");
+        assert_eq!(read(&secret).as_deref(), Some("token"));
+        let linked = folder.path().join("linked");
+        symlink(&secret, &linked).expect("a link");
+        assert_eq!(read(&linked), None);
+        // It would be read without an end.
+        let zeros = folder.path().join("zeros");
+        symlink("/dev/zero", &zeros).expect("a link");
+        assert_eq!(read(&zeros), None);
+        assert_eq!(read(folder.path()), None);
+    }
+
+    #[test]
     fn only_addresses_of_this_machine_have_one() {
         assert_eq!(find(address("192.0.2.1:9090")), None);
         assert_eq!(

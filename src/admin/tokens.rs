@@ -335,6 +335,21 @@ mod tests {
     }
 
     #[test]
+    fn no_token_is_put_behind_what_would_make_it_no_file_of_tokens() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens.toml");
+        // A list that is closed cannot go on.
+        let written = "tokens = []\n";
+        std::fs::write(&file, written).expect("a file");
+        let why = issue(&file, "alice", Role::Viewer, &[], None).expect_err("it would be lost");
+        assert!(
+            why.contains("no token can be put behind what is there"),
+            "{why}"
+        );
+        assert_eq!(std::fs::read_to_string(&file).expect("the file"), written);
+    }
+
+    #[test]
     fn what_is_wrong_with_a_file_is_named_and_no_hash_is_shown() {
         for (text, named) in [
             (entry("colour = \"red\""), "colour"),

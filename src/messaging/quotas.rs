@@ -489,5 +489,9 @@ mod tests {
         assert_eq!(census.admit(&p, 1, 10, later), (false, true));
         census.over(&p, None, later);
         assert_eq!(census.admit(&p, 1, 10, later), (false, false));
+        // What no store has taken counts no more.
+        census.take_back(&p, 3);
+        assert_eq!(census.admit(&p, 3, 10, later), (true, false));
+        assert_eq!(census.admit(&p, 1, 10, later), (false, false));
     }
 }
