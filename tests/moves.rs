@@ -393,10 +393,7 @@ impl Journey {
     fn too_young(&self, message: &Value, asked: Instant) -> Option<String> {
         let number = usize::try_from(message["body"].as_u64()?).ok()?;
         let passed = asked.duration_since(*self.since.get(number)?);
-        // The server that speaks SQS here takes up to a second for an answer when it is busy.
-        let is_slow = self.route.iter().any(|kind| matches!(kind, 's' | 'f'));
-        let tolerance = Duration::from_secs(if is_slow { 2 } else { 1 });
-        let least = passed.saturating_sub(tolerance).as_secs();
+        let least = passed.saturating_sub(Duration::from_secs(1)).as_secs();
         let age = message["age"].as_u64()?;
         (age < least).then(|| format!("{number} is {age} s old instead of {least}"))
     }

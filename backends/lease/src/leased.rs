@@ -183,9 +183,10 @@ impl<B: LeaseBroker> Leased<B> {
                 as_of = now;
             }
             self.broker
-                .send(queue, envelopes(now, messages.clone()))
+                .send(queue, envelopes(as_of, messages.clone()))
                 .await?;
-            let present = self.ledger.note(queue, Some(era), now, &messages).await?;
+            let noted = self.ledger.note(queue, Some(era), as_of, &messages);
+            let present = noted.await?;
             if present == era {
                 return Ok(());
             }
