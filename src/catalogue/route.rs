@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use isimud_contract::{
     Backlog, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard, Home, Lease,
-    Marker, Message, MessageId, MessageStore, Page, QueueKey, Resource, Result, Segment, Selection,
-    Stands, Stats,
+    Marker, Message, MessageId, MessageStore, Page, PageRoom, QueueKey, Resource, Result, Segment,
+    Selection, Stands, Stats,
 };
 
 use super::position::Position;
@@ -131,12 +131,23 @@ pub struct Listed {
 }
 
 impl Listed {
-    /// The first so many of messages that several stores have, in order. A page does not end between two that have one
-    /// number, as those have that two stores number at the same time: the next page would begin behind both.
-    fn merged(mut messages: Vec<Message>, limit: usize) -> Self {
+    /// The first so many of messages that several stores have, in order, and no more bytes than one page may have. It goes
+    /// no further than the first page of a store that had no room for more: what is behind that comes later. It does not end
+    /// between two messages that have one number, as those have that two stores number at the same time: the next page would
+    /// begin behind both.
+    fn merged(pages: Vec<Page>, limit: usize) -> Self {
+        let cut = pages.iter().filter(|page| page.is_cut);
+        let end = cut
+            .filter_map(|page| number_of(page.messages.last()?))
+            .min();
+        let mut messages: Vec<Message> = pages.into_iter().flat_map(|it| it.messages).collect();
         messages.sort_by_key(number_of);
         let mut seen = HashSet::new();
         messages.retain(|message| seen.insert(message.id));
+        messages.retain(|message| end.is_none_or(|end| number_of(message) <= Some(end)));
+        let mut room = PageRoom::default();
+        let fitting = messages.iter().take_while(|it| room.takes(it)).count();
+        let limit = limit.min(fitting);
         if let Some(next) = messages.get(limit).and_then(number_of) {
             let is_whole = |end: &usize| messages[end - 1].arrival.number() != Some(next);
             let end = (1..=limit).rev().find(is_whole);
@@ -295,22 +306,24 @@ impl Route {
                 next: page.marker.map(Position::from),
             });
         }
-        let mut found = Vec::new();
+        let mut pages = Vec::new();
         // What stays in the others while their messages are carried into the first is held there, or was when its
         // neighbours went. Asked before the first: whatever moves meanwhile is seen twice rather than not at all.
         for stop in self.stops().skip(1).take(self.carried) {
-            found.extend(stop.page(queue, selection.clone()).await?.messages);
+            pages.push(stop.page(queue, selection.clone()).await?);
         }
         let (limit, mut newest) = (selection.limit, None);
         for stop in self.readable() {
             let page = stop.page(queue, selection.clone()).await?;
             newest = newest.max(page.messages.last().and_then(number_of));
-            found.extend(page.messages);
+            pages.push(page);
         }
         if self.staging.is_some() {
-            found.retain(|message| number_of(message) <= newest);
+            for page in &mut pages {
+                page.messages.retain(|message| number_of(message) <= newest);
+            }
         }
-        Ok(Listed::merged(found, limit))
+        Ok(Listed::merged(pages, limit))
     }
 
     /// Where a listing starts that goes on behind a message. Each store finds its own place for one that is gone: behind
@@ -369,7 +382,7 @@ impl Route {
     }
 
     /// Whether a segment has nothing left that could be taken. Where it does not say, it may have.
-    async fn gave_all(&self, queue: &QueueKey, stop: &Stop) -> bool {
+    pub(crate) async fn gave_all(&self, queue: &QueueKey, stop: &Stop) -> bool {
         let stats = stop.store.stats(&stop.key(queue)).await;
         stats.is_ok_and(|stats| stats.free == 0)
     }
@@ -481,7 +494,11 @@ mod tests {
 
     fn listed(numbers: &[(u128, u64)], limit: usize) -> Vec<u128> {
         let messages = numbers.iter().map(|(id, number)| message(*id, *number));
-        let listed = Listed::merged(messages.collect(), limit);
+        let page = Page {
+            messages: messages.collect(),
+            ..Page::default()
+        };
+        let listed = Listed::merged(vec![page], limit);
         let next = listed.messages.last().and_then(number_of);
         assert_eq!(listed.next, next.map(Position::Behind));
         let ids = listed.messages.iter();
@@ -494,6 +511,38 @@ mod tests {
         assert_eq!(listed(&found, 10), [3, 1, 4, 2]);
         assert_eq!(listed(&found, 2), [3, 1]);
         assert_eq!(listed(&[], 2), [0; 0]);
+    }
+
+    #[test]
+    fn a_page_ends_where_a_store_had_no_room_for_more() {
+        let page = |numbers: &[u64], is_cut| Page {
+            messages: numbers
+                .iter()
+                .map(|it| message((*it).into(), *it))
+                .collect(),
+            is_cut,
+            ..Page::default()
+        };
+        // Behind 2 the older store has more, which the next page begins with.
+        let pages = vec![page(&[1, 2], true), page(&[10, 11], false)];
+        let listed = Listed::merged(pages, 20);
+        let numbers: Vec<_> = listed.messages.iter().map(number_of).collect();
+        assert_eq!(numbers, [Some(1), Some(2)]);
+        assert_eq!(listed.next, Some(Position::Behind(2)));
+    }
+
+    #[test]
+    fn a_page_of_several_stores_has_the_bytes_of_one() {
+        let large = |id: u64| Message {
+            body: vec![b'1'; 3 << 20].into(),
+            ..message(id.into(), id)
+        };
+        let page = |ids: [u64; 2]| Page {
+            messages: ids.map(large).into(),
+            ..Page::default()
+        };
+        let listed = Listed::merged(vec![page([1, 3]), page([2, 4])], 20);
+        assert_eq!(listed.next, Some(Position::Behind(2)));
     }
 
     #[test]

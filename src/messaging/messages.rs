@@ -331,7 +331,8 @@ impl Messaging {
                 message.claim = None;
             }
             popped.append(&mut claim.messages);
-            if popped.len() == limit {
+            // One page has a bound in bytes: what a newer segment has comes after all of this one.
+            if popped.len() == limit || !route.gave_all(queue, stop).await {
                 break;
             }
         }

@@ -1,6 +1,6 @@
 //! A body comes back as the bytes that were posted, whatever they mean.
 
-use isimud_contract::{Message, PAGE_BYTES};
+use isimud_contract::{Guard, Message, PAGE_BYTES};
 
 use crate::bench::Bench;
 use crate::outcome::{Outcome, Word};
@@ -18,6 +18,7 @@ promises! {
     that_are_too_much_for_one_page_come_in_several,
     that_are_too_much_for_one_claim_stay_free,
     that_are_too_much_for_one_pop_stay,
+    that_are_too_much_and_deleted_hide_nothing_behind_them,
 }
 
 /// What the service's largest post may carry (spec: config.md, `max_messages_post_size`).
@@ -178,7 +179,7 @@ async fn that_are_too_much_for_one_page_come_in_several(bench: Bench) -> Outcome
     let page = bench.page(selection.clone()).await?;
     assert_is_one_answer(&page.messages);
     let mut listed = ids(&page.messages);
-    assert!(listed.len() < posted.len());
+    assert!(listed.len() < posted.len() && page.is_cut);
     selection.after = page.marker;
     listed.extend(bench.pages(selection).await?);
     assert_eq!(listed, ids(&posted));
@@ -214,5 +215,17 @@ async fn that_are_too_much_for_one_pop_stay(bench: Bench) -> Outcome {
         taken.extend(ids(&popped));
     }
     assert_eq!(sorted(taken), sorted(ids(&posted)));
+    Ok(())
+}
+
+/// A broker has them still: nobody has taken them from there.
+async fn that_are_too_much_and_deleted_hide_nothing_behind_them(bench: Bench) -> Outcome {
+    let posted = post_too_much(&bench).await?;
+    let behind = bench.post_one(bench.message()).await?;
+    let posted = ids(&posted);
+    let deleted = bench.store().delete(&bench.queue, &posted, Guard::Any);
+    deleted.await?;
+    let claim = bench.claim(5).await?.expect("a message is free");
+    assert_eq!(ids(&claim.messages), [behind]);
     Ok(())
 }

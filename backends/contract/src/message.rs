@@ -229,6 +229,8 @@ pub struct Page {
     pub messages: Vec<Message>,
     /// The position of the last of them; `None` when the page is empty.
     pub marker: Option<Marker>,
+    /// There is more that passed the selection, for which the page had no room in bytes.
+    pub is_cut: bool,
 }
 
 /// Which messages a delete may remove. One message that does not fit refuses the whole call, and nothing is deleted.

@@ -144,6 +144,7 @@ impl RedisStore {
                 // Another part may have had room for it; this page has not, and the next one begins with it.
                 if !room.takes(&message) {
                     page.marker = page.messages.last().and_then(number).map(Marker::Arrival);
+                    page.is_cut = true;
                     return Ok(page);
                 }
                 page.messages.push(message);

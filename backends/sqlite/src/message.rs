@@ -238,6 +238,7 @@ pub(crate) fn list(
     while let Some(row) = rows.next()? {
         let message = session.whole(queue, row, |row| read(row, &stream.numbering, now))?;
         if message.as_ref().is_some_and(|message| !room.takes(message)) {
+            page.is_cut = true;
             break;
         }
         // Also behind one that is damaged, or the next page would begin with it again.
@@ -299,6 +300,7 @@ fn add_free(
         };
         if !message.left.is_zero() && selection.not_from.as_ref() != Some(&message.client) {
             if !room.takes(&message) {
+                page.is_cut = true;
                 break;
             }
             page.marker = message.arrival.number().map(Marker::Arrival);

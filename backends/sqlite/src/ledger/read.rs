@@ -90,6 +90,7 @@ pub(crate) fn list(session: &mut Session, key: &Key, selection: &Selection) -> O
     while let Some(row) = rows.next()? {
         let message = read(row, &record.numbering, now)?;
         if !room.takes(&message) {
+            page.is_cut = true;
             break;
         }
         page.marker = message.arrival.number().map(Marker::Arrival);
