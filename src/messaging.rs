@@ -8,6 +8,7 @@
 
 mod adopt;
 mod bridges;
+mod census;
 mod checksum;
 mod claims;
 mod declare;
@@ -48,7 +49,7 @@ pub use subscriptions::{Asked, Subscribed, Subscribers};
 
 use self::known::Known;
 use self::limits::Limits;
-use self::quotas::{Census, Quotas, Rates};
+use self::quotas::{Estimates, Quotas, Rates};
 use self::seal::Sealer;
 use crate::catalogue::Catalogue;
 use crate::live::Live;
@@ -134,7 +135,7 @@ pub struct Messaging {
     limits: Live<Limits>,
     quotas: Live<Quotas>,
     rates: Rates,
-    census: Arc<Census>,
+    estimates: Estimates,
     checksums: bool,
     sealer: Sealer,
     /// Encryption would use the key that everybody knows.
@@ -181,7 +182,7 @@ impl Messaging {
             limits: Live::new(parts.limits),
             quotas: Live::new(parts.quotas),
             rates: Rates::default(),
-            census: Arc::default(),
+            estimates: Estimates::default(),
             checksums: parts.checksums,
             key_is_public: parts
                 .encryption_keys

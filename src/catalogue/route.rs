@@ -18,9 +18,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use isimud_contract::{
-    Backlog, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard, Home, Lease,
-    Marker, Message, MessageId, MessageStore, Page, PageRoom, QueueKey, Resource, Result, Segment,
-    Selection, Stands, Stats,
+    Backlog, ByteCount, Claim, ClaimId, DeadLetter, Edge, Error, ErrorKind, ForeignClaim, Guard,
+    Home, Lease, Marker, Message, MessageId, MessageStore, Page, PageRoom, QueueKey, Resource,
+    Result, Segment, Selection, Stands, Stats,
 };
 
 use super::position::Position;
@@ -109,6 +109,20 @@ impl Stop {
         let guard = Guard::HeldBy(vec![claim]);
         self.store.delete(&self.key(queue), &[id], guard).await?;
         Ok(())
+    }
+
+    /// Makes one step of a count of this segment's bytes.
+    pub(crate) async fn count_bytes(
+        &self,
+        queue: &QueueKey,
+        after: Option<u64>,
+    ) -> Result<ByteCount> {
+        self.store.count_bytes(&self.key(queue), after).await
+    }
+
+    /// Whether the segment's store knows all its messages.
+    pub(crate) fn browses(&self) -> bool {
+        self.store.capabilities().browse
     }
 
     /// The segment's store.
@@ -214,7 +228,7 @@ impl Route {
     }
 
     /// All of them, in the order in which messages move.
-    fn everywhere(&self) -> impl Iterator<Item = &Stop> {
+    pub(crate) fn everywhere(&self) -> impl Iterator<Item = &Stop> {
         self.older().into_iter().chain(std::iter::once(self.last()))
     }
 

@@ -115,10 +115,12 @@ impl Messaging {
             self.check_queue_quota(queue).await?;
         }
         let count = messages.len() as u64;
-        self.check_message_quota(queue, count)?;
+        let admitted = self.check_message_quota(queue, count).await?;
         let posted = self.post_checked(queue, messages).await;
-        if matches!(&posted, Err(error) if error.kind() != ErrorKind::Unavailable) {
-            self.forgive_message_quota(queue, count);
+        if let Some(admitted) = admitted
+            && is_not_stored(&posted)
+        {
+            admitted.forgive();
         }
         posted
     }
@@ -137,7 +139,12 @@ impl Messaging {
         }
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
         let most = self.most_messages(queue, &known.settings);
-        self.store_and_notify(queue, &known, messages, most).await?;
+        let admitted = self.check_byte_quotas(queue, &known, &messages).await?;
+        let stored = self.store_and_notify(queue, &known, messages, most).await;
+        if is_not_stored(&stored) {
+            admitted.forgive();
+        }
+        stored?;
         self.flow.posted(ids.len());
         Ok(ids)
     }
@@ -252,6 +259,7 @@ impl Messaging {
         };
         let route = self.route(queue).await?;
         let deleted = route.delete(queue, &ids, guard).await?;
+        self.note_deleted(queue, deleted);
         self.flow.deleted(deleted);
         Ok(())
     }
@@ -260,7 +268,7 @@ impl Messaging {
     pub async fn pop(&self, queue: &QueueKey, count: i64) -> Result<Vec<Message>> {
         let limit = self.limits().pop_count(count)?;
         let known = self.known(queue).await?;
-        let messages = match known {
+        let messages = match &known {
             Some(known) if known.settings.encrypt => {
                 self.pop_sealed(queue, &known.route, limit).await?
             }
@@ -283,6 +291,9 @@ impl Messaging {
                 }
             }
         };
+        if let Some(known) = known {
+            self.note_popped(queue, &known.settings, &messages);
+        }
         self.flow.deleted(messages.len());
         Ok(messages)
     }
@@ -300,6 +311,7 @@ impl Messaging {
             message.claim = None;
             message.transfers = message.transfers.saturating_add(1);
         }
+        self.note_put_back(queue, &messages);
         known.route.post(queue, messages, None).await
     }
 
@@ -429,4 +441,9 @@ impl Messaging {
         }
         Ok(())
     }
+}
+
+/// Whether a post has failed for certain: after `Unavailable` nobody knows.
+fn is_not_stored<T>(posted: &Result<T>) -> bool {
+    matches!(posted, Err(error) if error.kind() != ErrorKind::Unavailable)
 }

@@ -1,30 +1,34 @@
-//! What a project may use: requests a second, queues, messages.
+//! What a project may use: requests a second, queues, messages, bytes.
 //!
 //! | quota | counted | exact |
 //! |---|---|---|
 //! | requests a second | a token bucket a project, in this server | of each server |
 //! | queues | when one is made, by the management store | but for several that are made at once |
 //! | messages of a queue | by its store, in the step that stores them (`MessageStore::post_within`) | see there |
-//! | messages of a project | a census of its queues, and what this server has stored since | no, see [`Census`] |
+//! | messages of a project, bytes of a queue and of a project | a count in the background, and what this server has stored since | no, see [`census`](super::census) |
 //!
-//! None of them costs a request that is let through a call of a store more than it makes anyway. A quota holds for what clients
+//! None of them costs a request that fits a call of a store more than it makes anyway, and a queue without a bound pays
+//! nothing. Bytes are those of [`Message::size`], as the store gets the message: sealed, where the queue is encrypted. What a
+//! store keeps beside them (ids, times, indexes) is bounded by the number of messages. A quota holds for what clients
 //! post. What the service itself moves (dead letters, bridges, queues that change their pool, imports) is not refused: it would
 //! have nowhere to go.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Error, ErrorKind, Home, Kind, ManagementStore, Metadata, ProjectId, QueueKey, QueueSelection,
-    Result,
+    Error, ErrorKind, Home, Kind, ManagementStore, Message, Metadata, ProjectId, QueueKey,
+    QueueSelection, Result,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::Messaging;
+use super::census::{Admitted, Census};
+use super::known::Queue;
 use super::settings::Settings;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, Route};
 
 /// What every project may use, and what some may. 0 stands for no bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,10 @@ pub struct Quotas {
     pub max_messages_per_queue: u64,
     /// Messages in all queues of a project.
     pub max_messages: u64,
+    /// Bytes of bodies and headers in one queue.
+    pub max_bytes_per_queue: u64,
+    /// Bytes of bodies and headers in all queues of a project.
+    pub max_bytes: u64,
     /// What is different for a project, by its name.
     pub projects: BTreeMap<String, Own>,
 }
@@ -54,6 +62,10 @@ pub struct Own {
     pub max_messages_per_queue: Option<u64>,
     /// As in [`Quotas`].
     pub max_messages: Option<u64>,
+    /// As in [`Quotas`].
+    pub max_bytes_per_queue: Option<u64>,
+    /// As in [`Quotas`].
+    pub max_bytes: Option<u64>,
 }
 
 impl Quotas {
@@ -98,6 +110,24 @@ impl Quotas {
 
     fn messages(&self, project: &ProjectId) -> Option<u64> {
         let most = self.own(project, |own| own.max_messages, self.max_messages);
+        (most > 0).then_some(most)
+    }
+
+    /// Bytes that a queue of a project may have; `None` for any number.
+    fn bytes_per_queue(&self, project: &ProjectId) -> Option<u64> {
+        let every = self.max_bytes_per_queue;
+        let most = self.own(project, |own| own.max_bytes_per_queue, every);
+        (most > 0).then_some(most)
+    }
+
+    fn bounds_bytes(&self, project: &ProjectId) -> bool {
+        self.bytes(project)
+            .or(self.bytes_per_queue(project))
+            .is_some()
+    }
+
+    fn bytes(&self, project: &ProjectId) -> Option<u64> {
+        let most = self.own(project, |own| own.max_bytes, self.max_bytes);
         (most > 0).then_some(most)
     }
 }
@@ -147,102 +177,43 @@ impl Rates {
     }
 }
 
-/// Queues that are read at once for a census.
-const AT_ONCE: usize = 100;
+/// Queues that are read at once for a count of a project.
+const PAGE: usize = 100;
 
-/// How old a census may be before another one is taken, while its project posts.
-const OLD: Duration = Duration::from_secs(10);
-
-/// The same for a project that has reached its quota: it may have deleted some.
-const OLD_WHERE_FULL: Duration = Duration::from_secs(1);
-
-/// Between two queues of a census: it takes no more than a fraction of a store's time.
+/// Between two queues of a count of a project: it takes no more than a fraction of a store's time.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// How many messages projects with a quota have: what a walk over a project's queues has counted, and what this server has
-/// stored since. Walks are made in the background, some projects at a time, while they post: about 400 queues a second. So it
-/// counts too many by what was deleted since the last walk, and too few by what was stored while that walked, and by other
-/// servers since: nobody is refused for what is counted twice. A walk is ten seconds old at the most where the queues are
-/// few, and as old as it takes to walk over them where they are many; one second for a project that is refused something.
-#[derive(Debug)]
-pub(super) struct Census {
-    counts: Mutex<HashMap<ProjectId, Count>>,
-    walks: Semaphore,
+/// A step of a count that takes longer has failed: its store does not answer, or not soon enough for a post to wait for it.
+const STEP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Between two steps of a count of bytes: so many times the length of the last one, so that a store works a fifth of the
+/// time for it.
+const STEP_REST: u32 = 4;
+
+/// What is counted of projects and queues, each by a census of its own.
+#[derive(Debug, Default)]
+pub(super) struct Estimates {
+    messages: Arc<Census<ProjectId>>,
+    bytes: Arc<Census<ProjectId>>,
+    queue_bytes: Arc<Census<QueueKey>>,
 }
 
-impl Default for Census {
-    fn default() -> Self {
-        Self {
-            counts: Mutex::default(),
-            walks: Semaphore::new(WALKS),
-        }
-    }
+/// Bytes that were let in, where there is a bound.
+#[derive(Debug, Default)]
+pub(super) struct AdmittedBytes {
+    of_project: Option<Admitted<ProjectId>>,
+    of_queue: Option<Admitted<QueueKey>>,
 }
 
-/// Projects whose messages are counted at a time: one of very many queues does not hold up the others.
-const WALKS: usize = 8;
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Count {
-    /// What the last walk found; none while there was none.
-    found: Option<(u64, Instant)>,
-    /// Stored by this server since that walk came to its end.
-    since: u64,
-    /// A walk is under way.
-    is_walking: bool,
-}
-
-impl Census {
-    /// Whether so many more messages are within a quota, and whether it is time for a walk, which the caller makes then.
-    /// Counts them if they are.
-    fn admit(&self, project: &ProjectId, more: u64, most: u64, now: Instant) -> (bool, bool) {
-        let mut counts = self.counts();
-        if counts.len() >= REMEMBERED && !counts.contains_key(project) {
-            counts.clear();
+impl AdmittedBytes {
+    /// No store has taken them: they count no more.
+    pub(super) fn forgive(self) {
+        if let Some(bytes) = self.of_project {
+            bytes.forgive();
         }
-        let count = counts.entry(project.clone()).or_default();
-        let known = count.found.map_or(0, |(found, _)| found) + count.since;
-        let fits = known.saturating_add(more) <= most;
-        if fits {
-            count.since += more;
+        if let Some(bytes) = self.of_queue {
+            bytes.forgive();
         }
-        let old = if fits { OLD } else { OLD_WHERE_FULL };
-        let is_old = count
-            .found
-            .is_none_or(|(_, at)| now.saturating_duration_since(at) >= old);
-        let walks = is_old && !count.is_walking;
-        if walks {
-            count.is_walking = true;
-        }
-        (fits, walks)
-    }
-
-    /// Takes back what was counted, and was not stored after all.
-    fn take_back(&self, project: &ProjectId, more: u64) {
-        if let Some(count) = self.counts().get_mut(project) {
-            count.since = count.since.saturating_sub(more);
-        }
-    }
-
-    /// Says what a walk has found, if it came to its end.
-    fn over(&self, project: &ProjectId, found: Option<u64>, now: Instant) {
-        let mut counts = self.counts();
-        // One that was forgotten meanwhile begins anew.
-        let Some(count) = counts.get_mut(project) else {
-            return;
-        };
-        count.is_walking = false;
-        match found {
-            Some(found) => {
-                (count.found, count.since) = (Some((found, now)), 0);
-            }
-            // It is tried again after a while, and not with every post.
-            None => count.found = Some((count.found.map_or(0, |(found, _)| found), now)),
-        }
-    }
-
-    fn counts(&self) -> MutexGuard<'_, HashMap<ProjectId, Count>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -300,104 +271,252 @@ impl Messaging {
 
     /// Refuses a bound of a queue's own that is beyond what the project's queues may have.
     pub(super) fn check_own_bound(&self, queue: &QueueKey, metadata: &Metadata) -> Result<()> {
-        let own = Settings::read(metadata).max_messages;
-        match (own, self.quotas().messages_per_queue(&queue.project)) {
-            (Some(own), Some(most)) if own > most => {
-                let sentence = format!(
-                    "_max_messages can not exceed {most}, which is the quota of this project."
-                );
-                Err(Error::invalid(sentence))
+        let (settings, quotas) = (Settings::read(metadata), self.quotas());
+        let project = &queue.project;
+        let bounds = [
+            (
+                "_max_messages",
+                settings.max_messages,
+                quotas.messages_per_queue(project),
+            ),
+            (
+                "_max_bytes",
+                settings.max_bytes,
+                quotas.bytes_per_queue(project),
+            ),
+        ];
+        for (key, own, quota) in bounds {
+            if let (Some(own), Some(most)) = (own, quota)
+                && own > most
+            {
+                let sentence =
+                    format!("{key} can not exceed {most}, which is the quota of this project.");
+                return Err(Error::invalid(sentence));
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Refuses a bound of a queue's own where its store cannot count.
     pub(super) async fn check_countable(&self, metadata: &Metadata, home: &Home) -> Result<()> {
-        if Settings::read(metadata).max_messages.is_none() {
-            return Ok(());
-        }
+        let settings = Settings::read(metadata);
+        let key = match (settings.max_messages, settings.max_bytes) {
+            (Some(_), _) => "_max_messages",
+            (None, Some(_)) => "_max_bytes",
+            (None, None) => return Ok(()),
+        };
         let store = self.catalogue.open(home).await?.store;
         match store.capabilities().browse {
             true => Ok(()),
-            false => Err(Error::invalid(
-                "_max_messages cannot be kept in the pool of this queue: its option 'journal' is off, and so it does not \
-                 know the messages that nobody has claimed.",
-            )),
+            false => Err(Error::invalid(format!(
+                "{key} cannot be kept in the pool of this queue: its option 'journal' is off, and so it does not know the \
+                 messages that nobody has claimed."
+            ))),
         }
     }
 
-    /// Counts messages no more that were let in, and that no store has taken.
-    pub(super) fn forgive_message_quota(&self, queue: &QueueKey, more: u64) {
-        self.census.take_back(&queue.project, more);
-    }
-
-    /// Refuses messages beyond what a project may have, by the last census.
-    pub(super) fn check_message_quota(&self, queue: &QueueKey, more: u64) -> Result<()> {
+    /// Refuses messages beyond what a project may have. Those that are let in are counted; `None` where there is no bound.
+    pub(super) async fn check_message_quota(
+        &self,
+        queue: &QueueKey,
+        more: u64,
+    ) -> Result<Option<Admitted<ProjectId>>> {
         let project = &queue.project;
         let Some(most) = self.quotas().messages(project) else {
-            return Ok(());
+            return Ok(None);
         };
-        let (fits, walks) = self.census.admit(project, more, most, Instant::now());
-        if walks {
-            let (census, project) = (Arc::clone(&self.census), project.clone());
-            let (management, catalogue) =
-                (Arc::clone(&self.management), Arc::clone(&self.catalogue));
-            tokio::spawn(async move {
-                let _turn = census.walks.acquire().await;
-                let found = walk(&*management, &catalogue, &project).await;
-                if let Err(error) = &found {
-                    tracing::debug!(%error, %project, "the messages of a project could not be counted");
-                }
-                census.over(&project, found.ok(), Instant::now());
-            });
-        }
-        match fits {
-            true => Ok(()),
-            false => Err(full(format!(
+        let messages = &self.estimates.messages;
+        let count = |census| self.counting(census, project, What::Messages);
+        match messages.admit(project, more, most, count).await {
+            Some(admitted) => Ok(Some(admitted)),
+            None => Err(full(format!(
                 "This project may have {most} messages in all its queues, and has as many."
             ))),
         }
     }
+
+    /// Refuses messages with more bytes than a project or a queue may have. Those that are let in are counted.
+    pub(super) async fn check_byte_quotas(
+        &self,
+        queue: &QueueKey,
+        known: &Queue,
+        messages: &[Message],
+    ) -> Result<AdmittedBytes> {
+        let mut admitted = AdmittedBytes::default();
+        let (project, quotas) = (&queue.project, self.quotas());
+        let of_project = quotas.bytes(project);
+        let own = known.settings.max_bytes;
+        let of_queue = own.into_iter().chain(quotas.bytes_per_queue(project)).min();
+        // A store that cannot count has no bound, as with messages.
+        let of_queue = of_queue.filter(|_| known.route.newest().browses());
+        if of_project.is_none() && of_queue.is_none() {
+            return Ok(admitted);
+        }
+        let bytes = messages.iter().map(Message::size).sum();
+        if let Some(most) = of_project {
+            let count = |census| self.counting(census, project, What::Bytes);
+            let census = &self.estimates.bytes;
+            admitted.of_project = census.admit(project, bytes, most, count).await;
+            if admitted.of_project.is_none() {
+                return Err(full(format!(
+                    "This project may have {most} bytes of messages in all its queues, and has no room for these."
+                )));
+            }
+        }
+        if let Some(most) = of_queue {
+            let count = |census| self.counting_queue(census, queue);
+            let census = &self.estimates.queue_bytes;
+            admitted.of_queue = census.admit(queue, bytes, most, count).await;
+            if admitted.of_queue.is_none() {
+                admitted.forgive();
+                return Err(full(format!(
+                    "This queue may have {most} bytes of messages, and has no room for these."
+                )));
+            }
+        }
+        Ok(admitted)
+    }
+
+    /// Counts messages no more that are gone, whose bytes are not known.
+    pub(super) fn note_deleted(&self, queue: &QueueKey, deleted: usize) {
+        if deleted > 0 && self.quotas().messages(&queue.project).is_some() {
+            let messages = &self.estimates.messages;
+            messages.take_off(&queue.project, deleted as u64);
+        }
+    }
+
+    /// Counts messages no more that a client has taken.
+    pub(super) fn note_popped(&self, queue: &QueueKey, known: &Settings, popped: &[Message]) {
+        self.note_deleted(queue, popped.len());
+        if known.max_bytes.is_some() || self.quotas().bounds_bytes(&queue.project) {
+            let bytes = popped.iter().map(Message::size).sum();
+            self.estimates.bytes.take_off(&queue.project, bytes);
+            self.estimates.queue_bytes.take_off(queue, bytes);
+        }
+    }
+
+    /// Counts messages again that nobody has taken after all.
+    pub(super) fn note_put_back(&self, queue: &QueueKey, messages: &[Message]) {
+        let bytes = messages.iter().map(Message::size).sum();
+        let estimates = &self.estimates;
+        estimates
+            .messages
+            .add(&queue.project, messages.len() as u64);
+        estimates.bytes.add(&queue.project, bytes);
+        estimates.queue_bytes.add(queue, bytes);
+    }
+
+    /// Counts what a project has, of this server's queues and stores.
+    fn counting<K: Send + Sync + 'static>(
+        &self,
+        census: Arc<Census<K>>,
+        project: &ProjectId,
+        what: What,
+    ) -> impl Future<Output = Result<u64>> + Send + use<K> {
+        let (management, catalogue) = (Arc::clone(&self.management), Arc::clone(&self.catalogue));
+        let project = project.clone();
+        async move { count_project(&*management, &catalogue, &census.steps, &project, what).await }
+    }
+
+    /// Counts the bytes of a queue.
+    fn counting_queue<K: Send + Sync + 'static>(
+        &self,
+        census: Arc<Census<K>>,
+        queue: &QueueKey,
+    ) -> impl Future<Output = Result<u64>> + Send + use<K> {
+        let (management, catalogue) = (Arc::clone(&self.management), Arc::clone(&self.catalogue));
+        let queue = queue.clone();
+        async move {
+            let found = step(&census.steps, management.find_queue(&queue)).await?;
+            let Some(record) = found else {
+                return Ok(0);
+            };
+            let route = catalogue.resolve(&record.place).await?;
+            count_bytes(&route, &queue, &census.steps).await
+        }
+    }
 }
 
-/// Counts the messages of a project. A queue whose store does not answer is passed over: the others are not to be refused
-/// for it.
-async fn walk(
+/// What is counted of a project.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Messages,
+    Bytes,
+}
+
+/// Counts what a project has. A queue whose store does not answer is passed over: the others are not to be refused for it.
+async fn count_project(
     management: &dyn ManagementStore,
     catalogue: &Catalogue,
+    steps: &Semaphore,
     project: &ProjectId,
+    what: What,
 ) -> Result<u64> {
     let mut count = 0;
     for kind in [Kind::Queue, Kind::Topic] {
         let mut selection = QueueSelection {
             kind,
-            limit: AT_ONCE,
+            limit: PAGE,
             ..QueueSelection::default()
         };
         loop {
-            let page = management.list_queues(project, &selection).await?;
+            let page = step(steps, management.list_queues(project, &selection)).await?;
             for record in &page {
                 let queue = QueueKey::new(project.clone(), record.name.clone());
-                let stats = async {
+                let counted = async {
                     let route = catalogue.resolve(&record.place).await?;
-                    route.stats(&queue).await
+                    match what {
+                        What::Bytes => count_bytes(&route, &queue, steps).await,
+                        What::Messages => {
+                            let stats = step(steps, route.stats(&queue)).await?;
+                            Ok(stats.free + stats.claimed)
+                        }
+                    }
                 };
-                match stats.await {
-                    Ok(stats) => count += stats.free + stats.claimed,
+                match counted.await {
+                    Ok(counted) => count += counted,
                     Err(error) => {
-                        tracing::debug!(%error, %queue, "the messages of a queue are not counted");
+                        tracing::debug!(%error, %queue, "what a queue has is not counted");
                     }
                 }
                 tokio::time::sleep(PAUSE).await;
             }
-            let Some(last) = page.last().filter(|_| page.len() == AT_ONCE) else {
+            let Some(last) = page.last().filter(|_| page.len() == PAGE) else {
                 break;
             };
             selection.after = Some(last.name.shown().to_owned());
         }
     }
     Ok(count)
+}
+
+/// Adds up the bytes of a queue, wherever it has some. Segments in stores that cannot count are passed over.
+async fn count_bytes(route: &Route, queue: &QueueKey, steps: &Semaphore) -> Result<u64> {
+    let mut bytes = 0;
+    for stop in route.everywhere().filter(|stop| stop.browses()) {
+        let mut after = None;
+        loop {
+            let start = Instant::now();
+            let counted = step(steps, stop.count_bytes(queue, after)).await?;
+            bytes += counted.bytes;
+            if counted.next.is_none() {
+                break;
+            }
+            after = counted.next;
+            tokio::time::sleep(start.elapsed() * STEP_REST).await;
+        }
+    }
+    Ok(bytes)
+}
+
+/// Makes a step of a count when it is its turn. `Unavailable` where that takes too long.
+async fn step<T>(steps: &Semaphore, work: impl Future<Output = Result<T>>) -> Result<T> {
+    let _turn = steps.acquire().await;
+    let done = tokio::time::timeout(STEP_TIMEOUT, work).await;
+    done.unwrap_or_else(|_| {
+        let sentence = "the store does not answer in time for a count";
+        Err(Error::new(ErrorKind::Unavailable, sentence))
+    })
 }
 
 #[cfg(test)]
@@ -463,35 +582,5 @@ mod tests {
                 .expect("the first of its project");
         }
         assert!(rates.0.lock().expect("it is whole").len() <= REMEMBERED);
-    }
-
-    #[test]
-    fn a_census_adds_what_was_stored_since_its_walk() {
-        let (census, start, p) = (Census::default(), Instant::now(), project("p"));
-        // Nothing is known yet: it is let in, and a walk begins.
-        assert_eq!(census.admit(&p, 4, 10, start), (true, true));
-        assert_eq!(census.admit(&p, 2, 10, start), (true, false));
-        census.over(&p, Some(6), start);
-        assert_eq!(census.admit(&p, 4, 10, start), (true, false));
-        assert_eq!(census.admit(&p, 1, 10, start), (false, false));
-        let later = start + OLD_WHERE_FULL;
-        assert_eq!(census.admit(&p, 1, 10, later), (false, true));
-        assert_eq!(
-            census.admit(&p, 1, 10, later),
-            (false, false),
-            "one walk at a time"
-        );
-        // Some have been deleted.
-        census.over(&p, Some(7), later);
-        assert_eq!(census.admit(&p, 3, 10, later), (true, false));
-        // A walk that fails leaves what is known.
-        let later = later + OLD;
-        assert_eq!(census.admit(&p, 1, 10, later), (false, true));
-        census.over(&p, None, later);
-        assert_eq!(census.admit(&p, 1, 10, later), (false, false));
-        // What no store has taken counts no more.
-        census.take_back(&p, 3);
-        assert_eq!(census.admit(&p, 3, 10, later), (true, false));
-        assert_eq!(census.admit(&p, 1, 10, later), (false, false));
     }
 }

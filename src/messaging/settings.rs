@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) max_post_size: Option<usize>,
     /// How many messages it may have.
     pub(crate) max_messages: Option<u64>,
+    /// How many bytes its messages may have.
+    pub(crate) max_bytes: Option<u64>,
     /// Where over-claimed messages go.
     pub(crate) dead_letter: Option<DeadLetterSettings>,
     /// Bodies are encrypted at rest.
@@ -46,6 +48,11 @@ impl Settings {
                 .filter(|secs| *secs > 0)
                 .map(|secs| Duration::from_secs(secs.unsigned_abs()))
         };
+        let bound = |key: &str| {
+            integer(key)
+                .and_then(|most| u64::try_from(most).ok())
+                .filter(|most| *most > 0)
+        };
         let target = metadata.get("_dead_letter_queue").and_then(Value::as_str);
         let dead_letter = integer("_max_claim_count")
             .zip(target.and_then(|name| QueueName::parse(name).ok()))
@@ -59,9 +66,8 @@ impl Settings {
             delay: secs("_default_message_delay"),
             max_post_size: integer("_max_messages_post_size")
                 .and_then(|size| usize::try_from(size).ok()),
-            max_messages: integer("_max_messages")
-                .and_then(|count| u64::try_from(count).ok())
-                .filter(|count| *count > 0),
+            max_messages: bound("_max_messages"),
+            max_bytes: bound("_max_bytes"),
             dead_letter,
             encrypt: metadata.get("_enable_encrypt_messages") == Some(&Value::Bool(true)),
             retry_policy: metadata.get("_retry_policy").cloned(),
@@ -173,8 +179,9 @@ pub(crate) fn validate(metadata: &Metadata, limits: &Limits) -> Result<()> {
         format!("The TTL can not exceed {delay} seconds, and must be at least 0 seconds long."),
     )?;
     dead_letter_queue(metadata.get("_dead_letter_queue"))?;
-    let sentence = "_max_messages must be at least 1.".to_owned();
-    bounded("_max_messages", 1, i64::MAX, sentence)?;
+    for key in ["_max_messages", "_max_bytes"] {
+        bounded(key, 1, i64::MAX, format!("{key} must be at least 1."))?;
+    }
     match metadata.get("_enable_encrypt_messages") {
         Some(value) if !is_falsy(value) && !value.is_boolean() => {
             Err(Error::invalid("_enable_encrypt_messages must be boolean."))

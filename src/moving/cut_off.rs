@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind,
     ForeignClaim, Guard, Lease, ManualClock, Message, MessageId, MessageStore, Page, ProjectId,
     QueueKey, QueueName, Result, Selection, Stats,
 };
@@ -101,6 +101,10 @@ impl MessageStore for Breaking {
     }
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.when.around(self.inner.stats(queue)).await
+    }
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        let count = self.inner.count_bytes(queue, after);
+        self.when.around(count).await
     }
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
         self.when.around(self.inner.purge(queue)).await
@@ -396,6 +400,9 @@ impl MessageStore for Forgetful {
     }
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.0.stats(queue).await
+    }
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        self.0.count_bytes(queue, after).await
     }
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
         self.0.purge(queue).await

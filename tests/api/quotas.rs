@@ -1,5 +1,7 @@
 //! What a project may use, and what it is told beyond it.
 
+mod bytes;
+
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};

@@ -1,6 +1,7 @@
 //! The operators' face: metrics, liveness, readiness, the description of the API.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -142,6 +143,36 @@ fn calls_of_the_store_are_counted_by_outcome() {
     let latency =
         r#"isimud_store_operation_duration_seconds_count{pool="default",operation="post"}"#;
     assert_eq!(watched.metric(latency), Some(1.0));
+}
+
+#[test]
+fn posts_below_a_bound_of_bytes_cost_the_store_one_call_each() {
+    const POSTS: u32 = 50;
+    let watched = Watched::start();
+    let calls = |operation: &str| {
+        let labels = format!(r#"pool="default",operation="{operation}",outcome="ok""#);
+        let found = watched.metric(&format!("isimud_store_operations_total{{{labels}}}"));
+        found.unwrap_or(0.0)
+    };
+    let post = json!({"messages": [{"body": 1}]});
+    for _ in 0..POSTS {
+        watched.ask("POST", "/v2/queues/unbounded/messages", Some(&post));
+    }
+    assert_eq!(calls("post"), f64::from(POSTS));
+    assert_eq!(calls("count_bytes"), 0.0, "for a queue without a bound");
+    let bound = json!({"_max_bytes": 1_000_000});
+    watched.ask("PUT", "/v2/queues/bounded", Some(&bound));
+    let begun = Instant::now();
+    for _ in 0..POSTS {
+        let posted = watched.ask("POST", "/v2/queues/bounded/messages", Some(&post));
+        assert_eq!(posted.status, 201, "{posted}");
+    }
+    assert_eq!(calls("post"), f64::from(2 * POSTS));
+    // One in the background, and one more every ten seconds.
+    let counts = calls("count_bytes");
+    let most = 1.0 + begun.elapsed().as_secs_f64() / 10.0;
+    assert!(counts <= most, "{counts} counts");
+    assert_eq!(calls("stats"), 0.0);
 }
 
 #[test]

@@ -117,6 +117,7 @@ mod purging;
 mod reading;
 mod refusals;
 mod sharing;
+mod sizes;
 mod stats;
 mod subscriptions;
 
@@ -144,6 +145,7 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         isolation::PROMISES,
         posting::PROMISES,
         bounds::PROMISES,
+        sizes::PROMISES,
         bodies::PROMISES,
         listing::PROMISES,
         paging::PROMISES,

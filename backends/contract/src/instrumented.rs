@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use crate::{
-    Backlog, Capabilities, Claim, ClaimId, Condition, Error, ForeignClaim, Guard, Lease, Message,
-    MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, Error, ForeignClaim, Guard, Lease,
+    Message, MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
 };
 
 /// Lets calls through to a store, and hears of each that has finished.
@@ -177,6 +177,11 @@ impl MessageStore for Instrumented {
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.watch("stats", Some(queue), self.inner.stats(queue))
             .await
+    }
+
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        let count = self.inner.count_bytes(queue, after);
+        self.watch("count_bytes", Some(queue), count).await
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page, QueueKey, Result,
-    Selection, Stats, Timestamp,
+    ByteCount, Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page, QueueKey,
+    Result, Selection, Stats, Timestamp,
 };
 
 /// What a broker wants to see again before it extends, settles or releases a delivery. Only the broker reads it.
@@ -193,6 +193,11 @@ pub trait Ledger: Debug + Send + Sync + 'static {
 
     /// Counts the live messages that have a row.
     async fn stats(&self, queue: &QueueKey) -> Result<Stats>;
+
+    /// Adds up the bytes of live messages that have a row, one step of a walk, as
+    /// [`MessageStore::count_bytes`](crate::MessageStore::count_bytes) does. Rows that have no number of arrival yet are
+    /// left out, as in a listing.
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount>;
 
     /// Forgets messages that the broker has no more, as far as no claim holds them and no delay holds them back, and
     /// returns how many that were. Nothing is known of them then: one that the broker delivers all the same is judged by

@@ -65,7 +65,7 @@ pub use json::{JsonFault, body_of_text, check_json};
 pub use ledger::{Delivery, Era, Ledger, Purpose, Receipt, Renewed, Rowless, Verdict};
 pub use management::{Change, ManagementStore, Pools, Queues, Subscriptions, Watcher};
 pub use message::{
-    Arrival, Checksum, Guard, Marker, Message, PAGE_BYTES, Page, PageRoom, Selection,
+    Arrival, ByteCount, Checksum, Guard, Marker, Message, PAGE_BYTES, Page, PageRoom, Selection,
 };
 pub use place::{GAP, Home, LeftSegment, Place, Segment};
 pub use pool::{Flavor, Members, Pool, PoolRecord};

@@ -233,6 +233,15 @@ pub struct Page {
     pub is_cut: bool,
 }
 
+/// One step of a count of bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ByteCount {
+    /// What the messages that this step passed have together, in bytes.
+    pub bytes: u64,
+    /// The number of arrival behind which the next step goes on; `None` when this was the last one.
+    pub next: Option<u64>,
+}
+
 /// Which messages a delete may remove. One message that does not fit refuses the whole call, and nothing is deleted.
 /// Ids that name nothing are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::{
-    Backlog, Capabilities, Claim, ClaimId, Condition, ForeignClaim, Guard, Lease, Message,
-    MessageId, Page, QueueKey, Result, Selection, Stats,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, ForeignClaim, Guard, Lease,
+    Message, MessageId, Page, QueueKey, Result, Selection, Stats,
 };
 
 /// Keeps the messages and claims of many queues.
@@ -90,6 +90,15 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
 
     /// Counts the live messages.
     async fn stats(&self, queue: &QueueKey) -> Result<Stats>;
+
+    /// Adds up the bytes of live messages, claimed and delayed ones too: one step of a walk in order of arrival, which starts
+    /// behind a number of arrival, or at the oldest message. `Unsupported` where the store cannot browse.
+    ///
+    /// A step passes a bounded number of messages, about a thousand, without reading their bodies: it holds up nobody. The
+    /// walk as a whole takes as long as the queue is long, and is for the background; what is posted or deleted meanwhile
+    /// may be in its sum or not. Each message counts with its body and its headers, at most as [`Message::size`] does, and
+    /// with no more than 64 bytes and its client's id beside.
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount>;
 
     /// Deletes every message of the queue, claimed and delayed ones too, and its claims.
     async fn purge(&self, queue: &QueueKey) -> Result<()>;

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, Clock, Condition, Era, Error, ErrorKind, ForeignClaim,
-    Guard, Lease, Ledger, Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt,
-    Result, Rowless, Selection, Stats, Timestamp,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Clock, Condition, Era, Error, ErrorKind,
+    ForeignClaim, Guard, Lease, Ledger, Message, MessageId, MessageStore, Page, Purpose, QueueKey,
+    Receipt, Result, Rowless, Selection, Stats, Timestamp,
 };
 
 use crate::begun::Begun;
@@ -251,7 +251,6 @@ impl<B: LeaseBroker> Leased<B> {
 
     /// Ends a claim, and has the broker deliver again what it held.
     pub(crate) async fn end_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
-        let budget = self.budget();
         let receipts = self.ledger.release(queue, claim).await?;
         if !receipts.is_empty() {
             let (broker, on) = (Arc::clone(&self.broker), queue.clone());
@@ -539,6 +538,11 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
             newest: None,
             last_arrival: 0,
         })
+    }
+
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        self.journaled("count bytes")?;
+        self.ledger.count_bytes(queue, after).await
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Claim, ClaimId, Delivery, Era, Error, ErrorKind, ForeignClaim, Guard, Lease, Ledger, Message,
-    MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Renewed, Resource, Result, Rowless,
-    Selection, Stats, Timestamp, Verdict,
+    ByteCount, Claim, ClaimId, Delivery, Era, Error, ErrorKind, ForeignClaim, Guard, Lease, Ledger,
+    Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Renewed, Resource, Result,
+    Rowless, Selection, Stats, Timestamp, Verdict,
 };
 use redis::Value;
 use uuid::Uuid;
@@ -211,6 +211,11 @@ impl Ledger for RedisLedger {
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.store.stats_on(&self.keys(queue)).await
+    }
+
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        let scripts = &self.store.scripts;
+        scripts.count_bytes(&self.keys(queue), after).await
     }
 
     async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize> {

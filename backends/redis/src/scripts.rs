@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, Message, MessageId, Resource,
-    Result, Stands, Timestamp,
+    ByteCount, Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, Message, MessageId,
+    Resource, Result, Stands, Timestamp,
 };
 use redis::Value;
 
@@ -40,6 +40,7 @@ scripts! {
     RELEASE_CLAIM: "common.lua" "release_claim.lua";
     HOLD: "common.lua" "hold.lua";
     STATS: "common.lua" "stats.lua";
+    COUNT_BYTES: "common.lua" "count_bytes.lua";
     SWEEP: "common.lua" "sweep.lua";
     REMOVE: "common.lua" "remove.lua";
     LEDGER_LIST: "common.lua" "ledger.lua" "list.lua";
@@ -47,10 +48,15 @@ scripts! {
     LEDGER_FIND_CLAIM: "common.lua" "ledger.lua" "find_claim.lua";
     LEDGER_HOLD: "common.lua" "ledger.lua" "hold.lua";
     LEDGER_STATS: "common.lua" "ledger.lua" "stats.lua";
+    LEDGER_COUNT_BYTES: "common.lua" "ledger.lua" "count_bytes.lua";
     LEDGER_SWEEP: "common.lua" "ledger.lua" "ledger_sweep.lua";
     LEASE: "lease.lua";
     AGENDA: "agenda.lua";
 }
+
+/// Messages of one kind (free, claimed, delayed) that one step of a count of bytes passes: about half a millisecond of the
+/// server's time.
+const COUNT_STEP: usize = 1_000;
 
 /// Calls about one store's queues.
 #[derive(Debug)]
@@ -328,6 +334,24 @@ impl Scripts {
             self.settled(|| Ok(self.on(keys.pick(&STATS, &LEDGER_STATS), keys)))
                 .await?,
         )
+    }
+
+    /// One step of a count of bytes, behind a rank.
+    pub(crate) async fn count_bytes(&self, keys: &Keys, after: Option<u64>) -> Result<ByteCount> {
+        let after = after.map(|rank| rank.to_string()).unwrap_or_default();
+        let call = || {
+            let source = keys.pick(&COUNT_BYTES, &LEDGER_COUNT_BYTES);
+            let call = self.on(source, keys).bytes(after.as_bytes());
+            Ok(call.number(COUNT_STEP))
+        };
+        let mut answer = Answer::new(self.settled(call).await?)?;
+        Ok(ByteCount {
+            bytes: answer.count()? as u64,
+            next: match answer.left() {
+                0 => None,
+                _ => Some(answer.count()? as u64),
+            },
+        })
     }
 
     /// One step; whether the queue is settled, and when something ends next.

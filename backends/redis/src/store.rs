@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, Condition, DeadLetter, Edge, Error, ErrorKind,
-    ForeignClaim, Guard, Lease, Marker, Message, MessageId, MessageStore, Page, PageRoom, QueueKey,
-    Resource, Result, Selection, Stats, Timestamp, Watcher,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, DeadLetter, Edge, Error,
+    ErrorKind, ForeignClaim, Guard, Lease, Marker, Message, MessageId, MessageStore, Page,
+    PageRoom, QueueKey, Resource, Result, Selection, Stats, Timestamp, Watcher,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -215,7 +215,7 @@ impl RedisStore {
             self.post(&policy.queue, moved.collect()).await?;
             let guard = Guard::HeldBy(vec![holder]);
             self.scripts.delete(keys, &ids, &guard).await?;
-            self.scripts.release_claim(keys, holder).await
+            self.scripts.release_claim(keys, holder, false).await
         };
         if let Err(error) = self.scripts.link.in_time(work).await {
             // The claim that found them is made, and its own messages must reach who asked for them.
@@ -353,6 +353,10 @@ impl MessageStore for RedisStore {
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.stats_on(&self.keys(queue)).await
+    }
+
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        self.scripts.count_bytes(&self.keys(queue), after).await
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {

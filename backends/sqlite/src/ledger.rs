@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Claim, ClaimId, Delivery, Era, ForeignClaim, Guard, Lease, Ledger, Message, MessageId,
-    MessageStore, Page, Purpose, QueueKey, Receipt, Renewed, Result, Rowless, Selection, Stats,
-    Timestamp, Verdict,
+    ByteCount, Claim, ClaimId, Delivery, Era, ForeignClaim, Guard, Lease, Ledger, Message,
+    MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Renewed, Result, Rowless, Selection,
+    Stats, Timestamp, Verdict,
 };
 
 use crate::SqliteStore;
@@ -180,6 +180,13 @@ impl Ledger for SqliteLedger {
         let key = self.key(queue);
         self.store
             .read(move |session| queue::stats(session, &key))
+            .await
+    }
+
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        let key = self.key(queue);
+        self.store
+            .read(move |session| read::count_bytes(session, &key, after))
             .await
     }
 

@@ -5,8 +5,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, Clock, Condition, Error, ErrorKind, ForeignClaim, Guard,
-    Lease, Message, MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Clock, Condition, Error, ErrorKind,
+    ForeignClaim, Guard, Lease, Message, MessageId, MessageStore, Page, QueueKey, Result,
+    Selection, Stats,
 };
 
 use crate::config::{Config, Place};
@@ -236,6 +237,12 @@ impl MessageStore for SqliteStore {
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         let queue = queue.clone();
         self.read(move |session| stream::stats(session, &queue))
+            .await
+    }
+
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        let queue = queue.clone();
+        self.read(move |session| stream::count_bytes(session, &queue, after))
             .await
     }
 

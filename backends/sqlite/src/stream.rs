@@ -7,7 +7,9 @@
 
 use std::ops::RangeInclusive;
 
-use isimud_contract::{Arrival, Edge, Error, ErrorKind, MessageId, QueueKey, Stats, Timestamp};
+use isimud_contract::{
+    Arrival, ByteCount, Edge, Error, ErrorKind, MessageId, QueueKey, Stats, Timestamp,
+};
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
@@ -248,6 +250,60 @@ pub(crate) fn expired(
              WHERE expires <= ? AND at BETWEEN ? AND ?",
         )?
         .query_row(params![now.0, first, last], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// Messages that one step of a count of bytes passes: a fraction of a millisecond.
+pub(crate) const COUNT_STEP: i64 = 1_000;
+
+/// Adds up a step of rows: the last of them, how many, and their bytes. `length` of a column reads a row's head alone, and
+/// not the pages of its body. One that has ended is passed without being counted.
+macro_rules! sum_of_step {
+    ($table:literal, $live:literal) => {
+        concat!(
+            "SELECT max(at), count(*), coalesce(sum(size), 0) FROM (
+                SELECT at, CASE WHEN expires > ?3
+                    THEN length(body) + (coalesce(length(headers), 0) + 2) / 3 * 4 ELSE 0 END AS size
+                FROM ", $table, " WHERE ", $live, " AND at > ?1 AND at <= ?2 ORDER BY at LIMIT ?4)"
+        )
+    };
+}
+pub(crate) use sum_of_step;
+
+const COUNT_BYTES: &str = sum_of_step!("message NOT INDEXED", "hold <> -4");
+
+pub(crate) fn count_bytes(
+    session: &mut Session,
+    queue: &QueueKey,
+    after: Option<u64>,
+) -> Outcome<ByteCount> {
+    let now = session.now();
+    let Some(stream) = session.stream(queue)? else {
+        return Ok(Ok(ByteCount::default()));
+    };
+    let (first, last) = stream.rows().into_inner();
+    let numbering = stream.numbering;
+    let after = after.map_or(first, |number| numbering.row_behind(number));
+    count_step(session, COUNT_BYTES, &numbering, [after, last, now.0])
+}
+
+/// Makes one step of a count of bytes: behind a row, up to another, at a moment.
+pub(crate) fn count_step(
+    session: &Session,
+    sql: &'static str,
+    numbering: &Numbering,
+    [after, last, now]: [i64; 3],
+) -> Outcome<ByteCount> {
+    let mut statement = session.statement(sql)?;
+    let step = [after, last, now, COUNT_STEP];
+    let counted = statement.query_row(step, |row| {
+        let end: Option<i64> = row.get(0)?;
+        let is_last = row.get::<_, i64>(1)? < COUNT_STEP;
+        Ok(ByteCount {
+            bytes: count(row.get(2)?),
+            next: end.filter(|_| !is_last).map(|at| numbering.number(at)),
+        })
+    });
+    counted.map(Ok)
 }
 
 pub(crate) fn count(number: i64) -> u64 {

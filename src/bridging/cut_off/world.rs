@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind, Flavor,
-    FlavorName, ForeignClaim, Guard, Home, Instrumented, Kind, Lease, ManagementStore, ManualClock,
-    Members, Message, MessageId, MessageStore, Metadata, Observer, Page, Place, Pool, PoolName,
-    PoolRecord, Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Selection,
-    Stats, Subscription, SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind,
+    Flavor, FlavorName, ForeignClaim, Guard, Home, Instrumented, Kind, Lease, ManagementStore,
+    ManualClock, Members, Message, MessageId, MessageStore, Metadata, Observer, Page, Place, Pool,
+    PoolName, PoolRecord, Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result,
+    Selection, Stats, Subscription, SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
 };
 use isimud_lease::fake::{FakeServer, Nature};
 use isimud_lease::{Journal, Leased};
@@ -161,6 +161,10 @@ impl MessageStore for Gated {
     }
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.gate.pass(self.inner.stats(queue)).await
+    }
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        let count = self.inner.count_bytes(queue, after);
+        self.gate.pass(count).await
     }
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
         self.gate.pass(self.inner.purge(queue)).await

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, Claim, ClaimId, Clock, Delivery, Era, Error, ErrorKind, ForeignClaim, Guard,
-    Lease, Ledger, ManualClock, Message, MessageId, Page, Purpose, QueueKey, Receipt, Renewed,
-    Result, Rowless, Selection, Stats, Timestamp, Verdict,
+    ByteCount, Capabilities, Claim, ClaimId, Clock, Delivery, Era, Error, ErrorKind, ForeignClaim,
+    Guard, Lease, Ledger, ManualClock, Message, MessageId, Page, Purpose, QueueKey, Receipt,
+    Renewed, Result, Rowless, Selection, Stats, Timestamp, Verdict,
 };
 use isimud_lease::fake::FakeBroker;
 use isimud_lease::{Depth, Envelope, LeaseBroker};
@@ -238,6 +238,10 @@ impl Ledger for ShakyLedger {
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.step(self.inner.stats(queue)).await
+    }
+
+    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
+        self.step(self.inner.count_bytes(queue, after)).await
     }
 
     async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize> {

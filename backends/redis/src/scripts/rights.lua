@@ -22,7 +22,7 @@ local function try(command, ...)
 end
 
 for _, command in ipairs({ 'EXISTS', 'GET', 'HGETALL', 'HLEN', 'HVALS', 'ZCARD', 'ZPOPMIN' }) do try(command, key) end
-for _, command in ipairs({ 'HDEL', 'HEXISTS', 'HGET', 'HMGET', 'ZMSCORE', 'ZREM', 'ZSCORE' }) do
+for _, command in ipairs({ 'HDEL', 'HEXISTS', 'HGET', 'HMGET', 'HSTRLEN', 'ZMSCORE', 'ZREM', 'ZSCORE' }) do
   try(command, key, 'x')
 end
 try('HINCRBY', key, 'x', 'no number')

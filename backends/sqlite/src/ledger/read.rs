@@ -1,6 +1,6 @@
 //! Reading and listing what has a row.
 
-use isimud_contract::{Marker, Message, MessageId, Page, PageRoom, Selection};
+use isimud_contract::{ByteCount, Marker, Message, MessageId, Page, PageRoom, Selection};
 use rusqlite::{OptionalExtension, params};
 
 use crate::lane::Outcome;
@@ -8,6 +8,7 @@ use crate::ledger::Key;
 use crate::ledger::queue::Record;
 use crate::row::{Column, columns, read};
 use crate::session::Session;
+use crate::stream::{count_step, sum_of_step};
 
 const GET: &str = concat!(
     "SELECT ",
@@ -97,6 +98,27 @@ pub(crate) fn list(session: &mut Session, key: &Key, selection: &Selection) -> O
         page.messages.push(message);
     }
     Ok(Ok(page))
+}
+
+const COUNT_BYTES: &str = sum_of_step!("ledger_row INDEXED BY ledger_live", "hold >= -1");
+
+pub(crate) fn count_bytes(
+    session: &mut Session,
+    key: &Key,
+    after: Option<u64>,
+) -> Outcome<ByteCount> {
+    let now = session.now();
+    let Some(record) = Record::find(session, key)? else {
+        return Ok(Ok(ByteCount::default()));
+    };
+    let after = position(session, &record, after.map(Marker::Arrival))?;
+    let last = record.numbering.unnumbered() - 1;
+    count_step(
+        session,
+        COUNT_BYTES,
+        &record.numbering,
+        [after, last, now.0],
+    )
 }
 
 /// The row after which a listing starts: never one from before the last purge.

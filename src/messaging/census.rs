@@ -1,0 +1,480 @@
+//! How much somebody has, as far as this server knows: an estimate beside the requests, for quotas that no store counts.
+//!
+//! An estimate is what a count in the background has found, and what this server has stored, and knows to be gone, since. A
+//! post that fits by it asks nobody anything. Where one does not fit, a fresh count is made before it is refused, at most
+//! [once a second](INTERVAL_WHERE_FULL): so what was deleted, has expired or was claimed by other servers makes room at
+//! once, and who is refused was really full a second ago. Counts walk in steps, with pauses between them, so that one of
+//! somebody who has very much holds up neither its store nor the count of another.
+//!
+//! What follows from that:
+//!
+//! * It counts too few by what other servers have stored since the last count: at the most as much as comes in the [time that
+//!   a count is believed](INTERVAL). The next count has it.
+//! * It counts too many by what this server stored while the last count was made, which that may have seen as well; and by
+//!   what has gone since without this server's knowing how much that was: deletes by id say how many messages are gone, and
+//!   not their bytes. The fresh count puts both right. Somebody who fills his bound and empties it several times a second is
+//!   refused for the rest of that second.
+//! * Nothing is known of whom nobody has asked for yet, or whose count failed (a pool that does not answer): it is let in,
+//!   for the store's own answer is the right one then.
+//!
+//! The road not taken: each store adds up bytes in the step that stores them, as it does with messages. It would be exact, and
+//! cost each write of each queue a second counter on disk and each deletion the reading of what it deletes, also where no
+//! bound is set.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use isimud_contract::Result;
+use tokio::sync::{Semaphore, watch};
+
+/// Projects or queues of which something is remembered, at the most. Beyond it all are forgotten, which lets them through
+/// until they are counted again: some ten megabytes.
+const CAPACITY: usize = 100_000;
+
+/// How old a count may be before another one is made, while its owner posts: seconds of unknown deletions and of other
+/// servers' posts, for some ten milliseconds of the store's time.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// The same before a post is refused: one that is refused may cost a store no more than this allows.
+const INTERVAL_WHERE_FULL: Duration = Duration::from_secs(1);
+
+/// A count of this length is made as often as the intervals say: a tenth of the time at the most.
+const SHORT: Duration = Duration::from_millis(100);
+
+/// A longer one comes no sooner than so many times its own length after the last one: somebody who has very much is counted a
+/// tenth of the time.
+const REST: u32 = 9;
+
+/// How long a post that does not fit waits for the fresh count: longer than a queue of usual length takes. Where the count
+/// takes longer the estimate decides.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Counts that a post waits for: one that is under way already may be older than what has made room, and then the fresh one.
+const COUNTS_AWAITED: usize = 2;
+
+/// Steps of all counts that are made at once: a few, so that they are never more than a fraction of what a store does.
+const MAX_STEPS_AT_ONCE: usize = 4;
+
+/// Estimates, each under its owner: a project, or a queue.
+#[derive(Debug)]
+pub(super) struct Census<K> {
+    estimates: Mutex<HashMap<K, Estimate>>,
+    /// One for each step that may be made now. Counts that are long queue up for each of their steps anew.
+    pub(super) steps: Semaphore,
+}
+
+impl<K> Default for Census<K> {
+    fn default() -> Self {
+        Self {
+            estimates: Mutex::default(),
+            steps: Semaphore::new(MAX_STEPS_AT_ONCE),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Estimate {
+    /// What the last count found; none while there was none, or when it failed.
+    found: Option<u64>,
+    /// When the last count came to its end, and how long it took.
+    counted: Option<(Instant, Duration)>,
+    /// When a count was last begun because something would have been refused.
+    refreshed: Option<Instant>,
+    /// What that may lack: let in by this server since the count began, or on its way to a store then; less what it knows to
+    /// be gone.
+    since: i64,
+    /// Let in, and on its way to a store.
+    on_the_way: u64,
+    /// What `since` will be when the count that is under way has come to its end.
+    next: i64,
+    /// A count is under way, until the other end of this is dropped.
+    under_way: Option<watch::Receiver<()>>,
+}
+
+impl Estimate {
+    fn known(&self) -> u64 {
+        let found = signed(self.found.unwrap_or(0));
+        found.saturating_add(self.since).max(0).unsigned_abs()
+    }
+
+    /// Whether a count may begin, for somebody who fits or does not.
+    fn is_due(&self, fits: bool, now: Instant) -> bool {
+        let Some((at, took)) = self.counted else {
+            return true;
+        };
+        let age = now.saturating_duration_since(at);
+        let is_old = match (fits, self.found, self.refreshed) {
+            (true, Some(_), _) => age >= INTERVAL,
+            (true, None, _) => age >= INTERVAL_WHERE_FULL,
+            (false, _, None) => true,
+            (false, _, Some(last)) => now.saturating_duration_since(last) >= INTERVAL_WHERE_FULL,
+        };
+        is_old && (took <= SHORT || age >= took * REST)
+    }
+}
+
+/// What an estimate says to a post.
+#[derive(Debug)]
+struct Answer {
+    /// It is let in, and counted.
+    fits: bool,
+    /// It is time for a count, which the caller makes: it is under way until this is dropped.
+    begins: Option<watch::Sender<()>>,
+    /// A count is under way, this one or another.
+    under_way: Option<watch::Receiver<()>>,
+}
+
+/// What was let in. It is on its way to a store until this is dropped, and counts from then on as well.
+#[derive(Debug)]
+pub(super) struct Admitted<K: Eq + Hash> {
+    census: Arc<Census<K>>,
+    owner: K,
+    amount: u64,
+}
+
+impl<K: Eq + Hash> Admitted<K> {
+    /// No store has taken it: it counts no more.
+    pub(super) fn forgive(self) {
+        self.census.take_off(&self.owner, self.amount);
+    }
+}
+
+impl<K: Eq + Hash> Drop for Admitted<K> {
+    fn drop(&mut self) {
+        if let Some(estimate) = self.census.estimates().get_mut(&self.owner) {
+            estimate.on_the_way = estimate.on_the_way.saturating_sub(self.amount);
+        }
+    }
+}
+
+impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
+    /// Lets so much more in if it is within a bound; it counts then. Where the estimate says no, a fresh count decides that is
+    /// made now or was made less than a second ago.
+    ///
+    /// `count` is run in the background where it is time for a count, and gives what there is, or fails.
+    pub(super) async fn admit<F>(
+        self: &Arc<Self>,
+        owner: &K,
+        more: u64,
+        most: u64,
+        count: impl Fn(Arc<Self>) -> F,
+    ) -> Option<Admitted<K>>
+    where
+        F: Future<Output = Result<u64>> + Send + 'static,
+    {
+        // No count can make room for it.
+        if more > most {
+            return None;
+        }
+        let admitted = || Admitted {
+            census: Arc::clone(self),
+            owner: owner.clone(),
+            amount: more,
+        };
+        let deadline = tokio::time::Instant::now() + COUNT_TIMEOUT;
+        for _ in 0..COUNTS_AWAITED {
+            let answer = self.ask(owner, more, most, Instant::now());
+            if let Some(begun) = answer.begins {
+                self.begin(owner.clone(), begun, count(Arc::clone(self)));
+            }
+            if answer.fits {
+                return Some(admitted());
+            }
+            let mut under_way = answer.under_way?;
+            // An error says that the other end is gone: the count is over.
+            drop(tokio::time::timeout_at(deadline, under_way.changed()).await);
+        }
+        self.decide(owner, more, most).then(admitted)
+    }
+
+    /// Whether so much more fits by the estimate; it is counted then.
+    fn decide(&self, owner: &K, more: u64, most: u64) -> bool {
+        let mut estimates = self.estimates();
+        let estimate = estimates.get_mut(owner);
+        estimate.is_some_and(|estimate| estimate.let_in(more, most))
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        owner: K,
+        begun: watch::Sender<()>,
+        count: impl Future<Output = Result<u64>> + Send + 'static,
+    ) {
+        let census = Arc::clone(self);
+        tokio::spawn(async move {
+            let start = Instant::now();
+            let found = count.await;
+            if let Err(error) = &found {
+                tracing::debug!(%error, ?owner, "what it has could not be counted: nothing is refused for it");
+            }
+            census.end(&owner, found.ok(), start, Instant::now());
+            drop(begun);
+        });
+    }
+
+    fn ask(&self, owner: &K, more: u64, most: u64, now: Instant) -> Answer {
+        let mut estimates = self.estimates();
+        if estimates.len() >= CAPACITY && !estimates.contains_key(owner) {
+            estimates.clear();
+        }
+        let estimate = estimates.entry(owner.clone()).or_default();
+        let fits = estimate.let_in(more, most);
+        // A count that was given up (its task is gone) is under way no more.
+        estimate.under_way.take_if(|it| it.has_changed().is_err());
+        let mut begins = None;
+        if estimate.under_way.is_none() && estimate.is_due(fits, now) {
+            let (begun, under_way) = watch::channel(());
+            (begins, estimate.under_way) = (Some(begun), Some(under_way));
+            estimate.next = signed(estimate.on_the_way);
+            if !fits {
+                estimate.refreshed = Some(now);
+            }
+        }
+        Answer {
+            fits,
+            begins,
+            under_way: estimate.under_way.clone(),
+        }
+    }
+
+    /// Takes over what a count has found; `None` where it failed.
+    fn end(&self, owner: &K, found: Option<u64>, start: Instant, now: Instant) {
+        // One that was forgotten meanwhile begins anew.
+        if let Some(estimate) = self.estimates().get_mut(owner) {
+            estimate.found = found;
+            estimate.since = estimate.next;
+            estimate.counted = Some((now, now.saturating_duration_since(start)));
+            estimate.under_way = None;
+        }
+    }
+}
+
+impl<K: Eq + Hash> Census<K> {
+    /// Takes off what is gone for certain, or was counted and not stored after all.
+    pub(super) fn take_off(&self, owner: &K, less: u64) {
+        if let Some(estimate) = self.estimates().get_mut(owner) {
+            estimate.change(signed(less).saturating_neg());
+        }
+    }
+
+    /// Counts what is there again, after it was taken off.
+    pub(super) fn add(&self, owner: &K, more: u64) {
+        if let Some(estimate) = self.estimates().get_mut(owner) {
+            estimate.change(signed(more));
+        }
+    }
+
+    fn estimates(&self) -> MutexGuard<'_, HashMap<K, Estimate>> {
+        self.estimates
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Estimate {
+    fn let_in(&mut self, more: u64, most: u64) -> bool {
+        let has_failed = self.found.is_none() && self.counted.is_some();
+        let fits = has_failed || self.known().saturating_add(more) <= most;
+        if fits {
+            self.change(signed(more));
+            self.on_the_way = self.on_the_way.saturating_add(more);
+        }
+        fits
+    }
+
+    fn change(&mut self, by: i64) {
+        self.since = self.since.saturating_add(by);
+        self.next = self.next.saturating_add(by);
+    }
+}
+
+fn signed(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use isimud_contract::{Error, ErrorKind};
+
+    use super::*;
+
+    type Named = Census<&'static str>;
+
+    /// What the estimate says of a post that a store has at once, and whether it is time for a count.
+    fn ask(census: &Named, more: u64, most: u64, now: Instant) -> (bool, bool) {
+        let answer = ask_slowly(census, more, most, now);
+        if answer.0 {
+            arrive(census, more);
+        }
+        answer
+    }
+
+    /// The same of one that is on its way until [`arrive`].
+    fn ask_slowly(census: &Named, more: u64, most: u64, now: Instant) -> (bool, bool) {
+        let answer = census.ask(&"p", more, most, now);
+        // It is under way until `end`.
+        let begins = answer.begins.map(std::mem::forget).is_some();
+        (answer.fits, begins)
+    }
+
+    fn arrive(census: &Named, more: u64) {
+        let mut estimates = census.estimates();
+        estimates.get_mut("p").expect("an estimate").on_the_way -= more;
+    }
+
+    /// A census that has found so much a moment ago.
+    fn that_found(found: u64, now: Instant) -> Named {
+        let census = Named::default();
+        assert_eq!(ask(&census, 0, 10, now), (true, true), "nothing is known");
+        census.end(&"p", Some(found), now, now);
+        census
+    }
+
+    #[test]
+    fn an_estimate_adds_what_was_stored_since_the_count() {
+        let start = Instant::now();
+        let census = that_found(6, start);
+        assert_eq!(ask(&census, 4, 10, start), (true, false));
+        assert_eq!(ask(&census, 1, 10, start), (false, true), "a fresh count");
+        assert_eq!(ask(&census, 1, 10, start), (false, false), "one at a time");
+        census.end(&"p", Some(10), start, start);
+        assert_eq!(ask(&census, 1, 10, start), (false, false), "one a second");
+        let later = start + INTERVAL_WHERE_FULL;
+        assert_eq!(ask(&census, 1, 10, later), (false, true));
+        census.end(&"p", Some(7), later, later);
+        assert_eq!(ask(&census, 3, 10, later), (true, false));
+        assert_eq!(ask(&census, 1, 10, later), (false, false));
+        census.take_off(&"p", 3);
+        assert_eq!(ask(&census, 3, 10, later), (true, false), "some are gone");
+    }
+
+    /// Otherwise the first post of all would be lost: the count that it begins comes before it is stored.
+    #[test]
+    fn what_a_count_may_have_missed_is_added_to_it() {
+        let (census, start) = (Named::default(), Instant::now());
+        assert_eq!(ask_slowly(&census, 4, 10, start), (true, true));
+        assert_eq!(ask(&census, 3, 10, start), (true, false));
+        census.end(&"p", Some(0), start, start);
+        assert_eq!(ask(&census, 4, 10, start), (false, true));
+        arrive(&census, 4);
+        // The fresh count began before that, too.
+        census.end(&"p", Some(3), start, start);
+        assert_eq!(ask(&census, 4, 10, start), (false, false));
+        assert_eq!(ask(&census, 3, 10, start), (true, false));
+        let later = start + INTERVAL_WHERE_FULL;
+        assert_eq!(ask(&census, 1, 10, later), (false, true));
+        census.end(&"p", Some(7), later, later);
+        assert_eq!(ask(&census, 3, 10, later), (true, false), "nothing twice");
+    }
+
+    #[test]
+    fn a_count_that_fails_refuses_nothing_until_one_succeeds() {
+        let start = Instant::now();
+        let census = that_found(10, start);
+        assert_eq!(ask(&census, 1, 10, start), (false, true));
+        census.end(&"p", None, start, start);
+        for _ in 0..3 {
+            assert_eq!(ask(&census, 9, 10, start), (true, false));
+        }
+        let again = start + INTERVAL_WHERE_FULL;
+        assert_eq!(ask(&census, 0, 10, again), (true, true));
+        census.end(&"p", Some(10), again, again);
+        assert!(!ask(&census, 1, 10, again).0);
+    }
+
+    #[test]
+    fn a_long_count_is_not_made_again_at_once() {
+        let (census, start) = (Named::default(), Instant::now());
+        assert_eq!(ask(&census, 0, 10, start), (true, true));
+        let end = start + Duration::from_secs(2);
+        census.end(&"p", Some(10), start, end);
+        let soon = end + INTERVAL_WHERE_FULL;
+        assert_eq!(ask(&census, 1, 10, soon), (false, false));
+        let rested = end + Duration::from_secs(2) * REST;
+        assert_eq!(ask(&census, 1, 10, rested), (false, true));
+    }
+
+    #[test]
+    fn a_fresh_count_follows_a_short_one_at_once() {
+        let (census, start) = (Named::default(), Instant::now());
+        assert_eq!(ask(&census, 0, 10, start), (true, true));
+        let end = start + SHORT;
+        census.end(&"p", Some(10), start, end);
+        assert_eq!(ask(&census, 1, 10, end), (false, true));
+    }
+
+    #[test]
+    fn estimates_are_not_without_number() {
+        let (census, now) = (Census::default(), Instant::now());
+        for number in 0..=CAPACITY {
+            census.ask(&number, 1, 10, now);
+        }
+        assert!(census.estimates().len() <= CAPACITY);
+    }
+
+    #[tokio::test]
+    async fn what_is_forgiven_makes_room_and_what_is_dropped_does_not() {
+        let census = Arc::new(that_found(0, Instant::now()));
+        let count = |_| async { Ok(10) };
+        let first = census.admit(&"p", 6, 10, count).await.expect("it fits");
+        first.forgive();
+        drop(census.admit(&"p", 6, 10, count).await.expect("it fits"));
+        assert!(census.admit(&"p", 6, 10, count).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_post_that_does_not_fit_by_the_estimate_is_let_in_by_a_fresh_count() {
+        let census = Arc::new(that_found(10, Instant::now()));
+        let count = |_| async { Ok(3) };
+        assert!(census.admit(&"p", 7, 10, count).await.is_some());
+        assert!(census.admit(&"p", 1, 10, count).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_count_that_was_under_way_before_is_followed_by_a_fresh_one() {
+        let census = Arc::new(Named::default());
+        let (say, hear) = tokio::sync::oneshot::channel::<()>();
+        let old = Mutex::new(Some(hear));
+        // The first count is of what was there before it was deleted.
+        let count = |_| {
+            let hear = old.lock().expect("it is whole").take();
+            async move {
+                match hear {
+                    Some(hear) => hear.await.map_or(Ok(0), |()| Ok(10)),
+                    None => Ok(0),
+                }
+            }
+        };
+        drop(census.admit(&"p", 0, 10, count).await.expect("it fits"));
+        census.add(&"p", 10);
+        let (fits, _) = tokio::join!(census.admit(&"p", 10, 10, count), async { say.send(()) });
+        assert!(fits.is_some());
+    }
+
+    #[tokio::test]
+    async fn what_is_larger_than_the_bound_is_refused_without_a_count() {
+        let census = Arc::new(Named::default());
+        let count = |_| async { unreachable!("it is not counted") };
+        assert!(census.admit(&"p", 11, 10, count).await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_count_that_does_not_end_in_time_leaves_the_decision_to_the_estimate() {
+        let census = Arc::new(Named::default());
+        let count = |_| std::future::pending();
+        assert!(census.admit(&"p", 10, 10, count).await.is_some());
+        let start = tokio::time::Instant::now();
+        assert!(census.admit(&"p", 1, 10, count).await.is_none());
+        assert_eq!(start.elapsed(), COUNT_TIMEOUT);
+    }
+
+    #[tokio::test]
+    async fn a_post_is_let_in_where_the_fresh_count_fails() {
+        let census = Arc::new(that_found(10, Instant::now()));
+        let down = |_| async { Err(Error::new(ErrorKind::Unavailable, "the pool is down")) };
+        assert!(census.admit(&"p", 7, 10, down).await.is_some());
+    }
+}
