@@ -430,6 +430,20 @@ impl Route {
         Ok(())
     }
 
+    /// Ends a claim of which nobody has heard.
+    pub(crate) async fn undo_claim(
+        &self,
+        queue: &QueueKey,
+        claim: ClaimId,
+        counted: bool,
+    ) -> Result<()> {
+        for stop in self.stops() {
+            let store = &stop.store;
+            store.undo_claim(&stop.key(queue), claim, counted).await?;
+        }
+        Ok(())
+    }
+
     /// Puts messages of the last segment, where they were posted to, under a claim that was made elsewhere.
     pub(crate) async fn hold(
         &self,

@@ -261,7 +261,7 @@ impl Taking<'_> {
             false => Some(None),
         };
         let Some(spent) = spent else {
-            Receipt::new(app, queue, taken).give_back();
+            Receipt::new(app, queue, taken).undone().give_back();
             return Ok(Err(refused(app)));
         };
         let mut response = answer(&taken);
@@ -308,7 +308,6 @@ impl Drop for Kept {
                 if let Ok(Some(taken)) = call.await {
                     Receipt::new(&app, &queue, taken).give_back();
                 }
-                drop(running);
             });
         }
     }
@@ -323,13 +322,15 @@ struct Receipt {
 
 enum Return {
     Claim(ClaimId),
+    /// One that was never going to be answered: it is no delivery.
+    Undone(ClaimId),
     Popped(Vec<Message>),
 }
 
 impl Return {
     fn operation(&self) -> &'static str {
         match self {
-            Self::Claim(_) => "claim",
+            Self::Claim(_) | Self::Undone(_) => "claim",
             Self::Popped(_) => "pop",
         }
     }
@@ -357,6 +358,14 @@ impl Receipt {
         }
     }
 
+    /// The same, for an answer that the service itself refuses.
+    fn undone(mut self) -> Self {
+        if let Return::Claim(claim) = self.what {
+            self.what = Return::Undone(claim);
+        }
+        self
+    }
+
     /// Gives it back, in its own time.
     fn give_back(self) {
         if matches!(&self.what, Return::Popped(messages) if messages.is_empty()) {
@@ -365,7 +374,6 @@ impl Receipt {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let running = Running::begin(&self.app);
         if self.app.given_back.running.load(Ordering::Relaxed) > MOST_GIVEN_BACK {
             return self.tell(false);
         }
@@ -387,6 +395,7 @@ impl Receipt {
         let messaging = &self.app.messaging;
         match &self.what {
             Return::Claim(claim) => messaging.release_claim(&self.queue, *claim).await,
+            Return::Undone(claim) => messaging.undo_claim(&self.queue, *claim).await,
             Return::Popped(messages) => messaging.put_back(&self.queue, messages.clone()).await,
         }
     }

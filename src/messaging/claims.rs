@@ -112,6 +112,16 @@ impl Messaging {
         self.route(queue).await?.renew_claim(queue, &lease).await
     }
 
+    /// Ends a claim that was just made, and of which nobody has heard: its messages were not delivered, and the dead-letter
+    /// policy does not count it.
+    pub async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
+        let Some(known) = self.known(queue).await? else {
+            return self.release_claim(queue, claim).await;
+        };
+        let counted = known.settings.dead_letter.is_some();
+        known.route.undo_claim(queue, claim, counted).await
+    }
+
     /// Ends a claim; one that does not exist has ended.
     pub async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         self.route(queue).await?.release_claim(queue, claim).await

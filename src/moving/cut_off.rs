@@ -88,6 +88,10 @@ impl MessageStore for Breaking {
         let call = self.inner.release_claim(queue, claim);
         self.when.around(call).await
     }
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
+        let call = self.inner.undo_claim(queue, claim, counted);
+        self.when.around(call).await
+    }
     async fn hold(
         &self,
         queue: &QueueKey,
@@ -389,6 +393,9 @@ impl MessageStore for Forgetful {
     }
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         self.0.release_claim(queue, claim).await
+    }
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
+        self.0.undo_claim(queue, claim, counted).await
     }
     async fn hold(
         &self,

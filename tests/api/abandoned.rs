@@ -100,3 +100,28 @@ async fn what_was_popped_of_an_encrypted_queue_can_be_read_when_it_is_there_agai
     }
     assert_eq!(pop_all(&app, 1, "body").await, ["secret"]);
 }
+
+/// Nobody has heard of such a claim, so the message was not delivered: it is no dead letter at the next one.
+#[tokio::test]
+async fn a_claim_that_has_no_room_for_its_answer_does_not_count_for_the_dead_letter_policy() {
+    // A project may have 100,000 bytes of answers under way, and nothing is begun for it when it has seven eighths.
+    let app = App::with("[limits]\nmax_answer_bytes_under_way = 400000");
+    let policy = json!({"_max_claim_count": 1, "_dead_letter_queue": "dead"});
+    create(&app, policy).await;
+    app.post_bodies("other", [json!("b".repeat(80_000))]).await;
+    post_bodies(&app, ["b".repeat(50_000)]).await;
+    let not_taken = app.respond("POST", "/v2/queues/other/claims", ()).await;
+    assert_eq!(not_taken.status(), 201);
+    for _ in 0..3 {
+        app.post(CLAIMS, ()).await.assert_status(503);
+        wait_for_free(&app, 1).await;
+    }
+    drop(not_taken);
+    let claim = app.post(CLAIMS, ()).await;
+    claim.assert_status(201);
+    app.delete(claim.header("location").expect("a claim"))
+        .await
+        .assert_status(204);
+    wait_for_free(&app, 1).await;
+    app.post(CLAIMS, ()).await.assert_status(204);
+}

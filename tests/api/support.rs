@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri};
+use axum::response::Response;
 use bytes::Bytes;
 use http_body::Frame;
 use http_body_util::BodyExt;
@@ -199,6 +200,16 @@ impl App {
 
     /// Sends any request.
     pub(crate) async fn send(&self, method: &str, path: &str, body: impl Into<Payload>) -> Answer {
+        Answer::read(self.respond(method, path, body).await).await
+    }
+
+    /// The same, for an answer that its client does not take.
+    pub(crate) async fn respond(
+        &self,
+        method: &str,
+        path: &str,
+        body: impl Into<Payload>,
+    ) -> Response {
         let payload = body.into();
         let mut request = Request::new(payload.pieces);
         *request.method_mut() = Method::from_bytes(method.as_bytes()).expect("a method token");
@@ -207,7 +218,7 @@ impl App {
         if let Some((name, value)) = payload.framing {
             request.headers_mut().entry(name).or_insert(value);
         }
-        Answer::read(self.api.clone().answer(request).await).await
+        self.api.clone().answer(request).await
     }
 
     /// Posts messages, each given as its body, and returns their ids. They live for an hour.

@@ -28,6 +28,8 @@ promises! {
     a_target_that_holds_the_message_already_blocks_nothing,
     a_queue_may_be_its_own_target,
     many_worn_out_messages_hide_nothing,
+    an_undone_claim_does_not_count,
+    an_undone_claim_without_the_policy_is_a_released_one,
 }
 
 /// Claims with the policy and releases, so that every message of the queue is delivered once more.
@@ -327,4 +329,38 @@ async fn many_worn_out_messages_hide_nothing(bench: Bench) -> Outcome {
         }
     }
     Err(Why::Surprise("the fresh message is never delivered".into()).into())
+}
+
+async fn an_undone_claim_does_not_count(bench: Bench) -> Outcome {
+    let dead = bench.on("dead");
+    let posted = bench.post(2).await?;
+    deliver_once(&bench, &dead, 2).await?;
+    for _ in 0..3 {
+        let lease = bench.strict_lease(2, &dead);
+        bench.take_on(&lease, 100).await?;
+        bench.undo(lease.id, true).await?;
+        bench.undo(lease.id, true).await?;
+        assert_eq!(bench.counts().await?, (2, 0));
+    }
+    let claim = bench.take_on(&bench.strict_lease(2, &dead), 10).await?;
+    assert_eq!(sorted(ids(&claim.messages)), sorted(posted));
+    let counts = claim.messages.iter().map(|message| message.claim_count);
+    assert_eq!(counts.collect::<Vec<_>>(), [2, 2]);
+    bench.release(claim.id).await?;
+    assert_eq!(
+        bench.claim_on(&bench.strict_lease(2, &dead), 10).await?,
+        None
+    );
+    Ok(())
+}
+
+async fn an_undone_claim_without_the_policy_is_a_released_one(bench: Bench) -> Outcome {
+    let dead = bench.on("dead");
+    bench.post(1).await?;
+    deliver_once(&bench, &dead, 5).await?;
+    let claim = bench.take(1).await?;
+    bench.undo(claim.id, false).await?;
+    let claim = bench.take_on(&bench.strict_lease(5, &dead), 1).await?;
+    assert_eq!(claim.messages[0].claim_count, 2);
+    Ok(())
 }

@@ -280,6 +280,12 @@ impl Bench {
         Ok(self.store().release_claim(&self.queue, claim).await?)
     }
 
+    pub(crate) async fn undo(&self, claim: ClaimId, counted: bool) -> Word<()> {
+        needs(self.capabilities().claims, "claims")?;
+        let undo = self.store().undo_claim(&self.queue, claim, counted);
+        Ok(undo.await?)
+    }
+
     fn can_hold(&self, lease: &Lease) -> Word<()> {
         let store = self.capabilities();
         needs(store.claims, "claims")?;

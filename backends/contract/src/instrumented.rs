@@ -159,6 +159,11 @@ impl MessageStore for Instrumented {
         .await
     }
 
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
+        let undo = self.inner.undo_claim(queue, claim, counted);
+        self.watch("release_claim", Some(queue), undo).await
+    }
+
     async fn hold(
         &self,
         queue: &QueueKey,

@@ -167,6 +167,9 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// Ends a claim and gives back the receipts of what it held; none when there is no such claim.
     async fn release(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>>;
 
+    /// Ends a claim that counted, and of which nobody has heard, in the same way: its messages were delivered once less.
+    async fn undo(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>>;
+
     /// Deletes messages that have a row, as far as the guard allows: one that does not fit refuses all. Returns how
     /// many live ones are gone, and the receipts that there are for them.
     async fn bury(

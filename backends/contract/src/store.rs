@@ -76,6 +76,10 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
     /// Ends a claim: what is left of it is free at once. An unknown claim is released already.
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()>;
 
+    /// Ends a claim of which nobody has heard, as [`release_claim`](Self::release_claim) does. Where its lease had a dead-letter
+    /// policy (`counted`) it did not happen: each of its messages was delivered once less. It may be repeated.
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()>;
+
     /// Puts free messages under a claim that was made elsewhere, for imports, and returns how many of those named it
     /// holds then. Their lives and claim counts stay as they are. What is not free, or not there, is left out; where
     /// nothing can be held no claim is made. Calls of one claim add up, and one that is live already keeps its own

@@ -252,6 +252,12 @@ impl<B: LeaseBroker> Leased<B> {
     /// Ends a claim, and has the broker deliver again what it held.
     pub(crate) async fn end_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         let receipts = self.ledger.release(queue, claim).await?;
+        self.redeliver(queue, receipts).await
+    }
+
+    /// Has the broker deliver again what an ended claim held.
+    async fn redeliver(&self, queue: &QueueKey, receipts: Vec<Receipt>) -> Result<()> {
+        let budget = self.budget();
         if !receipts.is_empty() {
             let (broker, on) = (Arc::clone(&self.broker), queue.clone());
             let work = async move { broker.release(&on, &receipts).await };
@@ -487,6 +493,15 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         self.open()?;
         self.end_claim(queue, claim).await
+    }
+
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
+        self.open()?;
+        if !counted {
+            return self.end_claim(queue, claim).await;
+        }
+        let receipts = self.ledger.undo(queue, claim).await?;
+        self.redeliver(queue, receipts).await
     }
 
     async fn hold(

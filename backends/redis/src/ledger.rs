@@ -72,6 +72,23 @@ impl RedisLedger {
     }
 }
 
+impl RedisLedger {
+    /// Ends a claim, which counts as a delivery unless it is undone.
+    async fn end_claim(
+        &self,
+        queue: &QueueKey,
+        claim: ClaimId,
+        is_undone: bool,
+    ) -> Result<Vec<Receipt>> {
+        let keys = self.keys(queue);
+        let call = || {
+            let call = self.on(&RELEASE, &keys).bytes(claim.0.as_bytes());
+            Ok(call.number(usize::from(is_undone)))
+        };
+        read_receipts(Answer::new(self.store.scripts.settled(call).await?)?)
+    }
+}
+
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Ledger for RedisLedger {
@@ -139,9 +156,11 @@ impl Ledger for RedisLedger {
     }
 
     async fn release(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
-        let keys = self.keys(queue);
-        let call = || Ok(self.on(&RELEASE, &keys).bytes(claim.0.as_bytes()));
-        read_receipts(Answer::new(self.store.scripts.settled(call).await?)?)
+        self.end_claim(queue, claim, false).await
+    }
+
+    async fn undo(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
+        self.end_claim(queue, claim, true).await
     }
 
     async fn bury(

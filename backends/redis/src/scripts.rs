@@ -302,8 +302,17 @@ impl Scripts {
         Ok(number(&self.settled(call).await?)? == 1)
     }
 
-    pub(crate) async fn release_claim(&self, keys: &Keys, claim: ClaimId) -> Result<()> {
-        let call = || Ok(self.on(&RELEASE_CLAIM, keys).bytes(claim.0.as_bytes()));
+    /// Ends a claim, which counts as a delivery unless it is undone.
+    pub(crate) async fn release_claim(
+        &self,
+        keys: &Keys,
+        claim: ClaimId,
+        is_undone: bool,
+    ) -> Result<()> {
+        let call = || {
+            let call = self.on(&RELEASE_CLAIM, keys).bytes(claim.0.as_bytes());
+            Ok(call.number(usize::from(is_undone)))
+        };
         self.settled(call).await?;
         Ok(())
     }

@@ -332,7 +332,13 @@ impl MessageStore for RedisStore {
     }
 
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
-        self.scripts.release_claim(&self.keys(queue), claim).await
+        let keys = self.keys(queue);
+        self.scripts.release_claim(&keys, claim, false).await
+    }
+
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
+        let keys = self.keys(queue);
+        self.scripts.release_claim(&keys, claim, counted).await
     }
 
     async fn hold(

@@ -254,12 +254,23 @@ pub(crate) fn renew(session: &mut Session, queue: &QueueKey, lease: &Lease) -> O
     Ok(Ok(()))
 }
 
-pub(crate) fn release(session: &mut Session, queue: &QueueKey, id: ClaimId) -> Outcome<()> {
+/// Ends a claim. One that is undone was no delivery.
+pub(crate) fn release(
+    session: &mut Session,
+    queue: &QueueKey,
+    id: ClaimId,
+    is_undone: bool,
+) -> Outcome<()> {
     let now = session.now();
     let Some(mut stream) = session.stream(queue)? else {
         return Ok(Ok(()));
     };
     if let Some(claim) = find_live(session, &stream, id, now)? {
+        if is_undone {
+            session
+                .statement("UPDATE message SET claims = max(claims - 1, 0) WHERE hold = ?")?
+                .execute([claim.no])?;
+        }
         let (rows, first) = free_all(session, claim.no)?;
         stream.freed(rows, first);
         session.put_stream(stream);

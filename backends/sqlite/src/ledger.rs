@@ -126,7 +126,14 @@ impl Ledger for SqliteLedger {
     async fn release(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
         let key = self.key(queue);
         self.store
-            .write(move |session| hold::release(session, &key, claim))
+            .write(move |session| hold::release(session, &key, claim, false))
+            .await
+    }
+
+    async fn undo(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
+        let key = self.key(queue);
+        self.store
+            .write(move |session| hold::release(session, &key, claim, true))
             .await
     }
 

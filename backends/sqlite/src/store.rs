@@ -215,7 +215,13 @@ impl MessageStore for SqliteStore {
 
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         let queue = queue.clone();
-        self.write(move |session| claim::release(session, &queue, claim))
+        self.write(move |session| claim::release(session, &queue, claim, false))
+            .await
+    }
+
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
+        let queue = queue.clone();
+        self.write(move |session| claim::release(session, &queue, claim, counted))
             .await
     }
 

@@ -148,6 +148,10 @@ impl MessageStore for Gated {
     async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
         self.gate.pass(self.inner.release_claim(queue, claim)).await
     }
+    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
+        let undo = self.inner.undo_claim(queue, claim, counted);
+        self.gate.pass(undo).await
+    }
     async fn hold(
         &self,
         queue: &QueueKey,

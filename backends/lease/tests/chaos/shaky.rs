@@ -202,6 +202,10 @@ impl Ledger for ShakyLedger {
         self.step(self.inner.release(queue, claim)).await
     }
 
+    async fn undo(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
+        self.step(self.inner.undo(queue, claim)).await
+    }
+
     async fn bury(
         &self,
         queue: &QueueKey,

@@ -208,11 +208,12 @@ local function members(queue, claim)
   return ids, marks
 end
 
--- Ends a claim, frees what it holds, and returns how many that were.
-local function end_claim(queue, claim)
+-- Ends a claim, frees what it holds, and returns how many that were. A claim that is undone was no delivery.
+local function end_claim(queue, claim, is_undone)
   local ids, marks = members(queue, claim)
   for at = 1, #ids do
     local ttl, ends, count = read_mark(marks[at])
+    if is_undone then count = math.max(count - 1, 0) end
     write_mark(queue, ids[at], ttl, ends, count, '')
   end
   move(queue.held, queue.free, ids)

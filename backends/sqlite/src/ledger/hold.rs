@@ -207,7 +207,13 @@ fn receipt(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Receipt>> {
     Ok(bytes.map(|bytes| Receipt(bytes.into())))
 }
 
-pub(crate) fn release(session: &mut Session, key: &Key, id: ClaimId) -> Outcome<Vec<Receipt>> {
+/// Ends a claim. One that is undone was no delivery.
+pub(crate) fn release(
+    session: &mut Session,
+    key: &Key,
+    id: ClaimId,
+    is_undone: bool,
+) -> Outcome<Vec<Receipt>> {
     let now = session.now();
     let Some(mut record) = Record::find(session, key)? else {
         return Ok(Ok(Vec::new()));
@@ -222,6 +228,11 @@ pub(crate) fn release(session: &mut Session, key: &Key, id: ClaimId) -> Outcome<
         .query_map([claim.no], |row| receipt(row, 0))?
         .filter_map(Result::transpose)
         .collect::<rusqlite::Result<_>>()?;
+    if is_undone {
+        session
+            .statement("UPDATE ledger_row SET claims = max(claims - 1, 0) WHERE hold = ?")?
+            .execute([claim.no])?;
+    }
     record.held -= free_all(session, claim.no)?;
     record.keep(session)?;
     Ok(Ok(receipts))
