@@ -98,6 +98,15 @@ pub(crate) struct Walk<'a> {
     pub(crate) which: &'a str,
 }
 
+/// Whether there is more behind a part of a listing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum More {
+    No,
+    Perhaps,
+    /// There is, and the part had no room for it in bytes.
+    HadNoRoom,
+}
+
 /// A part of a listing.
 #[derive(Debug)]
 pub(crate) struct Part {
@@ -105,7 +114,7 @@ pub(crate) struct Part {
     pub(crate) now: Timestamp,
     /// The rank of the last message walked over.
     pub(crate) last: u64,
-    pub(crate) more: bool,
+    pub(crate) more: More,
     /// The rank of the last message of the part.
     pub(crate) marker: u64,
 }
@@ -178,7 +187,11 @@ impl Scripts {
         Ok(Part {
             now: answer.moment()?,
             last: answer.count()? as u64,
-            more: answer.number()? == 1,
+            more: match answer.number()? {
+                0 => More::No,
+                1 => More::Perhaps,
+                _ => More::HadNoRoom,
+            },
             marker: answer.count()? as u64,
             answer,
         })

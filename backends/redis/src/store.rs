@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::connect::Connector;
 use crate::keys::{Keys, Names, tag};
 use crate::link::Link;
-use crate::scripts::{Scripts, Target, Walk};
+use crate::scripts::{More, Scripts, Target, Walk};
 use crate::sweep::Agenda;
 use crate::value::{Answer, client_bytes, posted};
 use crate::waiting::Waits;
@@ -149,8 +149,13 @@ impl RedisStore {
                 }
                 page.messages.push(message);
             }
-            if !part.more {
-                break;
+            match part.more {
+                More::No => break,
+                More::HadNoRoom => {
+                    page.is_cut = true;
+                    break;
+                }
+                More::Perhaps => {}
             }
             after = start(Some(Marker::Arrival(part.last)));
         }

@@ -91,6 +91,18 @@ if #worn.ids > 0 then
   if KEYS[9] then
     bury(queue_at(9))
   else
+    -- They go through the answer. What is too much for it goes back where it was, and moves with a later claim.
+    local bytes = 0
+    for at = 1, #worn.ids do
+      bytes = bytes + call('HSTRLEN', here.data, worn.ids[at])
+      if at > 1 and bytes > PAGE_BYTES then
+        for back = #worn.ids, at, -1 do
+          call('ZADD', here.free, worn.ranks[back], worn.ids[back])
+          worn.ids[back], worn.ranks[back], worn.marks[back] = nil, nil, nil
+        end
+        break
+      end
+    end
     hold(ARGV[9], tonumber(ARGV[10]), worn, {}, 0)
     show(answer, here, worn.ids, worn)
   end

@@ -5,7 +5,7 @@
 --         are walked over, 4 how many of them are wanted, 5 a client whose messages are left out or '', 6 which besides
 --         the free ones: 'c' claimed, 'd' delayed, 'cd', ''
 -- Result  nil while the queue is not settled, else {now, rank of the last message walked over, whether there may be
---         more, rank of the last message that follows, messages...}
+--         more (1) or there is and had no room in bytes (2), rank of the last message that follows, messages...}
 
 if not settle(here) then return false end
 local start, count, wanted, own, which = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5], ARGV[6]
@@ -90,12 +90,14 @@ end
 
 local more, values = #ids < count and 0 or 1, gather('HMGET', here.data, ids)
 for at = #ids, fitting(values) + 1, -1 do
-  ids[at], values[at], more = nil, nil, 1
+  ids[at], values[at], more = nil, nil, 2
   if ranks then ranks[at] = nil end
 end
 local last = rank_at(#ids)
 local final = last
+-- What is left out has no bytes: the next part may have room for more.
 if own ~= '' then
+  more = math.min(more, 1)
   local others, their_values, shown, at = {}, {}, 0, 0
   while at < #ids and #others < wanted do
     at = at + 1
