@@ -306,7 +306,7 @@ impl Drop for Kept {
             let running = Running::begin(&app);
             runtime.spawn(async move {
                 if let Ok(Some(taken)) = call.await {
-                    Receipt::new(&app, &queue, taken).give_back();
+                    Receipt::new(&app, &queue, taken).give_back_in(running);
                 }
             });
         }
@@ -368,6 +368,12 @@ impl Receipt {
 
     /// Gives it back, in its own time.
     fn give_back(self) {
+        let running = Running::begin(&self.app);
+        self.give_back_in(running);
+    }
+
+    /// The same, as a part of something that is counted already.
+    fn give_back_in(self, running: Running) {
         if matches!(&self.what, Return::Popped(messages) if messages.is_empty()) {
             return;
         }
