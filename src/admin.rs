@@ -44,6 +44,8 @@ use crate::messaging::StoreHealth;
 pub struct Settings {
     /// Who has a token.
     pub tokens: Tokens,
+    /// What is doubtful about the file that lists them.
+    pub warning: Option<String>,
     /// Names under which the listener may be asked for, beside addresses and `localhost`.
     pub hosts: Vec<String>,
     /// Whether metrics need no token.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
+use isimud_contract::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use self::declared::Declared;
@@ -111,19 +112,25 @@ impl AdminWritten {
             path => Tokens::load(Path::new(path))
                 .map_err(|why| ConfigError(format!("admin.tokens_file is wrong: {why}")))?,
         };
+        let warning = Tokens::warning(Path::new(&self.tokens_file));
         let reachable = listen.filter(|address| !address.ip().to_canonical().is_loopback());
         if let Some(address) = reachable
-            && tokens.is_empty()
+            && !tokens.is_some_valid(SystemClock.wall())
             && !self.probes_only
         {
+            let nobody = match tokens.is_empty() {
+                true => "nobody has a token",
+                false => "every token has expired",
+            };
             return Err(ConfigError(format!(
-                "server.admin_listen is {address}, which others can reach, and nobody has a token: name a file of tokens \
+                "server.admin_listen is {address}, which others can reach, and {nobody}: name a file of tokens \
                  (admin.tokens_file, see 'isimud token new'), set admin.probes_only = true to serve metrics and health alone, \
                  or listen on 127.0.0.1"
             )));
         }
         Ok(admin::Settings {
             tokens,
+            warning,
             hosts: self.hosts,
             metrics_open: self.metrics_open,
             probes_only: self.probes_only,
@@ -495,6 +502,9 @@ impl Config {
                  access.proxy_secret",
                 self.listen
             ));
+        }
+        if let Some(warning) = &self.admin.warning {
+            warnings.push(format!("admin.tokens_file: {warning}"));
         }
         if self.encryption_keys.iter().any(|key| key == PUBLIC_KEY) {
             warnings.push(

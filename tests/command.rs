@@ -19,5 +19,7 @@ mod server;
 mod starting;
 #[path = "command/stopping.rs"]
 mod stopping;
+#[path = "command/tokens.rs"]
+mod tokens;
 #[path = "command/wire.rs"]
 mod wire;

@@ -13,7 +13,7 @@
 
 use std::fs::File;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use aes_gcm::aead::Generate;
@@ -134,9 +134,31 @@ impl Tokens {
         Ok(Self(tokens))
     }
 
+    /// What an operator should hear of a file of tokens: that others than its owner may write it, and so make themselves
+    /// operators, or may read whose tokens there are. `None` where there is nothing, or no file.
+    pub fn warning(path: &Path) -> Option<String> {
+        let mode = std::fs::metadata(path).ok()?.mode();
+        let (what, so) = match (mode & 0o022, mode & 0o004) {
+            (0, 0) => return None,
+            (0, _) => ("read", "it tells everybody whose tokens there are"),
+            _ => ("write", "whoever does is an operator"),
+        };
+        Some(format!(
+            "others than its owner may {what} {} (mode {:03o}): {so}",
+            path.display(),
+            mode & 0o777
+        ))
+    }
+
     /// Whether nobody has one.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether somebody has one that counts at this moment.
+    pub fn is_some_valid(&self, now: Timestamp) -> bool {
+        let is_valid = |token: &Token| token.expires.is_none_or(|expires| now < expires);
+        self.0.iter().any(is_valid)
     }
 
     /// Whose token has this hash, if it counts at this moment. Takes as long whichever it is.
@@ -236,15 +258,17 @@ pub(super) fn random() -> Result<String, String> {
     Ok(format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-/// Makes a token and lists it in a file, which is made, for its owner only, where it does not exist. Returns the token: it is
-/// shown this once. Refuses a name that the file has already.
+/// Makes a token and lists it in a file, which is made, for its owner only, where it does not exist. `show` gets the token: it
+/// is shown this once. Where that fails the file is as it was, as nobody has the token. Refuses a name that the file has
+/// already.
 pub fn issue(
     file: &Path,
     name: &str,
     role: Role,
     projects: &[String],
     expires: Option<Timestamp>,
-) -> Result<String, String> {
+    show: impl FnOnce(&str) -> std::io::Result<()>,
+) -> Result<(), String> {
     check_name(name)?;
     let before = match file.try_exists() {
         Ok(false) => Tokens::default(),
@@ -293,7 +317,18 @@ pub fn issue(
         .map_err(wrong)?;
     opened.write_all(lines.as_bytes()).map_err(wrong)?;
     opened.sync_all().map_err(wrong)?;
-    Ok(token)
+    show(&token).map_err(|error| {
+        let taken_out = opened
+            .set_len(there.len() as u64)
+            .and_then(|()| opened.sync_all());
+        match taken_out {
+            Ok(()) => format!("the token cannot be shown, and is not in the file: {error}"),
+            Err(why) => format!(
+                "the token cannot be shown ({error}); take the lines of '{name}' out of {}, which failed here: {why}",
+                file.display()
+            ),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -312,8 +347,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("tokens.toml");
         let projects = ["shop".to_owned(), "a \"b\" \\".to_owned()];
-        let first = issue(&file, "alice", Role::Operator, &projects, None).expect("a token");
-        let second = issue(&file, "bob", Role::Admin, &[], Some(NOW)).expect("a token");
+        let mut shown = Vec::new();
+        let mut show = |token: &str| {
+            shown.push(token.to_owned());
+            Ok(())
+        };
+        issue(&file, "alice", Role::Operator, &projects, None, &mut show).expect("a token");
+        issue(&file, "bob", Role::Admin, &[], Some(NOW), &mut show).expect("a token");
+        let [first, second] = shown.try_into().expect("two tokens");
         assert!(
             first.starts_with(PREFIX) && first.len() == PREFIX.len() + 43,
             "{first}"
@@ -331,7 +372,21 @@ mod tests {
         assert_eq!((bob.name.as_str(), &bob.projects), ("bob", &None));
         assert_eq!(tokens.owner(&hash(&second), NOW), None, "it has expired");
         assert_eq!(tokens.owner(&hash("isimud_other"), before), None);
-        issue(&file, "bob", Role::Admin, &[], None).expect_err("the name is taken");
+        issue(&file, "bob", Role::Admin, &[], None, |_| Ok(())).expect_err("the name is taken");
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_shown_is_not_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("tokens.toml");
+        let full = |_: &str| Err(std::io::Error::other("no space"));
+        let why = issue(&file, "alice", Role::Viewer, &[], None, full).expect_err("nobody saw it");
+        assert!(why.contains("no space"), "{why}");
+        assert!(Tokens::load(&file).expect("it can be read").is_empty());
+        issue(&file, "bob", Role::Viewer, &[], None, |_| Ok(())).expect("a token");
+        let before = std::fs::read_to_string(&file).expect("the file");
+        issue(&file, "alice", Role::Viewer, &[], None, full).expect_err("nobody saw it");
+        assert_eq!(std::fs::read_to_string(&file).expect("the file"), before);
     }
 
     #[test]
@@ -341,7 +396,9 @@ mod tests {
         // A list that is closed cannot go on.
         let written = "tokens = []\n";
         std::fs::write(&file, written).expect("a file");
-        let why = issue(&file, "alice", Role::Viewer, &[], None).expect_err("it would be lost");
+        let show = |_: &str| unreachable!("it is not made");
+        let why =
+            issue(&file, "alice", Role::Viewer, &[], None, show).expect_err("it would be lost");
         assert!(
             why.contains("no token can be put behind what is there"),
             "{why}"

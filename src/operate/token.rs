@@ -41,7 +41,7 @@ pub(crate) fn token(Token::New(new): Token) -> Result<(), Failure> {
     let (_, role) = *found.ok_or("there is no such role")?;
     let day = |days: u32| Duration::from_secs(u64::from(days) * 86_400);
     let expires = new.days.map(|days| SystemClock.wall().after(day(days)));
-    let token = tokens::issue(&new.file, &new.name, role, &new.project, expires)?;
-    crate::output::line(token)?;
+    let show = |token: &str| crate::output::line(token);
+    tokens::issue(&new.file, &new.name, role, &new.project, expires, show)?;
     Ok(())
 }

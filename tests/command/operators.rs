@@ -94,7 +94,7 @@ impl Guarded {
 }
 
 /// Makes a token in a file; returns it.
-fn new_token(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn new_token(folder: &Path, arguments: &[&str]) -> String {
     let mut command = isimud(folder, &["token", "new", "--file", "tokens.toml"]);
     command.args(arguments);
     let ended = run(command);
