@@ -3,7 +3,8 @@
 //! When all places are taken, connections on which nothing is asked make room for new ones: those of the address that has
 //! the most, the oldest first. A client expects that of a connection that it keeps, and whoever opens thousands to take
 //! the places of others loses them to those who ask. An address that has less than the others, or less than the new
-//! connection's own, loses none. Where nobody can make room the new connection is refused.
+//! connection's own, loses none. Where nobody can make room the new connection is refused. An address that has as many as one
+//! may have makes room for itself in the same way.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -85,8 +86,12 @@ impl Table {
                 .is_some_and(|count| *count >= bound)
             && !self.is_shared(peer)
         {
-            self.tell_refused(Full::Address, peer);
-            return Err(Full::Address);
+            let made = seats.make_room_of(address, bound.div_ceil(BATCH));
+            if made == 0 {
+                self.tell_refused(Full::Address, peer);
+                return Err(Full::Address);
+            }
+            self.tell_made_room(made);
         }
         if seats.taken.len() >= self.places.most {
             let made = seats.make_room(self.places.most.div_ceil(BATCH), Some(address));
@@ -155,8 +160,8 @@ impl Table {
         }
         if self.making_room.note() {
             tracing::warn!(
-                "there are as many connections as there may be (limits.max_connections): those on which nothing is asked \
-                 are closed to make room"
+                "there are as many connections as there may be (limits.max_connections, or max_connections_per_address of \
+                 one address): those on which nothing is asked are closed to make room"
             );
         }
     }
@@ -184,9 +189,23 @@ impl Seats {
             is_fair && of(address) >= average
         };
         quiet.retain(|address, _| may_lose(address));
-        let Some((_, mut chosen)) = quiet.into_iter().max_by_key(|(address, _)| of(address)) else {
+        let Some((_, chosen)) = quiet.into_iter().max_by_key(|(address, _)| of(address)) else {
             return 0;
         };
+        self.end(chosen, most)
+    }
+
+    /// The same with connections of one address, for another one of it.
+    fn make_room_of(&mut self, address: IpAddr, most: usize) -> usize {
+        let quiet = |(number, (other, activity)): (&u64, &(IpAddr, Activity))| {
+            (*other == address && !activity.is_answering()).then_some(*number)
+        };
+        let chosen = self.taken.iter().filter_map(quiet).collect();
+        self.end(chosen, most)
+    }
+
+    /// Has so many of these connections end, at the most. How many those are.
+    fn end(&mut self, mut chosen: Vec<u64>, most: usize) -> usize {
         // Those on which a request has begun to arrive come last.
         chosen.sort_by_key(|number| self.taken.get(number).is_some_and(|(_, it)| it.is_busy()));
         chosen.truncate(most.max(1));
@@ -264,8 +283,10 @@ mod tests {
     #[test]
     fn an_address_has_no_more_places_than_its_own() {
         let table = table(10, 2);
-        let held = [admit(&table, "10.0.0.1"), admit(&table, "10.0.0.1")];
+        let held = [1, 2].map(|_| admit(&table, "10.0.0.1").expect("a place"));
+        let busy = [held[0].1.begin(), held[1].1.begin()];
         assert_eq!(admit(&table, "10.0.0.1").err(), Some(Full::Address));
+        drop(busy);
         assert!(admit(&table, "10.0.0.2").is_ok());
         drop(held);
         assert!(admit(&table, "10.0.0.1").is_ok());
@@ -274,12 +295,26 @@ mod tests {
     }
 
     #[test]
+    fn idle_connections_of_an_address_make_room_for_its_next_one_and_others_keep_theirs() {
+        let table = table(10, 2);
+        let other = admit(&table, "10.0.0.2").expect("a place");
+        let held = [1, 2].map(|_| admit(&table, "10.0.0.1").expect("a place"));
+        let busy = held[0].1.begin();
+        let third = admit(&table, "10.0.0.1").expect("the idle one made room");
+        let told = [&held[0], &held[1], &third, &other].map(|(_, it)| it.is_told_to_end());
+        assert_eq!(told, [false, true, false, false]);
+        drop(busy);
+    }
+
+    #[test]
     fn one_network_of_ipv6_is_one_address() {
         let table = table(10, 1);
-        let _held = admit(&table, "2001:db8::1");
+        let held = admit(&table, "2001:db8::1").expect("a place");
+        let _busy = held.1.begin();
         assert_eq!(admit(&table, "2001:db8::2").err(), Some(Full::Address));
         assert!(admit(&table, "2001:db8:0:1::1").is_ok());
-        let _mapped = admit(&table, "::ffff:10.0.0.1");
+        let mapped = admit(&table, "::ffff:10.0.0.1").expect("a place");
+        let _also_busy = mapped.1.begin();
         assert_eq!(admit(&table, "10.0.0.1").err(), Some(Full::Address));
     }
 
