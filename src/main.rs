@@ -234,6 +234,7 @@ fn look(config: &Config) -> Result<(), Failure> {
 async fn serve_until_told(config: &Config, flags: Flags, level: LogLevel) -> Result<(), Failure> {
     // Before all else: from here on it is no reason to end.
     let hangup = signal(SignalKind::hangup())?;
+    ignore_what_means_nothing()?;
     // The ports first: a second server on the same port must not touch the store.
     let listener = bind(config.listen).await?;
     let admin = match config.admin_listen {
@@ -266,6 +267,19 @@ async fn serve_until_told(config: &Config, flags: Flags, level: LogLevel) -> Res
     tracing::info!(address = %listener.local_addr()?, store = drivers::shown(&config.store), "serving");
     isimud::serve(config, service, listener, admin, stop).await?;
     tracing::info!("stopped");
+    Ok(())
+}
+
+/// Has signals that other programs give a meaning (SIGUSR1, SIGUSR2, SIGALRM) end nothing here: a script that rotates logs
+/// may send one to every service. A handler that was registered once stays, also when nobody listens to it.
+fn ignore_what_means_nothing() -> std::io::Result<()> {
+    for kind in [
+        SignalKind::user_defined1(),
+        SignalKind::user_defined2(),
+        SignalKind::alarm(),
+    ] {
+        drop(signal(kind)?);
+    }
     Ok(())
 }
 

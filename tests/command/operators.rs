@@ -462,6 +462,18 @@ fn a_token_that_is_taken_out_of_the_file_ends_with_a_signal() {
 }
 
 #[test]
+fn signals_that_mean_nothing_to_the_server_do_not_end_it() {
+    let guarded = Guarded::start(&[]);
+    for name in ["USR1", "USR2", "ALRM"] {
+        guarded.server.signal(name);
+        assert_eq!(guarded.ask("GET", "/live", "", "").status, 200, "{name}");
+    }
+    let mut guarded = guarded;
+    guarded.server.signal("TERM");
+    assert_eq!(guarded.server.ended().code(), Some(0));
+}
+
+#[test]
 fn the_token_of_the_machine_goes_with_its_server() {
     let mut guarded = Guarded::start(&[]);
     let file = guarded.token_file();
