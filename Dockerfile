@@ -12,6 +12,7 @@ WORKDIR /data
 VOLUME /data
 EXPOSE 8888 8889
 # Beyond this container /live, /ready, /metrics and /openapi.json are all that the admin listener serves. For the rest name a
-# file of tokens (isimud token new) in ISIMUD__ADMIN__TOKENS_FILE, and set this to false.
+# file of tokens (isimud token new) in ISIMUD__ADMIN__TOKENS_FILE, and set this to false. Who reaches the listener by a host
+# name (http://mq:8889) has to list it, ISIMUD__ADMIN__HOSTS='["mq"]': requests for any other name are answered 421.
 ENV ISIMUD__ADMIN__PROBES_ONLY=true
 ENTRYPOINT ["isimud", "--listen", "0.0.0.0:8888", "--admin-listen", "0.0.0.0:8889", "--store", "sqlite:/data/isimud.db"]
