@@ -13,6 +13,8 @@
 //! after that: the answer is in buffers, or on the wire       no              the claim ends in time; pops are lost
 //! ```
 //!
+//! A store that answers too late may have claimed what its client was told it cannot have (503): such a claim is released too.
+//!
 //! What hangs on an answer goes with it to the connection ([`OnTheWay`]), which knows what becomes of it: the bytes that it
 //! counts for in its project's [budget](super::budget), and what has to be given back.
 
@@ -23,7 +25,10 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::response::Response;
-use isimud_contract::{Claim, ClaimId, Message, PAGE_BYTES, ProjectId, QueueKey, Result};
+use isimud_contract::{
+    Claim, ClaimId, ErrorKind, Message, PAGE_BYTES, ProjectId, QueueKey, Result,
+};
+use uuid::Uuid;
 
 use super::AppState;
 use super::budget::Spent;
@@ -38,6 +43,9 @@ pub(crate) const SMALL: usize = 16 << 10;
 
 /// What may be given back at once. What is beyond it stays as it is.
 const MOST_GIVEN_BACK: usize = 1024;
+
+/// The same of claims that may not be there at all. They are of stores that have just failed, which are to be spared.
+const MOST_UNCERTAIN: usize = 64;
 
 /// How long to wait before a store is asked again to take something back; it is asked once more after each.
 const AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
@@ -210,8 +218,16 @@ impl Taking<'_> {
     ) -> Result<Result<Option<Response>, Problem>> {
         let (app, queue) = (Arc::clone(self.app), self.queue.clone());
         let call = async move {
-            let claim = app.messaging.claim(&queue, terms, limit).await?;
-            Ok(claim.map(Taken::Claim))
+            let id = ClaimId(Uuid::now_v7());
+            match app.messaging.claim(&queue, id, terms, limit).await {
+                Ok(claim) => Ok(claim.map(Taken::Claim)),
+                Err(error) => {
+                    if error.kind() == ErrorKind::Unavailable {
+                        Receipt::uncertain(&app, &queue, id).give_back();
+                    }
+                    Err(error)
+                }
+            }
         };
         self.take(call, |taken| match taken {
             Taken::Claim(claim) => Some(answer(claim)),
@@ -323,13 +339,15 @@ struct Receipt {
 
 enum Return {
     Claim(ClaimId),
+    /// A claim that may have been made by a store which then answered too late.
+    Uncertain(ClaimId),
     Popped(Vec<Message>),
 }
 
 impl Return {
     fn operation(&self) -> &'static str {
         match self {
-            Self::Claim(_) => "claim",
+            Self::Claim(_) | Self::Uncertain(_) => "claim",
             Self::Popped(_) => "pop",
         }
     }
@@ -357,6 +375,14 @@ impl Receipt {
         }
     }
 
+    fn uncertain(app: &AppState, queue: &QueueKey, claim: ClaimId) -> Self {
+        Self {
+            app: Arc::clone(app),
+            queue: queue.clone(),
+            what: Return::Uncertain(claim),
+        }
+    }
+
     /// Gives it back, in its own time.
     fn give_back(self) {
         if matches!(&self.what, Return::Popped(messages) if messages.is_empty()) {
@@ -366,13 +392,20 @@ impl Receipt {
             return;
         };
         let running = Running::begin(&self.app);
-        if self.app.given_back.running.load(Ordering::Relaxed) > MOST_GIVEN_BACK {
+        let is_certain = !matches!(self.what, Return::Uncertain(_));
+        let most = if is_certain {
+            MOST_GIVEN_BACK
+        } else {
+            MOST_UNCERTAIN
+        };
+        if self.app.given_back.running.load(Ordering::Relaxed) > most {
             return self.tell(false);
         }
         runtime.spawn(async move {
             let mut given = self.try_once().await;
             for pause in AGAIN {
-                if given.is_ok() {
+                // What a store does too late may come after this.
+                if given.is_ok() && is_certain {
                     break;
                 }
                 tokio::time::sleep(pause).await;
@@ -386,12 +419,17 @@ impl Receipt {
     async fn try_once(&self) -> Result<()> {
         let messaging = &self.app.messaging;
         match &self.what {
-            Return::Claim(claim) => messaging.release_claim(&self.queue, *claim).await,
+            Return::Claim(claim) | Return::Uncertain(claim) => {
+                messaging.release_claim(&self.queue, *claim).await
+            }
             Return::Popped(messages) => messaging.put_back(&self.queue, messages.clone()).await,
         }
     }
 
     fn tell(&self, is_given_back: bool) {
+        if matches!(self.what, Return::Uncertain(_)) {
+            return;
+        }
         let (operation, queue) = (self.what.operation(), &self.queue);
         let outcome = if is_given_back { "returned" } else { "kept" };
         self.app.metrics.traffic().unreceived(operation, outcome);
