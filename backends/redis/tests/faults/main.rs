@@ -507,7 +507,9 @@ async fn nothing_acknowledged_is_lost_in_a_crash(servers: Servers) {
 /// Sixteen workers through two stores: every message is claimed and deleted once.
 async fn two_stores_share_one_server(servers: Servers) {
     const MESSAGES: usize = 50_000;
-    let stores = [open(&servers, ""), open(&servers, "")];
+    // Each call waits for the disk, behind those of all others.
+    let patient = "&timeout_ms=10000";
+    let stores = [open(&servers, patient), open(&servers, patient)];
     let workers: Vec<_> = (0..16)
         .map(|at| {
             let store = Arc::clone(&stores[at % 2]);
