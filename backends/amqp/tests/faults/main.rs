@@ -71,6 +71,7 @@ pub(crate) const SLACK: Duration = Duration::from_millis(3000);
 type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    isimud_conformance::show_logs();
     if let Ok(order) = std::env::var(holder::ORDER) {
         return holder::hold(&order);
     }

@@ -29,6 +29,7 @@ use uuid::Uuid;
 type Check = fn(Servers) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    isimud_conformance::show_logs();
     macro_rules! trials {
         ($($start:path: $($name:path),+;)*) => {
             vec![$($(trial(stringify!($name), $start, |servers| Box::pin($name(servers))),)+)*]
