@@ -28,6 +28,7 @@ use axum::response::Response;
 use isimud_contract::{
     Claim, ClaimId, ErrorKind, Message, PAGE_BYTES, ProjectId, QueueKey, Result,
 };
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use super::AppState;
@@ -51,10 +52,21 @@ const MOST_UNCERTAIN: usize = 64;
 const AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
 /// What was not received until now, and is being given back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GivenBack {
     running: AtomicUsize,
+    uncertain: Arc<Semaphore>,
     failing: Spell,
+}
+
+impl Default for GivenBack {
+    fn default() -> Self {
+        Self {
+            running: AtomicUsize::default(),
+            uncertain: Arc::new(Semaphore::new(MOST_UNCERTAIN)),
+            failing: Spell::default(),
+        }
+    }
 }
 
 impl GivenBack {
@@ -223,7 +235,7 @@ impl Taking<'_> {
                 Ok(claim) => Ok(claim.map(Taken::Claim)),
                 Err(error) => {
                     if error.kind() == ErrorKind::Unavailable {
-                        Receipt::uncertain(&app, &queue, id).give_back();
+                        release_later(&app, &queue, id);
                     }
                     Err(error)
                 }
@@ -330,6 +342,30 @@ impl Drop for Kept {
     }
 }
 
+/// Releases a claim that may have been made by a store which then answered too late: after a while, in which the store may
+/// still be about to make it, and once more. A service that stops meanwhile does not wait for this.
+fn release_later(app: &AppState, queue: &QueueKey, claim: ClaimId) {
+    let (Ok(runtime), Ok(permit)) = (
+        tokio::runtime::Handle::try_current(),
+        Arc::clone(&app.given_back.uncertain).try_acquire_owned(),
+    ) else {
+        return;
+    };
+    let (app, queue) = (Arc::downgrade(app), queue.clone());
+    runtime.spawn(async move {
+        let _permit = permit;
+        for pause in AGAIN {
+            tokio::time::sleep(pause).await;
+            let Some(app) = app.upgrade() else {
+                return;
+            };
+            if let Err(error) = app.messaging.release_claim(&queue, claim).await {
+                tracing::debug!(%error, %queue, "a claim that may have been made is not released");
+            }
+        }
+    });
+}
+
 /// What has to be given back if an answer is not received.
 struct Receipt {
     app: AppState,
@@ -339,15 +375,13 @@ struct Receipt {
 
 enum Return {
     Claim(ClaimId),
-    /// A claim that may have been made by a store which then answered too late.
-    Uncertain(ClaimId),
     Popped(Vec<Message>),
 }
 
 impl Return {
     fn operation(&self) -> &'static str {
         match self {
-            Self::Claim(_) | Self::Uncertain(_) => "claim",
+            Self::Claim(_) => "claim",
             Self::Popped(_) => "pop",
         }
     }
@@ -375,14 +409,6 @@ impl Receipt {
         }
     }
 
-    fn uncertain(app: &AppState, queue: &QueueKey, claim: ClaimId) -> Self {
-        Self {
-            app: Arc::clone(app),
-            queue: queue.clone(),
-            what: Return::Uncertain(claim),
-        }
-    }
-
     /// Gives it back, in its own time.
     fn give_back(self) {
         if matches!(&self.what, Return::Popped(messages) if messages.is_empty()) {
@@ -392,20 +418,13 @@ impl Receipt {
             return;
         };
         let running = Running::begin(&self.app);
-        let is_certain = !matches!(self.what, Return::Uncertain(_));
-        let most = if is_certain {
-            MOST_GIVEN_BACK
-        } else {
-            MOST_UNCERTAIN
-        };
-        if self.app.given_back.running.load(Ordering::Relaxed) > most {
+        if self.app.given_back.running.load(Ordering::Relaxed) > MOST_GIVEN_BACK {
             return self.tell(false);
         }
         runtime.spawn(async move {
             let mut given = self.try_once().await;
             for pause in AGAIN {
-                // What a store does too late may come after this.
-                if given.is_ok() && is_certain {
+                if given.is_ok() {
                     break;
                 }
                 tokio::time::sleep(pause).await;
@@ -419,17 +438,12 @@ impl Receipt {
     async fn try_once(&self) -> Result<()> {
         let messaging = &self.app.messaging;
         match &self.what {
-            Return::Claim(claim) | Return::Uncertain(claim) => {
-                messaging.release_claim(&self.queue, *claim).await
-            }
+            Return::Claim(claim) => messaging.release_claim(&self.queue, *claim).await,
             Return::Popped(messages) => messaging.put_back(&self.queue, messages.clone()).await,
         }
     }
 
     fn tell(&self, is_given_back: bool) {
-        if matches!(self.what, Return::Uncertain(_)) {
-            return;
-        }
         let (operation, queue) = (self.what.operation(), &self.queue);
         let outcome = if is_given_back { "returned" } else { "kept" };
         self.app.metrics.traffic().unreceived(operation, outcome);
