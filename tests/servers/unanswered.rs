@@ -79,13 +79,16 @@ fn a_claim_whose_answer_the_store_could_not_give_is_released() {
     let [server, beside] = [&behind, &uri].map(|uri| Server::start_with(uri, folder.path(), &[]));
     let mut client = Client::new(server.address, "several");
     let mut other = Client::new(beside.address, "several");
-    // The store is told the script at the first claim.
-    let answer = client.send("POST", "/v2/queues/lost/claims", None);
-    assert_eq!(answer.expect("an answer").status, 204);
     let messages: Vec<_> = (0..3).map(|body| json!({"body": body})).collect();
     let post = json!({"messages": messages});
     let answer = client.send("POST", "/v2/queues/lost/messages", Some(&post));
     assert_eq!(answer.expect("an answer").status, 201);
+    // Redis is told the script at the first claim that asks it.
+    let claim = client.send("POST", "/v2/queues/lost/claims?limit=1", None);
+    let claim = claim.expect("an answer");
+    let path = claim.header("location").expect("a claim").to_owned();
+    let answer = client.send("DELETE", &path, None);
+    assert_eq!(answer.expect("an answer").status, 204);
 
     relay.swallows.store(true, Ordering::SeqCst);
     let waiting = thread::spawn(move || {
