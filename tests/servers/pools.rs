@@ -86,12 +86,11 @@ fn changed(one: &mut Client, other: &mut Client, far: &Servers) -> Duration {
     let before = connections(far);
     let body = json!({"uri": uri(far, "one:"), "options": {"timeout_ms": 4000}});
     expect(200, one, "PATCH", "/v2/pools/far", Some(&body));
-    let took = until("connections of the new options", || {
+    until("connections of the new options", || {
         let stats = expect(200, other, "GET", "/v2/queues/quiet/stats", None).json();
         assert_eq!(stats["messages"]["total"], 1);
         connections(far).is_disjoint(&before)
-    });
-    took
+    })
 }
 
 /// The numbers of the connections that a Redis has.
