@@ -340,14 +340,21 @@ impl Catalogue {
         Err(Error::new(ErrorKind::NotFound(Resource::Pool), sentence))
     }
 
-    /// Whether there is a home for queues of a flavor, or of none, other than this one.
-    pub(crate) async fn has_another(&self, flavor: Option<&Flavor>, home: &Home) -> Result<bool> {
+    /// The homes for queues of a flavor, or of none, other than this one: one of them is chosen for a queue that leaves.
+    pub(crate) async fn others(&self, flavor: Option<&Flavor>, home: &Home) -> Result<Vec<Home>> {
         let roster = self.roster().await?;
         let name = flavor.map(|flavor| &flavor.name);
-        let mut members = roster.members(name);
-        let takes_some = |pool: &Pool| pool.weight > 0 && *home != Home::Pool(pool.name.clone());
-        let default = name.is_none() && self.default_takes_queues && *home != Home::Default;
-        Ok(default || members.any(takes_some))
+        let members = roster.members(name).filter(|pool| pool.weight > 0);
+        let pools = members.map(|pool| Home::Pool(pool.name.clone()));
+        let mut others: Vec<Home> = pools.filter(|other| other != home).collect();
+        if others.is_empty()
+            && name.is_none()
+            && self.default_takes_queues
+            && *home != Home::Default
+        {
+            others.push(Home::Default);
+        }
+        Ok(others)
     }
 
     /// Whether a home that was chosen is there still.

@@ -24,11 +24,14 @@
 //! Carrying itself is in [`carry`]: it loses nothing and doubles nothing, wherever it is cut off. What is approximate:
 //! a message that returns from a claim in A after its neighbours were carried comes before them; counts of claims for
 //! the dead-letter policy begin anew; a message that B cannot hold (too large, delayed for too long) stays in A until
-//! readers take it or it expires.
+//! readers take it or it expires; a message that a client deletes by its id while a broker that is slow has been sent it, and
+//! has not answered, may come back from there.
 
 mod carry;
 #[cfg(test)]
 mod cut_off;
+#[cfg(test)]
+mod late;
 mod left;
 mod order;
 mod stalled;
@@ -51,7 +54,7 @@ use crate::catalogue::{Catalogue, staging};
 use crate::messaging::Flow;
 
 pub(crate) use self::carry::{BATCH, End, move_on};
-use self::carry::{Carry, recover};
+use self::carry::{Carry, Fence, recover};
 use self::left::KnownLeft;
 use self::order::Order;
 use self::stalled::Stalled;
@@ -362,7 +365,8 @@ impl Mover {
                 Next::On
             });
         }
-        if let Some(empty) = self.empty_one(queue, &order).await? {
+        let empty = self.empty_one(queue, &order).await;
+        if let Ok(Some(empty)) = empty {
             let left = FENCE.saturating_sub(seen.since.elapsed());
             if !left.is_zero() {
                 return Ok(Next::Rest(left));
@@ -379,6 +383,8 @@ impl Mover {
             self.change(queue, &record, order.carried()).await?;
             return Ok(Next::On);
         }
+        // One that does not say whether it is empty has held up no other.
+        empty?;
         let rest = REST.0.saturating_mul(seen.looks).min(REST.1);
         Ok(Next::Rest(rest))
     }
@@ -426,24 +432,33 @@ impl Mover {
         Ok(changed)
     }
 
-    /// A segment that nothing is posted to and that has no message.
+    /// A segment that nothing is posted to and that has no message. An error only where none is known to be empty, and one
+    /// does not say.
     async fn empty_one(&self, queue: &QueueKey, order: &Order) -> Result<Option<Segment>> {
+        let mut silent = Ok(None);
         for segment in order.older() {
-            let end = self.end_of(queue, segment).await?;
-            if end.is_empty().await? {
-                return Ok(Some(segment.clone()));
+            let is_empty = async { self.end_of(queue, segment).await?.is_empty().await };
+            match is_empty.await {
+                Ok(true) => return Ok(Some(segment.clone())),
+                Ok(false) => {}
+                Err(error) => silent = silent.and(Err(error)),
             }
         }
-        Ok(None)
+        silent
     }
 
+    /// Whether there is something to carry. An error only where nothing is known of, and one segment does not say.
     async fn can_be_carried(&self, queue: &QueueKey, order: &Order) -> Result<bool> {
+        let mut silent = Ok(false);
         for segment in &order.sources {
-            if self.end_of(queue, segment).await?.has_free().await? {
-                return Ok(true);
+            let has_free = async { self.end_of(queue, segment).await?.has_free().await };
+            match has_free.await {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => silent = silent.and(Err(error)),
             }
         }
-        Ok(false)
+        silent
     }
 
     /// Carries what is free in the older segments to the one beside the newer, the oldest first. Returns how many
@@ -463,12 +478,18 @@ impl Mover {
         let to = self.end_of(queue, &order.side).await?;
         recover(&sources, &through, &to).await?;
         let mut carried = 0;
-        for from in sources {
+        for from in &sources {
             let carry = Carry {
-                from,
+                from: from.clone(),
+                sources: sources.clone(),
                 through: through.clone(),
                 to: to.clone(),
                 after: order.side.after,
+                fence: Some(Fence {
+                    jobs: Arc::clone(&self.jobs),
+                    queue: self.queue.clone(),
+                    turn: turn(claim, TURN),
+                }),
             };
             let mut pace = Pace::new(job.rate);
             loop {
@@ -478,9 +499,6 @@ impl Mover {
                     break;
                 }
                 pace.keep(count).await;
-                self.jobs
-                    .renew_claim(&self.queue, &turn(claim, TURN))
-                    .await?;
             }
             carried += carry.delayed().await?;
         }

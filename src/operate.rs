@@ -84,9 +84,12 @@ pub(crate) async fn queues(action: Queues) -> Result<(), Failure> {
             .as_array()
             .map(|place| place.iter().filter_map(Value::as_str).collect())
             .unwrap_or_default();
+        let count = answer["messages"].as_u64();
+        let count = count.map_or_else(|| "an unknown number of".to_owned(), |it| it.to_string());
+        let held_up = answer["stalled"].as_str();
+        let held_up = held_up.map_or_else(String::new, |why| format!("; held up: {why}"));
         line.show(&format!(
-            "{} messages in {}",
-            answer["messages"],
+            "{count} messages in {}{held_up}",
             place.join(", ")
         ));
         // Segments in one store are at their goal: readers empty them in order.

@@ -263,3 +263,72 @@ fn a_dead_letter_queue_that_the_deployment_lacks_holds_up_no_claim() {
     let claim = expect(&mut client, "POST", claims, None, 201).json();
     assert_eq!(claim["messages"][0]["body"], 2, "{claim}");
 }
+
+#[test]
+fn a_queue_that_rabbitmq_lacks_is_neither_made_in_its_pool_nor_moved_there() {
+    let Some(house) = House::start(&json!({})) else {
+        return;
+    };
+    let mut client = house.client();
+    let flavor = || json!({"_flavor": "rabbit"});
+    expect(&mut client, "PUT", "/v2/queues/lacking", None, 201);
+    post(&mut client, "lacking", &[1]);
+    let refused = |answer: &Answer| {
+        let said = answer.to_string();
+        assert!(said.contains("estate.lacking"), "{said}");
+        assert!(said.contains("rabbit"), "{said}");
+    };
+    let patch = json!([{"op": "add", "path": "/metadata/_flavor", "value": "rabbit"}]);
+    for (method, path, body) in [
+        (
+            "POST",
+            "/moves/queue",
+            json!({"project": PROJECT, "queue": "lacking", "to": "rabbit"}),
+        ),
+        (
+            "POST",
+            "/moves/pool",
+            json!({"pool": "default", "to": "rabbit"}),
+        ),
+    ] {
+        let mut operator = Client::operator(house.admin);
+        refused(&expect(&mut operator, method, path, Some(body), 400));
+    }
+    let path = "/v2/queues/lacking";
+    refused(&expect(
+        &mut client,
+        "PATCH",
+        path,
+        Some(patch.clone()),
+        400,
+    ));
+    let new = "/v2/queues/lacking-too";
+    let answer = expect(&mut client, "PUT", new, Some(flavor()), 400);
+    assert!(
+        answer.to_string().contains("estate.lacking-too"),
+        "{answer}"
+    );
+    // Nothing has changed.
+    post(&mut client, "lacking", &[2]);
+    let place = "/moves/queue?project=estate&queue=lacking";
+    let place = expect(&mut Client::operator(house.admin), "GET", place, None, 200);
+    assert_eq!(place.json()["place"], json!(["default"]));
+    // Once it is declared there, it goes.
+    house.native("declare", "lacking", &["quorum"]);
+    let begun = Instant::now();
+    loop {
+        let answer = client.send("PATCH", path, Some(&patch)).expect("an answer");
+        if answer.status == 200 {
+            break;
+        }
+        // That it is missing is believed for some seconds.
+        assert!(begun.elapsed() < PATIENCE, "{answer}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let mut met = Vec::new();
+    while met.len() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "{met:?}");
+        met.extend(house.take_all("lacking"));
+    }
+    assert_eq!(met, [1, 2]);
+}

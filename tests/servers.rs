@@ -30,6 +30,8 @@ mod redis;
 mod server;
 #[path = "servers/told.rs"]
 mod told;
+#[path = "servers/unanswered.rs"]
+mod unanswered;
 #[path = "servers/window.rs"]
 mod window;
 

@@ -64,9 +64,15 @@ async fn place((State(app), Extension(operator), RawQuery(query)): Asked) -> Res
             let queue = key(&wanted(&query, "project")?, &wanted(&query, "queue")?)?;
             operator.needs_project(&queue.project)?;
             let place = app.messaging.place(&queue).await?;
-            let left = app.messaging.backlog(&queue).await?;
-            let mut answer = json!({"place": shown(&place), "messages": left.free + left.claimed});
-            if let Some(why) = app.messaging.stalled(&queue) {
+            let stalled = app.messaging.stalled(&queue);
+            let left = match app.messaging.backlog(&queue).await {
+                // What stops a move may keep its messages from being counted, too.
+                Err(_) if stalled.is_some() => None,
+                left => Some(left?),
+            };
+            let count = left.map(|left| left.free + left.claimed);
+            let mut answer = json!({"place": shown(&place), "messages": count});
+            if let Some(why) = stalled {
                 answer["stalled"] = why.into();
             }
             Ok(answer)

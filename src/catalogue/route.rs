@@ -455,9 +455,12 @@ impl Route {
         stop.store.hold(&stop.key(queue), claim, ids).await
     }
 
-    /// Counts the messages of all segments.
+    /// Counts the messages of all segments, and those that are on their way between two.
     pub(crate) async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
+        // Asked before the segments: what moves meanwhile is counted twice rather than not at all.
+        let under_way = self.under_way(queue).await?;
         let mut stats = self.first.store.stats(&self.first.key(queue)).await?;
+        stats.free += under_way;
         for stop in &self.rest {
             let more = stop.store.stats(&stop.key(queue)).await?;
             stats.free += more.free;
@@ -473,10 +476,42 @@ impl Route {
         Ok(stats)
     }
 
-    /// Counts what is left in all segments.
+    /// How many messages have left their old segment and not come to the first. They are free: nobody can have claimed
+    /// them. There are no more of them than a carrier takes at a time.
+    async fn under_way(&self, queue: &QueueKey) -> Result<u64> {
+        let Some(staging) = &self.staging else {
+            return Ok(0);
+        };
+        let key = staging.key(queue);
+        if !staging.store.capabilities().browse {
+            return Ok(staging.store.stats(&key).await?.free);
+        }
+        let everything = Selection {
+            after: None,
+            limit: usize::from(u8::MAX),
+            not_from: None,
+            include_claimed: true,
+            include_delayed: true,
+        };
+        let page = staging.store.list(&key, everything).await?;
+        let mut between: Vec<MessageId> = page.messages.iter().map(|it| it.id).collect();
+        // What is in a segment still, or already, is counted there.
+        for stop in self.stops().take(1 + self.carried) {
+            if between.is_empty() {
+                break;
+            }
+            if stop.store.capabilities().browse {
+                let found = stop.store.get(&stop.key(queue), &between).await?;
+                between.retain(|id| found.iter().all(|message| message.id != *id));
+            }
+        }
+        Ok(between.len() as u64)
+    }
+
+    /// Counts what is left in all segments and between them. What is in two of them is counted twice.
     pub(crate) async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
         let mut backlog = Backlog::default();
-        for stop in self.stops() {
+        for stop in self.everywhere() {
             backlog += stop.store.backlog(&stop.key(queue)).await?;
         }
         Ok(backlog)

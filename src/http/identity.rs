@@ -2,7 +2,7 @@
 //!
 //! Without Keystone the project, the roles and the user of a request are what its headers say. That is right behind a
 //! proxy which sets these headers itself and removes those of its clients, and nowhere else. So an operator names the
-//! addresses of the proxies, or gives them a secret to show, and requests of anybody else are refused. The README lists
+//! addresses of the proxies, or gives them a secret to show, and requests of anybody else are refused. docs/security.md lists
 //! the headers that such a proxy has to remove.
 
 use std::net::IpAddr;

@@ -121,7 +121,7 @@ pub(crate) async fn list(
 #[utoipa::path(put, path = "/v2/pools/{pool}", tag = "pools", request_body = PoolBody, responses(
     (status = 201, description = "registered or updated"),
     (status = 400, body = super::problem::ErrorDocument),
-    (status = 409, description = "another pool is there", body = super::problem::ErrorDocument)))]
+    (status = 409, description = "another pool is there, or this one has queues elsewhere", body = super::problem::ErrorDocument)))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     scope: Scope,
@@ -162,11 +162,12 @@ pub(crate) async fn show(
     ))
 }
 
-/// Changes a pool: its queues go on in it, wherever it is then.
+/// Changes a pool: its weight, its flavor, how it is reached. While it has queues it stays where it is.
 #[utoipa::path(patch, path = "/v2/pools/{pool}", tag = "pools", request_body = PoolBody, responses(
     (status = 200, body = PoolDocument),
     (status = 400, body = super::problem::ErrorDocument),
-    (status = 404, body = super::problem::ErrorDocument)))]
+    (status = 404, body = super::problem::ErrorDocument),
+    (status = 409, description = "another pool is there, or this one has queues elsewhere", body = super::problem::ErrorDocument)))]
 pub(crate) async fn update(
     State(app): State<AppState>,
     scope: Scope,

@@ -13,6 +13,8 @@
 //! after that: the answer is in buffers, or on the wire       no              the claim ends in time; pops are lost
 //! ```
 //!
+//! A store that answers too late may have claimed what its client was told it cannot have (503): such a claim is released too.
+//!
 //! What hangs on an answer goes with it to the connection ([`OnTheWay`]), which knows what becomes of it: the bytes that it
 //! counts for in its project's [budget](super::budget), and what has to be given back.
 
@@ -23,7 +25,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::response::Response;
-use isimud_contract::{Claim, ClaimId, Message, PAGE_BYTES, ProjectId, QueueKey, Result};
+use isimud_contract::{
+    Claim, ClaimId, ErrorKind, Message, PAGE_BYTES, ProjectId, QueueKey, Result,
+};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
 
 use super::AppState;
 use super::budget::Spent;
@@ -39,14 +45,28 @@ pub(crate) const SMALL: usize = 16 << 10;
 /// What may be given back at once. What is beyond it stays as it is.
 const MOST_GIVEN_BACK: usize = 1024;
 
+/// The same of claims that may not be there at all. They are of stores that have just failed, which are to be spared.
+const MOST_UNCERTAIN: usize = 64;
+
 /// How long to wait before a store is asked again to take something back; it is asked once more after each.
 const AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
 /// What was not received until now, and is being given back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct GivenBack {
     running: AtomicUsize,
+    uncertain: Arc<Semaphore>,
     failing: Spell,
+}
+
+impl Default for GivenBack {
+    fn default() -> Self {
+        Self {
+            running: AtomicUsize::default(),
+            uncertain: Arc::new(Semaphore::new(MOST_UNCERTAIN)),
+            failing: Spell::default(),
+        }
+    }
 }
 
 impl GivenBack {
@@ -210,8 +230,16 @@ impl Taking<'_> {
     ) -> Result<Result<Option<Response>, Problem>> {
         let (app, queue) = (Arc::clone(self.app), self.queue.clone());
         let call = async move {
-            let claim = app.messaging.claim(&queue, terms, limit).await?;
-            Ok(claim.map(Taken::Claim))
+            let id = ClaimId(Uuid::now_v7());
+            match app.messaging.claim(&queue, id, terms, limit).await {
+                Ok(claim) => Ok(claim.map(Taken::Claim)),
+                Err(error) => {
+                    if error.kind() == ErrorKind::Unavailable {
+                        release_later(&app, &queue, id);
+                    }
+                    Err(error)
+                }
+            }
         };
         self.take(call, |taken| match taken {
             Taken::Claim(claim) => Some(answer(claim)),
@@ -311,6 +339,30 @@ impl Drop for Kept {
             });
         }
     }
+}
+
+/// Releases a claim that may have been made by a store which then answered too late: after a while, in which the store may
+/// still be about to make it, and once more. A service that stops meanwhile does not wait for this.
+fn release_later(app: &AppState, queue: &QueueKey, claim: ClaimId) {
+    let (Ok(runtime), Ok(permit)) = (
+        tokio::runtime::Handle::try_current(),
+        Arc::clone(&app.given_back.uncertain).try_acquire_owned(),
+    ) else {
+        return;
+    };
+    let (app, queue) = (Arc::downgrade(app), queue.clone());
+    runtime.spawn(async move {
+        let _permit = permit;
+        for pause in AGAIN {
+            tokio::time::sleep(pause).await;
+            let Some(app) = app.upgrade() else {
+                return;
+            };
+            if let Err(error) = app.messaging.release_claim(&queue, claim).await {
+                tracing::debug!(%error, %queue, "a claim that may have been made is not released");
+            }
+        }
+    });
 }
 
 /// What has to be given back if an answer is not received.

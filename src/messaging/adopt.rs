@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    Capabilities, ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Result,
-    Subscription,
+    Capabilities, ErrorKind, ForeignClaim, Home, Message, MessageId, Metadata, QueueKey, Resource,
+    Result, Subscription,
 };
 
 use super::limits::Limits;
 use super::queues::check_size;
-use super::{Messaging, checksum, settings};
+use super::{Messaging, checksum, places, settings};
 
 /// What became of a queue that was to be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,10 @@ impl Messaging {
     /// queues, else in the default store.
     pub async fn adopt_queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Adopted> {
         let made = match self.create(queue, metadata, None).await {
+            // The broker's queue that is missing in a pool is another matter: nobody asked for these messages elsewhere.
+            Err(error) if error.kind() == ErrorKind::NotFound(Resource::Queue) => {
+                return Err(places::of_the_request(error));
+            }
             Err(error) if matches!(error.kind(), ErrorKind::NotFound(_)) => {
                 self.create(queue, metadata, Some(&Home::Default)).await?
             }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use isimud_contract::{Claim, ClaimId, DeadLetter, Lease, QueueKey, Result};
-use uuid::Uuid;
 
 use super::Messaging;
 use super::settings::DeadLetterSettings;
@@ -19,10 +18,14 @@ pub struct Terms {
 }
 
 impl Messaging {
-    /// Claims messages. `None` when there is nothing to claim.
+    /// Claims messages under a new id. `None` when there is nothing to claim.
+    ///
+    /// After an `Unavailable` the claim may be there although nobody was told of it: a store may have made it, and answered
+    /// too late.
     pub async fn claim(
         &self,
         queue: &QueueKey,
+        id: ClaimId,
         terms: Terms,
         limit: Option<i64>,
     ) -> Result<Option<Claim>> {
@@ -34,7 +37,6 @@ impl Messaging {
         let grace = self
             .limits()
             .claim_grace(terms.grace.unwrap_or(self.limits().default_claim_grace))?;
-        let id = ClaimId(Uuid::now_v7());
         let known = self.known(queue).await?;
         let usual = || self.catalogue.usual();
         let route = known

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use isimud_contract::{Error, ErrorKind, Flavor, FlavorName, Members, PoolName, ProjectId, Result};
+use isimud_contract::{
+    Error, ErrorKind, Flavor, FlavorName, Members, PoolName, ProjectId, Resource, Result,
+};
 
 use super::pools::{busy, drafted};
 use super::{ATTEMPTS, Messaging, PoolDraft};
@@ -40,6 +42,18 @@ impl Messaging {
             let opener = self.catalogue.opener();
             opener.check(&pool.uri, &pool.options)?;
             self.check_place(&pool).await?;
+            let stays = match &old {
+                Some(old) => self.check_stays(&pool, old).await,
+                None => Ok(()),
+            };
+            match stays {
+                // Whoever writes the file can say what nobody can over the API: that the messages have moved with the address.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists(Resource::Pool) => {
+                    tracing::warn!(pool = %name, %error, "a pool that has queues is declared to be in another place; \
+                        unless their messages were brought there, they are not found");
+                }
+                stays => stays?,
+            }
             if self.management.save_pool(&pool, version).await?.is_some() {
                 tracing::info!(pool = %name, new = old.is_none(), "a pool was registered as declared");
                 return Ok(());

@@ -4,6 +4,7 @@ use isimud_contract::{
     Error, ErrorKind, Home, Metadata, Place, PoolName, QueueKey, QueueRecord, Resource, Result,
 };
 
+use super::places::{self, WhileAway};
 use super::{ATTEMPTS, Messaging};
 use crate::catalogue::Catalogue;
 
@@ -21,7 +22,8 @@ pub struct Left {
 
 impl Messaging {
     /// Has a queue move to another store, `rate` messages a second at most; returns where its messages are now. It is
-    /// at rest again when it has one segment. `NotFound` for a queue or a pool that does not exist.
+    /// at rest again when it has one segment. `NotFound` for a queue or a pool that does not exist; `Invalid`, and nothing
+    /// is changed, where the pool takes the queues of its broker as they are and has none for this one.
     pub async fn move_queue(
         &self,
         queue: &QueueKey,
@@ -34,6 +36,10 @@ impl Messaging {
         }
         for _ in 0..ATTEMPTS {
             let record = self.find(queue).await?;
+            if record.place.last().home != *to {
+                let arrives = self.check_arrival(queue, to, WhileAway::Refuse).await;
+                arrives.map_err(places::of_the_request)?;
+            }
             let place = self.appended(queue, &record.place, to).await?;
             if place != record.place {
                 self.mover.expect(queue, rate).await?;
@@ -132,14 +138,21 @@ impl Messaging {
             return Ok(());
         }
         if let Some(to) = to {
+            let arrives = self.check_arrival(queue, to, WhileAway::Refuse).await;
+            arrives.map_err(places::of_the_request)?;
             // Whether it may be moved once more; the place itself is found when it is.
             return Catalogue::appended(&record.place, to, 0).map(drop);
         }
         let flavor = self.flavor(queue, &record.metadata).await?;
-        match self.catalogue.has_another(flavor.as_ref(), home).await? {
-            true => Ok(()),
-            false => Err(nowhere(queue)),
+        let others = self.catalogue.others(flavor.as_ref(), home).await?;
+        if others.is_empty() {
+            return Err(nowhere(queue));
         }
+        for other in &others {
+            let arrives = self.check_arrival(queue, other, WhileAway::Refuse).await;
+            arrives.map_err(places::of_the_request)?;
+        }
+        Ok(())
     }
 
     async fn send_all_away(

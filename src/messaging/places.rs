@@ -20,6 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// many messages more than a thousand a second.
 const FAR: u64 = 1 << 34;
 
+/// What is said of a store that does not answer whether it has a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhileAway {
+    /// Nothing: what is posted will tell.
+    Pass,
+    /// That it cannot be said now. A queue that is in use elsewhere does not go to a store that may not have it.
+    Refuse,
+}
+
 impl Messaging {
     /// What is known of a queue; `None` when it does not exist.
     pub(super) async fn known(&self, queue: &QueueKey) -> Result<Option<Arc<Queue>>> {
@@ -87,7 +96,16 @@ impl Messaging {
             None => self.choose(queue, metadata).await,
         };
         let checked = match chosen {
-            Ok(home) => self.check_countable(metadata, &home).await.map(|()| home),
+            Ok(chosen) => {
+                let fits = async {
+                    self.check_countable(metadata, &chosen).await?;
+                    match home {
+                        Some(_) => Ok(()),
+                        None => self.check_arrival(queue, &chosen, WhileAway::Pass).await,
+                    }
+                };
+                fits.await.map(|()| chosen)
+            }
             Err(error) => Err(error),
         };
         let home = match checked {
@@ -109,6 +127,44 @@ impl Messaging {
             self.place_again(queue, &home).await?;
         }
         Ok(created)
+    }
+
+    /// Whether posts to a queue that comes to a store find one there. `NotFound(Queue)` where a pool takes queues as they are
+    /// and this one is missing: the sentence names it, and the pool. Of a store that does not answer nothing is known: that
+    /// is `Unavailable`, or passed.
+    pub(super) async fn check_arrival(
+        &self,
+        queue: &QueueKey,
+        home: &Home,
+        while_away: WhileAway,
+    ) -> Result<()> {
+        let asked = async {
+            let opened = self.catalogue.open(home).await?;
+            match opened.store.capabilities().adopts {
+                true => opened.store.can_post(queue).await,
+                false => Ok(()),
+            }
+        };
+        asked.await.or_else(|error| match error.kind() {
+            ErrorKind::NotFound(Resource::Queue) => {
+                let sentence = format!(
+                    "The queue {} cannot be in {}: {}.",
+                    queue.name.shown(),
+                    match home {
+                        Home::Default => "the default store".to_owned(),
+                        Home::Pool(name) => format!("the pool {name}"),
+                    },
+                    error.sentence()
+                );
+                Err(Error::new(error.kind(), sentence).caused_by(error))
+            }
+            ErrorKind::Unavailable if while_away == WhileAway::Pass => Ok(()),
+            _ if while_away == WhileAway::Pass => {
+                tracing::debug!(%error, %queue, "whether the queue is in its pool is not known");
+                Ok(())
+            }
+            _ => Err(error),
+        })
     }
 
     pub(super) async fn choose(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Home> {
@@ -170,6 +226,8 @@ impl Messaging {
             return Ok(place.clone());
         }
         let home = self.catalogue.choose(flavor.as_ref()).await?;
+        let arrives = self.check_arrival(queue, &home, WhileAway::Refuse).await;
+        arrives.map_err(of_the_request)?;
         self.appended(queue, place, &home).await
     }
 
@@ -250,7 +308,9 @@ impl Messaging {
 /// What does not exist for a client that named it in a new queue is the client's fault.
 pub(super) fn of_the_request(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::NotFound(Resource::Flavor) => Error::invalid(error.sentence().to_owned()),
+        ErrorKind::NotFound(Resource::Flavor | Resource::Queue) => {
+            Error::invalid(error.sentence().to_owned()).caused_by(error)
+        }
         _ => error,
     }
 }

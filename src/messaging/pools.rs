@@ -45,8 +45,9 @@ impl Messaging {
 
     /// Registers a pool, or updates the one of that name: then options that are not named are unset.
     ///
-    /// What is wrong with it is `Invalid`; `AlreadyExists(Pool)` when another pool has its messages in the same place,
-    /// and `Unsupported` when the pools of its flavor can do other things.
+    /// What is wrong with it is `Invalid`; `AlreadyExists(Pool)` when another pool has its messages in the same place, or
+    /// when this one has queues, which would not be in the place that it is to have; `Unsupported` when the pools of its
+    /// flavor can do other things.
     pub async fn put_pool(&self, name: &str, mut draft: PoolDraft) -> Result<()> {
         let name = PoolName::parse(name).map_err(|_| {
             Error::invalid(
@@ -94,8 +95,40 @@ impl Messaging {
         let pool = drafted(name, draft, old.as_ref())?;
         self.check_pool(&pool, old.as_ref()).await?;
         let saved = self.management.save_pool(&pool, version).await?;
+        if let (Some(saved), Some(old)) = (saved, &old) {
+            // A queue may have been made there meanwhile: it stays where it is, and the pool with it.
+            if let Err(error) = self.check_stays(&pool, old).await {
+                self.management.save_pool(old, Some(saved)).await?;
+                self.pools_changed().await;
+                return Err(error);
+            }
+        }
         self.pools_changed().await;
         Ok(saved.map(|_| pool))
+    }
+
+    /// Refuses another place for a pool that has queues: their messages would stay in the old one, where nobody finds
+    /// them. Credentials, and options that leave the place and the names in it as they are, may change.
+    pub(super) async fn check_stays(&self, pool: &Pool, old: &Pool) -> Result<()> {
+        if is_unchanged(pool, old) || self.is_same_place(pool, old)? {
+            return Ok(());
+        }
+        let home = Home::Pool(pool.name.clone());
+        let queues = self.management.queues_in(&home, None, 1).await?;
+        let Some(queue) = queues.first() else {
+            return Ok(());
+        };
+        let sentence = "This pool has queues, whose messages are where its URI and options say now, and would not be found \
+                        where they are to say. Move the queues to another pool, or delete them, first.";
+        let kind = ErrorKind::AlreadyExists(Resource::Pool);
+        Err(Error::new(kind, sentence).with("queue", queue))
+    }
+
+    /// Whether a pool keeps its messages in the place, and under the names, where it kept them before.
+    fn is_same_place(&self, pool: &Pool, old: &Pool) -> Result<bool> {
+        let places = ((&*pool.uri, &pool.options), (&*old.uri, &old.options));
+        let shared = self.catalogue.opener().shared(places.0, places.1)?;
+        Ok(shared == Shared::Place)
     }
 
     /// Whether a pool can be what it says: its driver knows it, nobody else has its place, it answers, and it can do what
@@ -103,15 +136,14 @@ impl Messaging {
     async fn check_pool(&self, pool: &Pool, old: Option<&Pool>) -> Result<()> {
         let opener = self.catalogue.opener();
         opener.check(&pool.uri, &pool.options)?;
-        let is_placed = |old: &&Pool| old.uri == pool.uri && old.options == pool.options;
         let mut capabilities = None;
-        if old.filter(is_placed).is_none() {
+        if !old.is_some_and(|old| is_unchanged(pool, old)) {
             opener.admit(&pool.uri, &pool.options)?;
             self.check_place(pool).await?;
             let is_same_store = match old {
                 Some(old) => {
-                    let places = ((&*pool.uri, &pool.options), (&*old.uri, &old.options));
-                    opener.shared(places.0, places.1)? == Shared::Place
+                    self.check_stays(pool, old).await?;
+                    self.is_same_place(pool, old)?
                 }
                 None => false,
             };
@@ -304,6 +336,10 @@ pub(super) fn drafted(name: &PoolName, draft: &PoolDraft, old: Option<&Pool>) ->
         flavor,
         options,
     })
+}
+
+fn is_unchanged(pool: &Pool, old: &Pool) -> bool {
+    old.uri == pool.uri && old.options == pool.options
 }
 
 /// A pool as it may be shown.

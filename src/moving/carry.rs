@@ -16,10 +16,12 @@
 //! | in 2, or before 4 | old: `n`, held or (when the claim has ended) free, but not read; `through`: `n + 1` | 0 ends it; what did not come to `through` is carried later, as `n + 1` again, which is the same post |
 //! | in 4, or before 5 | `through`: `n + 1`, and of some the old one | 0 ends it |
 //! | in 5, in a store that leases | `through`: `n + 1`; new: `n + 2` | 5 again: `n + 2` is the same post, also when a reader has taken it by then |
+//! | given up in 2, and carried out later by a broker that is slow | old: `n`, free; `through`: `n + 1`, which was never noted | 5 drops it, whenever it comes: what was not seen to be there (3) is no post; the next attempt is `n + 2` |
 //!
 //! So a message is never visible in two places, and never in none for good. Whatever a store that leases still knows of
 //! an earlier stay of the message, that it was deleted above all, it knows of a smaller number of transfers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +36,12 @@ pub(crate) const BATCH: usize = 100;
 
 /// How long the old store hides messages while they are carried.
 const HOLD: Duration = Duration::from_secs(60);
+
+/// How often a message is posted as a later transfer, each time by twice as many more, until the store takes it for one.
+const ATTEMPTS: u32 = 16;
+
+/// How long a store that leases hides messages while they are moved on within it.
+const MOVING_ON: Duration = Duration::from_secs(10);
 
 /// A message whose delay ends sooner is left until it has ended. One that expires sooner may do so on the way.
 const SOON: Duration = Duration::from_secs(10);
@@ -81,14 +89,7 @@ impl End {
         }
         let mut after = None;
         loop {
-            let selection = Selection {
-                after,
-                limit: BATCH,
-                not_from: None,
-                include_claimed: true,
-                include_delayed: true,
-            };
-            let page = self.store.list(&self.key, selection).await?;
+            let page = self.store.list(&self.key, everything(after, BATCH)).await?;
             let wanted = page.messages.iter().filter(|message| to.takes(message));
             let mut claims = wanted.filter_map(|message| message.claim);
             if claims.any(is_carriers) {
@@ -103,6 +104,25 @@ impl End {
         }
     }
 
+    /// `Unavailable` where it has messages, although none of them could be claimed.
+    async fn holds_nothing(&self) -> Result<()> {
+        let is_empty = match self.store.capabilities().browse {
+            // By the ledger: of what only the broker has the old segment has the original.
+            true => {
+                let page = self.store.list(&self.key, everything(None, 1)).await?;
+                page.messages.is_empty()
+            }
+            false => {
+                let stats = self.store.stats(&self.key).await?;
+                stats.free + stats.claimed == 0
+            }
+        };
+        match is_empty {
+            true => Ok(()),
+            false => Err(held_up()),
+        }
+    }
+
     async fn delete(&self, ids: &[MessageId], guard: Guard) -> Result<()> {
         self.store.delete(&self.key, ids, guard).await.map(drop)
     }
@@ -111,20 +131,41 @@ impl End {
     /// not, though the store says so: then nothing may be deleted where they came from. What is about to expire need not
     /// have come.
     pub(crate) async fn put(&self, messages: Vec<Message>) -> Result<()> {
-        let lasting = messages.iter().filter(|message| message.left > SOON);
-        let lasting: Vec<MessageId> = lasting.map(|message| message.id).collect();
-        self.store.post(&self.key, messages).await?;
+        let posted = messages.len();
+        self.store.post(&self.key, messages.clone()).await?;
         if !self.store.capabilities().browse {
             return Ok(());
         }
-        let there = self.store.get(&self.key, &lasting).await?.len();
-        if there < lasting.len() {
+        let missing = self.lacks(messages).await?.len();
+        if missing > 0 {
             let sentence = "a store does not have all of the messages that it accepted; they stay where they were";
             return Err(Error::new(ErrorKind::Internal, sentence)
-                .with("posted", lasting.len())
-                .with("there", there));
+                .with("posted", posted)
+                .with("missing", missing));
         }
         Ok(())
+    }
+
+    /// Those of some messages that it does not have, but for what is about to expire.
+    async fn lacks(&self, mut messages: Vec<Message>) -> Result<Vec<Message>> {
+        messages.retain(|message| message.left > SOON);
+        let found = self.store.get(&self.key, &ids(&messages)).await?;
+        let found: HashSet<MessageId> = found.iter().map(|message| message.id).collect();
+        messages.retain(|message| !found.contains(&message.id));
+        Ok(messages)
+    }
+
+    /// All messages, by the ledger in a store that leases.
+    async fn all(&self) -> Result<Vec<MessageId>> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.list(&self.key, everything(after, BATCH)).await?;
+            all.extend(ids(&page.messages));
+            after = page.marker;
+            if page.messages.is_empty() || after.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// Whether it can keep the message.
@@ -140,11 +181,14 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Carry {
     pub(super) from: End,
+    /// All of the old segments, `from` too.
+    pub(super) sources: Vec<End>,
     /// In the same store as `to`.
     pub(super) through: End,
     pub(super) to: End,
     /// What comes without a number of arrival gets one above this.
     pub(super) after: u64,
+    pub(super) fence: Option<Fence>,
 }
 
 /// A name for the claim of a carrier: one that no client's claim has, as those are numbered by the clock or at random.
@@ -159,24 +203,115 @@ fn is_carriers(claim: ClaimId) -> bool {
 /// Ends what an earlier attempt began, from whichever of the old segments. `Unavailable` while one of them still hides
 /// messages for it.
 pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<()> {
-    if through.store.capabilities().browse {
-        loop {
+    let able = through.store.capabilities();
+    match (able.remembers, able.browse) {
+        (false, _) => loop {
             let (begun, _) = through.free(None, BATCH).await?;
+            leave(sources, &ids(&begun)).await?;
+            move_on(through, &to.key, Stands::InPlace).await?;
             if begun.is_empty() {
                 break;
             }
-            for from in sources {
-                let deleted = from.delete(&ids(&begun), Guard::Free).await;
-                deleted.map_err(held)?;
-            }
-            move_on(through, &to.key, Stands::InPlace).await?;
+        },
+        (true, true) => {
+            let begun = through.all().await?;
+            leave(sources, &begun).await?;
+            pass_on(through, to, What::Posted(&begun)).await?;
         }
+        (true, false) => pass_on(through, to, What::All(sources)).await?,
     }
-    move_on(through, &to.key, Stands::InPlace).await?;
     for from in sources {
         from.is_let_go(to).await?;
     }
     Ok(())
+}
+
+/// Deletes from every old segment what is in `through`. `Unavailable` while one of them hides messages for an earlier
+/// attempt.
+async fn leave(sources: &[End], ids: &[MessageId]) -> Result<()> {
+    for from in sources {
+        match from.delete(ids, Guard::Free).await {
+            // A store that knows nothing of some: those it does not have any more.
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                for id in ids {
+                    match from.delete(&[*id], Guard::Free).await {
+                        Err(error) if error.kind() == ErrorKind::Unsupported => {}
+                        deleted => deleted.map_err(held)?,
+                    }
+                }
+            }
+            deleted => deleted.map_err(held)?,
+        }
+    }
+    Ok(())
+}
+
+/// What is moved on of that which a store that leases delivers.
+#[derive(Clone, Copy)]
+enum What<'a> {
+    /// The posts that were seen to be there. Others come from a broker that is slow, which carries out what was given up
+    /// long ago: they are dropped, as the old segment has the message, or had it until somebody took it.
+    Posted(&'a [MessageId]),
+    /// Everything, as without a journal nobody knows what was posted; it is deleted from these segments first.
+    All(&'a [End]),
+}
+
+/// Moves on what is in `through`, of a store that leases.
+async fn pass_on(through: &End, to: &End, what: What<'_>) -> Result<()> {
+    let (posted, sources) = match what {
+        What::Posted(ids) => (Some(ids.iter().copied().collect::<HashSet<_>>()), &[][..]),
+        What::All(sources) => (None, sources),
+    };
+    let counts = |id: &MessageId| posted.as_ref().is_none_or(|posted| posted.contains(id));
+    loop {
+        let claim = carriers_claim();
+        let lease = lease(claim, MOVING_ON, None);
+        let Some(claimed) = through.store.claim(&through.key, &lease, BATCH).await? else {
+            return through.holds_nothing().await;
+        };
+        let since = Instant::now();
+        let ids = ids(&claimed.messages);
+        let (posts, late): (Vec<Message>, Vec<Message>) = claimed
+            .messages
+            .into_iter()
+            .partition(|message| counts(&message.id));
+        if !late.is_empty() {
+            tracing::info!(queue = %to.key, count = late.len(), "a broker has carried out late what was given up; it is dropped");
+        }
+        let passed = async {
+            if !late.is_empty() {
+                through.delete(&self::ids(&late), Guard::Any).await?;
+            }
+            leave(sources, &ids).await?;
+            let posts = posts.into_iter().map(|message| Message {
+                claim_count: 0,
+                ..transferred(message)
+            });
+            let posts = later(posts.collect(), since);
+            to.store.post(&to.key, posts).await?;
+            through.delete(&ids, Guard::Any).await
+        };
+        if let Err(error) = passed.await {
+            // The next attempt need not wait for them. Should this fail, too, it does.
+            drop(through.store.release_claim(&through.key, claim).await);
+            return Err(error);
+        }
+    }
+}
+
+/// What a carrier that is about to delete from an old segment asks: whether it is still the one that carries.
+#[derive(Debug, Clone)]
+pub(super) struct Fence {
+    pub(super) jobs: Arc<dyn MessageStore>,
+    pub(super) queue: QueueKey,
+    pub(super) turn: Lease,
+}
+
+impl Fence {
+    /// Begins the carrier's turn anew. `NotFound(Claim)` where another has it.
+    async fn holds(&self) -> Result<()> {
+        self.jobs.renew_claim(&self.queue, &self.turn).await
+    }
 }
 
 impl Carry {
@@ -214,17 +349,65 @@ impl Carry {
     /// Takes claimed messages over to where they are wanted. Returns how many.
     async fn hand_over(&self, claim: ClaimId, messages: Vec<Message>) -> Result<usize> {
         let (ids, count) = (ids(&messages), messages.len());
-        self.through.put(messages).await?;
+        self.put_through(messages).await?;
+        if let Some(fence) = &self.fence {
+            // Another carrier may have dropped what came too late for it.
+            fence.holds().await?;
+        }
         let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
         if let Err(error) = deleted {
             if error.kind() != ErrorKind::Unavailable {
-                // The claim has ended, and the messages are seen where they were.
-                self.through.delete(&ids, Guard::Any).await?;
+                self.take_back(ids.clone()).await?;
             }
             return Err(error);
         }
-        move_on(&self.through, &self.to.key, Stands::InPlace).await?;
+        let (through, able) = (&self.through, self.through.store.capabilities());
+        match (able.remembers, able.browse) {
+            (true, true) => pass_on(through, &self.to, What::Posted(&ids)).await?,
+            (true, false) => pass_on(through, &self.to, What::All(&self.sources)).await?,
+            (false, _) => move_on(through, &self.to.key, Stands::InPlace).await?,
+        }
         Ok(count)
+    }
+
+    /// Posts messages to `through`, and sees that they have come. What a store that remembers knows as dropped is posted as
+    /// a later transfer: the old segment has it, so it has not been moved on.
+    async fn put_through(&self, messages: Vec<Message>) -> Result<()> {
+        let (through, able) = (&self.through, self.through.store.capabilities());
+        if !able.browse || !able.remembers {
+            return through.put(messages).await;
+        }
+        through.store.post(&through.key, messages.clone()).await?;
+        let mut missing = through.lacks(messages).await?;
+        for attempt in 0..ATTEMPTS {
+            if missing.is_empty() {
+                return Ok(());
+            }
+            for message in &mut missing {
+                message.transfers = message.transfers.saturating_add(1 << attempt);
+            }
+            through.store.post(&through.key, missing.clone()).await?;
+            missing = through.lacks(missing).await?;
+        }
+        through.put(missing).await
+    }
+
+    /// The claim has ended: what is still where it was is there twice until the next attempt ends it. What is not, was
+    /// deleted or purged meanwhile, and must not come back.
+    ///
+    /// A store that remembers knows what was taken back as deleted, and would not take it again: where the old store cannot
+    /// say what it has, it stays there.
+    async fn take_back(&self, ids: Vec<MessageId>) -> Result<()> {
+        let can_say = self.from.store.capabilities().browse;
+        if !can_say && self.through.store.capabilities().remembers {
+            return Ok(());
+        }
+        let mut gone = ids;
+        if can_say {
+            let kept = self.from.store.get(&self.from.key, &gone).await?;
+            gone.retain(|id| kept.iter().all(|message| message.id != *id));
+        }
+        self.through.delete(&gone, Guard::Any).await
     }
 
     /// Numbers messages that have no number of arrival, as those of a store that cannot list have none: behind what was
@@ -290,7 +473,7 @@ fn transferred(message: Message) -> Message {
 }
 
 /// Moves everything that is in a queue to another one in the same store, in its order: each message in one step of the
-/// store, as dead letters are moved.
+/// store, as dead letters are moved. For a store that keeps its messages itself.
 pub(crate) async fn move_on(through: &End, to: &QueueKey, stands: Stands) -> Result<()> {
     let dead_letter = DeadLetter {
         queue: to.clone(),
@@ -306,8 +489,7 @@ pub(crate) async fn move_on(through: &End, to: &QueueKey, stands: Stands) -> Res
             return Ok(());
         }
         if left >= before {
-            let sentence = "messages on the move are held up between two stores";
-            return Err(Error::new(ErrorKind::Unavailable, sentence));
+            return Err(held_up());
         }
         before = left;
         let all = lease(
@@ -333,6 +515,21 @@ fn lease(id: ClaimId, ttl: Duration, dead_letter: Option<DeadLetter>) -> Lease {
         ttl,
         grace: Duration::ZERO,
         dead_letter,
+    }
+}
+
+fn held_up() -> Error {
+    let sentence = "messages on the move are held up between two stores";
+    Error::new(ErrorKind::Unavailable, sentence)
+}
+
+fn everything(after: Option<Marker>, limit: usize) -> Selection {
+    Selection {
+        after,
+        limit,
+        not_from: None,
+        include_claimed: true,
+        include_delayed: true,
     }
 }
 

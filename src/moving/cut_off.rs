@@ -24,12 +24,21 @@ struct Break {
     calls: AtomicUsize,
     at: usize,
     after_the_effect: bool,
+    /// Nothing is broken: that one call takes longer, by this clock, than a carrier holds messages.
+    slow: Option<Arc<ManualClock>>,
 }
 
 impl Break {
     async fn around<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let broken = || Err(Error::new(ErrorKind::Unavailable, "cut off"));
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
+        if let Some(clock) = &self.slow {
+            let answer = call.await;
+            if number == self.at {
+                clock.advance(Duration::from_secs(61));
+            }
+            return answer;
+        }
         if number > self.at || (number == self.at && !self.after_the_effect) {
             return broken();
         }
@@ -54,6 +63,9 @@ impl MessageStore for Breaking {
     }
     async fn ping(&self) -> Result<()> {
         self.when.around(self.inner.ping()).await
+    }
+    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
+        self.when.around(self.inner.can_post(queue)).await
     }
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
         self.when.around(self.inner.post(queue, messages)).await
@@ -212,9 +224,11 @@ impl Bench {
         let to = 1 - from;
         Carry {
             from: end(from, PARTS[from]),
+            sources: vec![end(from, PARTS[from])],
             through: end(to, THROUGH),
             to: end(to, PARTS[to]),
             after: 0,
+            fence: None,
         }
     }
 
@@ -318,6 +332,36 @@ async fn what_comes_back_to_a_store_and_is_cut_off_anywhere_is_neither_lost_nor_
     }
 }
 
+/// One call takes so long that what the carrier held is free again, where it came from or in between.
+#[tokio::test]
+async fn a_call_that_outlasts_the_hold_of_a_carrier_loses_doubles_and_stops_nothing() {
+    for pair in PAIRS {
+        let whole = Bench::new(pair).await;
+        let counts = never();
+        let carried = all(&whole.carry(0, &counts)).await;
+        assert_eq!(carried.expect("no fault"), MESSAGES, "{pair:?}");
+        for at in 0..counts.calls.load(Ordering::Relaxed) {
+            let bench = Bench::new(pair).await;
+            let slow = Arc::new(Break {
+                at,
+                slow: Some(Arc::clone(&bench.clock)),
+                ..Break::default()
+            });
+            let first = all(&bench.carry(0, &slow)).await;
+            let mut met = bench.readable(1, PARTS[1]).await;
+            bench.clock.advance(Duration::from_secs(61));
+            let again = all(&bench.carry(0, &never())).await;
+            let case = format!("{pair:?}, {at}: {first:?}");
+            again.unwrap_or_else(|error| panic!("{case}: {error}"));
+            bench.clock.advance(Duration::from_secs(300));
+            met.extend(bench.readable(1, PARTS[1]).await);
+            met.extend(bench.readable(0, PARTS[0]).await);
+            met.sort_unstable();
+            assert_eq!(met, (0..MESSAGES).collect::<Vec<_>>(), "{pair:?}, {at}");
+        }
+    }
+}
+
 /// Each old segment may be the one that a carrier which died had taken from.
 #[tokio::test]
 async fn what_was_begun_from_any_of_the_old_segments_is_ended_before_anything_is_moved_on() {
@@ -362,6 +406,9 @@ impl MessageStore for Forgetful {
     }
     async fn ping(&self) -> Result<()> {
         self.0.ping().await
+    }
+    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
+        self.0.can_post(queue).await
     }
     async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
         messages.pop();

@@ -57,6 +57,7 @@ impl App {
 
     /// A service over any store. Its time is 2026-01-01 00:00:00 UTC.
     pub(crate) fn open(store: &str, file: &str) -> Self {
+        isimud_conformance::show_logs();
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("isimud.toml");
         std::fs::write(&path, file).expect("the operator's file");

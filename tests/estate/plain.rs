@@ -186,7 +186,7 @@ fn the_source_may_be_behind_sentinels_or_in_a_cluster() {
         return;
     }
     for (servers, option) in [
-        (Servers::sentinel(), "?master=isimud"),
+        (Servers::calm_sentinel(), "?master=isimud"),
         (Servers::cluster(), "?cluster=true"),
     ] {
         let servers = servers.expect("servers");

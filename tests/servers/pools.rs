@@ -1,5 +1,6 @@
 //! What is done to pools through one server holds for the other within a second, and no request fails meanwhile.
 
+use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -70,7 +71,7 @@ fn added(
     })
 }
 
-/// Another URI: the queue's messages are elsewhere, and then here again. Other options: the store is opened anew.
+/// Another place is refused while the pool has a queue. With other options the store is opened anew by both servers.
 fn changed(one: &mut Client, other: &mut Client, far: &Servers) -> Duration {
     let message = json!({"messages": [{"body": 1}]});
     expect(
@@ -80,17 +81,23 @@ fn changed(one: &mut Client, other: &mut Client, far: &Servers) -> Duration {
         "/v2/queues/quiet/messages",
         Some(&message),
     );
-    let mut slowest = Duration::ZERO;
-    for (prefix, total) in [("two:", 0), ("one:", 1)] {
-        let body = json!({"uri": uri(far, prefix), "options": {"timeout_ms": 4000 + total}});
-        expect(200, one, "PATCH", "/v2/pools/far", Some(&body));
-        let took = until("the other place", || {
-            let stats = expect(200, other, "GET", "/v2/queues/quiet/stats", None).json();
-            stats["messages"]["total"] == total
-        });
-        slowest = slowest.max(took);
-    }
-    slowest
+    let elsewhere = json!({"uri": uri(far, "two:")});
+    expect(409, one, "PATCH", "/v2/pools/far", Some(&elsewhere));
+    let before = connections(far);
+    let body = json!({"uri": uri(far, "one:"), "options": {"timeout_ms": 4000}});
+    expect(200, one, "PATCH", "/v2/pools/far", Some(&body));
+    until("connections of the new options", || {
+        let stats = expect(200, other, "GET", "/v2/queues/quiet/stats", None).json();
+        assert_eq!(stats["messages"]["total"], 1);
+        connections(far).is_disjoint(&before)
+    })
+}
+
+/// The numbers of the connections that a Redis has.
+fn connections(redis: &Servers) -> HashSet<String> {
+    let clients = redis.get(0).command("CLIENT LIST").expect("a list");
+    let number = |line: &str| Some(line.strip_prefix("id=")?.split(' ').next()?.to_owned());
+    clients.lines().filter_map(number).collect()
 }
 
 /// A weight of 0: new queues are in the default store again.
@@ -132,7 +139,7 @@ fn removed(
         // The one who asks is one of them.
         clients.matches("addr=").count() / 2 <= 1
     });
-    // What is left in the pool's Redis is of queues that were deleted while their other place was in use.
+    // Each round begins with an empty server.
     far.get(0).command("FLUSHALL").expect("an empty server");
     assert!(round < 3);
     took

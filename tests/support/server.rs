@@ -65,6 +65,9 @@ impl Server {
                 command.env_remove(name);
             }
         }
+        if let Ok(level) = std::env::var("RUST_LOG") {
+            command.env("ISIMUD__LOG__LEVEL", level);
+        }
         let config = folder.join("isimud.toml");
         if config.exists() {
             command.arg("--config").arg(config);

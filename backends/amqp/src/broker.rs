@@ -257,6 +257,7 @@ impl Inner {
             let got = self.unless_silent(&known, got).await;
             match self.unless_gone(&address, got) {
                 Ok(got) => {
+                    known.companion.has_answered();
                     for got in got {
                         self.add(batch, &address, &known, true, got);
                     }
@@ -278,26 +279,11 @@ impl Inner {
             Err(error) => Err(error),
         };
         done = done.and(self.take_over(&address, &known, batch, hold).await);
-        if batch.len() == 0 {
+        if batch.len() == 0 && !known.companion.is_passed_by(address.companion.as_str()) {
             // There may be something in the companion.
             done = done.and(from_companion);
         }
         done.map(|()| catch)
-    }
-
-    /// Waits for a companion, for a part of the time that a call has: the queue itself needs the rest. One that does not
-    /// answer is left alone for a while.
-    async fn unless_silent<T>(
-        &self,
-        known: &Known,
-        asked: impl Future<Output = Result<T>>,
-    ) -> Result<T> {
-        let asked = tokio::time::timeout(self.timeout / 4, asked).await;
-        let answer = asked.unwrap_or_else(|_| Err(stalled()));
-        if matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable) {
-            known.companion.leave();
-        }
-        answer
     }
 
     /// Gets messages from the queue itself.
@@ -503,6 +489,11 @@ impl LeaseBroker for AmqpBroker {
         within(self.inner.timeout, self.inner.queues.ping()).await
     }
 
+    async fn can_send(&self, queue: &QueueKey) -> Result<()> {
+        let address = self.inner.names.of(queue)?;
+        within(self.inner.timeout, self.inner.queues.check(&address)).await
+    }
+
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
         within(self.inner.timeout, self.inner.send(queue, batch)).await
     }
@@ -540,6 +531,7 @@ impl LeaseBroker for AmqpBroker {
         let counted = async {
             self.inner.end_due();
             self.inner.is_back(&address).await?;
+            self.inner.companion_answers(&address).await?;
             self.inner.queues.ready(&address).await
         };
         let ready = within(self.inner.timeout, counted).await?;

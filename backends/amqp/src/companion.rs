@@ -1,7 +1,10 @@
 //! What is known of the queue beside a queue, where messages are that were taken over.
 //!
 //! A companion that does not answer, as one that RabbitMQ 3.10 has left dead, must not cost the queue itself: it is left
-//! alone for a moment, and asked again then.
+//! alone for a moment, and asked again then. What does not answer for long is passed by: whoever receives gets what is in the
+//! queue itself, and nothing when that is empty, so that what is behind it is not held up. Nobody is told meanwhile that the
+//! queue is empty: what the companion holds is received when it answers again, and whoever knows that it never will may
+//! delete it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +20,10 @@ const SILENT_BELIEVED: Duration = Duration::from_secs(10);
 /// For how long a companion that does not answer is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
+/// For how long a companion must have been silent before it is passed by: longer than a node takes to start again, or a
+/// cluster to elect a leader.
+const PASSED_BY: Duration = Duration::from_secs(20);
+
 /// A node writes down which quorum queues it has when that has not changed for half a second or more. A younger one has lost
 /// what it had confirmed when the node is killed; up to RabbitMQ 4.2 it is dead.
 const YOUNG: Duration = Duration::from_secs(2);
@@ -25,6 +32,7 @@ const YOUNG: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Companion {
     state: Mutex<State>,
+    silence: Mutex<Option<Silence>>,
     /// Until when it is not looked for again.
     believed_until: Instant,
 }
@@ -38,6 +46,22 @@ enum State {
     Silent(Instant),
 }
 
+/// That it has not answered, since when, and whether that was said.
+#[derive(Debug, Clone, Copy)]
+struct Silence {
+    since: Instant,
+    is_said: bool,
+}
+
+impl Silence {
+    fn begins() -> Self {
+        Self {
+            since: Instant::now(),
+            is_said: false,
+        }
+    }
+}
+
 impl Companion {
     /// One that was looked for just now.
     pub(crate) fn found(is_there: bool) -> Self {
@@ -48,15 +72,21 @@ impl Companion {
         Self::new(state, BELIEVED)
     }
 
-    /// One that did not answer when it was looked for just now. Only one that is there can be silent.
-    pub(crate) fn silent() -> Self {
+    /// One that did not answer when it was looked for just now. Only one that is there can be silent. It has been silent for
+    /// as long as it was `before`.
+    pub(crate) fn silent(before: Option<&Self>) -> Self {
         let until = Instant::now() + LEFT_ALONE;
-        Self::new(State::Silent(until), SILENT_BELIEVED)
+        let before = before.and_then(|before| *before.silence());
+        Self {
+            silence: Mutex::new(Some(before.unwrap_or_else(Silence::begins))),
+            ..Self::new(State::Silent(until), SILENT_BELIEVED)
+        }
     }
 
     fn new(state: State, believed: Duration) -> Self {
         Self {
             state: Mutex::new(state),
+            silence: Mutex::default(),
             believed_until: Instant::now() + believed,
         }
     }
@@ -96,11 +126,49 @@ impl Companion {
     /// Notes that it does not answer. The queue itself goes on without it for a while.
     pub(crate) fn leave(&self) {
         *self.state() = State::Silent(Instant::now() + LEFT_ALONE);
+        self.silence().get_or_insert_with(Silence::begins);
+    }
+
+    /// Notes that it has answered.
+    pub(crate) fn has_answered(&self) {
+        *self.silence() = None;
+    }
+
+    /// Whether it has not answered when it was last asked.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.silence().is_some()
+    }
+
+    /// Whether it has not answered for so long that nobody waits for it any more. The log tells of it once.
+    pub(crate) fn is_passed_by(&self, name: &str) -> bool {
+        let mut silence = self.silence();
+        let long = silence
+            .as_mut()
+            .filter(|it| it.since.elapsed() >= PASSED_BY);
+        let Some(silence) = long else {
+            return false;
+        };
+        if !std::mem::replace(&mut silence.is_said, true) {
+            tracing::warn!(queue = name, "{}", unanswered(name));
+        }
+        true
+    }
+
+    fn silence(&self) -> MutexGuard<'_, Option<Silence>> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is said of a companion that does not answer.
+pub(crate) fn unanswered(name: &str) -> String {
+    format!(
+        "the RabbitMQ queue {name} does not answer; what is in it is received when it does. One that answers nobody since \
+         its node was killed right after the queue was made needs an election, or has to be deleted there (see the driver's page)"
+    )
 }
 
 #[cfg(test)]
@@ -130,9 +198,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_that_was_silent_when_it_was_looked_for_is_looked_for_again_soon() {
-        let companion = Companion::silent();
+        let companion = Companion::silent(None);
         assert!(companion.is_silent() && companion.is_believed());
         tokio::time::advance(SILENT_BELIEVED).await;
         assert!(!companion.is_believed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_silent_for_long_is_passed_by_until_it_answers() {
+        let first = Companion::found(true);
+        first.leave();
+        assert!(first.is_in_doubt() && !first.is_passed_by("q"));
+        tokio::time::advance(PASSED_BY - Duration::from_millis(1)).await;
+        // It is looked for again, and has not answered meanwhile.
+        let companion = Companion::silent(Some(&first));
+        assert!(!companion.is_passed_by("q"));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(companion.is_passed_by("q"));
+        companion.has_answered();
+        assert!(!companion.is_passed_by("q") && !companion.is_in_doubt());
     }
 }

@@ -147,12 +147,28 @@ impl Queues {
     pub(crate) async fn make(&self, address: &Address) -> Result<Arc<Known>> {
         self.see_exchange(&address.exchange).await?;
         let seen = self.see(address, Wanted::ToSend).await?;
-        seen.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound(Resource::Queue),
-                "RabbitMQ has no such queue, and this pool takes queues as they are",
-            )
-        })
+        seen.ok_or_else(|| missing(&address.queue))
+    }
+
+    /// Whether the queue can be sent to: it is there, or is made then. RabbitMQ is asked, even where the queue was seen a
+    /// moment ago; what it has just refused it is not asked again. `NotFound` where the queue is missing and one of the
+    /// deployment's own, which is never made.
+    pub(crate) async fn check(&self, address: &Address) -> Result<()> {
+        if !address.is_adopted {
+            return Ok(());
+        }
+        self.see_exchange(&address.exchange).await?;
+        let found = match self.refusals.get(&address.queue) {
+            Some(Refused::Missing) => None,
+            _ => {
+                let asked = async {
+                    let _turn = self.turns.take(&address.queue).await;
+                    self.look_and_note(address, Wanted::ToReceive).await
+                };
+                self.link.in_time(asked).await?
+            }
+        };
+        found.map(drop).ok_or_else(|| missing(&address.queue))
     }
 
     async fn see(&self, address: &Address, wanted: Wanted) -> Result<Option<Arc<Known>>> {
@@ -166,15 +182,19 @@ impl Queues {
                 if let Some(told) = self.told(address, wanted) {
                     return told;
                 }
-                let found = self.look(address, wanted).await;
-                match &found {
-                    Ok(None) => self.refusals.put(&address.queue, Refused::Missing),
-                    Ok(Some(_)) => self.refusals.forget(&address.queue),
-                    Err(error) => self.refused(address, error),
-                }
-                found
+                self.look_and_note(address, wanted).await
             })
             .await
+    }
+
+    async fn look_and_note(&self, address: &Address, wanted: Wanted) -> Result<Option<Arc<Known>>> {
+        let found = self.look(address, wanted).await;
+        match &found {
+            Ok(None) => self.refusals.put(&address.queue, Refused::Missing),
+            Ok(Some(_)) => self.refusals.forget(&address.queue),
+            Err(error) => self.refused(address, error),
+        }
+        found
     }
 
     /// What is known without asking.
@@ -255,7 +275,10 @@ impl Queues {
         };
         let companion = match before.as_ref().map(|it| &it.companion) {
             Some(companion) if companion.is_believed() => Arc::clone(companion),
-            _ => Arc::new(self.look_for_companion(address).await?),
+            companion => Arc::new(
+                self.look_for_companion(address, companion.map(|it| &**it))
+                    .await?,
+            ),
         };
         let known = Arc::new(Known {
             seen: now,
@@ -308,21 +331,25 @@ impl Queues {
         }
     }
 
-    async fn look_for_companion(&self, address: &Address) -> Result<Companion> {
+    async fn look_for_companion(
+        &self,
+        address: &Address,
+        before: Option<&Companion>,
+    ) -> Result<Companion> {
         if address.is_adopted {
             self.declare(&address.companion).await?;
             return Ok(Companion::found(true));
         }
         match self.is_companion_there(address).await {
             // The queue itself is as good as it was.
-            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(Companion::silent()),
+            Err(error) if error.kind() == ErrorKind::Unavailable => Ok(Companion::silent(before)),
             found => found.map(Companion::found),
         }
     }
 
     /// Whether the queue has a companion. It is told by a message for it, which RabbitMQ returns where there is none, and
     /// drops at once where there is one: it has no time to live, and no native consumer listens there.
-    async fn is_companion_there(&self, address: &Address) -> Result<bool> {
+    pub(crate) async fn is_companion_there(&self, address: &Address) -> Result<bool> {
         let question = Outgoing {
             properties: BasicProperties::default()
                 .with_app_id("isimud".into())
@@ -468,6 +495,14 @@ impl Queues {
     pub(crate) fn close(&self) {
         self.questions.close();
     }
+}
+
+/// The refusal to send to a queue that only its deployment makes.
+fn missing(queue: &ShortString) -> Error {
+    let sentence = format!(
+        "RabbitMQ has no queue of the name {queue}, and this pool takes queues as they are; declare it there first"
+    );
+    Error::new(ErrorKind::NotFound(Resource::Queue), sentence)
 }
 
 fn arguments(queue_type: QueueType) -> FieldTable {

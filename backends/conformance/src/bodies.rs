@@ -2,7 +2,7 @@
 
 use isimud_contract::{Guard, Message, PAGE_BYTES};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, needs};
 use crate::outcome::{Outcome, Word};
 use crate::promise::promises;
 use crate::words::{everything, first, ids, sorted};
@@ -220,6 +220,7 @@ async fn that_are_too_much_for_one_pop_stay(bench: Bench) -> Outcome {
 
 /// A broker has them still: nobody has taken them from there.
 async fn that_are_too_much_and_deleted_hide_nothing_behind_them(bench: Bench) -> Outcome {
+    needs(bench.capabilities().browse, "to delete what is free")?;
     let posted = post_too_much(&bench).await?;
     let behind = bench.post_one(bench.message()).await?;
     let posted = ids(&posted);

@@ -107,6 +107,7 @@ mod leases;
 mod ledger;
 mod lifetimes;
 mod listing;
+mod logs;
 mod management;
 mod paging;
 mod places;
@@ -125,9 +126,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 pub use harness::{Approximations, Fixture, Harness, Start, Stores};
+pub use logs::show_logs;
 
 /// Tries every promise on every set-up, as the arguments of the program say, and answers for the process.
 pub fn run(harnesses: Vec<Arc<dyn Harness>>) -> ExitCode {
+    show_logs();
     let arguments = libtest_mimic::Arguments::from_args();
     let must_be_up = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
     let trials = harnesses

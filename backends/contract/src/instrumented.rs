@@ -97,6 +97,11 @@ impl MessageStore for Instrumented {
         self.watch("ping", None, self.inner.ping()).await
     }
 
+    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
+        self.watch("can_post", Some(queue), self.inner.can_post(queue))
+            .await
+    }
+
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
         self.watch("post", Some(queue), self.inner.post(queue, messages))
             .await

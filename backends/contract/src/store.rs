@@ -37,6 +37,11 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
     /// Proves that the store answers now, by a round trip.
     async fn ping(&self) -> Result<()>;
 
+    /// Whether posts to a queue find one. `NotFound(Queue)` where the store takes the queues of an existing deployment as
+    /// they are and has none of that name: the sentence says what is missing, and where. Nothing is made for the question,
+    /// and only such a store is asked at all: any other makes the queue with the first post.
+    async fn can_post(&self, queue: &QueueKey) -> Result<()>;
+
     /// Appends the messages in order, all or none. When it returns they are as durable as the store is configured to
     /// make them. A message whose id the queue already has is left as it is, so that a repeated post is one post.
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()>;

@@ -59,6 +59,11 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     /// Proves that the broker answers now, by a round trip.
     async fn ping(&self) -> Result<()>;
 
+    /// Whether the queue can be sent to. `NotFound(Queue)` where it is not there and not for this service to make: the
+    /// sentence says what is missing, and where. Asks the broker, and not a memory of an earlier answer; a queue that would
+    /// be made is not made for the question.
+    async fn can_send(&self, queue: &QueueKey) -> Result<()>;
+
     /// Sends messages in order. They are as durable as the queue when it returns. An error leaves open which of them
     /// were accepted; sending them again is safe, as they carry their ids.
     ///

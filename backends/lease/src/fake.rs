@@ -325,6 +325,10 @@ impl LeaseBroker for FakeBroker {
         Ok(())
     }
 
+    async fn can_send(&self, _: &QueueKey) -> Result<()> {
+        Ok(())
+    }
+
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
         let (mut state, now, fate) = self.enter(queue)?;
         let part = match fate {

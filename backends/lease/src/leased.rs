@@ -174,17 +174,27 @@ impl<B: LeaseBroker> Leased<B> {
         if self.journal == Journal::Off {
             return self.broker.send(queue, envelopes(as_of, messages)).await;
         }
-        for _ in 0..PURGES {
-            let era = self.era(queue).await?;
+        // What has been on its way before is older by every way that it goes.
+        let is_old = messages.iter().any(|message| message.transfers > 0);
+        let on_its_way = if is_old { Duration::ZERO } else { ON_ITS_WAY };
+        let mut grow_older = |messages: Vec<Message>| {
             let now = self.clock.now();
             let span = now.since(as_of);
-            if span > ON_ITS_WAY {
-                messages = messages.into_iter().map(|it| it.later(span)).collect();
-                as_of = now;
+            if span <= on_its_way {
+                return (as_of, messages);
             }
+            as_of = now;
+            (now, messages.into_iter().map(|it| it.later(span)).collect())
+        };
+        for _ in 0..PURGES {
+            let era = self.era(queue).await?;
+            let sent;
+            (sent, messages) = grow_older(messages);
             self.broker
-                .send(queue, envelopes(as_of, messages.clone()))
+                .send(queue, envelopes(sent, messages.clone()))
                 .await?;
+            let as_of;
+            (as_of, messages) = grow_older(messages);
             let noted = self.ledger.note(queue, Some(era), as_of, &messages);
             let present = noted.await?;
             if present == era {
@@ -384,6 +394,14 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         Ok(())
     }
 
+    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
+        self.open()?;
+        match self.broker.adopts() {
+            true => self.broker.can_send(queue).await,
+            false => Ok(()),
+        }
+    }
+
     async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
         self.open()?;
         let limits = self.broker.capabilities();
@@ -537,7 +555,9 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         self.open()?;
         if self.journal == Journal::On {
-            return match self.broker.adopts() {
+            // Of the parts of a queue that moves natives know nothing, and the ledger everything.
+            let is_shared = self.broker.adopts() && !queue.name.is_part();
+            return match is_shared {
                 true => self.shared_stats(queue).await,
                 false => self.ledger.stats(queue).await,
             };

@@ -133,8 +133,11 @@ impl Ledger for RedisLedger {
             return Ok(Vec::new());
         }
         let keys = self.keys(queue);
-        let call = || grant(self.on(&GRANT, &keys), queue, purpose, limit, now, got);
-        let mut answer = Answer::new(self.store.scripts.settled(call).await?)?;
+        let call = |deadline: &str| {
+            let call = self.on(&GRANT, &keys);
+            grant(call, queue, purpose, limit, (now, deadline), got)
+        };
+        let mut answer = Answer::new(self.store.scripts.settled_by(call).await?)?;
         self.enter(queue).await;
         let now = answer.moment()?;
         got.iter()
@@ -260,7 +263,7 @@ fn grant(
     queue: &QueueKey,
     purpose: Purpose<'_>,
     limit: usize,
-    now: Timestamp,
+    (now, deadline): (Timestamp, &str),
     got: &[Delivery],
 ) -> Result<Call> {
     let (word, lease) = match purpose {
@@ -286,7 +289,8 @@ fn grant(
         .number(usize::from(itself))
         .bytes(&nameless)
         .number(limit)
-        .moment(now);
+        .moment(now)
+        .bytes(deadline.as_bytes());
     for delivery in got {
         let message = &delivery.message;
         let posted = (delivery.posted.0 as f64).to_be_bytes();

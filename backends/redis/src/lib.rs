@@ -157,6 +157,7 @@
 mod call;
 mod config;
 mod connect;
+mod deadline;
 mod error;
 mod health;
 mod homes;

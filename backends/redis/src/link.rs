@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::call::Call;
 use crate::config::{Config, Kind};
 use crate::connect::{Connector, Wire};
+use crate::deadline::{Deadline, ServerClock};
 use crate::error::{breaks_the_connection, closed, from_redis, too_late};
 use crate::health::Health;
 use crate::keys::Names;
@@ -40,6 +41,8 @@ pub(crate) struct Link {
     cluster: bool,
     timeout: Duration,
     waits: Waits,
+    /// The server's clock; in a cluster that of the node which is furthest ahead.
+    pub(crate) clock: ServerClock,
     names: Names,
     /// Whether it tells the operator of the server: one link of a store does.
     tells: bool,
@@ -88,6 +91,7 @@ impl Link {
             cluster: config.kind == Kind::Cluster,
             timeout: config.timeout,
             waits: Waits::of(&config),
+            clock: ServerClock::unknown(),
             names: Names::new(&config.prefix),
             attempt: Mutex::new(Attempt {
                 connector: Connector::new(config),
@@ -129,6 +133,11 @@ impl Link {
         tokio::time::timeout(self.timeout, work)
             .await
             .unwrap_or_else(|_| Err(too_late()))
+    }
+
+    /// Until when a call that begins now may be carried out.
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeout)
     }
 
     /// Sends a command.
@@ -219,13 +228,16 @@ impl Link {
         }
     }
 
-    /// Looks who the servers of a cluster are now. Their client connects to them again without a word; of a single
-    /// server a new connection tells.
+    /// Looks what the server's clock shows, and who the servers of a cluster are now: their client connects to them again
+    /// without a word; of a single server a new connection tells.
     pub(crate) async fn look(&self) -> Result<()> {
+        let mut live = self.live().await?;
+        if let Some(moment) = server_time(&mut live.wire).await {
+            self.clock.set(moment);
+        }
         if !self.cluster {
             return Ok(());
         }
-        let mut live = self.live().await?;
         let health = Health::of(&mut live.wire).await;
         self.compare(&mut *self.attempt.lock().await, &health);
         Ok(())
@@ -256,6 +268,9 @@ impl Link {
         if let Err(error) = fits {
             return Err(attempt.refused(error));
         }
+        if let Some(moment) = server_time(&mut live.wire).await {
+            self.clock.set(moment);
+        }
         attempt.connections += 1;
         attempt.failures = 0;
         attempt.not_before = None;
@@ -272,6 +287,13 @@ impl Link {
         *shared = Some(live.clone());
         Ok(live)
     }
+}
+
+/// What the server's clock shows, in milliseconds, if it says so.
+async fn server_time(wire: &mut Wire) -> Option<i64> {
+    let answer = wire.send(&redis::cmd("TIME")).await.ok()?;
+    let (seconds, micros): (i64, i64) = redis::from_redis_value(answer).ok()?;
+    Some(seconds * 1_000 + micros / 1_000)
 }
 
 impl Attempt {

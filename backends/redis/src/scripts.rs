@@ -13,7 +13,8 @@ use redis::Value;
 
 use crate::call::{Call, Source};
 use crate::config::Time;
-use crate::error::strange;
+use crate::deadline::{Deadline, ServerClock};
+use crate::error::{strange, too_late};
 use crate::keys::Keys;
 use crate::link::Link;
 use crate::value::{Answer, encode, millis, number, terms};
@@ -137,6 +138,17 @@ impl Scripts {
             .await
     }
 
+    /// The same for a call that must not be carried out when nobody waits for it any more.
+    pub(crate) async fn settled_by(
+        &self,
+        call: impl Fn(&str) -> Result<Call> + Send + Sync,
+    ) -> Result<Value> {
+        let link = &self.link;
+        let run = |call| link.run(call);
+        link.in_time(by(&link.clock, link.deadline(), &call, run))
+            .await
+    }
+
     /// A call about a queue.
     pub(crate) fn on(&self, source: &'static Source, keys: &Keys) -> Call {
         Call::on_queues(source, &self.time, std::iter::once(keys))
@@ -150,8 +162,9 @@ impl Scripts {
         most: Option<u64>,
     ) -> Result<bool> {
         let bound = most.map(|most| most.to_string()).unwrap_or_default();
-        let call = || {
+        let call = |deadline: &str| {
             let mut call = self.on(&POST, keys).bytes(bound.as_bytes());
+            call = call.bytes(deadline.as_bytes());
             for message in messages {
                 call.command
                     .arg(message.id.0.as_bytes())
@@ -160,20 +173,15 @@ impl Scripts {
             }
             Ok::<_, Error>(call)
         };
-        let link = self.waiting.as_ref().unwrap_or(&self.link);
-        link.in_time(async {
-            loop {
-                let answer = match &self.waiting {
-                    Some(link) => Box::pin(link.run_and_wait(call()?)).await?,
-                    None => self.link.run(call()?).await?,
-                };
-                match answer {
-                    Value::Nil => {}
-                    answer => return Ok(answer != Value::Int(0)),
-                }
+        let answer = match &self.waiting {
+            None => self.settled_by(call).await?,
+            Some(link) => {
+                let run = |call| Box::pin(link.run_and_wait(call));
+                link.in_time(by(&link.clock, link.deadline(), &call, run))
+                    .await?
             }
-        })
-        .await
+        };
+        Ok(answer != Value::Int(0))
     }
 
     pub(crate) async fn list(&self, keys: &Keys, after: &[u8], walk: Walk<'_>) -> Result<Part> {
@@ -235,8 +243,11 @@ impl Scripts {
     }
 
     pub(crate) async fn pop(&self, keys: &Keys, limit: usize) -> Result<Vec<Message>> {
-        let call = || Ok(self.on(&POP, keys).number(limit));
-        let mut answer = Answer::new(self.settled(call).await?)?;
+        let call = |deadline: &str| {
+            let call = self.on(&POP, keys).number(limit);
+            Ok(call.bytes(deadline.as_bytes()))
+        };
+        let mut answer = Answer::new(self.settled_by(call).await?)?;
         let now = answer.moment()?;
         answer.messages(now)
     }
@@ -248,7 +259,7 @@ impl Scripts {
         limit: usize,
         target: &Target,
     ) -> Result<Taken> {
-        let call = || {
+        let call = |deadline: &str| {
             let target_keys = match target {
                 Target::Near(keys) => Some(keys),
                 _ => None,
@@ -272,13 +283,13 @@ impl Scripts {
                 Some(Stands::Last(number)) => number.to_string(),
                 None => String::new(),
             };
-            call = call.bytes(stands.as_bytes());
+            call = call.bytes(stands.as_bytes()).bytes(deadline.as_bytes());
             if let Target::Far(claim, ttl) = target {
                 call = call.bytes(claim.0.as_bytes()).float(millis(*ttl));
             }
             Ok(call)
         };
-        let mut answer = Answer::new(self.settled(call).await?)?;
+        let mut answer = Answer::new(self.settled_by(call).await?)?;
         let now = answer.moment()?;
         let count = answer.count()?;
         Ok(Taken {
@@ -420,5 +431,76 @@ impl Scripts {
     pub(crate) async fn answer(&self, call: Call) -> Result<Value> {
         // Boxed, for callers are many futures deep and none of them is in a hurry.
         Box::pin(self.link.in_time(self.link.run(call))).await
+    }
+}
+
+/// Calls until the queue is settled, each time with the deadline by the server's clock.
+async fn by<F: Future<Output = Result<Value>>>(
+    clock: &ServerClock,
+    deadline: Deadline,
+    call: &(impl Fn(&str) -> Result<Call> + Sync),
+    run: impl Fn(Call) -> F,
+) -> Result<Value> {
+    loop {
+        match run(call(&deadline.of(clock))?).await? {
+            Value::Nil => {}
+            // It is too late, or the server's clock was thought to be behind what it is.
+            Value::BulkString(moment) => {
+                clock.advance(number(&Value::BulkString(moment))?);
+                if deadline.is_over() {
+                    return Err(too_late());
+                }
+            }
+            answer => return Ok(answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// Calls a server whose clock shows this, whatever it was thought to show.
+    async fn call(clock: &ServerClock, shows: i64, takes: Duration) -> (Result<Value>, usize) {
+        let calls = Mutex::new(0);
+        let make = |deadline: &str| Ok(Call::new::<&str>(&LEASE, &[]).bytes(deadline.as_bytes()));
+        let run = |call: Call| async {
+            *calls.lock().unwrap() += 1;
+            tokio::time::advance(takes).await;
+            let call = call;
+            let arguments: Vec<_> = call.command.args_iter().collect();
+            let Some(redis::Arg::Simple(deadline)) = arguments.last() else {
+                panic!("a call says until when it may be carried out");
+            };
+            let deadline: i64 = std::str::from_utf8(deadline).unwrap().parse().unwrap();
+            Ok(match deadline < shows {
+                true => Value::BulkString(shows.to_string().into_bytes()),
+                false => Value::Int(1),
+            })
+        };
+        let deadline = Deadline::after(Duration::from_secs(2));
+        let answer = by(clock, deadline, &make, run).await;
+        (answer, calls.into_inner().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_whose_clock_was_set_forward_is_asked_once_more() {
+        let clock = ServerClock::unknown();
+        clock.set(0);
+        let (answer, calls) = call(&clock, 3_600_000, Duration::from_millis(1)).await;
+        assert_eq!((answer.unwrap(), calls), (Value::Int(1), 2));
+        let (answer, calls) = call(&clock, 3_600_000, Duration::from_millis(1)).await;
+        assert_eq!((answer.unwrap(), calls), (Value::Int(1), 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_comes_too_late_is_not_made_again() {
+        let clock = ServerClock::unknown();
+        clock.set(0);
+        let (answer, calls) = call(&clock, 3_600_000, Duration::from_secs(2)).await;
+        assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(calls, 1);
     }
 }

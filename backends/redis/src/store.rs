@@ -253,6 +253,10 @@ impl MessageStore for RedisStore {
         link.in_time(link.send(&redis::cmd("PING"))).await.map(drop)
     }
 
+    async fn can_post(&self, _: &QueueKey) -> Result<()> {
+        Ok(())
+    }
+
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
         if messages.is_empty() {
             return Ok(());

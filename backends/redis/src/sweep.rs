@@ -84,10 +84,12 @@ pub(crate) async fn run(store: Weak<RedisStore>) {
         let Some(store) = store.upgrade() else {
             return;
         };
-        if look.is_multiple_of(ROLL_CALL)
-            && let Err(error) = store.scripts.link.look().await
-        {
-            tracing::debug!(%error, "the nodes do not say who they are");
+        if look.is_multiple_of(ROLL_CALL) {
+            for link in std::iter::once(&store.scripts.link).chain(&store.scripts.waiting) {
+                if let Err(error) = link.look().await {
+                    tracing::debug!(%error, "the servers do not say who they are");
+                }
+            }
         }
         if let Err(error) = sweeper.look(&store).await {
             tracing::debug!(%error, "the sweep is interrupted");

@@ -16,7 +16,11 @@ use servers::Servers;
 fn main() -> ExitCode {
     isimud_conformance::run(vec![
         Arc::new(SetUp::new("single", Servers::single, Ticks::WhenTold)),
-        Arc::new(SetUp::new("sentinel", Servers::sentinel, Ticks::ByItself)),
+        Arc::new(SetUp::new(
+            "sentinel",
+            Servers::calm_sentinel,
+            Ticks::ByItself,
+        )),
         Arc::new(SetUp::new("cluster", Servers::cluster, Ticks::ByItself)),
     ])
 }

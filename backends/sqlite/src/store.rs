@@ -159,6 +159,10 @@ impl MessageStore for SqliteStore {
             .await
     }
 
+    async fn can_post(&self, _: &QueueKey) -> Result<()> {
+        Ok(())
+    }
+
     async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
         let queue = queue.clone();
         self.grow(move |session| message::post(session, &queue, &messages, None))

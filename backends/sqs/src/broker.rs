@@ -92,6 +92,10 @@ impl LeaseBroker for SqsBroker {
         }
     }
 
+    async fn can_send(&self, queue: &QueueKey) -> Result<()> {
+        self.queues.check(queue).await
+    }
+
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
         if batch.is_empty() {
             return Ok(());

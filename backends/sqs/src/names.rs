@@ -66,13 +66,14 @@ impl Naming {
     pub(crate) fn name(&self, queue: &QueueKey, fifo: bool) -> Result<SqsName> {
         let ending = if fifo { FIFO } else { "" };
         let room = LONGEST - ending.len();
-        let (begin, plain) = match self {
-            Self::Own(prefix) => (prefix.as_str(), Some(own(prefix, queue))),
-            Self::Pattern(pattern) => ("", pattern.fill(queue)?),
+        let (begin, salt, plain) = match self {
+            Self::Own(prefix) => (prefix.as_str(), String::new(), Some(own(prefix, queue))),
+            // Two pools of one project must not have one queue for what neither of them can name.
+            Self::Pattern(pattern) => ("", pattern.text() + "\0", pattern.fill(queue)?),
         };
         let plain = plain.filter(|name| name.len() <= room);
         let hashed = plain.is_none();
-        let mut text = plain.unwrap_or_else(|| hash(begin, queue, room));
+        let mut text = plain.unwrap_or_else(|| hash(begin, &salt, queue, room));
         text.push_str(ending);
         Ok(SqsName { text, hashed })
     }
@@ -129,9 +130,9 @@ pub(crate) fn escaped(text: &str) -> String {
     name
 }
 
-fn hash(begin: &str, queue: &QueueKey, room: usize) -> String {
+fn hash(begin: &str, salt: &str, queue: &QueueKey, room: usize) -> String {
     let (project, name) = (queue.project.as_str(), queue.name.as_str());
-    let digest = Sha256::digest(format!("{project}\0{name}"));
+    let digest = Sha256::digest(format!("{salt}{project}\0{name}"));
     let readable = format!("{project}-{name}");
     let readable = readable
         .chars()
@@ -241,6 +242,16 @@ impl Pattern {
             .collect();
         let is_ours = text.starts_with(PREFIX) && !self.start().starts_with(PREFIX);
         Ok((shown && is_plain(name) && !looks_hashed(&text) && !is_ours).then_some(text))
+    }
+
+    /// The pattern as it was written.
+    fn text(&self) -> String {
+        let text = |part: &Part| match part {
+            Part::Text(text) => text.clone(),
+            Part::Project => "{project}".to_owned(),
+            Part::Queue => "{queue}".to_owned(),
+        };
+        self.parts.iter().map(text).collect()
     }
 
     /// What every name begins with.
@@ -465,6 +476,22 @@ mod tests {
             ("{tenant}-{queue}", None),
         ] {
             assert!(pattern(text, project).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn pools_of_one_project_share_no_queue_that_neither_pattern_can_name() {
+        let name = |pattern: &str, queue: &str| {
+            let project = ProjectId::parse("p").unwrap();
+            let pattern = Pattern::parse(pattern, Some(project)).unwrap();
+            let named = Naming::Pattern(pattern).name(&key("p", queue), false);
+            named.unwrap()
+        };
+        for queue in ["orders~1", "with.point"] {
+            let (prod, test) = (name("prod-{queue}", queue), name("test-{queue}", queue));
+            assert!(prod.hashed && test.hashed);
+            assert_ne!(prod.text, test.text, "{queue}");
+            assert_eq!(prod, name("prod-{queue}", queue));
         }
     }
 }

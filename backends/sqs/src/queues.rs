@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_sdk_sqs::types::QueueAttributeName as Attribute;
-use isimud_contract::{QueueKey, Result};
+use isimud_contract::{Error, ErrorKind, QueueKey, Resource, Result};
 use quick_cache::sync::Cache;
 
 use crate::client::Account;
@@ -75,6 +75,26 @@ impl Queues {
         };
         let learnt = self.learn(key, name, url?).await?;
         learnt.ok_or_else(|| strange("a queue that was made"))
+    }
+
+    /// Whether the queue can be sent to: it is there, or is made then. SQS is asked, whatever was known before. `NotFound`
+    /// where it is missing and adopted queues alone are sent to.
+    pub(crate) async fn check(&self, key: &QueueKey) -> Result<()> {
+        if self.makes(key) {
+            return Ok(());
+        }
+        let name = self.name(key)?.text;
+        match find(&self.account, &name).await {
+            Err(fault) if fault.what == What::Missing => {
+                self.forget(key);
+                let sentence = format!(
+                    "SQS has no queue of the name {name}, and this pool takes queues as they are; make it there first"
+                );
+                let kind = ErrorKind::NotFound(Resource::Queue);
+                Err(Error::new(kind, sentence).caused_by(fault.error))
+            }
+            found => Ok(found.map(drop)?),
+        }
     }
 
     /// Forgets a queue that turned out not to be there.

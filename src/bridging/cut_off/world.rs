@@ -110,6 +110,9 @@ impl MessageStore for Gated {
     async fn ping(&self) -> Result<()> {
         self.inner.ping().await
     }
+    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
+        self.gate.pass(self.inner.can_post(queue)).await
+    }
     async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
         if self.forgets {
             messages.pop();

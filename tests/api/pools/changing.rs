@@ -99,30 +99,57 @@ async fn what_is_wrong_changes_nothing() {
 async fn another_uri_takes_effect_at_once() {
     let (here, there) = (store::Kept::new(), store::Kept::new());
     let app = App::with("[pooling]\nsqlite_folder = '/'").admin();
-    app.put("/v2/pools/p", json!({"uri": here.uri, "weight": 1}))
+    for uri in [&here.uri, &there.uri] {
+        app.put("/v2/pools/p", json!({"uri": uri, "weight": 1}))
+            .await
+            .assert_status(201);
+    }
+    app.post_bodies("q", [json!(1), json!(2)]).await;
+    app.delete("/v2/queues/q").await.assert_status(204);
+    app.patch("/v2/pools/p", json!({"uri": here.uri}))
+        .await
+        .assert_status(200);
+    app.post_bodies("q", [json!(3)]).await;
+    let claim = app.post("/v2/queues/q/claims", ()).await;
+    assert_eq!(claim.json()["messages"][0]["body"], 3);
+}
+
+#[tokio::test]
+async fn a_pool_that_has_queues_is_not_put_into_another_place() {
+    let (here, there) = (store::Kept::new(), store::Kept::new());
+    let app = App::with("[pooling]\nsqlite_folder = '/'").admin();
+    let pool = |uri: &str| json!({"uri": uri, "weight": 1});
+    app.put("/v2/pools/p", pool(&here.uri))
         .await
         .assert_status(201);
-    let total = async || app.get("/v2/queues/q/stats").await.json()["messages"]["total"].clone();
     app.post_bodies("q", [json!(1), json!(2)]).await;
-    for (uri, count, status) in [(&there.uri, 0, 204), (&here.uri, 2, 201)] {
-        app.patch("/v2/pools/p", json!({"uri": uri}))
-            .await
-            .assert_status(200);
-        // A ledger is the pool's, wherever its messages are.
-        if !store::leases() {
-            assert_eq!(total().await, count, "{uri}");
-        }
-        let claim = app.post("/v2/queues/q/claims", ()).await;
-        claim.assert_status(status);
+    let before = app.get("/v2/pools/p?detailed=true").await.json();
+    for answer in [
+        app.put("/v2/pools/p", pool(&there.uri)).await,
+        app.patch("/v2/pools/p", json!({"uri": there.uri})).await,
+    ] {
+        answer.assert_status(409);
+        let said = answer.json()["description"].to_string();
+        assert!(said.contains("has queues"), "{said}");
     }
+    assert_eq!(app.get("/v2/pools/p?detailed=true").await.json(), before);
+    let total = async || app.get("/v2/queues/q/stats").await.json()["messages"]["total"].clone();
     assert_eq!(total().await, 2);
-    // Nor does a change of what a store is opened with lose anything.
+    // What leaves the messages where they are may change.
+    app.put("/v2/pools/p", json!({"uri": here.uri, "weight": 3}))
+        .await
+        .assert_status(201);
     if here.uri.starts_with("sqlite") {
         app.patch("/v2/pools/p", json!({"options": {"readers": 3}}))
             .await
             .assert_status(200);
-        assert_eq!(total().await, 2);
     }
+    assert_eq!(total().await, 2);
+    // Once its queues have left, it may go, too.
+    app.delete("/v2/queues/q").await.assert_status(204);
+    app.put("/v2/pools/p", pool(&there.uri))
+        .await
+        .assert_status(201);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Inner;
+use crate::companion::unanswered;
 use crate::doubts::{self, Fingerprint};
 use crate::error::{refused, stalled};
 use crate::expected::Expecting;
@@ -125,6 +126,48 @@ impl Inner {
                 got,
             }),
         }
+    }
+
+    /// Waits for a companion, for a part of the time that a call has: the queue itself needs the rest. One that does not
+    /// answer is left alone for a while.
+    pub(super) async fn unless_silent<T>(
+        &self,
+        known: &Known,
+        asked: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let asked = tokio::time::timeout(self.timeout / 4, asked).await;
+        let answer = asked.unwrap_or_else(|_| Err(stalled()));
+        if matches!(&answer, Err(error) if error.kind() == ErrorKind::Unavailable) {
+            known.companion.leave();
+        }
+        answer
+    }
+
+    /// `Unavailable` while a queue has a companion that does not answer. RabbitMQ says of one that is dead that it is empty.
+    pub(super) async fn companion_answers(&self, address: &Address) -> Result<()> {
+        let Some(known) = self.queues.find(address).await? else {
+            return Ok(());
+        };
+        if !known.companion.is_in_doubt() {
+            return Ok(());
+        }
+        if !known.companion.is_silent() {
+            let asked = self.queues.is_companion_there(address);
+            match self.unless_silent(&known, asked).await {
+                Ok(true) => {
+                    known.companion.has_answered();
+                    return Ok(());
+                }
+                Ok(false) => {
+                    self.queues.forget(address);
+                    return Ok(());
+                }
+                Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let sentence = unanswered(address.companion.as_str());
+        Err(Error::new(ErrorKind::Unavailable, sentence))
     }
 
     /// Whether a copy may be one that a server has made whose last acknowledgements were lost with it.

@@ -42,6 +42,7 @@ static TRIALS: AtomicU64 = AtomicU64::new(0);
 type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    isimud_conformance::show_logs();
     let mut trials = Vec::new();
     macro_rules! trials {
         ($($name:path,)+) => {

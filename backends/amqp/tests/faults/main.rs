@@ -71,6 +71,7 @@ pub(crate) const SLACK: Duration = Duration::from_millis(3000);
 type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    isimud_conformance::show_logs();
     if let Ok(order) = std::env::var(holder::ORDER) {
         return holder::hold(&order);
     }
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
             cuts::a_native_message_has_one_id_wherever_its_adoption_is_cut,
             cuts::a_silent_network_is_unavailable_in_time,
             stalls::a_queue_that_does_not_answer_disturbs_no_other,
+            stalls::a_companion_that_never_answers_is_passed_by_and_not_taken_for_empty,
             deaths::whoever_is_not_let_in_is_told,
             holder::a_killed_server_leaves_nothing_behind,
             holder::claims_of_a_killed_server_live_on_and_end_in_time;

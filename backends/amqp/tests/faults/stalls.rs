@@ -111,3 +111,69 @@ pub(crate) async fn a_queue_that_does_not_answer_disturbs_no_other(place: Place)
     }
     eprintln!("served again after {:?}", begun.elapsed());
 }
+
+/// How long a companion that does not answer may hold up an empty queue.
+const PASSED_BY: Duration = Duration::from_secs(20);
+
+pub(crate) async fn a_companion_that_never_answers_is_passed_by_and_not_taken_for_empty(
+    place: Place,
+) {
+    let (broker, q) = (place.open(), queue("worn"));
+    broker.send(&q, vec![envelope()]).await.unwrap();
+    let begun = Instant::now();
+    let companion = format!("{}p.worn~adopted", place.prefix);
+    // A message that comes back again and again is taken over, once its companion is old enough.
+    let one = format!("{companion}\t1");
+    let taken_over = || {
+        let listed = place.node.control(&["list_queues", "name", "messages"]);
+        listed.unwrap().contains(&one)
+    };
+    while !taken_over() {
+        assert!(begun.elapsed() < MINUTE, "it is not taken over");
+        let got = broker.receive(&q, 1, MINUTE).await.unwrap();
+        broker.release(&q, &receipts(&got)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let got = broker.receive(&q, 1, MINUTE).await.unwrap();
+    let worn = got.first().map(|it| it.message.id);
+    broker.release(&q, &receipts(&got)).await.unwrap();
+
+    tell(&place, "suspend", "worn~adopted");
+    let begun = Instant::now();
+    let (mut refused, mut told) = (0, false);
+    loop {
+        match broker.receive(&q, 1, MINUTE).await {
+            Ok(got) => {
+                assert!(got.is_empty(), "{got:?}");
+                break;
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
+        }
+        refused += 1;
+        assert!(begun.elapsed() < PASSED_BY + 3 * (TIMEOUT + SLACK));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(refused > 0 && begun.elapsed() >= PASSED_BY, "{refused}");
+    // The queue itself goes on, and a decision is told what it cannot know.
+    serves(&broker, "worn").await.unwrap();
+    for _ in 0..5 {
+        let error = broker.depth(&q).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        told |= error.sentence().contains(&companion);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert!(told, "nobody says which queue it is");
+
+    tell(&place, "resume", "worn~adopted");
+    let begun = Instant::now();
+    loop {
+        let got = broker.receive(&q, 1, MINUTE).await;
+        if let Some(first) = got.iter().flatten().next() {
+            assert_eq!(Some(first.message.id), worn);
+            break;
+        }
+        assert!(begun.elapsed() < MINUTE, "{got:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(broker.depth(&q).await.unwrap().held_here, 1);
+}

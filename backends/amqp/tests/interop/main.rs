@@ -59,6 +59,7 @@ type Store = Arc<Leased<AmqpBroker>>;
 type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    isimud_conformance::show_logs();
     let mut trials = Vec::new();
     macro_rules! trials {
         ($($name:ident,)+) => {

@@ -304,6 +304,10 @@ impl LeaseBroker for ShakyBroker {
         self.step(self.inner.ping()).await
     }
 
+    async fn can_send(&self, queue: &QueueKey) -> Result<()> {
+        self.step(self.inner.can_send(queue)).await
+    }
+
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()> {
         if self.fate.sabotage == Sabotage::BuryFirst && *queue == self.dead {
             return Ok(());

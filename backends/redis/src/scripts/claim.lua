@@ -3,10 +3,12 @@
 --
 -- KEYS    1-8 the queue, 9-16 the dead-letter queue where it is within reach
 -- ARGV    2 the claim, 3 its ttl, 4 the grace, 5 the limit, 6 how many claims deliver a message or '', 7 the life of a
---         moved message or '', 8 above which rank it stands in the dead-letter queue, '=' at its own, 9 the claim of those
---         that are to be moved by the caller, 10 its ttl
--- Result  nil while the queue is not settled, else {now, how many are taken, messages..., messages to be moved...}
+--         moved message or '', 8 above which rank it stands in the dead-letter queue, '=' at its own, 9 the deadline,
+--         10 the claim of those that are to be moved by the caller, 11 its ttl
+-- Result  text when it is too late; nil while the queue is not settled, else {now, how many are taken, messages..., messages to be moved...}
 
+local late = too_late(ARGV[9])
+if late then return late end
 if not settle(here) then return false end
 local claim, ttl, grace, limit = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, new_life = tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -103,7 +105,7 @@ if #worn.ids > 0 then
         break
       end
     end
-    hold(ARGV[9], tonumber(ARGV[10]), worn, {}, 0)
+    hold(ARGV[10], tonumber(ARGV[11]), worn, {}, 0)
     show(answer, here, worn.ids, worn)
   end
 end

@@ -30,12 +30,27 @@ local function queue_at(first)
   }
 end
 
--- As text: a number in a command's arguments is written with all its digits each time, at the price of a small command.
+-- What this server's own clock shows, in milliseconds. As text: a number in a command's arguments is written with all its
+-- digits each time, at the price of a small command.
+local shown
+local function server_time()
+  if not shown then
+    local time = call('TIME')
+    shown = time[1] .. string.sub('00000' .. time[2], -6, -4)
+  end
+  return shown
+end
+
 local function moment(clock)
   if string.sub(clock, 1, 1) == '@' then return string.sub(clock, 2) end
-  local time = call('TIME')
-  local present = time[1] .. string.sub('00000' .. time[2], -6, -4)
+  local present = server_time()
   return clock == '0' and present or string.format('%.0f', present + clock)
+end
+
+-- What this server's clock shows, if it is too late to do what nobody waits for any more. The caller has said until when, by
+-- this clock, or '' for always.
+local function too_late(deadline)
+  return deadline ~= '' and tonumber(deadline) < tonumber(server_time()) and server_time()
 end
 
 local here = queue_at(1)

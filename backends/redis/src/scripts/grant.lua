@@ -3,14 +3,16 @@
 -- KEYS    1-13 the queue
 -- ARGV    2 what for: 'claim', 'more' for a claim that runs already, 'pop', 3 the claim, 4 its ttl, 5 the grace, 6 how many
 --         claims deliver a message or '', 7 '1' if the queue is its own dead-letter queue, 8 the claim (17 bytes) of what
---         is spent, 9 how many may be granted, 10 the server's moment, 11.. four values a delivery: the id; its terms
---         (>dddI4ddB: left, delay, age, claims counted, arrival, posted, whether it awaits its note); its value, but for the
+--         is spent, 9 how many may be granted, 10 the server's moment, 11 the deadline, 12.. four values a delivery: the
+--         id; its terms (>dddI4ddB: left, delay, age, claims counted, arrival, posted, whether it awaits its note); its value, but for the
 --         version, the moment of the post and the rank; the receipt
--- Result  nil while the queue is not settled, else {now, verdict...}, a verdict being one of
+-- Result  text when it is too late; nil while the queue is not settled, else {now, verdict...}, a verdict being one of
 --         {'granted', value, mark, whether it lives longer than the broker was told}
 --         {'spent', value, mark}: as it was; the value is '' where the delivery has it
 --         {'free'}, {'held', for how long}, {'gone'}
 
+local late = too_late(ARGV[11])
+if late then return late end
 if not settle() then return false end
 present_era()
 local purpose, claim, ttl, grace = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -24,7 +26,7 @@ if record then claim_ttl, renewed = struct.unpack('>dd', record) end
 
 -- `newest` is the most transfers with which each id was delivered in this call.
 local ids, newest = {}, {}
-for at = 11, #ARGV, 4 do
+for at = 12, #ARGV, 4 do
   local id, transfers = ARGV[at], transfers_of(ARGV[at + 2])
   ids[#ids + 1] = id
   newest[id] = math.max(newest[id] or 0, transfers)
@@ -110,7 +112,7 @@ local function judge(at)
   return verdict
 end
 
-for at = 11, #ARGV, 4 do answer[#answer + 1] = judge(at) end
+for at = 12, #ARGV, 4 do answer[#answer + 1] = judge(at) end
 if #shown > 0 then
   local names = {}
   for at, one in ipairs(shown) do names[at] = one[1] end

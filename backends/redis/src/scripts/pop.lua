@@ -1,9 +1,11 @@
 -- Deletes free messages from the head and returns them.
 --
 -- KEYS    1-8 the queue
--- ARGV    2 the limit
--- Result  nil while the queue is not settled, else {now, messages...}
+-- ARGV    2 the limit, 3 the deadline
+-- Result  text when it is too late; nil while the queue is not settled, else {now, messages...}
 
+local late = too_late(ARGV[3])
+if late then return late end
 if not settle(here) then return false end
 local head = call('ZPOPMIN', here.free, ARGV[2])
 local ids = {}

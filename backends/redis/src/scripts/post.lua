@@ -1,17 +1,21 @@
 -- Appends messages in their order, or none of them. One whose id is there already is left as it is.
 --
 -- KEYS    1-8 the queue
--- ARGV    2 how many messages the queue may have then, or ''; 3.. three values a message: its id; its terms (>dddI4d: left,
---         delay, age, claims counted, arrival); its value, but for the version, the moment of the post and the rank
--- Result  1; 0 where they are too many; nil where that cannot be told while the queue is not settled
+-- ARGV    2 how many messages the queue may have then, or '', 3 the deadline; 4.. three values a message: its id; its terms
+--         (>dddI4d: left, delay, age, claims counted, arrival); its value, but for the version, the moment of the post and
+--         the rank
+-- Result  text when it is too late; 1; 0 where they are too many; nil where that cannot be told while the queue is not
+--         settled
 
+local late = too_late(ARGV[3])
+if late then return late end
 local is_settled, most = settle(here, nil, true), tonumber(ARGV[2])
 if most then
   local count = call('ZCARD', here.free) + call('ZCARD', here.held) + call('ZCARD', here.wait)
-  if count + (#ARGV - 2) / 3 > most then
+  if count + (#ARGV - 3) / 3 > most then
     if not is_settled then return false end
     local seen, before = {}, count
-    for at = 3, #ARGV, 3 do
+    for at = 4, #ARGV, 3 do
       local id = ARGV[at]
       if not seen[id] and call('HEXISTS', here.data, id) == 0 then count = count + 1 end
       seen[id] = true
@@ -21,7 +25,7 @@ if most then
 end
 local ranks = ranks_of(here)
 local free, wait, time = {}, {}, {}
-for at = 3, #ARGV, 3 do
+for at = 4, #ARGV, 3 do
   local id = ARGV[at]
   local left, delay, age, count, arrival = struct.unpack('>dddI4d', ARGV[at + 1])
   local rank = rank_for(here, ranks, arrival)

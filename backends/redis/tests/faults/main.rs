@@ -29,6 +29,7 @@ use uuid::Uuid;
 type Check = fn(Servers) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    isimud_conformance::show_logs();
     macro_rules! trials {
         ($($start:path: $($name:path),+;)*) => {
             vec![$($(trial(stringify!($name), $start, |servers| Box::pin($name(servers))),)+)*]
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
     let mut trials = trials! {
         Servers::single:
             a_server_that_hangs_is_unavailable_in_time,
+            what_nobody_waits_for_is_not_carried_out_later,
             a_full_server_is_unavailable_and_keeps_no_half_post,
             a_full_server_can_be_emptied,
             a_replica_is_unavailable_until_it_is_a_master_again,
@@ -208,6 +210,32 @@ async fn a_server_that_hangs_is_unavailable_in_time(servers: Servers) {
     assert_unavailable(&store).await;
     servers.get(0).signal("-CONT").unwrap();
     recovered(&store).await;
+}
+
+async fn what_nobody_waits_for_is_not_carried_out_later(servers: Servers) {
+    const EACH: usize = 3;
+    let store = open(&servers, "");
+    let q = queue("q");
+    for _ in 0..2 * EACH {
+        post_one(&store).await.unwrap();
+    }
+    servers.get(0).signal("-STOP").unwrap();
+    for _ in 0..EACH {
+        // At once, so that all of them are on their way when the connection is given up.
+        let lease = lease();
+        let (popped, claimed, posted) = tokio::join!(
+            store.pop(&q, 1),
+            store.claim(&q, &lease, 1),
+            post_one(&store)
+        );
+        assert_eq!(popped.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(claimed.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(posted.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    servers.get(0).signal("-CONT").unwrap();
+    recovered(&store).await;
+    let stats = store.stats(&q).await.unwrap();
+    assert_eq!((stats.free, stats.claimed), (2 * EACH as u64 + 1, 0));
 }
 
 async fn a_full_server_is_unavailable_and_keeps_no_half_post(servers: Servers) {
@@ -480,7 +508,9 @@ async fn nothing_acknowledged_is_lost_in_a_crash(servers: Servers) {
 /// Sixteen workers through two stores: every message is claimed and deleted once.
 async fn two_stores_share_one_server(servers: Servers) {
     const MESSAGES: usize = 50_000;
-    let stores = [open(&servers, ""), open(&servers, "")];
+    // Each call waits for the disk, behind those of all others.
+    let patient = "&timeout_ms=10000";
+    let stores = [open(&servers, patient), open(&servers, patient)];
     let workers: Vec<_> = (0..16)
         .map(|at| {
             let store = Arc::clone(&stores[at % 2]);

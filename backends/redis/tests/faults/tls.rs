@@ -204,12 +204,12 @@ pub(crate) async fn a_cluster_is_reached_by_tls(_: Servers) {
 
 pub(crate) async fn sentinels_and_whom_they_name_are_reached_by_tls(_: Servers) {
     let office = Office::new();
-    let servers = Servers::sentinel_with(|| {
+    let lines = || {
         let mut lines = office.lines("server", "no");
         lines.push("tls-replication yes".into());
         lines
-    });
-    let servers = servers.unwrap();
+    };
+    let servers = Servers::sentinel_with(lines, Duration::from_secs(30)).unwrap();
     let uri = servers.uri("tls:");
     works(&format!("{uri}{}", office.option("ca_file", "ca"))).await;
     let store = open(&impatient(&servers));

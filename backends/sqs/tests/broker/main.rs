@@ -30,6 +30,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 type Check = fn(Corner) -> Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
+    isimud_conformance::show_logs();
     if let Ok(uri) = std::env::var(credentials::PROBE) {
         return credentials::probe(&uri);
     }

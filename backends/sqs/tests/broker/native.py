@@ -1,5 +1,6 @@
 """A consumer and producer that knows nothing of Isimud.
 
+    native.py ENDPOINT QUEUE make               makes the queue
     native.py ENDPOINT QUEUE read               prints what there is, and deletes it
     native.py ENDPOINT QUEUE send BODY...       sends bodies, and prints their ids
     native.py ENDPOINT QUEUE send-as ID BODY    sends a body under an id of its own choice
@@ -14,6 +15,8 @@ import boto3
 
 endpoint, name, what, *rest = sys.argv[1:]
 sqs = boto3.client("sqs", endpoint_url=endpoint)
+if what == "make":
+    sqs.create_queue(QueueName=name)
 url = sqs.get_queue_url(QueueName=name)["QueueUrl"]
 
 
