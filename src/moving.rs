@@ -43,8 +43,8 @@ use std::time::{Duration, Instant};
 
 use isimud_contract::{
     Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, LeftSegment, ManagementStore,
-    Message, MessageId, MessageStore, Place, ProjectId, QueueKey, QueueName, QueueRecord, Result,
-    Segment,
+    Message, MessageId, MessageStore, Place, ProjectId, QueueKey, QueueName, QueueRecord, Resource,
+    Result, Segment,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
@@ -261,11 +261,19 @@ impl Mover {
                 self.end(id, message.id).await;
                 continue;
             };
-            let outcome = self.go_on(id, &job, &queue).await;
-            if outcome.is_ok() && !job.clears {
+            let outcome = tokio::select! {
+                biased;
+                () = self.keep_turn(id) => Err(taken_by_another()),
+                outcome = self.go_on(id, &job, &queue) => outcome,
+            };
+            let is_anothers = outcome.as_ref().is_err_and(is_taken_by_another);
+            if (outcome.is_ok() || is_anothers) && !job.clears {
                 self.stalled.goes_on(&queue);
             }
             match outcome {
+                Err(error) if is_anothers => {
+                    tracing::debug!(%error, %queue, "another server carries the queue on");
+                }
                 Ok(None) => {
                     self.end(id, message.id).await;
                     // A move that began meanwhile found the job still there.
@@ -282,6 +290,25 @@ impl Mover {
                     self.stalled.failed(&queue, &error);
                     self.rest(id, REST.1).await;
                 }
+            }
+        }
+    }
+
+    /// Renews the turn for as long as it is polled, however long a store takes to answer. Ends when another server may have
+    /// the job.
+    async fn keep_turn(&self, claim: ClaimId) {
+        let mut since = Instant::now();
+        loop {
+            tokio::time::sleep(TURN / 3).await;
+            // This process may have stood still.
+            if since.elapsed() >= TURN {
+                return;
+            }
+            let asked = Instant::now();
+            match self.jobs.renew_claim(&self.queue, &turn(claim, TURN)).await {
+                Ok(()) => since = asked,
+                Err(error) if is_taken_by_another(&error) => return,
+                Err(error) => tracing::debug!(%error, "the turn of a job is not renewed"),
             }
         }
     }
@@ -476,7 +503,12 @@ impl Mover {
         }
         let through = self.end_of(queue, &staging(&order.side)).await?;
         let to = self.end_of(queue, &order.side).await?;
-        recover(&sources, &through, &to).await?;
+        let fence = Fence {
+            jobs: Arc::clone(&self.jobs),
+            queue: self.queue.clone(),
+            turn: turn(claim, TURN),
+        };
+        recover(&sources, &through, &to, Some(&fence)).await?;
         let mut carried = 0;
         for from in &sources {
             let carry = Carry {
@@ -485,11 +517,7 @@ impl Mover {
                 through: through.clone(),
                 to: to.clone(),
                 after: order.side.after,
-                fence: Some(Fence {
-                    jobs: Arc::clone(&self.jobs),
-                    queue: self.queue.clone(),
-                    turn: turn(claim, TURN),
-                }),
+                fence: Some(fence.clone()),
             };
             let mut pace = Pace::new(job.rate);
             loop {
@@ -502,7 +530,8 @@ impl Mover {
             }
             carried += carry.delayed().await?;
         }
-        // The queue in between is empty.
+        // The queue in between is empty, unless another carrier has filled it meanwhile.
+        fence.holds().await?;
         through.store.remove(&through.key).await?;
         Ok(carried)
     }
@@ -555,6 +584,16 @@ fn turn(id: ClaimId, ttl: Duration) -> Lease {
         grace: LIFE,
         dead_letter: None,
     }
+}
+
+fn taken_by_another() -> Error {
+    let kind = ErrorKind::NotFound(Resource::Claim);
+    Error::new(kind, "the turn of this job has ended")
+}
+
+/// A job of whose claim nothing is known any more is in another server's hands, or comes back.
+fn is_taken_by_another(error: &Error) -> bool {
+    error.kind() == ErrorKind::NotFound(Resource::Claim)
 }
 
 fn strange() -> Error {

@@ -324,7 +324,8 @@ impl Messaging {
         limit: usize,
     ) -> Result<Vec<Message>> {
         let mut popped = Vec::new();
-        for stop in route.readable() {
+        let mut stops = route.readable().peekable();
+        while let Some(stop) = stops.next() {
             let lease = Lease {
                 id: ClaimId(Uuid::now_v7()),
                 ttl: POP,
@@ -344,7 +345,8 @@ impl Messaging {
             }
             popped.append(&mut claim.messages);
             // One page has a bound in bytes: what a newer segment has comes after all of this one.
-            if popped.len() == limit || !route.gave_all(queue, stop).await {
+            let is_over = popped.len() == limit || stops.peek().is_none();
+            if is_over || !route.gave_all(queue, stop).await {
                 break;
             }
         }

@@ -130,7 +130,7 @@ impl Messaging {
     }
 
     /// Whether posts to a queue that comes to a store find one there. `NotFound(Queue)` where a pool takes queues as they are
-    /// and this one is missing: the sentence names it, and the pool. Of a store that does not answer nothing is known: that
+    /// and this one is missing: the sentence names it, and the pool. `Invalid` where the pool has no place for it. Of a store that does not answer nothing is known: that
     /// is `Unavailable`, or passed.
     pub(super) async fn check_arrival(
         &self,
@@ -146,7 +146,12 @@ impl Messaging {
             }
         };
         asked.await.or_else(|error| match error.kind() {
-            ErrorKind::NotFound(Resource::Queue) => {
+            ErrorKind::NotFound(Resource::Queue) | ErrorKind::Unsupported => {
+                let kind = match error.kind() {
+                    // No later try can succeed.
+                    ErrorKind::Unsupported => ErrorKind::Invalid,
+                    kind => kind,
+                };
                 let sentence = format!(
                     "The queue {} cannot be in {}: {}.",
                     queue.name.shown(),
@@ -156,7 +161,7 @@ impl Messaging {
                     },
                     error.sentence()
                 );
-                Err(Error::new(error.kind(), sentence).caused_by(error))
+                Err(Error::new(kind, sentence).caused_by(error))
             }
             ErrorKind::Unavailable if while_away == WhileAway::Pass => Ok(()),
             _ if while_away == WhileAway::Pass => {

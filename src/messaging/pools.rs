@@ -110,7 +110,7 @@ impl Messaging {
     /// Refuses another place for a pool that has queues: their messages would stay in the old one, where nobody finds
     /// them. Credentials, and options that leave the place and the names in it as they are, may change.
     pub(super) async fn check_stays(&self, pool: &Pool, old: &Pool) -> Result<()> {
-        if is_unchanged(pool, old) || self.is_same_place(pool, old)? {
+        if is_unchanged(pool, old) {
             return Ok(());
         }
         let home = Home::Pool(pool.name.clone());
@@ -118,17 +118,21 @@ impl Messaging {
         let Some(queue) = queues.first() else {
             return Ok(());
         };
+        if self.is_same_place(pool, old) {
+            return Ok(());
+        }
         let sentence = "This pool has queues, whose messages are where its URI and options say now, and would not be found \
                         where they are to say. Move the queues to another pool, or delete them, first.";
         let kind = ErrorKind::AlreadyExists(Resource::Pool);
         Err(Error::new(kind, sentence).with("queue", queue))
     }
 
-    /// Whether a pool keeps its messages in the place, and under the names, where it kept them before.
-    fn is_same_place(&self, pool: &Pool, old: &Pool) -> Result<bool> {
+    /// Whether a pool keeps its messages in the place, and under the names, where it kept them before. Of a URI that
+    /// cannot be read any more, as one that an earlier version took, that is not known.
+    fn is_same_place(&self, pool: &Pool, old: &Pool) -> bool {
         let places = ((&*pool.uri, &pool.options), (&*old.uri, &old.options));
-        let shared = self.catalogue.opener().shared(places.0, places.1)?;
-        Ok(shared == Shared::Place)
+        let shared = self.catalogue.opener().shared(places.0, places.1);
+        shared.is_ok_and(|shared| shared == Shared::Place)
     }
 
     /// Whether a pool can be what it says: its driver knows it, nobody else has its place, it answers, and it can do what
@@ -143,7 +147,7 @@ impl Messaging {
             let is_same_store = match old {
                 Some(old) => {
                     self.check_stays(pool, old).await?;
-                    self.is_same_place(pool, old)?
+                    self.is_same_place(pool, old)
                 }
                 None => false,
             };

@@ -10,6 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Messaging;
+use super::places::of_the_request;
 use super::settings::retry_policy;
 use crate::notify::{
     AddressPolicy, DEAD_LETTER_QUEUE, Needs, Secret, WEBHOOK_SECRET, bare_host_of, forget_failures,
@@ -76,7 +77,9 @@ impl Messaging {
         };
         self.check_room(source, &subscription.subscriber).await?;
         self.check_queue_quota(source).await?;
-        self.known_or_create(source, None).await?;
+        self.known_or_create(source, None)
+            .await
+            .map_err(of_the_request)?;
         let found = self.management.create_subscription(&subscription).await?;
         self.forget(source);
         let id = match found {

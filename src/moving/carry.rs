@@ -59,9 +59,20 @@ impl End {
         Ok(self.store.backlog(&self.key).await?.is_empty())
     }
 
-    /// Whether it has messages that no claim holds.
+    /// Whether it has messages that no claim holds. Where a part of a queue does not answer, what the rest has can be
+    /// carried meanwhile.
     pub(super) async fn has_free(&self) -> Result<bool> {
-        Ok(self.store.backlog(&self.key).await?.free > 0)
+        match self.store.backlog(&self.key).await {
+            Ok(backlog) => Ok(backlog.free > 0),
+            Err(error) if error.kind() == ErrorKind::Unavailable => {
+                let stats = self.store.stats(&self.key).await?;
+                match stats.free {
+                    0 => Err(error),
+                    _ => Ok(true),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Some messages that no claim holds, delayed ones too, and where they end.
@@ -202,7 +213,12 @@ fn is_carriers(claim: ClaimId) -> bool {
 
 /// Ends what an earlier attempt began, from whichever of the old segments. `Unavailable` while one of them still hides
 /// messages for it.
-pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<()> {
+pub(super) async fn recover(
+    sources: &[End],
+    through: &End,
+    to: &End,
+    fence: Option<&Fence>,
+) -> Result<()> {
     let able = through.store.capabilities();
     match (able.remembers, able.browse) {
         (false, _) => loop {
@@ -216,9 +232,9 @@ pub(super) async fn recover(sources: &[End], through: &End, to: &End) -> Result<
         (true, true) => {
             let begun = through.all().await?;
             leave(sources, &begun).await?;
-            pass_on(through, to, What::Posted(&begun)).await?;
+            pass_on(through, to, What::Posted(&begun), fence).await?;
         }
-        (true, false) => pass_on(through, to, What::All(sources)).await?,
+        (true, false) => pass_on(through, to, What::All(sources), fence).await?,
     }
     for from in sources {
         from.is_let_go(to).await?;
@@ -248,7 +264,7 @@ async fn leave(sources: &[End], ids: &[MessageId]) -> Result<()> {
 
 /// What is moved on of that which a store that leases delivers.
 #[derive(Clone, Copy)]
-enum What<'a> {
+pub(super) enum What<'a> {
     /// The posts that were seen to be there. Others come from a broker that is slow, which carries out what was given up
     /// long ago: they are dropped, as the old segment has the message, or had it until somebody took it.
     Posted(&'a [MessageId]),
@@ -257,7 +273,12 @@ enum What<'a> {
 }
 
 /// Moves on what is in `through`, of a store that leases.
-async fn pass_on(through: &End, to: &End, what: What<'_>) -> Result<()> {
+pub(super) async fn pass_on(
+    through: &End,
+    to: &End,
+    what: What<'_>,
+    fence: Option<&Fence>,
+) -> Result<()> {
     let (posted, sources) = match what {
         What::Posted(ids) => (Some(ids.iter().copied().collect::<HashSet<_>>()), &[][..]),
         What::All(sources) => (None, sources),
@@ -280,6 +301,8 @@ async fn pass_on(through: &End, to: &End, what: What<'_>) -> Result<()> {
         }
         let passed = async {
             if !late.is_empty() {
+                // What another carrier has posted meanwhile is not late.
+                still_carries(fence).await?;
                 through.delete(&self::ids(&late), Guard::Any).await?;
             }
             leave(sources, &ids).await?;
@@ -299,7 +322,7 @@ async fn pass_on(through: &End, to: &End, what: What<'_>) -> Result<()> {
     }
 }
 
-/// What a carrier that is about to delete from an old segment asks: whether it is still the one that carries.
+/// What a carrier asks that is about to delete: whether it is still the one that carries.
 #[derive(Debug, Clone)]
 pub(super) struct Fence {
     pub(super) jobs: Arc<dyn MessageStore>,
@@ -309,8 +332,15 @@ pub(super) struct Fence {
 
 impl Fence {
     /// Begins the carrier's turn anew. `NotFound(Claim)` where another has it.
-    async fn holds(&self) -> Result<()> {
+    pub(super) async fn holds(&self) -> Result<()> {
         self.jobs.renew_claim(&self.queue, &self.turn).await
+    }
+}
+
+async fn still_carries(fence: Option<&Fence>) -> Result<()> {
+    match fence {
+        Some(fence) => fence.holds().await,
+        None => Ok(()),
     }
 }
 
@@ -350,10 +380,8 @@ impl Carry {
     async fn hand_over(&self, claim: ClaimId, messages: Vec<Message>) -> Result<usize> {
         let (ids, count) = (ids(&messages), messages.len());
         self.put_through(messages).await?;
-        if let Some(fence) = &self.fence {
-            // Another carrier may have dropped what came too late for it.
-            fence.holds().await?;
-        }
+        // Another carrier may have dropped what came too late for it.
+        still_carries(self.fence.as_ref()).await?;
         let deleted = self.from.delete(&ids, Guard::HeldBy(vec![claim])).await;
         if let Err(error) = deleted {
             if error.kind() != ErrorKind::Unavailable {
@@ -362,9 +390,10 @@ impl Carry {
             return Err(error);
         }
         let (through, able) = (&self.through, self.through.store.capabilities());
+        let fence = self.fence.as_ref();
         match (able.remembers, able.browse) {
-            (true, true) => pass_on(through, &self.to, What::Posted(&ids)).await?,
-            (true, false) => pass_on(through, &self.to, What::All(&self.sources)).await?,
+            (true, true) => pass_on(through, &self.to, What::Posted(&ids), fence).await?,
+            (true, false) => pass_on(through, &self.to, What::All(&self.sources), fence).await?,
             (false, _) => move_on(through, &self.to.key, Stands::InPlace).await?,
         }
         Ok(count)

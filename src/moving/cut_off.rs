@@ -261,7 +261,7 @@ fn never() -> Arc<Break> {
 
 async fn all(carry: &Carry) -> Result<usize> {
     let mut carried = 0;
-    recover(from_ref(&carry.from), &carry.through, &carry.to).await?;
+    recover(from_ref(&carry.from), &carry.through, &carry.to, None).await?;
     loop {
         match carry.batch(3).await? {
             0 => break,
@@ -383,7 +383,7 @@ async fn what_was_begun_from_any_of_the_old_segments_is_ended_before_anything_is
     posted.await.expect("a post");
     bench.clock.advance(Duration::from_secs(61));
     let sources = [other, carry.from.clone()];
-    let recovered = recover(&sources, &carry.through, &carry.to).await;
+    let recovered = recover(&sources, &carry.through, &carry.to, None).await;
     recovered.expect("no fault");
     assert_eq!(bench.readable(1, PARTS[1]).await, [0, 1]);
     assert_eq!(bench.readable(0, PARTS[0]).await, [2, 4, 5, 6]);

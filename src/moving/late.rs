@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Capabilities, ClientId, Clock, Delivery, Error, ErrorKind, ManualClock, Message, MessageId,
-    MessageStore, ProjectId, QueueKey, QueueName, Receipt, Result,
+    Capabilities, ClaimId, ClientId, Clock, Delivery, Error, ErrorKind, Lease, ManualClock,
+    Message, MessageId, MessageStore, ProjectId, QueueKey, QueueName, Receipt, Resource, Result,
 };
 use isimud_lease::fake::{FakeBroker, FakeServer, Nature};
 use isimud_lease::{Depth, Envelope, Journal, LeaseBroker, Leased};
 use uuid::Uuid;
 
 use super::REST;
-use super::carry::{Carry, End, recover};
+use super::carry::{Carry, End, Fence, What, pass_on, recover};
 use crate::drivers::{self, Context};
 
 const MESSAGES: usize = 5;
@@ -252,7 +252,7 @@ impl Bench {
 }
 
 async fn once(carry: &Carry) -> Result<()> {
-    recover(from_ref(&carry.from), &carry.through, &carry.to).await?;
+    recover(from_ref(&carry.from), &carry.through, &carry.to, None).await?;
     while carry.batch(2).await? > 0 {}
     carry.through.store.remove(&carry.through.key).await
 }
@@ -299,4 +299,38 @@ async fn a_send_that_is_late_doubles_nothing_that_is_hidden_where_it_came_from()
 #[tokio::test]
 async fn a_send_that_is_late_doubles_nothing_without_a_journal() {
     whatever_is_late(Source::Whole, false, Journal::Off).await;
+}
+
+#[tokio::test]
+async fn a_carrier_whose_turn_has_ended_takes_nothing_of_another_for_late() {
+    let delay = Delay::of(usize::MAX, 0);
+    let bench = Bench::new(delay, Source::Whole, false, Journal::On).await;
+    let Carry { through, to, .. } = bench.carry();
+    let id = MessageId(Uuid::from_u128(100));
+    let life = Duration::from_secs(36_000);
+    let anothers = Message::new(id, ClientId::Uuid(Uuid::nil()), life, b"1".to_vec());
+    let posted = through.store.post(&through.key, vec![anothers]);
+    posted.await.expect("a post");
+    let ended = Fence {
+        jobs: Arc::clone(&bench.stores[0]),
+        queue: bench.queue.part(THROUGH),
+        turn: Lease {
+            id: ClaimId(Uuid::from_u128(200)),
+            ttl: Duration::from_secs(30),
+            grace: Duration::ZERO,
+            dead_letter: None,
+        },
+    };
+    let is_there = async || {
+        let found = through.store.get(&through.key, &[id]).await;
+        !found.expect("an answer").is_empty()
+    };
+    let passed = pass_on(&through, &to, What::Posted(&[]), Some(&ended)).await;
+    let error = passed.expect_err("its turn has ended");
+    assert_eq!(error.kind(), ErrorKind::NotFound(Resource::Claim));
+    assert!(is_there().await);
+    // Without one that has ended it is late, and is dropped.
+    let passed = pass_on(&through, &to, What::Posted(&[]), None).await;
+    passed.expect("it is dropped");
+    assert!(!is_there().await);
 }

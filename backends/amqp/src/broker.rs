@@ -255,7 +255,12 @@ impl Inner {
         if known.companion.answers() {
             let got = self.holder.get(&address.companion, max, hold, false);
             let got = self.unless_silent(&known, got).await;
-            match self.unless_gone(&address, got) {
+            if got.as_ref().is_err_and(is_missing) {
+                self.queues.forget(&address);
+            } else if let Err(error) = &got {
+                self.holder.leave(&address.companion, error);
+            }
+            match none_where_gone(got) {
                 Ok(got) => {
                     known.companion.has_answered();
                     for got in got {
@@ -325,10 +330,7 @@ impl Inner {
             self.queues.forget(address);
             self.queues.refused(address, &error);
         }
-        if is_missing(&error) {
-            return Ok(Vec::new());
-        }
-        Err(error)
+        none_where_gone(Err(error))
     }
 
     /// Has given back what has ended, each queue's by itself, and says when the next will end. Whoever receives from one of
@@ -463,6 +465,14 @@ impl Inner {
     }
 }
 
+/// A queue that is not there has no messages.
+fn none_where_gone(got: Result<Vec<Got>>) -> Result<Vec<Got>> {
+    match got {
+        Err(error) if is_missing(&error) => Ok(Vec::new()),
+        got => got,
+    }
+}
+
 #[async_trait]
 impl LeaseBroker for AmqpBroker {
     fn capabilities(&self) -> Capabilities {
@@ -531,16 +541,18 @@ impl LeaseBroker for AmqpBroker {
         let counted = async {
             self.inner.end_due();
             self.inner.is_back(&address).await?;
-            self.inner.companion_answers(&address).await?;
-            self.inner.queues.ready(&address).await
+            let silent = self.inner.silent_part(&address).await?;
+            let ready = self.inner.queues.ready(&address, silent.is_none()).await?;
+            Ok((ready, silent))
         };
-        let ready = within(self.inner.timeout, counted).await?;
+        let (ready, silent) = within(self.inner.timeout, counted).await?;
         // AMQP does not tell what other servers and native consumers hold.
         let held = &self.inner.holder.held;
         Ok(Depth {
             ready,
             held: None,
             held_here: held.count(&[&address.queue, &address.companion]),
+            silent,
         })
     }
 

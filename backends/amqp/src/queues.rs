@@ -158,17 +158,20 @@ impl Queues {
             return Ok(());
         }
         self.see_exchange(&address.exchange).await?;
-        let found = match self.refusals.get(&address.queue) {
-            Some(Refused::Missing) => None,
-            _ => {
-                let asked = async {
-                    let _turn = self.turns.take(&address.queue).await;
-                    self.look_and_note(address, Wanted::ToReceive).await
-                };
-                self.link.in_time(asked).await?
+        if self.refusals.get(&address.queue) != Some(Refused::Missing) {
+            let asked = async {
+                let _turn = self.turns.take(&address.queue).await;
+                let before = self.seen(address);
+                self.is_there(address, Wanted::ToReceive, before.as_deref())
+                    .await
+            };
+            if self.link.in_time(asked).await? != There::No {
+                return Ok(());
             }
-        };
-        found.map(drop).ok_or_else(|| missing(&address.queue))
+            self.forget(address);
+            self.refusals.put(&address.queue, Refused::Missing);
+        }
+        Err(missing(&address.queue))
     }
 
     async fn see(&self, address: &Address, wanted: Wanted) -> Result<Option<Arc<Known>>> {
@@ -338,7 +341,6 @@ impl Queues {
     ) -> Result<Companion> {
         if address.is_adopted {
             self.declare(&address.companion).await?;
-            return Ok(Companion::found(true));
         }
         match self.is_companion_there(address).await {
             // The queue itself is as good as it was.
@@ -370,15 +372,18 @@ impl Queues {
         Ok(())
     }
 
-    /// How many messages are ready in a queue and its companion, none where there is no queue.
-    pub(crate) async fn ready(&self, address: &Address) -> Result<u64> {
+    /// How many messages are ready in a queue and, where that is to be asked, in its companion; none where there is no queue.
+    pub(crate) async fn ready(&self, address: &Address, with_companion: bool) -> Result<u64> {
         let Some(known) = self.find(address).await? else {
             return Ok(0);
         };
         let mut ready = 0;
         for (name, there) in [
             (&address.queue, true),
-            (&address.companion, known.companion.is_there()),
+            (
+                &address.companion,
+                with_companion && known.companion.is_there(),
+            ),
         ] {
             if there {
                 match self.passive(name).await? {

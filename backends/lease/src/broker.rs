@@ -17,7 +17,7 @@ pub struct Envelope {
 }
 
 /// How many messages the broker says it has. Approximate where the broker's own count is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Depth {
     /// Ready to be delivered, now or after a delay that the broker keeps by itself.
     pub ready: u64,
@@ -25,6 +25,8 @@ pub struct Depth {
     pub held: Option<u64>,
     /// Of those, as many as are known to be held by this service: by this server, where others do not tell.
     pub held_here: u64,
+    /// Why there may be more than is counted: a sentence that names the part of the queue that does not answer.
+    pub silent: Option<String>,
 }
 
 /// A broker that delivers messages for a while and takes back what nobody settled.
@@ -87,7 +89,8 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     /// Gives deliveries back, to be delivered again at once and in their old places where the broker can.
     async fn release(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()>;
 
-    /// Counts.
+    /// Counts. Where a part of the queue does not answer the rest is counted, and `silent` says so: a decision that needs
+    /// the whole count is not taken then.
     async fn depth(&self, queue: &QueueKey) -> Result<Depth>;
 
     /// Forgets what is ready now, and nothing that is sent after this has returned. What is held elsewhere may stay: the

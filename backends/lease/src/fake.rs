@@ -424,6 +424,7 @@ impl LeaseBroker for FakeBroker {
             ready: (queue.ready.len() + queue.delayed.len()) as u64,
             held: Some(queue.held.len() as u64),
             held_here: queue.held.len() as u64,
+            silent: None,
         });
         Ok(depth.unwrap_or(Depth {
             held: Some(0),

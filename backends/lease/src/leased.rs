@@ -310,11 +310,11 @@ impl<B: LeaseBroker> Leased<B> {
         loop {
             let (depth, mut known) =
                 tokio::try_join!(self.broker.depth(queue), self.ledger.stats(queue))?;
-            let free = missing::free(known.free, known.claimed, depth);
+            let free = missing::free(known.free, known.claimed, &depth);
             if free < known.free {
                 if depth.held.is_some() {
                     // Its counts are late by more than a moment.
-                    self.missing.compare(queue, depth).await?;
+                    self.missing.compare(queue, &depth).await?;
                     return Ok(known);
                 }
                 if !recounted {
@@ -322,7 +322,7 @@ impl<B: LeaseBroker> Leased<B> {
                     tokio::time::sleep(missing::RECOUNT).await;
                     continue;
                 }
-                self.missing.compare(queue, depth).await?;
+                self.missing.compare(queue, &depth).await?;
             }
             known.free = free;
             if free + known.claimed == 0 {
@@ -537,10 +537,13 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.open()?;
         let (depth, mut known) =
             tokio::try_join!(self.broker.depth(queue), self.ledger.stats(queue))?;
+        if let Some(silent) = depth.silent {
+            return Err(Error::new(ErrorKind::Unavailable, silent));
+        }
         // What others hold unsettled may come back.
         let held = depth.held.unwrap_or(0).saturating_sub(known.claimed);
         let at_broker = depth.ready + held;
-        if at_broker < known.free && self.missing.compare(queue, depth).await? > 0 {
+        if at_broker < known.free && self.missing.compare(queue, &depth).await? > 0 {
             known = self.ledger.stats(queue).await?;
         }
         Ok(Backlog {

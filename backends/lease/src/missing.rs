@@ -68,14 +68,18 @@ impl<B: LeaseBroker> Missing<B> {
             return Ok(());
         }
         let depth = self.broker.depth(queue).await?;
-        self.compare(queue, depth).await.map(drop)
+        self.compare(queue, &depth).await.map(drop)
     }
 
     /// Compares the ledger with what the broker has just said. Returns how many rows are forgotten.
-    pub(crate) async fn compare(&self, queue: &QueueKey, depth: Depth) -> Result<usize> {
+    pub(crate) async fn compare(&self, queue: &QueueKey, depth: &Depth) -> Result<usize> {
         let Some(pause) = self.broker.missing_after() else {
             return Ok(0);
         };
+        if depth.silent.is_some() {
+            // They may be in the part that does not answer.
+            return Ok(0);
+        }
         if depth.ready + depth.held.unwrap_or(0) > 0 {
             remember(&mut self.seen(), queue, Vec::new());
             return Ok(0);
@@ -130,7 +134,7 @@ fn remember(seen: &mut HashMap<QueueKey, Seen>, queue: &QueueKey, missing: Vec<M
 
 /// How many messages a claim could get, of what the ledger knows and what the broker has: the broker's count, and those
 /// that this server holds although no claim does, because they are not due or are on their way.
-pub(crate) fn free(known_free: u64, claimed: u64, depth: Depth) -> u64 {
+pub(crate) fn free(known_free: u64, claimed: u64, depth: &Depth) -> u64 {
     let lacking = known_free.saturating_sub(depth.ready);
     depth.ready + lacking.min(depth.held_here.saturating_sub(claimed))
 }
@@ -147,18 +151,19 @@ mod tests {
             ready,
             held: None,
             held_here,
+            silent: None,
         }
     }
 
     #[test]
     fn the_count_of_the_broker_is_what_is_free_but_for_what_is_held_for_nobody() {
         // Seven of natives, of which the ledger has never heard.
-        assert_eq!(free(0, 0, depth(7, 0)), 7);
+        assert_eq!(free(0, 0, &depth(7, 0)), 7);
         // Two that natives have taken.
-        assert_eq!(free(2, 0, depth(0, 0)), 0);
+        assert_eq!(free(2, 0, &depth(0, 0)), 0);
         // Three claimed, and two that are not due and held here.
-        assert_eq!(free(5, 3, depth(3, 5)), 5);
+        assert_eq!(free(5, 3, &depth(3, 5)), 5);
         // Claims that other servers hold.
-        assert_eq!(free(5, 9, depth(4, 1)), 4);
+        assert_eq!(free(5, 9, &depth(4, 1)), 4);
     }
 }

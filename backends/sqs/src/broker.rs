@@ -176,6 +176,7 @@ impl LeaseBroker for SqsBroker {
                 + number(Attribute::ApproximateNumberOfMessagesDelayed),
             held: Some(number(Attribute::ApproximateNumberOfMessagesNotVisible)),
             held_here: number(Attribute::ApproximateNumberOfMessagesNotVisible),
+            silent: None,
         })
     }
 

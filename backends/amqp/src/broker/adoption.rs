@@ -143,31 +143,31 @@ impl Inner {
         answer
     }
 
-    /// `Unavailable` while a queue has a companion that does not answer. RabbitMQ says of one that is dead that it is empty.
-    pub(super) async fn companion_answers(&self, address: &Address) -> Result<()> {
+    /// A sentence about the companion of a queue while it does not answer: RabbitMQ says of one that is dead that it is
+    /// empty.
+    pub(super) async fn silent_part(&self, address: &Address) -> Result<Option<String>> {
         let Some(known) = self.queues.find(address).await? else {
-            return Ok(());
+            return Ok(None);
         };
         if !known.companion.is_in_doubt() {
-            return Ok(());
+            return Ok(None);
         }
         if !known.companion.is_silent() {
             let asked = self.queues.is_companion_there(address);
             match self.unless_silent(&known, asked).await {
                 Ok(true) => {
                     known.companion.has_answered();
-                    return Ok(());
+                    return Ok(None);
                 }
                 Ok(false) => {
                     self.queues.forget(address);
-                    return Ok(());
+                    return Ok(None);
                 }
                 Err(error) if error.kind() != ErrorKind::Unavailable => return Err(error),
                 Err(_) => {}
             }
         }
-        let sentence = unanswered(address.companion.as_str());
-        Err(Error::new(ErrorKind::Unavailable, sentence))
+        Ok(Some(unanswered(address.companion.as_str())))
     }
 
     /// Whether a copy may be one that a server has made whose last acknowledgements were lost with it.
