@@ -112,18 +112,23 @@ impl AdminWritten {
             path => Tokens::load(Path::new(path))
                 .map_err(|why| ConfigError(format!("admin.tokens_file is wrong: {why}")))?,
         };
-        let warning = Tokens::warning(Path::new(&self.tokens_file));
+        let warning = Tokens::warning(Path::new(&self.tokens_file)).or_else(|| {
+            // The API goes on, and so do metrics and health where they need no token.
+            let all_ended = !tokens.is_empty() && !tokens.is_some_valid(SystemClock.wall());
+            all_ended.then(|| {
+                format!(
+                    "every token of {} has expired: nobody can change anything until 'isimud token new' has made another",
+                    self.tokens_file
+                )
+            })
+        });
         let reachable = listen.filter(|address| !address.ip().to_canonical().is_loopback());
         if let Some(address) = reachable
-            && !tokens.is_some_valid(SystemClock.wall())
+            && tokens.is_empty()
             && !self.probes_only
         {
-            let nobody = match tokens.is_empty() {
-                true => "nobody has a token",
-                false => "every token has expired",
-            };
             return Err(ConfigError(format!(
-                "server.admin_listen is {address}, which others can reach, and {nobody}: name a file of tokens \
+                "server.admin_listen is {address}, which others can reach, and nobody has a token: name a file of tokens \
                  (admin.tokens_file, see 'isimud token new'), set admin.probes_only = true to serve metrics and health alone, \
                  or listen on 127.0.0.1"
             )));

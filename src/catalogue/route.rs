@@ -112,12 +112,13 @@ impl Stop {
     }
 
     /// Makes one step of a count of this segment's bytes.
-    pub(crate) async fn count_bytes(
+    pub(crate) fn count_bytes(
         &self,
         queue: &QueueKey,
         after: Option<u64>,
-    ) -> Result<ByteCount> {
-        self.store.count_bytes(&self.key(queue), after).await
+    ) -> impl Future<Output = Result<ByteCount>> + Send + use<> {
+        let (store, key) = (Arc::clone(&self.store), self.segment.key(queue));
+        async move { store.count_bytes(&key, after).await }
     }
 
     /// Whether the segment's store knows all its messages.

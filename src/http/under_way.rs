@@ -358,7 +358,8 @@ fn release_later(app: &AppState, queue: &QueueKey, claim: ClaimId) {
             let Some(app) = app.upgrade() else {
                 return;
             };
-            if let Err(error) = app.messaging.release_claim(&queue, claim).await {
+            // Nobody has heard of it: it is no delivery.
+            if let Err(error) = app.messaging.undo_claim(&queue, claim).await {
                 tracing::debug!(%error, %queue, "a claim that may have been made is not released");
             }
         }

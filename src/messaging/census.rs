@@ -3,19 +3,20 @@
 //! An estimate is what a count in the background has found, and what this server has stored, and knows to be gone, since. A
 //! post that fits by it asks nobody anything. Where one does not fit, a fresh count is made before it is refused, at most
 //! [once a second](INTERVAL_WHERE_FULL): so what was deleted, has expired or was claimed by other servers makes room at
-//! once, and who is refused was really full a second ago. Counts walk in steps, with pauses between them, so that one of
+//! once, and who is refused was full when it was last counted. Counts walk in steps, with pauses between them, so that one of
 //! somebody who has very much holds up neither its store nor the count of another.
 //!
 //! What follows from that:
 //!
 //! * It counts too few by what other servers have stored since the last count: at the most as much as comes in the [time that
 //!   a count is believed](INTERVAL). The next count has it.
-//! * It counts too many by what this server stored while the last count was made, which that may have seen as well; and by
-//!   what has gone since without this server's knowing how much that was: deletes by id say how many messages are gone, and
-//!   not their bytes. The fresh count puts both right. Somebody who fills his bound and empties it several times a second is
-//!   refused for the rest of that second.
-//! * Nothing is known of whom nobody has asked for yet, or whose count failed (a pool that does not answer): it is let in,
-//!   for the store's own answer is the right one then.
+//! * It counts too many by what this server stored, or deleted, while the last count was made, which that may have seen as
+//!   well; and by what has expired or was deleted by other servers since. Deletes by id say how many messages are gone and not
+//!   their bytes: they are taken for messages of the length that this server has let in lately. The fresh count puts all of
+//!   this right. Somebody who fills his bound and empties it several times a second is refused for the rest of that second,
+//!   and who has so much that a count takes longer, for up to [ten seconds](INTERVAL) after that.
+//! * Nothing is known of whom nobody has asked for yet, or whose first count failed: it is let in, for the store's own answer
+//!   is the right one then. Where a later count fails, the estimate goes on from the one before.
 //!
 //! The road not taken: each store adds up bytes in the step that stores them, as it does with messages. It would be exact, and
 //! cost each write of each queue a second counter on disk and each deletion the reading of what it deletes, also where no
@@ -79,6 +80,8 @@ impl<K> Default for Census<K> {
 struct Estimate {
     /// What the last count found; none while there was none, or when it failed.
     found: Option<u64>,
+    /// How many bytes a message of the owner has, about; 0 while that is not known, or messages are counted.
+    message_bytes: u64,
     /// When the last count came to its end, and how long it took.
     counted: Option<(Instant, Duration)>,
     /// When a count was last begun because something would have been refused.
@@ -112,7 +115,14 @@ impl Estimate {
             (false, _, None) => true,
             (false, _, Some(last)) => now.saturating_duration_since(last) >= INTERVAL_WHERE_FULL,
         };
-        is_old && (took <= SHORT || age >= took * REST)
+        let rest = match (fits, self.found) {
+            _ if took <= SHORT => Duration::ZERO,
+            (_, None) => Duration::ZERO,
+            (true, Some(_)) => took * REST,
+            // Nobody is to be refused for long what has room.
+            (false, Some(_)) => (took * REST).min(INTERVAL),
+        };
+        is_old && age >= rest
     }
 }
 
@@ -138,7 +148,7 @@ pub(super) struct Admitted<K: Eq + Hash> {
 impl<K: Eq + Hash> Admitted<K> {
     /// No store has taken it: it counts no more.
     pub(super) fn forgive(self) {
-        self.census.take_off(&self.owner, self.amount);
+        self.census.forgive(&self.owner, self.amount);
     }
 }
 
@@ -208,7 +218,7 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
             let start = Instant::now();
             let found = count.await;
             if let Err(error) = &found {
-                tracing::debug!(%error, ?owner, "what it has could not be counted: nothing is refused for it");
+                tracing::debug!(%error, ?owner, "what it has could not be counted: the last count is believed");
             }
             census.end(&owner, found.ok(), start, Instant::now());
             drop(begun);
@@ -244,8 +254,10 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
     fn end(&self, owner: &K, found: Option<u64>, start: Instant, now: Instant) {
         // One that was forgotten meanwhile begins anew.
         if let Some(estimate) = self.estimates().get_mut(owner) {
-            estimate.found = found;
-            estimate.since = estimate.next;
+            if found.is_some() {
+                estimate.found = found;
+                estimate.since = estimate.next;
+            }
             estimate.counted = Some((now, now.saturating_duration_since(start)));
             estimate.under_way = None;
         }
@@ -253,8 +265,35 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
 }
 
 impl<K: Eq + Hash> Census<K> {
-    /// Takes off what is gone for certain, or was counted and not stored after all.
+    /// Takes off what is gone for certain. A count that is under way may have seen it or not: it is taken to know.
     pub(super) fn take_off(&self, owner: &K, less: u64) {
+        if let Some(estimate) = self.estimates().get_mut(owner) {
+            estimate.since = estimate.since.saturating_sub(signed(less));
+        }
+    }
+
+    /// Takes off the bytes of so many messages, of the length that was let in lately.
+    pub(super) fn take_off_messages(&self, owner: &K, messages: u64) {
+        if let Some(estimate) = self.estimates().get_mut(owner) {
+            let less = messages.saturating_mul(estimate.message_bytes);
+            estimate.since = estimate.since.saturating_sub(signed(less));
+        }
+    }
+
+    /// Notes how long the messages are that an owner posts.
+    pub(super) fn note_length(&self, owner: &K, messages: u64, bytes: u64) {
+        if let Some(estimate) = self.estimates().get_mut(owner)
+            && let Some(length) = bytes.checked_div(messages)
+        {
+            estimate.message_bytes = match estimate.message_bytes {
+                0 => length,
+                before => (before.saturating_mul(7).saturating_add(length)) / 8,
+            };
+        }
+    }
+
+    /// Takes off what was counted and not stored after all.
+    fn forgive(&self, owner: &K, less: u64) {
         if let Some(estimate) = self.estimates().get_mut(owner) {
             estimate.change(signed(less).saturating_neg());
         }
@@ -371,15 +410,16 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_fails_refuses_nothing_until_one_succeeds() {
-        let start = Instant::now();
-        let census = that_found(10, start);
-        assert_eq!(ask(&census, 1, 10, start), (false, true));
-        census.end(&"p", None, start, start);
+    fn a_first_count_that_fails_refuses_nothing_until_one_succeeds() {
+        let (census, start) = (Named::default(), Instant::now());
+        assert_eq!(ask(&census, 1, 10, start), (true, true));
+        // However long it took.
+        let end = start + Duration::from_secs(60);
+        census.end(&"p", None, start, end);
         for _ in 0..3 {
-            assert_eq!(ask(&census, 9, 10, start), (true, false));
+            assert_eq!(ask(&census, 9, 10, end), (true, false));
         }
-        let again = start + INTERVAL_WHERE_FULL;
+        let again = end + INTERVAL_WHERE_FULL;
         assert_eq!(ask(&census, 0, 10, again), (true, true));
         census.end(&"p", Some(10), again, again);
         assert!(!ask(&census, 1, 10, again).0);
@@ -392,9 +432,11 @@ mod tests {
         let end = start + Duration::from_secs(2);
         census.end(&"p", Some(10), start, end);
         let soon = end + INTERVAL_WHERE_FULL;
+        assert_eq!(ask(&census, 0, 10, soon), (true, false));
         assert_eq!(ask(&census, 1, 10, soon), (false, false));
-        let rested = end + Duration::from_secs(2) * REST;
-        assert_eq!(ask(&census, 1, 10, rested), (false, true));
+        let rested = end + INTERVAL;
+        assert_eq!(ask(&census, 0, 10, rested), (true, false));
+        assert_eq!(ask(&census, 1, 10, rested), (false, true), "never longer");
     }
 
     #[test]
@@ -472,9 +514,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_post_is_let_in_where_the_fresh_count_fails() {
-        let census = Arc::new(that_found(10, Instant::now()));
+    async fn the_last_count_is_believed_where_the_fresh_one_fails() {
+        let census = Arc::new(that_found(8, Instant::now()));
         let down = |_| async { Err(Error::new(ErrorKind::Unavailable, "the pool is down")) };
-        assert!(census.admit(&"p", 7, 10, down).await.is_some());
+        assert!(census.admit(&"p", 3, 10, down).await.is_none());
+        assert!(census.admit(&"p", 2, 10, down).await.is_some());
+    }
+
+    #[test]
+    fn what_goes_while_it_is_counted_is_not_taken_off_what_the_count_finds() {
+        let start = Instant::now();
+        let census = that_found(10, start);
+        assert_eq!(ask(&census, 1, 10, start), (false, true));
+        census.take_off(&"p", 10);
+        census.end(&"p", Some(0), start, start);
+        assert!(!ask(&census, 11, 10, start).0);
+        assert!(ask(&census, 10, 10, start).0);
+    }
+
+    #[test]
+    fn deleted_messages_make_room_by_the_length_of_those_that_came() {
+        let start = Instant::now();
+        let census = that_found(0, start);
+        assert!(ask(&census, 8, 10, start).0);
+        census.note_length(&"p", 4, 8);
+        census.take_off_messages(&"p", 3);
+        assert!(ask(&census, 8, 10, start).0);
+        assert!(!ask(&census, 1, 10, start).0);
     }
 }

@@ -257,9 +257,15 @@ impl Messaging {
             Deletion::Several(ids) => (ids, Guard::Any),
             Deletion::SeveralHeld(ids, claims) => (ids, Guard::HeldBy(claims)),
         };
-        let route = self.route(queue).await?;
+        let known = self.known(queue).await?;
+        let route = match &known {
+            Some(known) => Arc::clone(&known.route),
+            None => self.catalogue.usual(),
+        };
         let deleted = route.delete(queue, &ids, guard).await?;
-        self.note_deleted(queue, deleted);
+        if let Some(known) = known {
+            self.note_deleted(queue, &known.settings, deleted);
+        }
         self.flow.deleted(deleted);
         Ok(())
     }
@@ -311,8 +317,10 @@ impl Messaging {
             message.claim = None;
             message.transfers = message.transfers.saturating_add(1);
         }
-        self.note_put_back(queue, &messages);
-        known.route.post(queue, messages, None).await
+        let (count, bytes) = (messages.len(), messages.iter().map(Message::size).sum());
+        known.route.post(queue, messages, None).await?;
+        self.note_put_back(queue, count, bytes);
+        Ok(())
     }
 
     /// Pops what may be unreadable here: it is claimed first, and deleted when it was read. A store that has deleted a

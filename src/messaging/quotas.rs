@@ -13,7 +13,7 @@
 //! post. What the service itself moves (dead letters, bridges, queues that change their pool, imports) is not refused: it would
 //! have nowhere to go.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 use super::Messaging;
 use super::census::{Admitted, Census};
 use super::known::Queue;
+use super::seal::sealed_len;
 use super::settings::Settings;
 use crate::catalogue::{Catalogue, Route};
 
@@ -185,6 +186,9 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 /// A step of a count that takes longer has failed: its store does not answer, or not soon enough for a post to wait for it.
 const STEP_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often a step is tried: a store may have been slow for a moment.
+const STEP_TRIES: usize = 2;
 
 /// Between two steps of a count of bytes: so many times the length of the last one, so that a store works a fifth of the
 /// time for it.
@@ -347,16 +351,22 @@ impl Messaging {
         let of_project = quotas.bytes(project);
         let own = known.settings.max_bytes;
         let of_queue = own.into_iter().chain(quotas.bytes_per_queue(project)).min();
-        // A store that cannot count has no bound, as with messages.
-        let of_queue = of_queue.filter(|_| known.route.newest().browses());
+        // A store that cannot count has no bound, as with messages, and what it has counts for nobody.
+        let is_counted = known.route.newest().browses();
+        let of_queue = of_queue.filter(|_| is_counted);
+        let of_project = of_project.filter(|_| is_counted);
         if of_project.is_none() && of_queue.is_none() {
             return Ok(admitted);
         }
-        let bytes = messages.iter().map(Message::size).sum();
+        let (count, bytes) = (
+            messages.len() as u64,
+            messages.iter().map(Message::size).sum(),
+        );
         if let Some(most) = of_project {
-            let count = |census| self.counting(census, project, What::Bytes);
+            let counting = |census| self.counting(census, project, What::Bytes);
             let census = &self.estimates.bytes;
-            admitted.of_project = census.admit(project, bytes, most, count).await;
+            admitted.of_project = census.admit(project, bytes, most, counting).await;
+            census.note_length(project, count, bytes);
             if admitted.of_project.is_none() {
                 return Err(full(format!(
                     "This project may have {most} bytes of messages in all its queues, and has no room for these."
@@ -364,9 +374,10 @@ impl Messaging {
             }
         }
         if let Some(most) = of_queue {
-            let count = |census| self.counting_queue(census, queue);
+            let counting = |census| self.counting_queue(census, queue);
             let census = &self.estimates.queue_bytes;
-            admitted.of_queue = census.admit(queue, bytes, most, count).await;
+            admitted.of_queue = census.admit(queue, bytes, most, counting).await;
+            census.note_length(queue, count, bytes);
             if admitted.of_queue.is_none() {
                 admitted.forgive();
                 return Err(full(format!(
@@ -378,30 +389,47 @@ impl Messaging {
     }
 
     /// Counts messages no more that are gone, whose bytes are not known.
-    pub(super) fn note_deleted(&self, queue: &QueueKey, deleted: usize) {
-        if deleted > 0 && self.quotas().messages(&queue.project).is_some() {
-            let messages = &self.estimates.messages;
-            messages.take_off(&queue.project, deleted as u64);
+    pub(super) fn note_deleted(&self, queue: &QueueKey, known: &Settings, deleted: usize) {
+        let deleted = deleted as u64;
+        self.note_gone(queue, deleted);
+        if deleted > 0 && self.bounds_bytes(queue, known) {
+            let estimates = &self.estimates;
+            estimates.bytes.take_off_messages(&queue.project, deleted);
+            estimates.queue_bytes.take_off_messages(queue, deleted);
         }
+    }
+
+    fn note_gone(&self, queue: &QueueKey, messages: u64) {
+        if messages > 0 && self.quotas().messages(&queue.project).is_some() {
+            self.estimates.messages.take_off(&queue.project, messages);
+        }
+    }
+
+    fn bounds_bytes(&self, queue: &QueueKey, known: &Settings) -> bool {
+        known.max_bytes.is_some() || self.quotas().bounds_bytes(&queue.project)
     }
 
     /// Counts messages no more that a client has taken.
     pub(super) fn note_popped(&self, queue: &QueueKey, known: &Settings, popped: &[Message]) {
-        self.note_deleted(queue, popped.len());
-        if known.max_bytes.is_some() || self.quotas().bounds_bytes(&queue.project) {
-            let bytes = popped.iter().map(Message::size).sum();
+        self.note_gone(queue, popped.len() as u64);
+        if self.bounds_bytes(queue, known) {
+            // As they were stored.
+            let size = |message: &Message| match message.sealed {
+                true => {
+                    message.size() + (sealed_len(message.body.len()) - message.body.len()) as u64
+                }
+                false => message.size(),
+            };
+            let bytes = popped.iter().map(size).sum();
             self.estimates.bytes.take_off(&queue.project, bytes);
             self.estimates.queue_bytes.take_off(queue, bytes);
         }
     }
 
     /// Counts messages again that nobody has taken after all.
-    pub(super) fn note_put_back(&self, queue: &QueueKey, messages: &[Message]) {
-        let bytes = messages.iter().map(Message::size).sum();
+    pub(super) fn note_put_back(&self, queue: &QueueKey, messages: usize, bytes: u64) {
         let estimates = &self.estimates;
-        estimates
-            .messages
-            .add(&queue.project, messages.len() as u64);
+        estimates.messages.add(&queue.project, messages as u64);
         estimates.bytes.add(&queue.project, bytes);
         estimates.queue_bytes.add(queue, bytes);
     }
@@ -415,7 +443,7 @@ impl Messaging {
     ) -> impl Future<Output = Result<u64>> + Send + use<K> {
         let (management, catalogue) = (Arc::clone(&self.management), Arc::clone(&self.catalogue));
         let project = project.clone();
-        async move { count_project(&*management, &catalogue, &census.steps, &project, what).await }
+        async move { count_project(&management, &catalogue, &census.steps, &project, what).await }
     }
 
     /// Counts the bytes of a queue.
@@ -427,7 +455,11 @@ impl Messaging {
         let (management, catalogue) = (Arc::clone(&self.management), Arc::clone(&self.catalogue));
         let queue = queue.clone();
         async move {
-            let found = step(&census.steps, management.find_queue(&queue)).await?;
+            let find = || {
+                let (management, queue) = (Arc::clone(&management), queue.clone());
+                async move { management.find_queue(&queue).await }
+            };
+            let found = step(&census.steps, find).await?;
             let Some(record) = found else {
                 return Ok(0);
             };
@@ -446,13 +478,13 @@ enum What {
 
 /// Counts what a project has. A queue whose store does not answer is passed over: the others are not to be refused for it.
 async fn count_project(
-    management: &dyn ManagementStore,
+    management: &Arc<dyn ManagementStore>,
     catalogue: &Catalogue,
     steps: &Semaphore,
     project: &ProjectId,
     what: What,
 ) -> Result<u64> {
-    let mut count = 0;
+    let (mut count, mut silent) = (0, HashSet::new());
     for kind in [Kind::Queue, Kind::Topic] {
         let mut selection = QueueSelection {
             kind,
@@ -460,15 +492,33 @@ async fn count_project(
             ..QueueSelection::default()
         };
         loop {
-            let page = step(steps, management.list_queues(project, &selection)).await?;
+            let list = || {
+                let (management, project) = (Arc::clone(management), project.clone());
+                let selection = selection.clone();
+                async move { management.list_queues(&project, &selection).await }
+            };
+            let page = step(steps, list).await?;
             for record in &page {
                 let queue = QueueKey::new(project.clone(), record.name.clone());
+                // One of its queues that did not answer is enough.
+                if record
+                    .place
+                    .homes()
+                    .into_iter()
+                    .any(|it| silent.contains(it))
+                {
+                    continue;
+                }
                 let counted = async {
                     let route = catalogue.resolve(&record.place).await?;
                     match what {
                         What::Bytes => count_bytes(&route, &queue, steps).await,
                         What::Messages => {
-                            let stats = step(steps, route.stats(&queue)).await?;
+                            let count = || {
+                                let (route, queue) = (Arc::clone(&route), queue.clone());
+                                async move { route.stats(&queue).await }
+                            };
+                            let stats = step(steps, count).await?;
                             Ok(stats.free + stats.claimed)
                         }
                     }
@@ -477,6 +527,9 @@ async fn count_project(
                     Ok(counted) => count += counted,
                     Err(error) => {
                         tracing::debug!(%error, %queue, "what a queue has is not counted");
+                        if error.kind() == ErrorKind::Unavailable {
+                            silent.extend(record.place.homes().into_iter().cloned());
+                        }
                     }
                 }
                 tokio::time::sleep(PAUSE).await;
@@ -497,7 +550,7 @@ async fn count_bytes(route: &Route, queue: &QueueKey, steps: &Semaphore) -> Resu
         let mut after = None;
         loop {
             let start = Instant::now();
-            let counted = step(steps, stop.count_bytes(queue, after)).await?;
+            let counted = step(steps, || stop.count_bytes(queue, after)).await?;
             bytes += counted.bytes;
             if counted.next.is_none() {
                 break;
@@ -509,14 +562,25 @@ async fn count_bytes(route: &Route, queue: &QueueKey, steps: &Semaphore) -> Resu
     Ok(bytes)
 }
 
-/// Makes a step of a count when it is its turn. `Unavailable` where that takes too long.
-async fn step<T>(steps: &Semaphore, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let _turn = steps.acquire().await;
-    let done = tokio::time::timeout(STEP_TIMEOUT, work).await;
-    done.unwrap_or_else(|_| {
-        let sentence = "the store does not answer in time for a count";
-        Err(Error::new(ErrorKind::Unavailable, sentence))
-    })
+/// Makes a step of a count when it is its turn, and once more where the store was slow. `Unavailable` where that takes too
+/// long. A call that nobody waits for any more goes on to its end: it may be the one by which is seen whether the store is
+/// there again.
+async fn step<T, F>(steps: &Semaphore, work: impl Fn() -> F) -> Result<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T>> + Send + 'static,
+{
+    for _ in 0..STEP_TRIES {
+        let _turn = steps.acquire().await;
+        let call = tokio::spawn(work());
+        if let Ok(done) = tokio::time::timeout(STEP_TIMEOUT, call).await {
+            return done.map_err(|error| {
+                Error::new(ErrorKind::Internal, "a count broke off").caused_by(error)
+            })?;
+        }
+    }
+    let sentence = "the store does not answer in time for a count";
+    Err(Error::new(ErrorKind::Unavailable, sentence))
 }
 
 #[cfg(test)]

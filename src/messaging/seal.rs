@@ -32,6 +32,12 @@ const NONCE_BYTES: usize = 12;
 const HEAD_BYTES: usize = KEY_ID_BYTES + NONCE_BYTES;
 const MAC_BYTES: usize = 16;
 
+/// How long the sealed form of a body is, in bytes.
+pub(super) fn sealed_len(body: usize) -> usize {
+    let sealed = HEAD_BYTES + body + MAC_BYTES;
+    TAG.len() + (sealed * 4).div_ceil(3)
+}
+
 /// Seals and opens message bodies with keys from the configuration.
 pub(crate) struct Sealer {
     /// The one that seals; it opens too.

@@ -1,7 +1,8 @@
 //! The operators' face: metrics, liveness, readiness, the description of the API.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -169,6 +170,11 @@ fn posts_below_a_bound_of_bytes_cost_the_store_one_call_each() {
     }
     assert_eq!(calls("post"), f64::from(2 * POSTS));
     // One in the background, and one more every ten seconds.
+    let is_counted = || calls("count_bytes") > 0.0;
+    while !is_counted() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never counted");
+        thread::sleep(Duration::from_millis(20));
+    }
     let counts = calls("count_bytes");
     let most = 1.0 + begun.elapsed().as_secs_f64() / 10.0;
     assert!(counts <= most, "{counts} counts");
