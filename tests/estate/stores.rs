@@ -14,7 +14,7 @@ pub(crate) struct Store {
     pub(crate) name: &'static str,
     uri: String,
     /// Where queues are, if not with the messages.
-    management: Option<&'static str>,
+    management: Option<String>,
     /// Bodies that it does not take are larger than this.
     pub(crate) largest: usize,
     _behind: Option<Box<dyn Send>>,
@@ -45,20 +45,27 @@ impl Store {
         })
     }
 
-    /// RabbitMQ has more than one queue type and the ledger of SQLite has them all.
+    /// RabbitMQ, with its ledger in Redis, so that several can import at once.
     pub(crate) fn rabbitmq() -> Result<Self, String> {
-        let node = Node::start()?;
+        let (node, ledger) = (Node::start()?, Servers::single()?);
         Ok(Self {
             name: "RabbitMQ",
             uri: format!("{}?journal=true", node.uri()),
-            management: Some("sqlite:m.db"),
+            management: Some(ledger.uri("ledger:")),
             largest: 16 << 20,
-            _behind: Some(Box::new(node)),
+            _behind: Some(Box::new((node, ledger))),
         })
     }
 
+    /// SQS, with its ledger in Redis.
     pub(crate) fn sqs() -> Result<Self, String> {
-        Ok(Self::on_sqs(Emulator::start()?, 60_000))
+        let ledger = Servers::single()?;
+        let store = Self::on_sqs(Emulator::start()?, 60_000);
+        Ok(Self {
+            management: Some(ledger.uri("ledger:")),
+            _behind: Some(Box::new((store._behind, ledger))),
+            ..store
+        })
     }
 
     /// A store in a server that speaks SQS, which may take so long to answer.
@@ -69,7 +76,7 @@ impl Store {
             uri: format!(
                 "sqs://us-east-1?endpoint=http://127.0.0.1:{port}&timeout_ms={timeout_ms}&journal=true"
             ),
-            management: Some("sqlite:m.db"),
+            management: Some("sqlite:m.db".to_owned()),
             largest: (1 << 20) - 2048,
             _behind: Some(Box::new(server)),
         }
@@ -82,13 +89,14 @@ impl Store {
 
     /// Whether two processes may have it open at once.
     pub(crate) fn is_shared(&self) -> bool {
-        !self.uri.starts_with("sqlite:") && self.management.is_none()
+        let is_a_file = |uri: &str| uri.starts_with("sqlite:");
+        !is_a_file(&self.uri) && !self.management.as_deref().is_some_and(is_a_file)
     }
 
     /// The flags of an import.
     pub(crate) fn flags(&self) -> Vec<&str> {
         let mut flags = vec!["--store", self.uri.as_str()];
-        if let Some(management) = self.management {
+        if let Some(management) = &self.management {
             flags.extend(["--store-management", management]);
         }
         flags
@@ -96,9 +104,8 @@ impl Store {
 
     /// Takes everything out of queues of a project, by pops, and returns the bodies, sorted.
     pub(crate) fn consume(&self, folder: &Path, project: &str, queues: &[&str]) -> Vec<String> {
-        let management = self
-            .management
-            .map(|management| ["--management", management]);
+        let management = self.management.as_deref();
+        let management = management.map(|management| ["--management", management]);
         let flags = management.iter().flatten().copied();
         let server = Server::start_with(&self.uri, folder, &flags.collect::<Vec<_>>());
         let mut client = Client::new(server.address, project);
@@ -125,9 +132,8 @@ impl Store {
 
     /// How many messages the API counts in a queue.
     pub(crate) fn count(&self, folder: &Path, project: &str, queue: &str) -> u64 {
-        let management = self
-            .management
-            .map(|management| ["--management", management]);
+        let management = self.management.as_deref();
+        let management = management.map(|management| ["--management", management]);
         let flags = management.iter().flatten().copied();
         let server = Server::start_with(&self.uri, folder, &flags.collect::<Vec<_>>());
         let mut client = Client::new(server.address, project);

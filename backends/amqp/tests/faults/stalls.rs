@@ -130,13 +130,22 @@ pub(crate) async fn a_companion_that_never_answers_is_passed_by_and_not_taken_fo
     };
     while !taken_over() {
         assert!(begun.elapsed() < MINUTE, "it is not taken over");
-        let got = broker.receive(&q, 1, MINUTE).await.unwrap();
-        broker.release(&q, &receipts(&got)).await.unwrap();
+        if broker.receive(&q, 1, MINUTE).await.is_ok() {
+            // From 4.3 on a release does not count, and a lost connection does.
+            let closed = place.node.control(&["close_all_connections", "away"]);
+            closed.unwrap();
+        }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    let got = broker.receive(&q, 1, MINUTE).await.unwrap();
-    let worn = got.first().map(|it| it.message.id);
-    broker.release(&q, &receipts(&got)).await.unwrap();
+    let worn = loop {
+        let got = broker.receive(&q, 1, MINUTE).await.unwrap_or_default();
+        if let Some(first) = got.first() {
+            broker.release(&q, &receipts(&got)).await.unwrap();
+            break Some(first.message.id);
+        }
+        assert!(begun.elapsed() < 2 * MINUTE, "it does not come back");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    };
 
     tell(&place, "suspend", "worn~adopted");
     let begun = Instant::now();
@@ -157,9 +166,8 @@ pub(crate) async fn a_companion_that_never_answers_is_passed_by_and_not_taken_fo
     // The queue itself goes on, and a decision is told what it cannot know.
     serves(&broker, "worn").await.unwrap();
     for _ in 0..5 {
-        let error = broker.depth(&q).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-        told |= error.sentence().contains(&companion);
+        let silent = broker.depth(&q).await.unwrap().silent;
+        told |= silent.is_some_and(|sentence| sentence.contains(&companion));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert!(told, "nobody says which queue it is");

@@ -23,6 +23,8 @@ pub(crate) struct Node {
     scripts: PathBuf,
     folder: TempDir,
     ports: Ports,
+    /// Those of the ports that it listens on when it has started.
+    listens: Vec<u16>,
     /// Further arguments of the virtual machine.
     arguments: String,
     /// Keeps the names of nodes, as the virtual machine wants it.
@@ -75,6 +77,14 @@ impl Node {
             distribution: port()?,
             epmd: port()?,
         };
+        let is_set = |word| set.lines.iter().any(|line| line.contains(word));
+        let listens = [
+            (ports.amqp, true),
+            (ports.tls, is_set("{tls}")),
+            (ports.management, is_set("{management}")),
+        ];
+        let listens = listens.into_iter().filter(|(_, is_set)| *is_set);
+        let listens = listens.map(|(port, _)| port).collect();
         let lines = set.lines.iter().map(|line| {
             line.replace("{tls}", &ports.tls.to_string())
                 .replace("{management}", &ports.management.to_string())
@@ -107,6 +117,7 @@ impl Node {
             scripts,
             epmd: Mutex::new(Some(Guarded::of(epmd)?)),
             ports,
+            listens,
             folder,
             arguments: set.arguments.to_owned(),
             process: Mutex::default(),
@@ -161,7 +172,8 @@ impl Node {
             .map_err(|error| format!("rabbitmq-server does not start: {error}"))?;
         let begun = Instant::now();
         let guarded = Guarded::of(started)?;
-        while TcpStream::connect(("127.0.0.1", self.ports.amqp)).is_err() {
+        let is_silent = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_err();
+        while self.listens.iter().any(is_silent) {
             if begun.elapsed() > PATIENCE {
                 return Err(format!(
                     "rabbitmq-server does not listen; it says {:?}",
