@@ -112,16 +112,17 @@ impl AdminWritten {
             path => Tokens::load(Path::new(path))
                 .map_err(|why| ConfigError(format!("admin.tokens_file is wrong: {why}")))?,
         };
-        let warning = Tokens::warning(Path::new(&self.tokens_file)).or_else(|| {
-            // The API goes on, and so do metrics and health where they need no token.
-            let all_ended = !tokens.is_empty() && !tokens.is_some_valid(SystemClock.wall());
-            all_ended.then(|| {
-                format!(
-                    "every token of {} has expired: nobody can change anything until 'isimud token new' has made another",
-                    self.tokens_file
-                )
-            })
+        // The API goes on, and so do metrics and health where they need no token.
+        let all_ended = !tokens.is_empty() && !tokens.is_some_valid(SystemClock.wall());
+        let ended = all_ended.then(|| {
+            format!(
+                "every token of {} has expired: nobody can change anything until 'isimud token new' has made another",
+                self.tokens_file
+            )
         });
+        let warnings = [Tokens::warning(Path::new(&self.tokens_file)), ended];
+        let warnings: Vec<String> = warnings.into_iter().flatten().collect();
+        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
         let reachable = listen.filter(|address| !address.ip().to_canonical().is_loopback());
         if let Some(address) = reachable
             && tokens.is_empty()

@@ -50,6 +50,8 @@ struct Seats {
     next: u64,
     taken: BTreeMap<u64, (IpAddr, Activity)>,
     by_address: HashMap<IpAddr, usize>,
+    /// Connections that have lost their places and are not closed yet.
+    ending: usize,
 }
 
 /// Why a connection is refused.
@@ -117,6 +119,10 @@ impl Table {
     /// Closes connections on which nothing is asked, because the system has no descriptors left. Whether there were any.
     pub(super) fn make_room(&self) -> bool {
         let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
+        if seats.ending > 0 {
+            // Their descriptors are about to be free. Who is left by then may be somebody who has few.
+            return true;
+        }
         let made = seats.make_room(self.places.most.div_ceil(BATCH), None);
         drop(seats);
         if made > 0 {
@@ -213,7 +219,7 @@ impl Seats {
             if let Some((_, activity)) = self.taken.get(number) {
                 activity.end();
             }
-            self.leave(*number);
+            self.ending += usize::from(self.leave(*number));
         }
         chosen.len()
     }
@@ -244,7 +250,9 @@ impl Drop for Seat {
         self.table.traffic.connections.dec();
         let seats = &self.table.seats;
         let mut seats = seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.leave(self.number);
+        if !seats.leave(self.number) {
+            seats.ending = seats.ending.saturating_sub(1);
+        }
     }
 }
 
@@ -342,6 +350,21 @@ mod tests {
             assert_eq!(admit(&table, newcomer).err(), Some(Full::All));
         }
         assert!(!table.make_room());
+        assert!(!modest.1.is_told_to_end());
+        drop(busy);
+    }
+
+    #[test]
+    fn without_descriptors_nobody_is_closed_while_others_are_closing() {
+        let table = table(10, 0);
+        let modest = admit(&table, "10.0.0.2").expect("a place");
+        let greedy = [1, 2, 3].map(|_| admit(&table, "10.0.0.1").expect("a place"));
+        assert!(table.make_room());
+        // All but the one that was closed are busy by now.
+        let busy = greedy.each_ref().map(|(_, activity)| activity.begin());
+        for _ in 0..3 {
+            assert!(table.make_room());
+        }
         assert!(!modest.1.is_told_to_end());
         drop(busy);
     }

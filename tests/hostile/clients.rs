@@ -329,7 +329,16 @@ fn when_all_connections_are_busy_new_ones_are_told_to_come_again_and_operators_a
 #[test]
 fn one_address_does_not_have_all_connections() {
     let stage = Stage::set("[limits]\nmax_connections = 100\nmax_connections_per_address = 20\n");
-    let held: Vec<_> = (0..40).map(|_| busy(&stage, [127, 0, 0, 2])).collect();
+    let twenty = || -> Vec<_> {
+        let held = (0..20).map(|_| busy(&stage, [127, 0, 0, 2]));
+        held.collect()
+    };
+    let first = twenty();
+    // A connection whose request has not come yet would make room for the next one.
+    wait_until("they are busy", || {
+        stage.metric("isimud_request_bytes_under_way") == 400.0
+    });
+    let held = (first, twenty());
     let mut victim = Victim::of(&stage);
     victim.goes_on();
     wait_until("the others are refused", || {
