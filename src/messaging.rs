@@ -11,6 +11,7 @@ mod bridges;
 mod census;
 mod checksum;
 mod claims;
+mod counting;
 mod declare;
 mod flavors;
 mod health;

@@ -34,6 +34,7 @@ mod cut_off;
 mod late;
 mod left;
 mod order;
+mod pace;
 mod stalled;
 
 use std::collections::HashMap;
@@ -57,6 +58,7 @@ pub(crate) use self::carry::{BATCH, End, move_on};
 use self::carry::{Carry, Fence, recover};
 use self::left::KnownLeft;
 use self::order::Order;
+use self::pace::Pace;
 use self::stalled::Stalled;
 
 /// How long a server has a job before another may take it, unless it says that it goes on.
@@ -549,31 +551,6 @@ impl fmt::Debug for Mover {
         f.debug_struct("Mover")
             .field("queue", &self.queue)
             .finish_non_exhaustive()
-    }
-}
-
-/// Keeps to a number of messages a second.
-struct Pace {
-    rate: Option<u32>,
-}
-
-impl Pace {
-    fn new(rate: Option<u32>) -> Self {
-        Self {
-            rate: rate.filter(|rate| *rate > 0),
-        }
-    }
-
-    /// How many messages to carry at a time.
-    fn most(&self) -> usize {
-        let rate = self.rate.map_or(carry::BATCH, |rate| rate as usize);
-        rate.clamp(1, carry::BATCH)
-    }
-
-    async fn keep(&mut self, carried: usize) {
-        if let (Some(rate), Ok(carried)) = (self.rate, u32::try_from(carried)) {
-            tokio::time::sleep(Duration::from_secs(1) * carried / rate).await;
-        }
     }
 }
 

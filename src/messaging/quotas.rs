@@ -13,23 +13,21 @@
 //! post. What the service itself moves (dead letters, bridges, queues that change their pool, imports) is not refused: it would
 //! have nowhere to go.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Error, ErrorKind, Home, Kind, ManagementStore, Message, Metadata, ProjectId, QueueKey,
-    QueueSelection, Result,
+    Error, ErrorKind, Home, Kind, Message, Metadata, ProjectId, QueueKey, Result,
 };
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use super::Messaging;
 use super::census::{Admitted, Census};
+use super::counting::{What, count_bytes, count_project, step};
 use super::known::Queue;
 use super::seal::sealed_len;
 use super::settings::Settings;
-use crate::catalogue::{Catalogue, Route};
 
 /// What every project may use, and what some may. 0 stands for no bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -177,22 +175,6 @@ impl Rates {
         Err(TooSoon(Duration::from_secs_f64((1.0 - bucket.left) / rate)))
     }
 }
-
-/// Queues that are read at once for a count of a project.
-const PAGE: usize = 100;
-
-/// Between two queues of a count of a project: it takes no more than a fraction of a store's time.
-const PAUSE: Duration = Duration::from_millis(2);
-
-/// A step of a count that takes longer has failed: its store does not answer, or not soon enough for a post to wait for it.
-const STEP_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// How often a step is tried: a store may have been slow for a moment.
-const STEP_TRIES: usize = 2;
-
-/// Between two steps of a count of bytes: so many times the length of the last one, so that a store works a fifth of the
-/// time for it.
-const STEP_REST: u32 = 4;
 
 /// What is counted of projects and queues, each by a census of its own.
 #[derive(Debug, Default)]
@@ -467,120 +449,6 @@ impl Messaging {
             count_bytes(&route, &queue, &census.steps).await
         }
     }
-}
-
-/// What is counted of a project.
-#[derive(Debug, Clone, Copy)]
-enum What {
-    Messages,
-    Bytes,
-}
-
-/// Counts what a project has. A queue whose store does not answer is passed over: the others are not to be refused for it.
-async fn count_project(
-    management: &Arc<dyn ManagementStore>,
-    catalogue: &Catalogue,
-    steps: &Semaphore,
-    project: &ProjectId,
-    what: What,
-) -> Result<u64> {
-    let (mut count, mut silent) = (0, HashSet::new());
-    for kind in [Kind::Queue, Kind::Topic] {
-        let mut selection = QueueSelection {
-            kind,
-            limit: PAGE,
-            ..QueueSelection::default()
-        };
-        loop {
-            let list = || {
-                let (management, project) = (Arc::clone(management), project.clone());
-                let selection = selection.clone();
-                async move { management.list_queues(&project, &selection).await }
-            };
-            let page = step(steps, list).await?;
-            for record in &page {
-                let queue = QueueKey::new(project.clone(), record.name.clone());
-                // One of its queues that did not answer is enough.
-                if record
-                    .place
-                    .homes()
-                    .into_iter()
-                    .any(|it| silent.contains(it))
-                {
-                    continue;
-                }
-                let counted = async {
-                    let route = catalogue.resolve(&record.place).await?;
-                    match what {
-                        What::Bytes => count_bytes(&route, &queue, steps).await,
-                        What::Messages => {
-                            let count = || {
-                                let (route, queue) = (Arc::clone(&route), queue.clone());
-                                async move { route.stats(&queue).await }
-                            };
-                            let stats = step(steps, count).await?;
-                            Ok(stats.free + stats.claimed)
-                        }
-                    }
-                };
-                match counted.await {
-                    Ok(counted) => count += counted,
-                    Err(error) => {
-                        tracing::debug!(%error, %queue, "what a queue has is not counted");
-                        if error.kind() == ErrorKind::Unavailable {
-                            silent.extend(record.place.homes().into_iter().cloned());
-                        }
-                    }
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-            let Some(last) = page.last().filter(|_| page.len() == PAGE) else {
-                break;
-            };
-            selection.after = Some(last.name.shown().to_owned());
-        }
-    }
-    Ok(count)
-}
-
-/// Adds up the bytes of a queue, wherever it has some. Segments in stores that cannot count are passed over.
-async fn count_bytes(route: &Route, queue: &QueueKey, steps: &Semaphore) -> Result<u64> {
-    let mut bytes = 0;
-    for stop in route.everywhere().filter(|stop| stop.browses()) {
-        let mut after = None;
-        loop {
-            let start = Instant::now();
-            let counted = step(steps, || stop.count_bytes(queue, after)).await?;
-            bytes += counted.bytes;
-            if counted.next.is_none() {
-                break;
-            }
-            after = counted.next;
-            tokio::time::sleep(start.elapsed() * STEP_REST).await;
-        }
-    }
-    Ok(bytes)
-}
-
-/// Makes a step of a count when it is its turn, and once more where the store was slow. `Unavailable` where that takes too
-/// long. A call that nobody waits for any more goes on to its end: it may be the one by which is seen whether the store is
-/// there again.
-async fn step<T, F>(steps: &Semaphore, work: impl Fn() -> F) -> Result<T>
-where
-    T: Send + 'static,
-    F: Future<Output = Result<T>> + Send + 'static,
-{
-    for _ in 0..STEP_TRIES {
-        let _turn = steps.acquire().await;
-        let call = tokio::spawn(work());
-        if let Ok(done) = tokio::time::timeout(STEP_TIMEOUT, call).await {
-            return done.map_err(|error| {
-                Error::new(ErrorKind::Internal, "a count broke off").caused_by(error)
-            })?;
-        }
-    }
-    let sentence = "the store does not answer in time for a count";
-    Err(Error::new(ErrorKind::Unavailable, sentence))
 }
 
 #[cfg(test)]
