@@ -269,9 +269,6 @@ fn internal(
     ))
 }
 
-/// How long what clients did not receive may take to be given back when the service stops.
-const GIVING_BACK: Duration = Duration::from_secs(2);
-
 /// How long to wait before declared pools are tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -352,7 +349,7 @@ pub async fn serve(
         drop(admin.await);
     }
     guard.take_back();
-    app.given_back.finish(GIVING_BACK).await;
+    app.given_back.finish().await;
     app.messaging.close().await
 }
 

@@ -60,6 +60,11 @@ impl Api {
         self.app.messaging.work().await;
     }
 
+    /// Waits until all that clients did not receive has been given back, but no longer than two seconds.
+    pub async fn give_back(&self) {
+        self.app.given_back.finish().await;
+    }
+
     /// The same service, as a connection from this address sees it.
     #[must_use]
     pub fn for_peer(mut self, peer: IpAddr) -> Self {

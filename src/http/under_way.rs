@@ -70,11 +70,12 @@ impl Default for GivenBack {
 }
 
 impl GivenBack {
-    /// Waits until nothing is being given back, but no longer than this: the stores are about to be closed.
-    pub(crate) async fn finish(&self, patience: Duration) {
+    /// Waits until nothing is being given back, but no longer than two seconds: the stores are about to be closed.
+    pub(crate) async fn finish(&self) {
+        const PATIENCE: Duration = Duration::from_secs(2);
         const LOOK: Duration = Duration::from_millis(10);
         let begun = tokio::time::Instant::now();
-        while self.running.load(Ordering::Relaxed) > 0 && begun.elapsed() < patience {
+        while self.running.load(Ordering::Relaxed) > 0 && begun.elapsed() < PATIENCE {
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -85,6 +85,11 @@ impl App {
         tokio::spawn(async move { api.work().await });
     }
 
+    /// Waits until all that clients did not receive has been given back.
+    pub(crate) async fn give_back(&self) {
+        self.api.give_back().await;
+    }
+
     /// Lets so many seconds pass.
     pub(crate) fn advance(&self, secs: u64) {
         let span = Duration::from_secs(secs);

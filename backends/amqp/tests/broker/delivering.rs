@@ -160,8 +160,11 @@ pub(crate) async fn whoever_has_gone_takes_nothing_with_him(place: Place) {
     for micros in (0..4000).step_by(100) {
         let receiving = broker.receive(&q, 20, MINUTE);
         let patience = Duration::from_micros(micros);
-        if let Ok(got) = tokio::time::timeout(patience, receiving).await {
-            broker.release(&q, &receipts(&got.unwrap())).await.unwrap();
+        match tokio::time::timeout(patience, receiving).await {
+            Err(_) => {}
+            Ok(Ok(got)) => broker.release(&q, &receipts(&got)).await.unwrap(),
+            // What comes back again and again is taken over, and a queue that was made for it a moment ago may be slow.
+            Ok(Err(error)) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}"),
         }
     }
     assert_eq!(until_there(&broker, &q, 20).await.len(), 20);

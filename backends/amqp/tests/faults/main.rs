@@ -90,7 +90,8 @@ fn main() -> ExitCode {
             stops::nothing_acknowledged_is_lost_when_a_node_dies_under_load,
             stops::nothing_acknowledged_is_lost_when_a_node_is_stopped_under_load,
             stops::nothing_acknowledged_is_lost_when_the_application_stops_under_load,
-            stops::nothing_acknowledged_is_lost_when_connections_are_closed_under_load;
+            stops::nothing_acknowledged_is_lost_when_connections_are_closed_under_load,
+            stalls::a_companion_that_never_answers_is_passed_by_and_not_taken_for_empty;
         STEADY:
             cuts::what_is_confirmed_is_there_wherever_a_publish_is_cut,
             cuts::nothing_is_lost_wherever_a_get_is_cut,
@@ -98,7 +99,6 @@ fn main() -> ExitCode {
             cuts::a_native_message_has_one_id_wherever_its_adoption_is_cut,
             cuts::a_silent_network_is_unavailable_in_time,
             stalls::a_queue_that_does_not_answer_disturbs_no_other,
-            stalls::a_companion_that_never_answers_is_passed_by_and_not_taken_for_empty,
             deaths::whoever_is_not_let_in_is_told,
             holder::a_killed_server_leaves_nothing_behind,
             holder::claims_of_a_killed_server_live_on_and_end_in_time;
