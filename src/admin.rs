@@ -35,7 +35,7 @@ use serde_json::{Map, Value, json};
 
 pub use self::guard::Guard;
 use self::tokens::Tokens;
-use crate::bridging::Bridges;
+use crate::bridges::Bridges;
 use crate::http::{App, openapi};
 use crate::messaging::StoreHealth;
 

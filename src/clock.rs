@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn it_starts_where_the_machine_is() {
+    fn steady_clock_starts_at_the_system_time() {
         let (clock, machine) = (SteadyClock::default(), SystemClock);
         let apart = (clock.now().0 - machine.now().0).abs();
         assert!(apart < JUMP_MS, "{apart}");

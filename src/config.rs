@@ -1,8 +1,8 @@
 //! Configuration: as written, then as meant.
 //!
 //! The layers are, each over the one before: the compiled-in defaults, the operator's file, the environment, the flags.
-//! [`Written`] is what serde reads of them; [`Written::resolve`] turns it into [`Config`]: it reads the policy file and
-//! looks up the names of hosts, and opens nothing.
+//! [`RawConfig`] is what serde reads of them; [`RawConfig::resolve`] turns it into [`Config`]: it reads the policy file
+//! and looks up the names of hosts, and opens nothing.
 
 pub mod declared;
 mod secrets;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use self::declared::Declared;
 use self::secrets::one_line;
 use crate::admin::tokens::Tokens;
-use crate::bridging::{Rule, check_rules};
+use crate::bridges::{Rule, check_rules};
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
 use crate::http::identity::Identity;
@@ -28,7 +28,7 @@ use crate::http::policy::Policy;
 use crate::messaging::limits::Limits;
 use crate::messaging::quotas::Quotas;
 use crate::messaging::{PUBLIC_KEY, check_keys};
-use crate::{admin, notify, telemetry};
+use crate::{admin, notifications, telemetry};
 
 /// The reference of all keys, and their defaults.
 const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -57,11 +57,11 @@ impl std::error::Error for ConfigError {}
 /// The configuration as it is written.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Written {
+pub struct RawConfig {
     server: Server,
-    admin: AdminWritten,
-    store: Place,
-    management: Place,
+    admin: RawAdmin,
+    store: StoreUri,
+    management: StoreUri,
     pooling: Pooling,
     bridging: Bridging,
     log: Log,
@@ -69,15 +69,15 @@ pub struct Written {
     messages: Messages,
     limits: Limits,
     quotas: Quotas,
-    notifications: notify::Settings,
+    notifications: notifications::Settings,
     signed_url: SignedUrl,
-    cors: CorsWritten,
+    cors: RawCors,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SignedUrl {
-    secret_key: notify::Password,
+    secret_key: notifications::Password,
     secret_key_file: String,
 }
 
@@ -96,7 +96,7 @@ struct Server {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct AdminWritten {
+struct RawAdmin {
     tokens_file: String,
     local_token: bool,
     probes_only: bool,
@@ -104,13 +104,13 @@ struct AdminWritten {
     hosts: Vec<String>,
 }
 
-impl AdminWritten {
+impl RawAdmin {
     /// Reads the file of tokens. Refuses a listener that others can reach while nobody has a token.
     fn resolve(self, listen: Option<SocketAddr>) -> Result<admin::Settings, ConfigError> {
         let tokens = match self.tokens_file.as_str() {
             "" => Tokens::default(),
             path => Tokens::load(Path::new(path))
-                .map_err(|why| ConfigError(format!("admin.tokens_file is wrong: {why}")))?,
+                .map_err(|why| ConfigError(format!("admin.tokens_file is invalid: {why}")))?,
         };
         // The API goes on, and so do metrics and health where they need no token.
         let all_ended = !tokens.is_empty() && !tokens.is_some_valid(SystemClock.wall());
@@ -147,7 +147,7 @@ impl AdminWritten {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Place {
+struct StoreUri {
     uri: String,
     uri_file: String,
 }
@@ -163,12 +163,12 @@ struct Pooling {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Bridging {
-    rules: Vec<RuleWritten>,
+    rules: Vec<RawRule>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RuleWritten {
+struct RawRule {
     from: String,
     to: String,
     rate: Option<u32>,
@@ -177,8 +177,8 @@ struct RuleWritten {
 
 impl Bridging {
     fn resolve(&self) -> Result<Vec<Rule>, ConfigError> {
-        let wrong = |why| ConfigError(format!("bridging.rules is wrong: {why}"));
-        let parse = |rule: &RuleWritten| {
+        let wrong = |why| ConfigError(format!("bridging.rules is invalid: {why}"));
+        let parse = |rule: &RawRule| {
             Rule::parse(&rule.from, &rule.to, rule.rate, rule.dead_letter.as_deref())
         };
         let rules: Result<Vec<Rule>, String> = self.rules.iter().map(parse).collect();
@@ -219,7 +219,7 @@ struct Access {
     max_client_id_length: usize,
     legacy_identity_headers: bool,
     trusted_proxies: Vec<String>,
-    proxy_secret: notify::Password,
+    proxy_secret: notifications::Password,
     proxy_secret_file: String,
 }
 
@@ -241,7 +241,7 @@ struct Messages {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct CorsWritten {
+struct RawCors {
     allowed_origins: Vec<String>,
     allow_credentials: bool,
     expose_headers: Vec<String>,
@@ -302,9 +302,9 @@ pub struct Config {
     /// What projects may use.
     pub quotas: Quotas,
     /// How notifications are sent.
-    pub notifications: notify::Settings,
+    pub notifications: notifications::Settings,
     /// What pre-signed access is signed with; empty for none.
-    pub signing_key: notify::Password,
+    pub signing_key: notifications::Password,
     /// Which pages of other origins may call.
     pub cors: Option<Cors>,
 }
@@ -324,7 +324,7 @@ pub struct Flags {
     pub management: Option<String>,
 }
 
-impl Written {
+impl RawConfig {
     /// Reads all layers.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         let mut layers = Figment::from(Toml::string(DEFAULTS));
@@ -350,17 +350,17 @@ impl Written {
                 }
             }
         }
-        layers.extract().map_err(|error| {
-            ConfigError(format!("the configuration is wrong: {}", one_line(&error)))
-        })
+        layers
+            .extract()
+            .map_err(|error| ConfigError(format!("invalid configuration: {}", one_line(&error))))
     }
 
     /// Puts the secrets that stand in files in their places.
     fn read_secrets(&mut self) -> Result<(), ConfigError> {
         let take = |value: &mut String| std::mem::take(value);
-        let Place { uri, uri_file } = &mut self.store;
+        let StoreUri { uri, uri_file } = &mut self.store;
         *uri = secrets::resolve("store.uri", take(uri), DEFAULT_STORE, uri_file)?;
-        let Place { uri, uri_file } = &mut self.management;
+        let StoreUri { uri, uri_file } = &mut self.management;
         *uri = secrets::resolve("management.uri", take(uri), "", uri_file)?;
         let SignedUrl {
             secret_key,
@@ -395,8 +395,9 @@ impl Written {
                 Policy::load(Path::new(path)).map_err(|error| ConfigError(error.to_string()))?
             }
         };
-        check_keys(&self.messages.encryption_keys)
-            .map_err(|error| ConfigError(format!("messages.encryption_keys is wrong: {error}")))?;
+        check_keys(&self.messages.encryption_keys).map_err(|error| {
+            ConfigError(format!("messages.encryption_keys is invalid: {error}"))
+        })?;
         telemetry::filter(&self.log)?;
         self.limits
             .check()
@@ -524,7 +525,7 @@ impl Config {
 
     /// Reads all layers, and says what they mean.
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
-        Written::load(flags)?.resolve()
+        RawConfig::load(flags)?.resolve()
     }
 }
 

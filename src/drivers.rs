@@ -112,7 +112,7 @@ const DRIVERS: &[Driver] = &[
         options: isimud_sqlite::OPTIONS,
         shared: |one, other| {
             let [one, other] = [one, other].map(isimud_sqlite::Config::parse);
-            Ok(Shared::of(one?.is_place_of(&other?), true))
+            Ok(Shared::of(one?.is_location_of(&other?), true))
         },
         check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
         file: |uri| {
@@ -124,12 +124,12 @@ const DRIVERS: &[Driver] = &[
             let config = isimud_sqlite::Config::parse(uri)?;
             let store = isimud_sqlite::SqliteStore::open(config, Arc::clone(&context.clock))?;
             let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
-            let keeper = Arc::clone(&store);
+            let ledger_store = Arc::clone(&store);
             Ok(Backend {
                 name: "sqlite",
                 messages: store,
                 management: Some(management),
-                ledgers: Some(Ledgers::new(move |scope| Ok(keeper.ledger(scope)))),
+                ledgers: Some(Ledgers::new(move |scope| Ok(ledger_store.ledger(scope)))),
             })
         },
     },
@@ -240,12 +240,12 @@ const fn redis(scheme: &'static str) -> Driver {
             let config = isimud_redis::Config::parse(uri)?.by(Arc::clone(&context.clock));
             let store = isimud_redis::RedisStore::open(config)?;
             let management: Arc<dyn ManagementStore> = Arc::clone(&store) as _;
-            let keeper = Arc::clone(&store);
+            let ledger_store = Arc::clone(&store);
             Ok(Backend {
                 name: "redis",
                 messages: store,
                 management: Some(management),
-                ledgers: Some(Ledgers::new(move |scope| Ok(keeper.ledger(scope)))),
+                ledgers: Some(Ledgers::new(move |scope| Ok(ledger_store.ledger(scope)))),
             })
         },
     }
@@ -377,7 +377,7 @@ mod tests {
 
     #[cfg(feature = "sqlite")]
     #[test]
-    fn one_file_is_one_place() {
+    fn sqlite_uris_of_one_file_share_a_store() {
         let same = [
             "sqlite:a/b.db",
             "sqlite:a/b.db?readers=3",

@@ -4,7 +4,7 @@
 //! flags      what the command line says          zaqar      a Zaqar's queues, messages, claims, subscriptions
 //! target     where it all goes, or nowhere       elements   Redis lists, streams and jobs as one queue's messages
 //! journal    how far an import has come          report     what was done, and what was left out
-//! patience   how long a store is waited for      pace       how much is read at once
+//! store_retry   retries calls of a store that does not answer    page_size   how much is read at once
 //! left_out   the file of what was left out       progress   a bar on a terminal
 //! lock       one import at a time fills a queue
 //! ```
@@ -19,18 +19,18 @@
 //! What ends the whole are a source that stays away, a journal that cannot be written, and a signal; then the report
 //! says how far the import came.
 //!
-//! The sources are only read (see `isimud-estates`). A dry run opens no store either; it goes by what the configured one
-//! says of itself.
+//! The sources are only read (see `isimud-import-sources`). A dry run opens no store either; it goes by what the
+//! configured one says of itself.
 
 mod elements;
 mod flags;
 mod journal;
 mod left_out;
 mod lock;
-mod pace;
-mod patience;
+mod page_size;
 mod progress;
 mod report;
+mod store_retry;
 mod target;
 mod zaqar;
 
@@ -154,7 +154,7 @@ pub async fn run(import: Import, stop: Stop) -> Result<Outcome> {
             "the store keeps no journal (its option 'journal' is off), and cannot tell new messages from those that it has",
             "what it had already counts as new, and is delivered once",
         );
-    } else if able.remembers {
+    } else if able.deduplicates {
         report.note(
             "the store remembers what was consumed here, and does not deliver it again",
             "such messages of an earlier import count as new; with --journal they are told",
@@ -196,7 +196,7 @@ async fn open(shared: &Shared, config: &Config, stop: &Stop) -> Result<Target> {
         return Ok(Target::nowhere(drivers::capabilities(&config.store)?));
     }
     let opened = crate::open_messaging(config, Arc::new(SteadyClock::default()));
-    let crate::Rules {
+    let crate::Core {
         messaging,
         management,
         ..
@@ -212,7 +212,7 @@ async fn open(shared: &Shared, config: &Config, stop: &Stop) -> Result<Target> {
     // Now, and not after everything was read.
     messaging.ping().await?;
     // An embedded one belongs to one process.
-    let keeper = config.management.as_ref().unwrap_or(&config.store);
-    let locks = (!keeper.starts_with("sqlite:")).then_some(management);
+    let management_uri = config.management.as_ref().unwrap_or(&config.store);
+    let locks = (!management_uri.starts_with("sqlite:")).then_some(management);
     Ok(Target::new(messaging, locks, stop.clone()))
 }

@@ -3,15 +3,15 @@
 //! ```text
 //! main  ->  config      flags, environment, files: what was written, then what was meant
 //!           drivers     from a URI's scheme to the driver that opens it
-//!           serve       puts the house together and runs it
+//!           serve       puts the service together and runs it
 //!
 //! a request:  server -> http -> messaging -> catalogue -> a store (backends/…)
 //!             sockets   translates  decides    finds      keeps
-//! a post also:                      messaging -> notify   tells subscribers, in its own time
+//! a post also:                      messaging -> notifications   tells subscribers, in its own time
 //!
-//! moving      carries queues from store to store
-//! bridging    has messages flow from one queue to another, with the help of messaging
-//! import      takes over what another service left (read by backends/estates), with the help of messaging
+//! migration   moves queues from store to store
+//! bridges     has messages flow from one queue to another, with the help of messaging
+//! import      takes over what another service left (read by backends/import-sources), with the help of messaging
 //! signature   pre-signed access    dates   how the API writes and reads them    clock   what time it is
 //! admin       metrics, liveness, readiness, and what operators change    telemetry   what is counted and logged
 //! spell       and told once
@@ -20,7 +20,7 @@
 //! Who may import whom is checked by `tests/direction.rs`.
 
 pub mod admin;
-pub mod bridging;
+pub mod bridges;
 pub mod catalogue;
 pub mod clock;
 pub mod config;
@@ -31,8 +31,9 @@ pub mod http;
 pub mod import;
 pub mod live;
 pub mod messaging;
-mod moving;
-pub mod notify;
+mod migration;
+pub mod notifications;
+mod rate_limiter;
 mod server;
 pub mod signature;
 mod spell;
@@ -49,7 +50,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::admin::Guard;
-use crate::bridging::Bridges;
+use crate::bridges::Bridges;
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::config::declared::Declared;
@@ -57,9 +58,11 @@ use crate::drivers::{Backend, Context, ForPools};
 use crate::http::budget::Budget;
 use crate::http::{Api, App};
 use crate::live::Live;
-use crate::messaging::{Flow, Messaging, Parts, Subscribers};
-use crate::notify::{AddressPolicy, Deliveries, House, Needs, Outbox, Tally};
-use crate::server::{Door, Keeps, Pace, Patience, Places, listen};
+use crate::messaging::{MessageObserver, Messaging, Parts, Subscribers};
+use crate::notifications::{
+    AddressPolicy, Deliveries, DeliveryContext, NotificationObserver, Outbox, Requirements,
+};
+use crate::server::{Acceptor, ConnectionLimits, MinRate, Reserve, Timeouts, listen};
 use crate::signature::Signer;
 use crate::telemetry::{Metrics, Traffic};
 
@@ -78,7 +81,7 @@ pub struct Service {
 
 /// Opens the stores and puts the service on top of them.
 pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
-    let Rules {
+    let Core {
         messaging,
         metrics,
         management,
@@ -87,8 +90,8 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
     } = open_messaging(config, Arc::clone(&clock))?;
     let guard = Arc::new(Guard::new(config.admin.clone(), Arc::clone(&clock)));
     let messaging = Arc::new(messaging);
-    let house: Arc<dyn House> = Arc::clone(&messaging) as _;
-    let tally: Arc<dyn Tally> = Arc::clone(&metrics) as _;
+    let delivery_context: Arc<dyn DeliveryContext> = Arc::clone(&messaging) as _;
+    let observer: Arc<dyn NotificationObserver> = Arc::clone(&metrics) as _;
     let bridges = Arc::new(Bridges::new(
         Arc::clone(&messaging),
         Arc::clone(&management),
@@ -96,16 +99,16 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         config.bridges.clone(),
     ));
     let deliveries = outbox.map(|outbox| {
-        let parts = notify::Parts {
+        let parts = notifications::Parts {
             outbox,
             management,
             settings: config.notifications.clone(),
             signer: signer.clone(),
             clock,
-            tally,
+            observer,
             largest_message: config.limits.max_messages_post_size,
         };
-        Deliveries::new(parts, house).map(Arc::new)
+        Deliveries::new(parts, delivery_context).map(Arc::new)
     });
     let deliveries = deliveries.transpose()?;
     let traffic = metrics.traffic().clone();
@@ -167,7 +170,7 @@ impl Service {
 }
 
 /// What stands on top of the stores, and what it shares with what runs beside it.
-struct Rules {
+struct Core {
     messaging: Messaging,
     metrics: Arc<Metrics>,
     management: Arc<dyn ManagementStore>,
@@ -176,11 +179,11 @@ struct Rules {
 }
 
 /// Opens the stores and puts the rules on top of them.
-fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
+fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Core> {
     let (store, other) = stores(config, &clock)?;
-    let keeper = other.as_ref().unwrap_or(&store);
-    let ledgers = keeper.ledgers.clone();
-    let management = keeper.management.clone().ok_or_else(|| {
+    let backend = other.as_ref().unwrap_or(&store);
+    let ledgers = backend.ledgers.clone();
+    let management = backend.management.clone().ok_or_else(|| {
         let uri = drivers::shown(config.management.as_ref().unwrap_or(&config.store));
         Error::invalid(format!(
             "queues cannot be kept in '{uri}'; name a management store"
@@ -193,8 +196,11 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
         .enabled
         .then(|| Arc::new(Outbox::new(Arc::clone(&internal))));
     let signer = Signer::new(&config.signing_key.0, Arc::clone(&clock));
-    let addresses = AddressPolicy::new(&settings.allowed_networks)
-        .map_err(|text| Error::invalid(format!("'{text}' is no network")))?;
+    let addresses = AddressPolicy::new(&settings.allowed_networks).map_err(|text| {
+        Error::invalid(format!(
+            "'{text}' is not a network in CIDR notation, such as 10.0.0.0/8"
+        ))
+    })?;
     let counting = Arc::clone(&metrics);
     let catalogue = Catalogue::new(catalogue::Parts {
         management: Arc::clone(&management),
@@ -206,9 +212,9 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
             folder: folder_of_pools(config),
         }),
         counted: Arc::new(move |pool| Arc::new(counting.pool(pool))),
-        draw: Arc::new(|below| fastrand::u64(..below)),
+        random: Arc::new(|below| fastrand::u64(..below)),
     });
-    let flow: Arc<dyn Flow> = Arc::clone(&metrics) as _;
+    let observer: Arc<dyn MessageObserver> = Arc::clone(&metrics) as _;
     let messaging = Messaging::new(Parts {
         catalogue,
         management: Arc::clone(&management),
@@ -217,16 +223,16 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Rules> {
         quotas: config.quotas.clone(),
         checksums: config.checksums,
         encryption_keys: config.encryption_keys.clone(),
-        flow,
+        observer,
         outbox: outbox.clone(),
         subscribers: Subscribers {
             types: settings.subscriber_types.clone(),
             addresses,
-            needs: Needs::new(settings),
+            requirements: Requirements::new(settings),
         },
         signer: signer.clone(),
     })?;
-    Ok(Rules {
+    Ok(Core {
         messaging,
         metrics,
         management,
@@ -257,20 +263,20 @@ fn internal(
     management: Option<&Backend>,
     metrics: &Metrics,
 ) -> Arc<dyn MessageStore> {
-    let keeper = match management {
+    let backend = match management {
         Some(management) if store.management.is_none() => management,
         _ => store,
     };
     let observer: Arc<dyn Observer> = Arc::new(metrics.pool(catalogue::DEFAULT));
     Arc::new(Instrumented::new(
-        keeper.name,
-        Arc::clone(&keeper.messages),
+        backend.name,
+        Arc::clone(&backend.messages),
         observer,
     ))
 }
 
 /// How long to wait before declared pools are tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+const DECLARE_RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The store of the configuration, and the management store where that is another one. It is opened first: a broker that
 /// can only lease has its ledger there.
@@ -300,9 +306,9 @@ pub async fn serve(
 ) -> Result<()> {
     let app = Arc::clone(&api.app);
     declare(&app, &config.declared).await;
-    let patience = Patience {
+    let timeouts = Timeouts {
         header: config.header_timeout,
-        pace: Pace {
+        min_rate: MinRate {
             within: config.answer_timeout,
             least: config.answer_timeout.as_secs() * config.min_answer_rate,
         },
@@ -316,19 +322,24 @@ pub async fn serve(
     let traffic = app.metrics.traffic();
     let descriptors = descriptors();
     let spare = |most: usize| most.min(descriptors / 16);
-    let places = places(config, descriptors, 2 * spare(SPARE));
-    let door = Door::new(
+    let limits = connection_limits(config, descriptors, 2 * spare(RESERVED_DESCRIPTORS));
+    let acceptor = Acceptor::new(
         listener,
-        places,
-        Keeps::ForOthers(spare(SPARE)),
+        limits,
+        Reserve::ForOthers(spare(RESERVED_DESCRIPTORS)),
         traffic.clone(),
     );
     let admin = admin.map(|listener| {
         let address = listener.local_addr().ok();
-        let keeps = Keeps::ForItself(spare(SPARE));
-        let door = Door::new(listener, ADMIN_PLACES, keeps, Traffic::default());
+        let reserve = Reserve::ForItself(spare(RESERVED_DESCRIPTORS));
+        let acceptor = Acceptor::new(
+            listener,
+            ADMIN_CONNECTION_LIMITS,
+            reserve,
+            Traffic::default(),
+        );
         let router = admin::router(Arc::clone(&app), Arc::clone(&bridges), &guard, address);
-        tokio::spawn(listen(door, router, patience, told(stop.clone())))
+        tokio::spawn(listen(acceptor, router, timeouts, told(stop.clone())))
     });
     let working = api.clone();
     let worker = tokio::spawn(async move { working.work().await });
@@ -338,7 +349,7 @@ pub async fn serve(
         deliveries.never_to(own);
         tokio::spawn(deliveries.run(ended))
     });
-    listen(door, api, patience, told(stop)).await;
+    listen(acceptor, api, timeouts, told(stop)).await;
     drop(bridges.await);
     worker.abort();
     end_deliveries.send_replace(true);
@@ -354,20 +365,20 @@ pub async fn serve(
 }
 
 /// Connections of the listener for operators: for people and a few programs.
-const ADMIN_PLACES: Places = Places {
+const ADMIN_CONNECTION_LIMITS: ConnectionLimits = ConnectionLimits {
     most: 128,
     most_per_address: 0,
     shared: Vec::new(),
 };
 
 /// Descriptors that each listener keeps for the time when there are no others.
-const SPARE: usize = 16;
+const RESERVED_DESCRIPTORS: usize = 16;
 
 /// Descriptors that are left to files, stores and notifications, where there are many; half of them otherwise.
 const OTHER_DESCRIPTORS: usize = 1024;
 
 /// How many connections the API may have: what the configuration says, or what the system's bound on descriptors leaves.
-fn places(config: &Config, descriptors: usize, spare: usize) -> Places {
+fn connection_limits(config: &Config, descriptors: usize, spare: usize) -> ConnectionLimits {
     let left = descriptors - OTHER_DESCRIPTORS.min(descriptors / 2) - spare;
     let most = config.limits.max_connections;
     if left < most {
@@ -377,7 +388,7 @@ fn places(config: &Config, descriptors: usize, spare: usize) -> Places {
             "the system gives too few descriptors for limits.max_connections"
         );
     }
-    Places {
+    ConnectionLimits {
         most: most.min(left).max(1),
         most_per_address: config.limits.max_connections_per_address,
         shared: config.identity.proxies().to_vec(),
@@ -405,7 +416,7 @@ async fn declare(app: &Arc<App>, declared: &Declared) {
     let attempt = async |app: &App, declared: &Declared| {
         let declaring = app.messaging.declare(&declared.pools, &declared.flavors);
         declaring.await.inspect_err(|error| {
-            tracing::warn!(%error, "the declared pools cannot be registered yet");
+            tracing::warn!(%error, "cannot register the declared pools yet, retrying");
         })
     };
     if attempt(app, declared).await.is_ok() {
@@ -414,7 +425,7 @@ async fn declare(app: &Arc<App>, declared: &Declared) {
     let (app, declared) = (Arc::downgrade(app), declared.clone());
     tokio::spawn(async move {
         loop {
-            tokio::time::sleep(AGAIN).await;
+            tokio::time::sleep(DECLARE_RETRY_DELAY).await;
             match app.upgrade() {
                 Some(app) if attempt(&app, &declared).await.is_err() => {}
                 _ => return,

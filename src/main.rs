@@ -1,6 +1,6 @@
 //! The command line: flags, a signal to stop at, exit codes.
 
-mod operate;
+mod cli;
 mod output;
 
 use std::path::PathBuf;
@@ -36,22 +36,22 @@ struct Command {
 enum Action {
     /// Serve the API (what happens without a command, too).
     Serve(Serve),
-    /// Take over what another service left.
+    /// Import queues and messages from another service.
     #[cfg(feature = "import")]
     Import(isimud::import::Import),
     /// Print the OpenAPI description of the API.
     Openapi,
     /// Queues of a running service.
     #[command(subcommand)]
-    Queues(operate::Queues),
+    Queues(cli::Queues),
     /// Pools of a running service.
     #[command(subcommand)]
-    Pools(operate::Pools),
+    Pools(cli::Pools),
     /// Have messages flow from one queue to another, in any pools, until the first is empty.
-    Bridge(operate::Bridge),
+    Bridge(cli::Bridge),
     /// Tokens for operators.
     #[command(subcommand)]
-    Token(operate::Token),
+    Token(cli::Token),
 }
 
 #[derive(Debug, Args)]
@@ -62,10 +62,10 @@ struct Serve {
     /// Where to serve metrics, liveness and readiness [default: nowhere].
     #[arg(long, value_name = "ADDR")]
     admin_listen: Option<String>,
-    /// Where messages are kept [default: sqlite:data/isimud.db].
+    /// URI of the message store [default: sqlite:data/isimud.db].
     #[arg(long, value_name = "URI")]
     store: Option<String>,
-    /// Where queues are kept [default: with the messages].
+    /// URI of the management store (queue metadata) [default: same as --store].
     #[arg(long, value_name = "URI")]
     management: Option<String>,
     /// A configuration file; config/default.toml lists all keys.
@@ -80,10 +80,10 @@ fn main() -> ExitCode {
     let command = Command::parse();
     let done = match command.action {
         Some(Action::Openapi) => openapi(),
-        Some(Action::Queues(action)) => ask(operate::queues(action)),
-        Some(Action::Pools(action)) => ask(operate::pools(action)),
-        Some(Action::Bridge(action)) => ask(operate::bridge(action)),
-        Some(Action::Token(action)) => operate::token(action),
+        Some(Action::Queues(action)) => ask(cli::queues(action)),
+        Some(Action::Pools(action)) => ask(cli::pools(action)),
+        Some(Action::Bridge(action)) => ask(cli::bridge(action)),
+        Some(Action::Token(action)) => cli::token(action),
         #[cfg(feature = "import")]
         Some(Action::Import(import)) => return take_over(import),
         Some(Action::Serve(serve)) => run(serve),
@@ -202,14 +202,14 @@ fn run(serve: Serve) -> Result<(), Failure> {
             .map_err(|error| format!("pool '{name}': {error}"))?;
     }
     if check {
-        return look(&config);
+        return check_config(&config);
     }
     let level = telemetry::start_logging(&config.log)?;
     runtime()?.block_on(serve_until_told(&config, flags, level))
 }
 
 /// Says what a start would say, as far as that can be known without opening anything.
-fn look(config: &Config) -> Result<(), Failure> {
+fn check_config(config: &Config) -> Result<(), Failure> {
     let mut notes = Vec::new();
     for uri in std::iter::once(&config.store).chain(&config.management) {
         let note = drivers::inspect(uri)?;
@@ -227,7 +227,7 @@ fn look(config: &Config) -> Result<(), Failure> {
     for note in notes {
         output::line(note)?;
     }
-    output::line("the configuration is right")?;
+    output::line("configuration OK")?;
     Ok(())
 }
 
@@ -254,10 +254,10 @@ async fn serve_until_told(config: &Config, flags: Flags, level: LogLevel) -> Res
                 _ = interrupt.recv() => signals += 1,
             }
             if signals > 1 {
-                tracing::warn!("stopping at once: told so twice");
+                tracing::warn!("second signal received, exiting immediately");
                 std::process::exit(1);
             }
-            tracing::info!("stopping: finishing what runs");
+            tracing::info!("stopping: finishing requests under way");
             say_stop.send_replace(true);
         }
     });
@@ -301,7 +301,7 @@ async fn reload_when_told(mut hangup: Signal, flags: Flags, level: LogLevel, ser
             Ok(()) => tracing::info!(
                 "the configuration was read again: policies, limits, quotas, tokens of operators and log.level are as it says now; everything else needs a restart"
             ),
-            Err(error) => tracing::error!(%error, "the configuration stays as it was"),
+            Err(error) => tracing::error!(%error, "reload failed: the configuration is unchanged"),
         }
     }
 }

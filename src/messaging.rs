@@ -3,11 +3,9 @@
 //! A transport translates requests into calls of [`Messaging`] and its answers into documents; a store keeps what it
 //! is given. Everything in between is decided here, once.
 //!
-//! What a queue's metadata mean is remembered (`known`), so that a request costs one call of a store. A change of the
+//! What a queue's metadata mean is remembered (`cache`), so that a request costs one call of a store. A change of the
 //! metadata takes effect at once through this server, and within a moment through others.
 
-mod adopt;
-mod bridges;
 mod census;
 mod checksum;
 mod claims;
@@ -15,19 +13,21 @@ mod counting;
 mod declare;
 mod flavors;
 mod health;
-mod known;
+mod import;
 pub mod limits;
 mod messages;
-mod moves;
-mod notify;
+mod migration;
+mod notifications;
 mod patch;
-mod places;
+mod placement;
 mod pools;
+mod queue_cache;
 mod queues;
 pub mod quotas;
 mod seal;
 mod settings;
 mod subscriptions;
+mod transfer;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -37,35 +37,35 @@ use isimud_contract::{Change, ManagementStore, MessageStore, QueueKey, Result};
 use tokio::runtime::Handle;
 
 pub use crate::catalogue::{Check, DEFAULT};
-pub use adopt::{Adopted, Adoption, metadata_fault};
-pub(crate) use bridges::Landing;
 pub use claims::Terms;
 pub use flavors::FlavorView;
 pub use health::{Health, StoreHealth};
+pub use import::{MessageImport, QueueImport, metadata_fault};
 pub use messages::{Deletion, Draft, Listing, PostRules};
-pub use moves::Left;
+pub use migration::Remaining;
 pub use pools::PoolDraft;
 pub(crate) use settings::is_falsy;
 pub use subscriptions::{Asked, Subscribed, Subscribers};
+pub(crate) use transfer::Target;
 
-use self::known::Known;
 use self::limits::Limits;
+use self::queue_cache::QueueCache;
 use self::quotas::{Estimates, Quotas, Rates};
 use self::seal::Sealer;
 use crate::catalogue::Catalogue;
 use crate::live::Live;
-use crate::moving::Mover;
+use crate::migration::Migrator;
 
 /// Attempts of an update that finds a queue changed by somebody else.
 const ATTEMPTS: usize = 10;
-use crate::notify::Outbox;
+use crate::notifications::Outbox;
 use crate::signature::Signer;
 
 /// The pass phrase that the configuration comes with, as the reference's does.
 pub const PUBLIC_KEY: &str = "AES256";
 
-/// Hears how many messages went through.
-pub trait Flow: fmt::Debug + Send + Sync + 'static {
+/// Counts messages.
+pub trait MessageObserver: fmt::Debug + Send + Sync + 'static {
     /// So many messages were stored.
     fn posted(&self, count: usize);
     /// So many messages were delivered to a claim.
@@ -75,20 +75,20 @@ pub trait Flow: fmt::Debug + Send + Sync + 'static {
     /// So many messages were passed over because they cannot be decrypted.
     fn unreadable(&self, count: usize);
 
-    /// So many queues on the move cannot be carried on by this server now.
+    /// So many migrating queues cannot be carried on by this server now.
     fn moves_stalled(&self, count: usize);
 }
 
 /// Queues of which the log has told something that would be told again and again.
 #[derive(Debug, Default)]
-struct Told(Mutex<HashSet<QueueKey>>);
+struct LoggedQueues(Mutex<HashSet<QueueKey>>);
 
-impl Told {
-    /// Queues that are remembered, at the most; beyond it all are forgotten.
+impl LoggedQueues {
+    /// Queues that are cached, at the most; beyond it all are forgotten.
     const CAPACITY: usize = 10_000;
 
     /// Whether it has not been told of this queue.
-    fn is_news(&self, queue: &QueueKey) -> bool {
+    fn is_first(&self, queue: &QueueKey) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() >= Self::CAPACITY {
             told.clear();
@@ -109,7 +109,8 @@ pub struct Parts {
     pub catalogue: Catalogue,
     /// Where queues are.
     pub management: Arc<dyn ManagementStore>,
-    /// Keeps what is to be done about queues: messages of the service's own, which never go to a broker of an estate.
+    /// Keeps what is to be done about queues: messages of the service's own, which never go to a broker of a
+    /// deployment.
     pub jobs: Arc<dyn MessageStore>,
     /// What clients may ask for.
     pub limits: Limits,
@@ -119,8 +120,8 @@ pub struct Parts {
     pub checksums: bool,
     /// Pass phrases for encrypted queues: the first seals, all open.
     pub encryption_keys: Vec<String>,
-    /// Hears what went through.
-    pub flow: Arc<dyn Flow>,
+    /// Counts messages.
+    pub observer: Arc<dyn MessageObserver>,
     /// Takes what is to be notified; none where notifications are off.
     pub outbox: Option<Arc<Outbox>>,
     /// What subscribers may be.
@@ -141,11 +142,11 @@ pub struct Messaging {
     sealer: Sealer,
     /// Encryption would use the key that everybody knows.
     key_is_public: bool,
-    flow: Arc<dyn Flow>,
+    observer: Arc<dyn MessageObserver>,
     /// Queues with messages that cannot be decrypted, of which the log has told.
-    unreadable: Told,
-    known: Arc<Known>,
-    mover: Arc<Mover>,
+    unreadable: LoggedQueues,
+    cache: Arc<QueueCache>,
+    migrator: Arc<Migrator>,
     outbox: Option<Arc<Outbox>>,
     subscribers: Subscribers,
     signer: Signer,
@@ -162,22 +163,22 @@ impl fmt::Debug for Messaging {
 impl Messaging {
     /// Puts the service together. `Invalid` when there is no encryption key.
     pub fn new(parts: Parts) -> Result<Self> {
-        let (catalogue, known) = (Arc::new(parts.catalogue), Arc::new(Known::default()));
+        let (catalogue, cache) = (Arc::new(parts.catalogue), Arc::new(QueueCache::default()));
         // The management store outlives neither: it must not hold on to what holds on to it.
-        let told = (Arc::downgrade(&catalogue), Arc::clone(&known));
+        let told = (Arc::downgrade(&catalogue), Arc::clone(&cache));
         parts
             .management
             .watch(Arc::new(move |change| forget(&told.0, &told.1, change)))?;
-        let told = Arc::clone(&known);
-        let mover = Mover::new(
+        let told = Arc::clone(&cache);
+        let migrator = Migrator::new(
             Arc::clone(&catalogue),
             Arc::clone(&parts.management),
             parts.jobs,
-            Arc::clone(&parts.flow),
+            Arc::clone(&parts.observer),
             Arc::new(move |queue| told.forget(Change::Queue(queue))),
         )?;
         Ok(Self {
-            mover: Arc::new(mover),
+            migrator: Arc::new(migrator),
             catalogue,
             management: parts.management,
             limits: Live::new(parts.limits),
@@ -190,9 +191,9 @@ impl Messaging {
                 .first()
                 .is_some_and(|key| key == PUBLIC_KEY),
             sealer: Sealer::new(&parts.encryption_keys)?,
-            flow: parts.flow,
-            unreadable: Told::default(),
-            known,
+            observer: parts.observer,
+            unreadable: LoggedQueues::default(),
+            cache,
             outbox: parts.outbox,
             subscribers: parts.subscribers,
             signer: parts.signer,
@@ -209,9 +210,9 @@ impl Messaging {
         self.limits.set(limits);
     }
 
-    /// Does what is to be done beside requests, for as long as it is polled: queues on the move are carried.
+    /// Does what is to be done beside requests, for as long as it is polled: migrating queues are carried.
     pub async fn work(&self) {
-        Arc::clone(&self.mover).run().await;
+        Arc::clone(&self.migrator).run().await;
     }
 
     /// Proves that the stores answer.
@@ -226,20 +227,20 @@ impl Messaging {
 }
 
 /// Forgets what has changed. The stores of pools that are gone are let go without waiting for somebody to ask for them.
-fn forget(catalogue: &Weak<Catalogue>, known: &Known, change: Change<'_>) {
+fn forget(catalogue: &Weak<Catalogue>, cache: &QueueCache, change: Change<'_>) {
     let Some(catalogue) = catalogue.upgrade() else {
         return;
     };
     if matches!(change, Change::Queue(_)) {
-        return known.forget(change);
+        return cache.forget(change);
     }
     // In this order: a route that is resolved from now on must not lead to what has been before.
     catalogue.forget();
-    known.forget(change);
+    cache.forget(change);
     if let Ok(runtime) = Handle::try_current() {
         runtime.spawn(async move {
             if let Err(error) = catalogue.refresh().await {
-                tracing::debug!(%error, "the pools cannot be read now");
+                tracing::debug!(%error, "cannot read the pools");
             }
         });
     }

@@ -10,15 +10,15 @@
 //! A connection ends only when the socket has nothing more to read: a request that was sent before is answered.
 //!
 //! No client holds more than its part of the server. How many connections there are, in all and from one address, is
-//! bounded (`table`); each has so much time for a head, for a body (`http::body`) and for taking its answer (`pace`); and
-//! the bytes that are under way on all of them have a budget (`http::budget`). The listener for operators has places and
-//! descriptors of its own (`spare`), and answers when all others are taken.
+//! bounded (`table`); each has so much time for a head, for a body (`http::body`) and for taking its answer
+//! (`min_rate`); and the bytes that are under way on all of them have a budget (`http::budget`). The listener for
+//! operators has places and descriptors of its own (`spare`), and answers when all others are taken.
 
 mod connection;
+mod drain;
 mod full;
 mod head;
-mod pace;
-mod rest;
+mod min_rate;
 mod spare;
 mod table;
 
@@ -38,10 +38,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use connection::{Activity, Connection, Phase};
-pub(crate) use pace::Pace;
-use rest::Lent;
+use drain::TrackedBody;
+pub(crate) use min_rate::MinRate;
 use spare::{Spare, is_out_of_descriptors};
-pub(crate) use table::Places;
+pub(crate) use table::ConnectionLimits;
 use table::Table;
 
 use crate::http::OnTheWay;
@@ -57,7 +57,7 @@ pub(crate) trait Answer: Clone + Send + Sync + 'static {
 
     fn answer(
         self,
-        request: Request<Lent>,
+        request: Request<TrackedBody>,
     ) -> impl Future<Output = axum::http::Response<Body>> + Send;
 }
 
@@ -68,7 +68,7 @@ impl Answer for crate::http::Api {
 
     fn answer(
         self,
-        request: Request<Lent>,
+        request: Request<TrackedBody>,
     ) -> impl Future<Output = axum::http::Response<Body>> + Send {
         Self::answer(self, request)
     }
@@ -79,19 +79,19 @@ impl Answer for axum::Router {
         self.layer(axum::Extension(Peer(peer)))
     }
 
-    async fn answer(mut self, request: Request<Lent>) -> axum::http::Response<Body> {
+    async fn answer(mut self, request: Request<TrackedBody>) -> axum::http::Response<Body> {
         let Ok(response) = tower::Service::call(&mut self, request.map(Body::new)).await;
         response
     }
 }
 
-/// How patient a listener is.
+/// The time limits of a listener.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// The time that the head of a request may take.
     pub(crate) header: Duration,
     /// How slowly an answer may be taken.
-    pub(crate) pace: Pace,
+    pub(crate) min_rate: MinRate,
     /// The time that connections have to send one more request once the server is told to stop.
     pub(crate) idle: Duration,
     /// The time that requests under way may take after that.
@@ -100,16 +100,16 @@ pub(crate) struct Patience {
 
 /// For whom a listener keeps descriptors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keeps {
+pub(crate) enum Reserve {
     /// For connections of its own.
     ForItself(usize),
     /// For everything else in the process.
     ForOthers(usize),
 }
 
-/// Where connections come in.
+/// Accepts connections.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct Acceptor {
     listener: TcpListener,
     table: Arc<Table>,
     spare: Spare,
@@ -120,34 +120,34 @@ pub(crate) struct Door {
 
 /// The largest part of a request or an answer that is kept for a connection beside the budgets: a head, or what has
 /// arrived of a body and was not looked at yet.
-const BUFFER: usize = 64 << 10;
+const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 /// Bytes of an answer that the system may have taken for a connection and not sent. It would take megabytes.
-const UNSENT: u32 = 128 << 10;
+const MAX_UNSENT_BYTES: u32 = 128 << 10;
 
 /// How long to wait before connections are accepted again where there was no descriptor for one.
-const STARVED: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-impl Door {
+impl Acceptor {
     /// Lets so many connections in, and keeps so many descriptors for the time when there are no others.
     pub(crate) fn new(
         listener: TcpListener,
-        places: Places,
-        keeps: Keeps,
+        limits: ConnectionLimits,
+        reserve: Reserve,
         traffic: Traffic,
     ) -> Self {
-        let (Keeps::ForItself(spare) | Keeps::ForOthers(spare)) = keeps;
+        let (Reserve::ForItself(spare) | Reserve::ForOthers(spare)) = reserve;
         // Connections inherit both from their listener.
         let socket = socket2::SockRef::from(&listener);
         let set = socket.set_tcp_nodelay(true);
-        if let Err(error) = set.and_then(|()| socket.set_tcp_notsent_lowat(UNSENT)) {
+        if let Err(error) = set.and_then(|()| socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES)) {
             tracing::debug!(%error, "an option of the listener's socket could not be set");
         }
         Self {
             listener,
-            table: Table::new(places, traffic),
+            table: Table::new(limits, traffic),
             spare: Spare::new(spare),
-            is_for_others: matches!(keeps, Keeps::ForOthers(_)),
+            is_for_others: matches!(reserve, Reserve::ForOthers(_)),
             starved: Spell::default(),
         }
     }
@@ -172,7 +172,7 @@ impl Door {
                 }
                 Err(error) if is_out_of_descriptors(&error) => {
                     if self.starved.note() {
-                        tracing::error!(%error, "there is no descriptor for another connection");
+                        tracing::error!(%error, "out of file descriptors: cannot accept connections");
                     }
                     let starved = self.starve();
                     tokio::select! {
@@ -195,7 +195,7 @@ impl Door {
         self.table.make_room();
         self.spare.give_all();
         loop {
-            tokio::time::sleep(STARVED).await;
+            tokio::time::sleep(RETRY_DELAY).await;
             if !self.is_for_others || self.spare.refill() {
                 return;
             }
@@ -207,7 +207,7 @@ impl Door {
     fn recover(&mut self) {
         self.spare.refill();
         if let Some(count) = self.starved.ended() {
-            tracing::info!(count, "there are descriptors for connections again");
+            tracing::info!(count, "file descriptors are available again");
         }
     }
 }
@@ -215,36 +215,36 @@ impl Door {
 /// Serves until `stop` is ready; then answers what is sent within the idle grace, takes no more connections and finishes
 /// what runs.
 pub(crate) async fn listen(
-    mut door: Door,
-    face: impl Answer,
-    patience: Patience,
+    mut acceptor: Acceptor,
+    front_end: impl Answer,
+    timeouts: Timeouts,
     stop: impl Future<Output = ()> + Send,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(patience.header)
-        .max_buf_size(BUFFER);
+        .header_read_timeout(timeouts.header)
+        .max_buf_size(MAX_BUFFER_BYTES);
     // Every connection has a receiver, so that the phase is closed when no connection is left.
     let (phase, _) = watch::channel(Phase::Serving);
     let serve = |table: &Arc<Table>, stream, peer| {
         let served = Served {
             table: Arc::clone(table),
-            pace: patience.pace,
+            min_rate: timeouts.min_rate,
             phase: phase.subscribe(),
         };
-        serve(stream, peer, &http, &face, served);
+        serve(stream, peer, &http, &front_end, served);
     };
 
-    door.accept_until(&serve, stop).await;
+    acceptor.accept_until(&serve, stop).await;
     phase.send_replace(Phase::Finishing);
     let finished = async {
         // Late is as good as closed: the grace is over.
-        drop(tokio::time::timeout(patience.idle, phase.closed()).await);
+        drop(tokio::time::timeout(timeouts.idle, phase.closed()).await);
     };
-    door.accept_until(&serve, finished).await;
-    accept_rest(door, &serve);
+    acceptor.accept_until(&serve, finished).await;
+    accept_rest(acceptor, &serve);
     phase.send_replace(Phase::Closing);
-    let closed = tokio::time::timeout(patience.shutdown, phase.closed()).await;
+    let closed = tokio::time::timeout(timeouts.shutdown, phase.closed()).await;
     if closed.is_err() {
         tracing::warn!("some requests were not finished in time");
     }
@@ -254,10 +254,10 @@ pub(crate) async fn listen(
 const BACKLOG: usize = 1024;
 
 /// Serves the connections that wait to be accepted, and lets go of the address.
-fn accept_rest(door: Door, serve: &impl Fn(&Arc<Table>, TcpStream, IpAddr)) {
-    let Door {
+fn accept_rest(acceptor: Acceptor, serve: &impl Fn(&Arc<Table>, TcpStream, IpAddr)) {
+    let Acceptor {
         listener, table, ..
-    } = door;
+    } = acceptor;
     // By the system's own call: it knows of each, also of those that the runtime has not heard of yet.
     let accepted = listener.into_std().and_then(|listener| {
         for _ in 0..BACKLOG {
@@ -277,7 +277,7 @@ fn accept_rest(door: Door, serve: &impl Fn(&Arc<Table>, TcpStream, IpAddr)) {
 /// What the connections of a listener have in common.
 struct Served {
     table: Arc<Table>,
-    pace: Pace,
+    min_rate: MinRate,
     phase: watch::Receiver<Phase>,
 }
 
@@ -285,29 +285,33 @@ fn serve(
     stream: TcpStream,
     peer: IpAddr,
     http: &http1::Builder,
-    face: &impl Answer,
+    front_end: &impl Answer,
     served: Served,
 ) {
-    let Served { table, pace, phase } = served;
+    let Served {
+        table,
+        min_rate,
+        phase,
+    } = served;
     let activity = Activity::default();
-    let seat = match table.admit(peer, &activity) {
-        Ok(seat) => seat,
+    let slot = match table.admit(peer, &activity) {
+        Ok(slot) => slot,
         Err(full) => return full::turn_away(stream, full, &table.turned_away),
     };
-    let face = face.clone().for_peer(peer);
-    let stream = Connection::new(stream, activity.clone(), phase.clone(), pace, table);
+    let front_end = front_end.clone().for_peer(peer);
+    let stream = Connection::new(stream, activity.clone(), phase.clone(), min_rate, table);
     let service = service_fn(move |request| {
         let refused = head::refuse(&request);
-        let (request, rest) = rest::lend(request);
+        let (request, unread) = drain::track(request);
         let (activity, phase) = (activity.clone(), phase.clone());
         let busy = activity.begin();
-        let face = face.clone();
+        let front_end = front_end.clone();
         async move {
             let mut answer = match refused {
                 Some(refused) => refused,
                 None => {
-                    let mut answer = face.answer(request).await;
-                    rest.settle(&mut answer, &activity);
+                    let mut answer = front_end.answer(request).await;
+                    unread.drain(&mut answer, &activity);
                     answer
                 }
             };
@@ -324,7 +328,7 @@ fn serve(
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection ended early");
         }
-        drop(seat);
+        drop(slot);
     });
 }
 
@@ -354,7 +358,7 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 
     /// A listener with a page, and what stops it.
@@ -368,28 +372,28 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("its address");
         let page = Router::new().route("/", get(|| async { "page" }));
-        let patience = Patience {
-            header: PATIENCE,
-            pace: Pace {
-                within: PATIENCE,
+        let timeouts = Timeouts {
+            header: TIMEOUT,
+            min_rate: MinRate {
+                within: TIMEOUT,
                 least: 1,
             },
             idle,
-            shutdown: PATIENCE,
+            shutdown: TIMEOUT,
         };
         let (stop, stopped) = oneshot::channel();
-        let places = Places {
+        let limits = ConnectionLimits {
             most: 100,
-            ..Places::default()
+            ..ConnectionLimits::default()
         };
-        let door = Door::new(listener, places, Keeps::ForItself(0), Traffic::default());
-        let listening = listen(door, page, patience, async { drop(stopped.await) });
+        let acceptor = Acceptor::new(listener, limits, Reserve::ForItself(0), Traffic::default());
+        let listening = listen(acceptor, page, timeouts, async { drop(stopped.await) });
         (address, stop, listening)
     }
 
     fn connect(address: std::net::SocketAddr) -> Socket {
         let socket = Socket::connect(address).expect("a connection");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a socket");
         socket
     }
 
@@ -437,7 +441,7 @@ mod tests {
     async fn a_request_that_has_begun_is_waited_for_and_an_idle_connection_is_not() {
         let (address, stop, listening) = start(Duration::ZERO).await;
         let listening = tokio::spawn(listening);
-        let (begun, rest) = REQUEST.split_at(10);
+        let (begun, unread) = REQUEST.split_at(10);
         let mut slow = connect(address);
         slow.write_all(begun).expect("it is sent");
         let idle = connect(address);
@@ -445,7 +449,7 @@ mod tests {
         let (_, text) = answer(idle).await;
         assert_eq!(text, "", "the idle connection is closed");
         assert!(!listening.is_finished());
-        slow.write_all(rest).expect("it is sent");
+        slow.write_all(unread).expect("it is sent");
         let (_, text) = answer(slow).await;
         assert!(text.ends_with("page"), "{text}");
         listening.await.expect("it ends");
@@ -453,7 +457,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_connection_may_ask_once_more_within_the_grace() {
-        let (address, stop, listening) = start(PATIENCE).await;
+        let (address, stop, listening) = start(TIMEOUT).await;
         let listening = tokio::spawn(listening);
         let mut used = connect(address);
         used.write_all(REQUEST).expect("it is sent");

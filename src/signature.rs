@@ -18,7 +18,7 @@ use sha2::Sha256;
 use crate::dates;
 
 /// How long a signature holds whose maker does not say.
-const LIFE: Duration = Duration::from_hours(24);
+const DEFAULT_TTL: Duration = Duration::from_hours(24);
 
 /// The methods that can be signed, sorted.
 pub(crate) const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"];
@@ -85,7 +85,7 @@ impl Signer {
 
     /// When a signature ends whose maker does not say.
     pub(crate) fn usual_expiry(&self) -> Timestamp {
-        self.now().after(LIFE)
+        self.now().after(DEFAULT_TTL)
     }
 
     /// The signature of a grant, in hex; `None` when there is no key, or when the grant could be read as another one.
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_is_refused() {
+    fn an_expired_signature_is_refused() {
         let clock = Arc::new(ManualClock::new(
             dates::parse("2034-12-31T23:59:59").expect("a date"),
         ));

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A spell is over when nothing has happened for so long.
-const CALM: Duration = Duration::from_secs(30);
+const QUIET_PERIOD: Duration = Duration::from_secs(30);
 
 /// Something that comes in spells.
 #[derive(Debug, Default)]
@@ -45,7 +45,7 @@ impl Spell {
 
 impl Running {
     fn is_over(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.last) >= CALM
+        now.saturating_duration_since(self.last) >= QUIET_PERIOD
     }
 }
 
@@ -58,12 +58,12 @@ mod tests {
         let (spell, start) = (Spell::default(), Instant::now());
         assert!(spell.note_at(start));
         for _ in 0..1000 {
-            assert!(!spell.note_at(start + CALM / 2));
+            assert!(!spell.note_at(start + QUIET_PERIOD / 2));
         }
-        assert_eq!(spell.ended_at(start + CALM), None);
-        assert_eq!(spell.ended_at(start + CALM * 2), Some(1001));
-        assert_eq!(spell.ended_at(start + CALM * 2), None);
-        assert!(spell.note_at(start + CALM * 2));
-        assert!(spell.note_at(start + CALM * 3));
+        assert_eq!(spell.ended_at(start + QUIET_PERIOD), None);
+        assert_eq!(spell.ended_at(start + QUIET_PERIOD * 2), Some(1001));
+        assert_eq!(spell.ended_at(start + QUIET_PERIOD * 2), None);
+        assert!(spell.note_at(start + QUIET_PERIOD * 2));
+        assert!(spell.note_at(start + QUIET_PERIOD * 3));
     }
 }

@@ -20,10 +20,10 @@ use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::{EnvFilter, reload};
 
 pub use self::traffic::Traffic;
-use crate::bridging::{self, Lag, Rule};
+use crate::bridges::{self, Lag, Rule};
 use crate::config::{ConfigError, Log, LogFormat};
-use crate::messaging::{Flow, StoreHealth};
-use crate::notify::Tally;
+use crate::messaging::{MessageObserver, StoreHealth};
+use crate::notifications::NotificationObserver;
 
 /// Upper bounds of the latency histograms, in seconds.
 const BUCKETS: [f64; 12] = [
@@ -220,7 +220,7 @@ impl Default for Metrics {
         let help = "Deliveries of a broker that were dropped since its store was opened: their messages had been deleted, purged or moved on before";
         registry.register("store_dropped_deliveries", help, dropped.clone());
         let moves_stalled = Gauge::default();
-        let help = "Queues on the move that this server could not carry on when it last tried";
+        let help = "Queues whose migration this server could not continue when it last tried";
         registry.register("moves_stalled", help, moves_stalled.clone());
         let bridges = BridgeMetrics::default();
         bridges.register(&mut registry);
@@ -308,7 +308,7 @@ impl Metrics {
 }
 
 /// Statuses whose counter a route keeps at hand.
-const USUAL: [u16; 6] = [200, 201, 204, 400, 404, 503];
+const USUAL_STATUSES: [u16; 6] = [200, 201, 204, 400, 404, 503];
 
 /// What is counted of one route and method.
 #[derive(Debug)]
@@ -317,7 +317,7 @@ pub struct RouteMetrics {
     method: &'static str,
     requests: Family<RequestLabels, Counter>,
     latency: Histogram,
-    usual: [OnceLock<Counter>; USUAL.len()],
+    usual: [OnceLock<Counter>; USUAL_STATUSES.len()],
 }
 
 impl RouteMetrics {
@@ -325,7 +325,7 @@ impl RouteMetrics {
     pub(crate) fn observe(&self, status: StatusCode, took: Duration) {
         self.latency.observe(took.as_secs_f64());
         let status = status.as_u16();
-        match USUAL.iter().position(|usual| *usual == status) {
+        match USUAL_STATUSES.iter().position(|usual| *usual == status) {
             Some(at) => self.usual[at].get_or_init(|| self.counter(status)).inc(),
             None => self.counter(status).inc(),
         };
@@ -391,7 +391,7 @@ impl Observer for PoolMetrics {
     }
 }
 
-impl Flow for Metrics {
+impl MessageObserver for Metrics {
     fn posted(&self, count: usize) {
         self.posted.inc_by(count as u64);
     }
@@ -414,7 +414,7 @@ impl Flow for Metrics {
     }
 }
 
-impl Tally for Metrics {
+impl NotificationObserver for Metrics {
     fn finished(&self, outcome: &'static str) {
         self.notifications
             .get_or_create(&OutcomeLabel { outcome })
@@ -426,8 +426,8 @@ impl Tally for Metrics {
     }
 }
 
-impl bridging::Tally for Metrics {
-    fn crossed(&self, rule: &Rule, count: usize) {
+impl bridges::BridgeObserver for Metrics {
+    fn transferred(&self, rule: &Rule, count: usize) {
         self.bridges.count(rule, "crossed", count);
     }
 
@@ -464,8 +464,9 @@ const ALWAYS: &str = "audit=info";
 
 /// Which events are logged.
 pub(crate) fn filter(log: &Log) -> Result<EnvFilter, ConfigError> {
-    EnvFilter::try_new(format!("{QUIET},{},{ALWAYS}", log.level))
-        .map_err(|error| ConfigError::new(format!("log.level is wrong: '{}': {error}", log.level)))
+    EnvFilter::try_new(format!("{QUIET},{},{ALWAYS}", log.level)).map_err(|error| {
+        ConfigError::new(format!("log.level is invalid: '{}': {error}", log.level))
+    })
 }
 
 /// Changes which events are logged.

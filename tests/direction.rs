@@ -1,9 +1,9 @@
 //! Who may import whom:
 //!
 //! ```text
-//! contract <- lease <- drivers that need it      http -> messaging -> catalogue, notify -> contract
+//! contract <- lease <- drivers that need it      http -> messaging -> catalogue, notifications -> contract
 //! contract <- the other drivers                  drivers.rs -> driver crates
-//! contract <- conformance (for tests only)     contract <- estates <- import -> messaging <- bridging
+//! contract <- conformance (for tests only)     contract <- import-sources <- import -> messaging <- bridges
 //! redis, sqlite <- lease, and drivers that need it (for tests only)
 //! ```
 //!
@@ -31,14 +31,14 @@ const CONTRACT_MAY_USE: &[&str] = &[
     "uuid",
 ];
 
-/// Frameworks of the server's face, which no backend has heard of.
-const FACE: &[&str] = &["axum", "utoipa", "clap", "figment"];
+/// Frameworks of the server's front end, which no backend has heard of.
+const FRONT_END: &[&str] = &["axum", "utoipa", "clap", "figment"];
 
 const SERVER: &str = "isimud";
 const CONTRACT: &str = "isimud-contract";
 const CONFORMANCE: &str = "isimud-conformance";
 const LEASE: &str = "isimud-lease";
-const ESTATES: &str = "isimud-estates";
+const IMPORT_SOURCES: &str = "isimud-import-sources";
 /// Drivers that keep ledgers. What is made complete by one is tried with these.
 const LEDGERS: [&str; 2] = ["isimud-redis", "isimud-sqlite"];
 
@@ -72,7 +72,7 @@ impl Workspace {
     }
 
     fn drivers(&self) -> impl Iterator<Item = &Manifest> {
-        let named = [CONTRACT, CONFORMANCE, LEASE, ESTATES];
+        let named = [CONTRACT, CONFORMANCE, LEASE, IMPORT_SOURCES];
         self.backends
             .iter()
             .filter(move |backend| !named.contains(&backend.name.as_str()))
@@ -95,7 +95,7 @@ impl Workspace {
                 let for_tests = [CONFORMANCE, LEDGERS[0], LEDGERS[1]];
                 let allowed = match backend.name.as_str() {
                     CONTRACT => CONTRACT_MAY_USE.contains(&used),
-                    _ if FACE.contains(&used) => false,
+                    _ if FRONT_END.contains(&used) => false,
                     _ if !ours.contains(used) || used == CONTRACT => true,
                     CONFORMANCE => false,
                     LEASE => is_test && (for_tests.contains(&used) || used == LEASE),
@@ -112,8 +112,8 @@ impl Workspace {
                 faults.push(format!("{SERVER} must not use {used} ({kind:?})"));
             }
         }
-        if self.server.uses(ESTATES) && !self.server.has_optional(ESTATES, "import") {
-            faults.push(format!("{ESTATES} is not behind the feature import"));
+        if self.server.uses(IMPORT_SOURCES) && !self.server.has_optional(IMPORT_SOURCES, "import") {
+            faults.push(format!("{IMPORT_SOURCES} is not behind the feature import"));
         }
         for driver in self.drivers() {
             let feature = driver.name.trim_start_matches("isimud-");
@@ -145,7 +145,7 @@ fn source_faults(place: &str, source: &Source, drivers: &BTreeSet<String>) -> Ve
         if drivers.contains(word) && place != "drivers.rs" {
             refuse(word.to_owned());
         }
-        if word == "isimud_estates" && !is_in("import") {
+        if word == "isimud_import_sources" && !is_in("import") {
             refuse(word.to_owned());
         }
         let of_stores = ["drivers", "MessageStore", "ManagementStore"];
@@ -156,20 +156,20 @@ fn source_faults(place: &str, source: &Source, drivers: &BTreeSet<String>) -> Ve
         if decides && ["axum", "hyper", "drivers"].contains(&word) {
             refuse(word.to_owned());
         }
-        if is_in("notify") && ["axum", "drivers", "messaging", "catalogue"].contains(&word) {
+        if is_in("notifications") && ["axum", "drivers", "messaging", "catalogue"].contains(&word) {
             refuse(word.to_owned());
         }
-        if (decides || is_in("notify") || is_in("http")) && word == "bridging" {
+        if (decides || is_in("notifications") || is_in("http")) && word == "bridges" {
             refuse(word.to_owned());
         }
-        if is_in("bridging") && word == "axum" {
+        if is_in("bridges") && word == "axum" {
             refuse(word.to_owned());
         }
         if is_in("catalogue") && word == "messaging" {
             refuse(word.to_owned());
         }
     }
-    if is_in("messaging") || is_in("catalogue") || is_in("notify") {
+    if is_in("messaging") || is_in("catalogue") || is_in("notifications") {
         for path in source.paths().iter().filter(|path| leads_to_http(path)) {
             refuse(path.join("::"));
         }
@@ -479,7 +479,7 @@ mod checker {
                 "const A: &str = r#\"use \"axum\"; crate::http\"#; const B: &[u8] = b\"axum\";",
             ),
             ("https.rs", "use isimud_contract::MessageStore;"),
-            ("import/zaqar.rs", "use isimud_estates::Zaqar;"),
+            ("import/zaqar.rs", "use isimud_import_sources::Zaqar;"),
         ] {
             assert_eq!(faults(place, text), Vec::<String>::new(), "{place}: {text}");
         }
@@ -494,7 +494,11 @@ mod checker {
                 "isimud_sqlite",
             ),
             ("lib.rs", "pub use ::isimud_kafka as kafka;", "isimud_kafka"),
-            ("main.rs", "use isimud_estates::Zaqar;", "isimud_estates"),
+            (
+                "main.rs",
+                "use isimud_import_sources::Zaqar;",
+                "isimud_import_sources",
+            ),
             (
                 "http/queues.rs",
                 "fn f() { isimud_sqlite::open() }",

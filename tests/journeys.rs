@@ -333,7 +333,7 @@ fn answers(address: SocketAddr) -> bool {
 
 /// Asks again and again; `None` when the time is over.
 fn wait_until<T>(
-    patience: Duration,
+    timeout: Duration,
     mut ask: impl FnMut() -> Option<std::io::Result<T>>,
 ) -> std::io::Result<Option<T>> {
     let start = Instant::now();
@@ -341,7 +341,7 @@ fn wait_until<T>(
         if let Some(answer) = ask() {
             return answer.map(Some);
         }
-        if start.elapsed() > patience {
+        if start.elapsed() > timeout {
             return Ok(None);
         }
         thread::sleep(Duration::from_millis(20));

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    Arrival, Checksum, Claim, ClaimId, ClientId, Clock, DeadLetter, Delivery, Era, ErrorKind,
-    ForeignClaim, Guard, Lease, Ledger, ManualClock, Message, MessageId, MessageStore, ProjectId,
-    Purpose, QueueKey, QueueName, Receipt, Renewed, Result, Rowless, Selection, Stands, Stats,
-    Timestamp, Verdict,
+    Arrival, Checksum, Claim, ClaimId, ClientId, Clock, DeadLetter, Delivery, Epoch, ErrorKind,
+    ImportedClaim, Lease, Ledger, ManualClock, Message, MessageId, MessageStore, Precondition,
+    ProjectId, Purpose, QueueKey, QueueName, Receipt, Renewed, Result, Selection, Stands, Stats,
+    Timestamp, UnknownIds, Verdict,
 };
 use isimud_redis::RedisStore;
 use isimud_sqlite::SqliteStore;
@@ -66,7 +66,8 @@ fn unnumbered(mut messages: Vec<Message>) -> Vec<Message> {
 }
 
 fn unnumbered_in(mut verdict: Verdict) -> Verdict {
-    if let Verdict::Granted { message, .. } | Verdict::Spent(message) = &mut verdict {
+    if let Verdict::Granted { message, .. } | Verdict::DeliveryLimitExceeded(message) = &mut verdict
+    {
         message.arrival = Arrival::default();
     }
     verdict
@@ -78,7 +79,7 @@ struct Twins {
     store: Arc<SqliteStore>,
     clock: Arc<ManualClock>,
     random: fastrand::Rng,
-    eras: Vec<(Era, Era)>,
+    epochs: Vec<(Epoch, Epoch)>,
     claims: Vec<ClaimId>,
     receipts: u64,
     /// What was asked last.
@@ -119,7 +120,7 @@ impl Twins {
         }
         if self.one_in(5) {
             message.age = self.seconds(20);
-            message.left = self.seconds(100);
+            message.remaining_ttl = self.seconds(100);
         }
         if self.one_in(5) {
             message.claim_count = self.random.u32(0..3);
@@ -207,9 +208,9 @@ impl Twins {
             11 | 12 => self.bury(&on).await,
             13 => {
                 let (id, ttl, age) = (self.claim(), self.seconds(30), self.seconds(20));
-                let (claim, ids) = (ForeignClaim { id, ttl, age }, self.ids());
+                let (claim, ids) = (ImportedClaim { id, ttl, age }, self.ids());
                 self.asked += &format!(": hold {claim:?} {ids:?}");
-                both!(self, hold(&on, claim, &ids), |count| count).ok();
+                both!(self, import_claim(&on, claim, &ids), |count| count).ok();
             }
             14 if self.one_in(2) => {
                 self.asked += ": purge";
@@ -234,24 +235,24 @@ impl Twins {
         numbers.retain(|number| seen.insert(*number));
         let messages: Vec<_> = numbers.into_iter().map(|at| self.message(at)).collect();
         let present = (
-            self.sqlite.note(on, None, now, &[]).await,
-            self.redis.note(on, None, now, &[]).await,
+            self.sqlite.record(on, None, now, &[]).await,
+            self.redis.record(on, None, now, &[]).await,
         );
         let present = (present.0.expect("an era"), present.1.expect("an era"));
         let mut known = present;
-        if self.one_in(4) && !self.eras.is_empty() {
-            known = self.eras[self.random.usize(0..self.eras.len())];
+        if self.one_in(4) && !self.epochs.is_empty() {
+            known = self.epochs[self.random.usize(0..self.epochs.len())];
             if (known.0 == present.0) != (known.1 == present.1) {
                 return;
             }
         }
-        self.eras.push(present);
+        self.epochs.push(present);
         let with_era = !self.one_in(5);
         self.asked += &format!(": note {with_era} {known:?} {now:?} {messages:?}");
-        let era = |era: Era| with_era.then_some(era);
-        let noted = self.sqlite.note(on, era(known.0), now, &messages).await;
+        let epoch = |epoch: Epoch| with_era.then_some(epoch);
+        let noted = self.sqlite.record(on, epoch(known.0), now, &messages).await;
         assert_eq!(answer(noted), Ok(present.0));
-        let noted = self.redis.note(on, era(known.1), now, &messages).await;
+        let noted = self.redis.record(on, epoch(known.1), now, &messages).await;
         assert_eq!(answer(noted), Ok(present.1));
     }
 
@@ -263,7 +264,7 @@ impl Twins {
                 message: self.message(number),
                 posted: self.clock.now().before(self.seconds(100)),
                 receipt: Receipt(format!("r{}", self.receipts).into()),
-                awaits_note: self.one_in(2),
+                awaits_record: self.one_in(2),
             });
         }
         let (lease, now) = (self.lease(), self.now());
@@ -281,23 +282,22 @@ impl Twins {
 
     async fn bury(&mut self, on: &QueueKey) {
         let ids = self.ids();
-        let guard = match self.random.u8(0..4) {
-            0 => Guard::Any,
-            1 => Guard::Free,
-            _ => Guard::HeldBy((0..3).map(|_| self.claim()).collect()),
+        let precondition = match self.random.u8(0..4) {
+            0 => Precondition::None,
+            1 => Precondition::Unclaimed,
+            _ => Precondition::ClaimedBy((0..3).map(|_| self.claim()).collect()),
         };
-        let rowless = if self.one_in(2) {
-            Rowless::Refuse
+        let unknown_ids = if self.one_in(2) {
+            UnknownIds::Reject
         } else {
-            Rowless::Skip
+            UnknownIds::Ignore
         };
-        self.asked += &format!(": bury {ids:?} {guard:?} {rowless:?}");
-        both!(self, bury(on, &ids, guard.clone(), rowless), |(
-            count,
-            receipts,
-        )| {
-            (count, sorted(receipts))
-        })
+        self.asked += &format!(": bury {ids:?} {precondition:?} {unknown_ids:?}");
+        both!(
+            self,
+            delete(on, &ids, precondition.clone(), unknown_ids),
+            |(count, receipts)| { (count, sorted(receipts)) }
+        )
         .ok();
     }
 
@@ -352,7 +352,7 @@ async fn run(servers: &Servers, seed: u64) {
         store,
         clock,
         random: fastrand::Rng::with_seed(seed),
-        eras: Vec::new(),
+        epochs: Vec::new(),
         claims: Vec::new(),
         receipts: 0,
         asked: String::new(),

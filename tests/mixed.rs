@@ -40,7 +40,7 @@ const RANGE: u64 = 1_000_000;
 const LATE: usize = 20;
 
 /// How long nothing may happen while messages are missing.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 static NODE: LazyLock<Result<Node, String>> = LazyLock::new(Node::start);
 
@@ -52,7 +52,7 @@ fn total() -> u64 {
 
 /// What became of the numbers.
 #[derive(Default)]
-struct Book {
+struct Oracle {
     produced: AtomicU64,
     processed: Mutex<HashMap<u64, String>>,
     faults: Mutex<Vec<String>>,
@@ -60,7 +60,7 @@ struct Book {
     late: Mutex<Vec<String>>,
 }
 
-impl Book {
+impl Oracle {
     fn fault(&self, what: String) {
         self.faults.lock().expect("the faults").push(what);
     }
@@ -94,17 +94,17 @@ impl Book {
 }
 
 /// A server with an embedded store, and the queues of a RabbitMQ and of an SQS as pools `rabbit` and `cloud`.
-struct House {
+struct Deployment {
     node: &'static Node,
     corner: Corner,
     admin: SocketAddr,
     server: Server,
     folder: TempDir,
-    book: Book,
+    oracle: Oracle,
     producers: AtomicU64,
 }
 
-impl House {
+impl Deployment {
     /// `None` where something is not there that it needs, and none is required.
     fn start() -> Option<Self> {
         let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
@@ -123,25 +123,25 @@ impl House {
         let admin = server::free_address();
         let flags = ["--admin-listen", &admin.to_string()];
         let server = Server::start_with("sqlite:house.db", folder.path(), &flags);
-        let house = Self {
+        let deployment = Self {
             node,
             corner,
             admin,
             server,
             folder,
-            book: Book::default(),
+            oracle: Oracle::default(),
             producers: AtomicU64::new(0),
         };
-        let mut operator = house.client().admin();
+        let mut operator = deployment.client().admin();
         let rabbit = format!(
             "{}?adopt=true&name={{project}}.{{queue}}&timeout_ms=20000",
-            house.node.uri()
+            deployment.node.uri()
         );
         let name = format!(
             "&name={}-{{queue}}&project={PROJECT}&counts_lag_s=1",
-            house.corner.login
+            deployment.corner.login
         );
-        let cloud = house.corner.uri(house.corner.port, &name);
+        let cloud = deployment.corner.uri(deployment.corner.port, &name);
         for (pool, uri) in [("rabbit", rabbit), ("cloud", cloud)] {
             let body = json!({"uri": uri, "weight": 1});
             // On a busy machine a broker may take longer to answer first than the service waits for it.
@@ -152,7 +152,7 @@ impl House {
                 if answer.status == 201 {
                     break;
                 }
-                assert!(begun.elapsed() < PATIENCE, "PUT {path}: {answer}");
+                assert!(begun.elapsed() < TIMEOUT, "PUT {path}: {answer}");
                 thread::sleep(Duration::from_millis(200));
             }
             let body = json!({"pool_list": [pool]});
@@ -164,7 +164,7 @@ impl House {
                 201,
             );
         }
-        Some(house)
+        Some(deployment)
     }
 
     fn client(&self) -> Client {
@@ -192,13 +192,13 @@ impl House {
         command.args(["--admin", &self.admin.to_string()]);
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the command can be run");
-        let (mut last, mut since) = (self.book.count(), Instant::now());
+        let (mut last, mut since) = (self.oracle.count(), Instant::now());
         while child.try_wait().expect("a child").is_none() {
-            let count = self.book.count();
+            let count = self.oracle.count();
             if count != last {
                 (last, since) = (count, Instant::now());
             }
-            if since.elapsed() > 3 * PATIENCE {
+            if since.elapsed() > 3 * TIMEOUT {
                 child.kill().expect("it can be killed");
                 let log = server::log_in(self.folder.path());
                 panic!(
@@ -216,7 +216,7 @@ impl House {
 
     /// The next numbers, for a producer of its own.
     fn numbers(&self, count: u64) -> u64 {
-        self.book.produced.fetch_add(count, Ordering::Relaxed);
+        self.oracle.produced.fetch_add(count, Ordering::Relaxed);
         RANGE * self.producers.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -253,7 +253,7 @@ impl House {
                     continue;
                 }
                 _ => {
-                    self.book.fault(format!("a claim of {queue}: {answer}"));
+                    self.oracle.fault(format!("a claim of {queue}: {answer}"));
                     thread::sleep(Duration::from_millis(200));
                     continue;
                 }
@@ -264,7 +264,7 @@ impl House {
                 let found = (number, message["headers"]["number"].as_u64());
                 let href = message["href"].as_str().expect("a path");
                 expect(&mut client, "DELETE", href, None, 204);
-                self.book
+                self.oracle
                     .process("a worker", found, in_order.then_some(&mut last));
                 taken += 1;
             }
@@ -344,8 +344,8 @@ impl House {
         println!(
             "{}: {} of {} are processed, after {:.1} s: {}",
             leg.name,
-            self.book.count(),
-            self.book.produced.load(Ordering::Relaxed),
+            self.oracle.count(),
+            self.oracle.produced.load(Ordering::Relaxed),
             begun.elapsed().as_secs_f64(),
             said.trim().rsplit(['\r', '\n']).next().unwrap_or_default(),
         );
@@ -366,23 +366,24 @@ impl House {
             Native::Sqs { .. } => "a native of SQS",
         };
         native.consume(limit, pause, over, |found| {
-            self.book.process(who, found, in_order.then_some(&mut last));
+            self.oracle
+                .process(who, found, in_order.then_some(&mut last));
         });
     }
 
     /// Everything that is left is processed, by natives and by a worker.
     fn finish(&self, queue: &str, native: &Native) {
         let over = AtomicBool::new(false);
-        let produced = self.book.produced.load(Ordering::Relaxed);
+        let produced = self.oracle.produced.load(Ordering::Relaxed);
         thread::scope(|scope| {
             let _ends = Ends(&over);
             let (most, pause, over) = (u64::MAX >> 1, Duration::ZERO, &over);
             scope.spawn(move || self.work(queue, most, pause, over, false));
             scope.spawn(move || self.consume(native, most, pause, over, false));
-            let (mut last, mut since) = (self.book.count(), Instant::now());
-            while last < produced && since.elapsed() < PATIENCE {
+            let (mut last, mut since) = (self.oracle.count(), Instant::now());
+            while last < produced && since.elapsed() < TIMEOUT {
                 thread::sleep(Duration::from_millis(50));
-                let count = self.book.count();
+                let count = self.oracle.count();
                 if count != last {
                     (last, since) = (count, Instant::now());
                 }
@@ -391,22 +392,22 @@ impl House {
             thread::sleep(Duration::from_secs(1));
         });
         self.check();
-        assert_eq!(self.book.count(), produced, "lost\n{}", self.log());
+        assert_eq!(self.oracle.count(), produced, "lost\n{}", self.log());
         let stats = format!("/v2/queues/{queue}/stats");
         let stats = expect(&mut self.client(), "GET", &stats, None, 200).json();
         assert_eq!(stats["messages"]["total"], 0, "{stats}");
-        let by = self.book.processed.lock().expect("what is processed");
+        let by = self.oracle.processed.lock().expect("what is processed");
         let mut shares: HashMap<&str, u64> = HashMap::new();
         for who in by.values() {
             *shares.entry(who).or_default() += 1;
         }
-        let late = self.book.late.lock().expect("the late ones").len();
+        let late = self.oracle.late.lock().expect("the late ones").len();
         println!("{produced} messages, each processed once, {late} of them late: {shares:?}");
     }
 
     fn check(&self) {
-        let faults = self.book.faults.lock().expect("the faults");
-        let late = self.book.late.lock().expect("the late ones");
+        let faults = self.oracle.faults.lock().expect("the faults");
+        let late = self.oracle.late.lock().expect("the late ones");
         assert!(late.len() <= LATE, "{late:#?}\n{}", self.log());
         let some: Vec<&String> = faults.iter().take(20).collect();
         assert!(
@@ -461,13 +462,15 @@ fn expect(
 
 #[test]
 fn a_mixed_queue_moves_from_rabbitmq_to_the_embedded_store_to_sqs_and_back() {
-    let Some(house) = House::start() else { return };
-    let (rabbit, cloud) = (house.in_rabbit("mixed"), house.in_cloud("mixed"));
+    let Some(deployment) = Deployment::start() else {
+        return;
+    };
+    let (rabbit, cloud) = (deployment.in_rabbit("mixed"), deployment.in_cloud("mixed"));
     rabbit.make("quorum");
     cloud.make("");
     let body = json!({"_flavor": "rabbit"});
     expect(
-        &mut house.client(),
+        &mut deployment.client(),
         "PUT",
         "/v2/queues/mixed",
         Some(&body),
@@ -497,16 +500,21 @@ fn a_mixed_queue_moves_from_rabbitmq_to_the_embedded_store_to_sqs_and_back() {
             "--to",
             pool,
         ];
-        house.leg(&leg, share, || house.run(&arguments));
+        deployment.leg(&leg, share, || deployment.run(&arguments));
     }
-    house.finish("mixed", &rabbit);
+    deployment.finish("mixed", &rabbit);
 }
 
 #[test]
 fn a_mixed_queue_crosses_bridges_from_rabbitmq_to_the_embedded_store_to_sqs_and_back() {
-    let Some(house) = House::start() else { return };
-    let (rabbit, cloud) = (house.in_rabbit("bridged"), house.in_cloud("in-sqs"));
-    let back = house.in_rabbit("back");
+    let Some(deployment) = Deployment::start() else {
+        return;
+    };
+    let (rabbit, cloud) = (
+        deployment.in_rabbit("bridged"),
+        deployment.in_cloud("in-sqs"),
+    );
+    let back = deployment.in_rabbit("back");
     rabbit.make("classic");
     back.make("quorum");
     cloud.make("");
@@ -517,14 +525,20 @@ fn a_mixed_queue_crosses_bridges_from_rabbitmq_to_the_embedded_store_to_sqs_and_
     ] {
         let body = json!({"_flavor": flavor});
         expect(
-            &mut house.client(),
+            &mut deployment.client(),
             "PUT",
             &format!("/v2/queues/{queue}"),
             Some(&body),
             201,
         );
     }
-    expect(&mut house.client(), "PUT", "/v2/queues/embedded", None, 201);
+    expect(
+        &mut deployment.client(),
+        "PUT",
+        "/v2/queues/embedded",
+        None,
+        201,
+    );
     let share = total() / 3;
     for (source, from, target, to) in [
         ("bridged", Some(rabbit), "embedded", None),
@@ -541,7 +555,7 @@ fn a_mixed_queue_crosses_bridges_from_rabbitmq_to_the_embedded_store_to_sqs_and_
         };
         let [from, to] = [source, target].map(|queue| format!("{PROJECT}/{queue}"));
         let arguments = ["bridge", "--from", &from, "--to", &to];
-        house.leg(&leg, share, || house.run(&arguments));
+        deployment.leg(&leg, share, || deployment.run(&arguments));
     }
-    house.finish("back", &back);
+    deployment.finish("back", &back);
 }

@@ -22,11 +22,11 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use book::{Book, Deleted, numbered};
+use oracle::{Deleted, Oracle, numbered};
 use server::{Answer, Client, Server};
 
-#[path = "restart/book.rs"]
-mod book;
+#[path = "restart/oracle.rs"]
+mod oracle;
 #[path = "support/server.rs"]
 mod server;
 
@@ -42,7 +42,7 @@ const BACKLOG: usize = 2000;
 const SAMPLE: usize = 10;
 
 #[test]
-fn a_killed_server_keeps_its_word() {
+fn acknowledged_operations_survive_kills() {
     let seed = std::env::var("RESTART_SEED").map_or_else(
         |_| fastrand::u64(..),
         |text| text.parse().expect("RESTART_SEED is a number"),
@@ -75,7 +75,7 @@ fn a_killed_server_keeps_its_word() {
     });
     let server = start(&store, folder.path());
     test.settle(&mut Client::new(server.address, "restart"));
-    test.book().report();
+    test.oracle().report();
 }
 
 /// Starts the server on the data as they were left, within the time that a restart may take.
@@ -91,7 +91,7 @@ fn start(store: &str, folder: &std::path::Path) -> Server {
 #[derive(Default)]
 struct Test {
     phase: Mutex<Phase>,
-    book: Mutex<Book>,
+    oracle: Mutex<Oracle>,
 }
 
 #[derive(Default)]
@@ -115,8 +115,8 @@ impl Test {
         self.phase.lock().expect("no worker panicked")
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("no worker panicked")
+    fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().expect("no worker panicked")
     }
 }
 
@@ -172,10 +172,10 @@ impl<'a> Worker<'a> {
     }
 
     fn produce(&mut self) {
-        if self.test.book().backlog(BACKLOG) >= BACKLOG {
+        if self.test.oracle().backlog(BACKLOG) >= BACKLOG {
             return thread::sleep(Duration::from_millis(5));
         }
-        let numbers = self.test.book().open_post(self.rng.u64(1..=4));
+        let numbers = self.test.oracle().open_post(self.rng.u64(1..=4));
         let message =
             |number| json!({"ttl": 1_209_600, "body": {"number": number, "text": "x".repeat(200)}});
         let messages: Vec<Value> = numbers.iter().map(message).collect();
@@ -184,10 +184,10 @@ impl<'a> Worker<'a> {
             &format!("{QUEUE}/messages"),
             Some(&json!({"messages": messages})),
         );
-        let mut book = self.test.book();
+        let mut oracle = self.test.oracle();
         match answer {
-            Ok(answer) => book.posted(&numbers, &answer),
-            Err(_) => book.open[0] += 1,
+            Ok(answer) => oracle.posted(&numbers, &answer),
+            Err(_) => oracle.open[0] += 1,
         }
     }
 
@@ -199,9 +199,9 @@ impl<'a> Worker<'a> {
         let terms = json!({"ttl": 43_200, "grace": 43_200});
         let messages = match self.send("POST", &path, Some(&terms)) {
             Ok(answer) if answer.status == 204 => return thread::sleep(Duration::from_millis(5)),
-            Ok(answer) => self.test.book().claimed(&answer),
+            Ok(answer) => self.test.oracle().claimed(&answer),
             Err(_) => {
-                self.test.book().open[1] += 1;
+                self.test.oracle().open[1] += 1;
                 return;
             }
         };
@@ -213,13 +213,13 @@ impl<'a> Worker<'a> {
     }
 
     fn delete(&mut self, number: u64, href: String) {
-        self.test.book().set_deleted(number, Deleted::Asked);
+        self.test.oracle().set_deleted(number, Deleted::Asked);
         let answer = self.send("DELETE", &href, None);
-        let mut book = self.test.book();
+        let mut oracle = self.test.oracle();
         match answer {
-            Ok(answer) => book.deletion_answered(number, &href, &answer),
+            Ok(answer) => oracle.deletion_answered(number, &href, &answer),
             Err(_) => {
-                book.open[2] += 1;
+                oracle.open[2] += 1;
                 if self.rng.bool() {
                     self.again.push((number, href));
                 }
@@ -232,7 +232,7 @@ impl Test {
     /// Looks at some claims of the time before the restart, while the work goes on.
     fn check_some_claims(&self, address: SocketAddr, rng: &mut Rng) {
         let mut client = Client::new(address, "restart");
-        let mut claims: Vec<String> = self.book().claims.keys().cloned().collect();
+        let mut claims: Vec<String> = self.oracle().claims.keys().cloned().collect();
         rng.shuffle(&mut claims);
         for claim in claims.iter().take(SAMPLE) {
             self.check_claim(&mut client, claim);
@@ -241,22 +241,24 @@ impl Test {
 
     /// A claim holds what it delivered, without what was deleted.
     fn check_claim(&self, client: &mut Client, claim: &str) {
-        let before = self.book().states(claim);
+        let before = self.oracle().states(claim);
         let answer = client.send("GET", claim, None).expect("the server is up");
         let held: BTreeSet<u64> = numbered(&answer.json())
             .into_iter()
             .map(|(number, _)| number)
             .collect();
-        let mut book = self.book();
-        let after = book.states(claim);
+        let mut oracle = self.oracle();
+        let after = oracle.states(claim);
         for ((number, before), (_, after)) in before.into_iter().zip(after) {
             // What was not even asked for when the answer was here, is in it; what was done before, is not.
             if after == Deleted::No && !held.contains(&number) {
-                book.wrong
+                oracle
+                    .wrong
                     .push(format!("{claim} has lost {number}: {answer}"));
             }
             if before == Deleted::Done && held.contains(&number) {
-                book.wrong
+                oracle
+                    .wrong
                     .push(format!("{claim} has {number} again: {answer}"));
             }
         }
@@ -265,29 +267,29 @@ impl Test {
     /// Compares everything that is there at the end, when nobody else is at work, with what is known.
     fn settle(&self, client: &mut Client) {
         let listed = self.list(client);
-        self.book().compare(&listed);
-        let claims: Vec<String> = self.book().claims.keys().cloned().collect();
+        self.oracle().compare(&listed);
+        let claims: Vec<String> = self.oracle().claims.keys().cloned().collect();
         claims
             .iter()
             .for_each(|claim| self.check_claim(client, claim));
         self.claim_the_rest(client);
-        let hrefs = self.book().hrefs_to_delete();
+        let hrefs = self.oracle().hrefs_to_delete();
         for (number, href) in hrefs {
             let answer = client
                 .send("DELETE", &href, None)
                 .expect("the server is up");
-            self.book().deletion_answered(number, &href, &answer);
+            self.oracle().deletion_answered(number, &href, &answer);
         }
         // What is left is what the lost answers of claims would have delivered.
         let left = self.list(client);
-        self.book().compare(&left);
+        self.oracle().compare(&left);
         let stats = client
             .send("GET", &format!("{QUEUE}/stats"), None)
             .expect("the server is up");
         let stats = &stats.json()["messages"];
         if stats["total"] != left.len() || stats["claimed"] != left.len() {
             let wrong = format!("{} messages are left, all in claims: {stats}", left.len());
-            self.book().wrong.push(wrong);
+            self.oracle().wrong.push(wrong);
         }
         println!(
             "{} messages were in claims whose answer was lost",
@@ -306,7 +308,7 @@ impl Test {
                 return;
             }
             assert!(
-                !self.book().claimed(&answer).is_empty(),
+                !self.oracle().claimed(&answer).is_empty(),
                 "an empty claim: {answer}"
             );
         }
@@ -323,7 +325,7 @@ impl Test {
             for (number, href) in numbered(&document) {
                 if !listed.insert(number) {
                     let wrong = format!("{number} is listed twice, last as {href}");
-                    self.book().wrong.push(wrong);
+                    self.oracle().wrong.push(wrong);
                     return listed;
                 }
             }

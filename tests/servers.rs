@@ -5,15 +5,14 @@
 //! A test starts two servers and a `redis-server` of its own. Where there is no `redis-server` the tests are left out,
 //! unless `REQUIRE_BACKENDS=1` asks for them; and so for RabbitMQ.
 
-#[path = "restart/book.rs"]
-#[expect(dead_code, reason = "the claims are not read again here")]
-mod book;
 #[path = "servers/changes.rs"]
 mod changes;
 #[path = "servers/crashes.rs"]
 mod crashes;
 #[path = "servers/dead_pool.rs"]
 mod dead_pool;
+#[path = "servers/durability_log.rs"]
+mod durability_log;
 #[path = "servers/leases.rs"]
 mod leases;
 #[path = "../backends/amqp/tests/nodes/mod.rs"]
@@ -22,14 +21,15 @@ mod nodes;
 mod observers;
 #[path = "servers/once.rs"]
 mod once;
+#[path = "restart/oracle.rs"]
+#[expect(dead_code, reason = "the claims are not read again here")]
+mod oracle;
 #[path = "servers/pools.rs"]
 mod pools;
 #[path = "../backends/redis/tests/servers/mod.rs"]
 mod redis;
 #[path = "support/server.rs"]
 mod server;
-#[path = "servers/told.rs"]
-mod told;
 #[path = "servers/unanswered.rs"]
 mod unanswered;
 #[path = "servers/window.rs"]
@@ -120,7 +120,7 @@ impl Service {
     }
 
     /// The stores that have messages of a queue, oldest first, as one of the servers sees it.
-    fn homes_of(&self, at: usize, queue: &str) -> Vec<String> {
+    fn store_ids_of(&self, at: usize, queue: &str) -> Vec<String> {
         let mut admin = Client::operator(self.admins[at % 2]);
         let path = format!("/moves/queue?project=several&queue={queue}");
         let answer = admin.send("GET", &path, None).expect("an answer");

@@ -31,14 +31,14 @@ const MESSAGES: &str = "/v2/queues/q/messages";
 const CLAIMS: &str = "/v2/queues/q/claims?limit=20";
 
 /// A house with an embedded store, and SQS beside it.
-struct House {
+struct Deployment {
     corner: Corner,
     admin: SocketAddr,
     server: Server,
     _folder: TempDir,
 }
 
-impl House {
+impl Deployment {
     /// `None` where there is no server that speaks SQS, and none is required.
     fn start() -> Option<Self> {
         let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
@@ -128,9 +128,11 @@ fn terms() -> Option<Value> {
 
 #[test]
 fn a_pool_on_sqs_works_from_registration_to_removal() {
-    let Some(house) = House::start() else { return };
-    house.register(house.corner.port, json!({"wait_s": 1}));
-    let mut client = house.client();
+    let Some(deployment) = Deployment::start() else {
+        return;
+    };
+    deployment.register(deployment.corner.port, json!({"wait_s": 1}));
+    let mut client = deployment.client();
     let body = json!({"_flavor": "cloud"});
     expect(&mut client, "PUT", "/v2/queues/q", Some(body), 201);
     let bodies = (0..25).map(|number| json!({"number": number}));
@@ -157,14 +159,14 @@ fn a_pool_on_sqs_works_from_registration_to_removal() {
         expect(&mut client, "DELETE", href, None, 204);
     }
     // What is left is in SQS, with its body as it was posted.
-    let found = house.natively();
+    let found = deployment.natively();
     assert_eq!(found.len(), 5);
     for message in found {
         let body = message["body"].as_str().expect("a body");
         let body: Value = serde_json::from_str(body).expect("JSON");
         assert!((0..25).contains(&body["number"].as_i64().expect("a number")));
     }
-    let mut operator = house.client().admin();
+    let mut operator = deployment.client().admin();
     expect(&mut operator, "DELETE", "/v2/pools/cloud", None, 403);
     expect(&mut client, "DELETE", "/v2/queues/q", None, 204);
     expect(&mut operator, "DELETE", "/v2/flavors/cloud", None, 204);
@@ -173,9 +175,11 @@ fn a_pool_on_sqs_works_from_registration_to_removal() {
 
 #[test]
 fn a_pool_is_checked_before_it_is_stored_and_shows_no_secrets() {
-    let Some(house) = House::start() else { return };
-    let mut operator = house.client().admin();
-    let here = house.corner.uri(house.corner.port, "");
+    let Some(deployment) = Deployment::start() else {
+        return;
+    };
+    let mut operator = deployment.client().admin();
+    let here = deployment.corner.uri(deployment.corner.port, "");
     for (uri, options) in [
         (here.as_str(), json!({"fifo": "yes"})),
         (here.as_str(), json!({"wait_s": 21})),
@@ -193,13 +197,13 @@ fn a_pool_is_checked_before_it_is_stored_and_shows_no_secrets() {
         assert!(!refused.to_string().contains("geheim"), "{uri}: {refused}");
         expect(&mut operator, "GET", "/v2/pools/wrong", None, 404);
     }
-    house.register(house.corner.port, json!({"linger_ms": 5}));
+    deployment.register(deployment.corner.port, json!({"linger_ms": 5}));
     let path = "/v2/pools/cloud?detailed=true";
     let shown = expect(&mut operator, "GET", path, None, 200);
     assert_eq!(shown.json()["options"], json!({"linger_ms": 5}));
     // What the server logs in with is in its environment: AWS_SECRET_ACCESS_KEY=secret.
     assert!(!shown.to_string().contains("secret"), "{shown}");
-    assert!(!house.server.log().contains("geheim"));
+    assert!(!deployment.server.log().contains("geheim"));
     // Another name for the same queues.
     let same = json!({"uri": format!("{here}&wait_s=3"), "weight": 1});
     expect(&mut operator, "PUT", "/v2/pools/same", Some(same), 409);
@@ -207,13 +211,13 @@ fn a_pool_is_checked_before_it_is_stored_and_shows_no_secrets() {
 
 /// What became of each number, by those who claim and delete.
 #[derive(Default)]
-struct Book {
+struct Oracle {
     acknowledged: Mutex<Vec<u64>>,
     deleted: Mutex<HashMap<u64, usize>>,
     over: AtomicBool,
 }
 
-impl Book {
+impl Oracle {
     fn produce(&self, mut client: Client, stop: &AtomicBool) {
         let mut next = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -264,23 +268,25 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn a_queue_moves_to_sqs_and_back_while_it_is_in_use() {
-    let Some(house) = House::start() else { return };
-    house.register(house.corner.port, json!({}));
-    let mut client = house.client();
+    let Some(deployment) = Deployment::start() else {
+        return;
+    };
+    deployment.register(deployment.corner.port, json!({}));
+    let mut client = deployment.client();
     expect(&mut client, "PUT", "/v2/queues/q", None, 201);
-    let (book, stop) = (Book::default(), AtomicBool::new(false));
+    let (oracle, stop) = (Oracle::default(), AtomicBool::new(false));
     thread::scope(|scope| {
-        let _ends = Ends(&stop, &book.over);
-        scope.spawn(|| book.produce(house.client(), &stop));
+        let _ends = Ends(&stop, &oracle.over);
+        scope.spawn(|| oracle.produce(deployment.client(), &stop));
         for _ in 0..3 {
-            scope.spawn(|| book.work(house.client()));
+            scope.spawn(|| oracle.work(deployment.client()));
         }
         for pool in ["cloud", "default", "cloud"] {
-            let before = book.deleted.lock().expect("the book").len();
-            house.move_to(pool);
+            let before = oracle.deleted.lock().expect("the book").len();
+            deployment.move_to(pool);
             // It is used there, too.
             let begun = Instant::now();
-            while book.deleted.lock().expect("the book").len() < before + 60 {
+            while oracle.deleted.lock().expect("the book").len() < before + 60 {
                 assert!(
                     begun.elapsed() < Duration::from_secs(60),
                     "no traffic in {pool}"
@@ -290,12 +296,12 @@ fn a_queue_moves_to_sqs_and_back_while_it_is_in_use() {
         }
         stop.store(true, Ordering::Relaxed);
         let begun = Instant::now();
-        while !book.is_done() && begun.elapsed() < Duration::from_secs(60) {
+        while !oracle.is_done() && begun.elapsed() < Duration::from_secs(60) {
             thread::sleep(Duration::from_millis(50));
         }
     });
-    let acknowledged = book.acknowledged.lock().expect("the book");
-    let deleted = book.deleted.lock().expect("the book");
+    let acknowledged = oracle.acknowledged.lock().expect("the book");
+    let deleted = oracle.deleted.lock().expect("the book");
     let lost: Vec<_> = acknowledged
         .iter()
         .filter(|number| !deleted.contains_key(number))
@@ -305,21 +311,29 @@ fn a_queue_moves_to_sqs_and_back_while_it_is_in_use() {
     println!("{} messages over three moves", deleted.len());
     // The last place is SQS.
     let message = messages([json!("last")]);
-    expect(&mut house.client(), "POST", MESSAGES, Some(message), 201);
-    assert_eq!(house.natively()[0]["body"], "\"last\"");
+    expect(
+        &mut deployment.client(),
+        "POST",
+        MESSAGES,
+        Some(message),
+        201,
+    );
+    assert_eq!(deployment.natively()[0]["body"], "\"last\"");
 }
 
 #[test]
 fn while_sqs_is_away_requests_are_refused_with_a_time_to_come_back() {
-    let Some(house) = House::start() else { return };
+    let Some(deployment) = Deployment::start() else {
+        return;
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .expect("a runtime");
-    let proxy = runtime.block_on(Proxy::start(house.corner.port));
-    house.register(proxy.port, json!({"timeout_ms": 1000}));
-    let mut client = house.client();
+    let proxy = runtime.block_on(Proxy::start(deployment.corner.port));
+    deployment.register(proxy.port, json!({"timeout_ms": 1000}));
+    let mut client = deployment.client();
     let body = json!({"_flavor": "cloud"});
     expect(&mut client, "PUT", "/v2/queues/q", Some(body), 201);
     expect(&mut client, "PUT", "/v2/queues/near", None, 201);
@@ -374,7 +388,7 @@ fn while_sqs_is_away_requests_are_refused_with_a_time_to_come_back() {
 }
 
 /// How long an answer may take when a server behind this one hangs: two seconds, and the time that a busy machine adds.
-const SOON: Duration = Duration::from_millis(2_900);
+const MAX_RESPONSE_TIME: Duration = Duration::from_millis(2_900);
 
 #[test]
 fn while_the_ledger_hangs_every_call_is_refused_within_two_seconds() {
@@ -409,7 +423,7 @@ fn while_the_ledger_hangs_every_call_is_refused_within_two_seconds() {
         let took = begun.elapsed();
         let after = answer.header("retry-after").unwrap_or_default();
         assert!(after.parse::<u32>().is_ok(), "{method} {path}: {answer}");
-        assert!(took < SOON, "{method} {path}: {took:?}");
+        assert!(took < MAX_RESPONSE_TIME, "{method} {path}: {took:?}");
         // The circuit of the store would answer at once after a few failures, and hide what is looked at.
         thread::sleep(Duration::from_millis(600));
     };
@@ -443,7 +457,7 @@ fn while_the_ledger_hangs_every_call_is_refused_within_two_seconds() {
     let begun = Instant::now();
     let health = expect(&mut operator, "GET", "/v2/health", None, 503);
     assert!(
-        begun.elapsed() < SOON,
+        begun.elapsed() < MAX_RESPONSE_TIME,
         "health: {:?}: {health}",
         begun.elapsed()
     );

@@ -11,7 +11,7 @@ use crate::Result;
 use crate::wire::Connection;
 
 /// The bound of a phase that is counted, not timed, and the patience with a server that stopped answering.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(600);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What a client does over and over.
 pub(crate) trait Load: Send + Sync + 'static {
@@ -74,7 +74,7 @@ impl Pool {
                 Ok((connection, cycles))
             });
         }
-        tokio::time::timeout(time + PATIENCE, self.gather(workers, begun))
+        tokio::time::timeout(time + TIMEOUT, self.gather(workers, begun))
             .await
             .map_err(|_| "the server stopped answering")?
     }
@@ -85,7 +85,7 @@ impl Pool {
         load: &Arc<L>,
         cycles: u64,
     ) -> Result<Outcome> {
-        let outcome = self.drive(load, cycles, PATIENCE).await?;
+        let outcome = self.drive(load, cycles, TIMEOUT).await?;
         if outcome.cycles < cycles {
             return Err("preparing a queue took too long".into());
         }

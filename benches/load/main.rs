@@ -7,10 +7,10 @@
 //! generator reads the processor time of the server's process from `/proc` (user and system, all threads) and the time
 //! that each exchange took. The tables show medians over the rounds.
 //!
-//! `floor` is an HTTP handler that does nothing and answers with as many bytes ([`floor`]). The share of the floor's
-//! requests per CPU-second is the number to watch: HTTP, the kernel's sockets and the machine are in both.
+//! `baseline` is an HTTP handler that does nothing and answers with as many bytes ([`baseline`]). The share of the
+//! baseline's requests per CPU-second is the number to watch: HTTP, the kernel's sockets and the machine are in both.
 //!
-//! On Redis (`--redis`) the Redis process is charged to whom it works for. `redis-floor` is a handler that runs the
+//! On Redis (`--redis`) the Redis process is charged to whom it works for. `redis-baseline` is a handler that runs the
 //! driver's scripts through one connection and does nothing else ([`scripted`]); with `--reference` the reference
 //! implementation takes its turns on the same Redis, in a database of its own.
 //!
@@ -30,7 +30,7 @@
 //! ```text
 //! main.rs      flags; which servers, scenarios, rounds
 //! server.rs    a server as a child process: start, processor time, stop
-//! floor.rs     the server that does nothing
+//! baseline.rs  the server that does nothing
 //! redis.rs     a Redis of the bench's own
 //! rabbit.rs    a RabbitMQ of its own, and who uses it without a service
 //! scripted.rs  the server that does nothing but run scripts on it
@@ -43,9 +43,9 @@
 //! report.rs    medians and tables
 //! ```
 
+mod baseline;
 mod depth;
 mod drive;
-mod floor;
 #[path = "../../backends/amqp/tests/nodes/mod.rs"]
 mod nodes;
 mod rabbit;
@@ -74,7 +74,7 @@ use crate::report::{Table, Window};
 use crate::scenario::{Scenario, Stage};
 use crate::server::{Attached, Ground, Kind, Server};
 
-/// The server's allocator, for the floor too: it is no part of what the two are compared for.
+/// The server's allocator, for the baseline too: it is no part of what the two are compared for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -84,16 +84,17 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>
 /// Measures servers of the messaging API, beside an HTTP handler that does nothing.
 #[derive(Debug, Parser)]
 struct Options {
-    /// The servers to start [default: floor,memory,durable].
+    /// The servers to start [default: baseline,memory,durable].
     #[arg(long, value_enum, value_delimiter = ',')]
     servers: Vec<Kind>,
-    /// The servers floor,redis-floor,redis, on a Redis that is started here (needs redis-server).
+    /// The servers baseline,redis-baseline,redis, on a Redis that is started here (needs redis-server).
     #[arg(long)]
     redis: bool,
     /// The same, and the reference implementation.
     #[arg(long)]
     reference: bool,
-    /// The servers floor,lapin,amqp,amqp-unlisted,management, on a RabbitMQ that is started here (needs rabbitmq-server).
+    /// The servers baseline,lapin,amqp,amqp-unlisted,management, on a RabbitMQ that is started here (needs
+    /// rabbitmq-server).
     #[arg(long)]
     rabbitmq: bool,
     /// A server that runs already, and the processes whose time it costs: NAME=ADDRESS@PID[+PID...].
@@ -125,7 +126,7 @@ struct Options {
     reference_venv: PathBuf,
     /// Be the no-op server.
     #[arg(long, hide = true, value_name = "ADDRESS")]
-    serve_floor: Option<SocketAddr>,
+    serve_baseline: Option<SocketAddr>,
     /// Be the server that does nothing but run scripts.
     #[arg(long, hide = true, value_name = "URI")]
     on_redis: Option<String>,
@@ -148,13 +149,17 @@ struct Target {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let outcome = match (options.serve_floor, &options.on_redis, &options.on_rabbit) {
+    let outcome = match (
+        options.serve_baseline,
+        &options.on_redis,
+        &options.on_rabbit,
+    ) {
         (Some(address), Some(redis), _) => scripted::serve(address, redis),
         (Some(address), None, Some(rabbit)) => {
             let callers = options.connections.into();
             rabbit::serve(address, rabbit, options.on_management, callers)
         }
-        (Some(address), None, None) => floor::serve(address),
+        (Some(address), None, None) => baseline::serve(address),
         _ => load(&options),
     };
     match outcome {
@@ -294,12 +299,12 @@ async fn play(
 
 impl Options {
     fn servers(&self) -> Vec<Kind> {
-        use Kind::{Amqp, AmqpUnlisted, Floor, Lapin, Management};
+        use Kind::{Amqp, AmqpUnlisted, Baseline, Lapin, Management};
         let mut servers = match (self.servers.is_empty(), self.redis || self.reference) {
             (false, _) => self.servers.clone(),
-            (true, true) => vec![Kind::Floor, Kind::RedisFloor, Kind::Redis],
-            (true, false) if self.rabbitmq => vec![Floor, Lapin, Amqp, AmqpUnlisted, Management],
-            (true, false) => vec![Kind::Floor, Kind::Memory, Kind::Durable],
+            (true, true) => vec![Kind::Baseline, Kind::RedisBaseline, Kind::Redis],
+            (true, false) if self.rabbitmq => vec![Baseline, Lapin, Amqp, AmqpUnlisted, Management],
+            (true, false) => vec![Kind::Baseline, Kind::Memory, Kind::Durable],
         };
         if self.reference && !servers.contains(&Kind::Reference) {
             servers.push(Kind::Reference);

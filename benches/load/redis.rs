@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::Result;
 
 /// How long it may take to come up, to answer, and to free what was deleted.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A running Redis; dropping it ends it.
 #[derive(Debug)]
@@ -75,7 +75,7 @@ impl Redis {
 
     fn until(&self, complaint: &str, done: impl Fn(&Self) -> bool) -> Result<()> {
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < TIMEOUT {
             if done(self) {
                 return Ok(());
             }
@@ -94,7 +94,7 @@ impl Redis {
 
     fn info(&self) -> Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
         stream.write_all(b"INFO\r\nQUIT\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;

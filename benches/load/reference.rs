@@ -11,7 +11,7 @@ use std::process::Command;
 use crate::Result;
 
 /// Messages that a claim may take: with the default of 20, preparing the comparison of depth would take an hour.
-const MOST_AT_ONCE: usize = 1_000;
+const MAX_BATCH: usize = 1_000;
 
 const PROCESSES: u16 = 2;
 
@@ -71,6 +71,6 @@ fn configuration(redis: SocketAddr) -> String {
          [drivers]\nmessage_store = redis\nmanagement_store = redis\n\
          [drivers:message_store:redis]\n{store}\n\
          [drivers:management_store:redis]\n{store}\n\
-         [transport]\nmax_messages_per_claim_or_pop = {MOST_AT_ONCE}\n"
+         [transport]\nmax_messages_per_claim_or_pop = {MAX_BATCH}\n"
     )
 }

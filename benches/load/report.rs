@@ -123,7 +123,7 @@ impl Table {
         share.map_or_else(|| "-".to_owned(), |share| format!("{:.0} %", 100.0 * share))
     }
 
-    /// Where servers work on Redis, what it costs is told apart, and they are set beside the floor that works on it.
+    /// Where servers work on Redis, what it costs is told apart, and they are set beside the baseline that works on it.
     fn write_on_redis(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
@@ -137,7 +137,7 @@ impl Table {
             "req",
             "of the",
             "redis",
-            "floor",
+            "baseline",
             "times the",
             "bytes"
         )?;
@@ -159,7 +159,7 @@ impl Table {
         )?;
         for (server, windows) in &self.rows {
             let of = |value: fn(&Window) -> f64| median(windows.iter().map(value));
-            let share = |value| self.share("redis-floor", windows, value);
+            let share = |value| self.share("redis-baseline", windows, value);
             let times = self.times("reference", windows, Window::requests_per_cpu_second);
             writeln!(
                 f,
@@ -208,7 +208,7 @@ impl Table {
             "rabbitmq",
             "both",
             "/cpu second",
-            "floor",
+            "baseline",
             "lapin",
             "management"
         )?;
@@ -229,7 +229,7 @@ impl Table {
                 per_thousand(|window| window.behind_seconds),
                 per_thousand(|window| window.front_seconds + window.behind_seconds),
                 of(Window::cycles_per_cpu_second),
-                share("floor"),
+                share("baseline"),
                 share("lapin"),
                 times.map_or_else(|| "-".to_owned(), |times| format!("{times:.1}")),
             )?;
@@ -258,7 +258,7 @@ impl fmt::Display for Table {
             "p99 ms",
             "cpu s/1000 req",
             "req/cpu s",
-            "of floor",
+            "of baseline",
             "bytes/answer"
         )?;
         for (server, windows) in &self.rows {
@@ -272,7 +272,7 @@ impl fmt::Display for Table {
                 of(|window| window.p99),
                 of(|window| window.per_thousand(window.front_seconds)),
                 of(Window::requests_per_cpu_second),
-                self.share("floor", windows, Window::requests_per_cpu_second),
+                self.share("baseline", windows, Window::requests_per_cpu_second),
                 of(|window| window.bytes / window.requests),
             )?;
         }

@@ -1,4 +1,4 @@
-//! The Redis floor: a handler that runs the driver's scripts through one shared connection, and does nothing else.
+//! The Redis baseline: a handler that runs the driver's scripts through one shared connection, and does nothing else.
 //!
 //! Plain `axum::serve` and the client library's multiplexed connection, as anyone would write it. There is one queue,
 //! whatever the path says; nothing is checked, no setting looked up, and of a body only what the generator puts there
@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use uuid::Uuid;
 
 use crate::Result;
-use crate::floor::Reply;
+use crate::baseline::Reply;
 use crate::zaqar::{event, messages};
 
 macro_rules! script {

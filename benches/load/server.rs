@@ -26,13 +26,13 @@ use crate::zaqar::request;
 const TICKS_PER_SEC: u64 = 100;
 
 /// How long a server may take to come up, or to go.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server that can be started here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// The HTTP handler that does nothing.
-    Floor,
+    Baseline,
     /// Isimud on the embedded store, in memory.
     Memory,
     /// The same, but every queue is in a pool: beside `memory` it shows what pools cost.
@@ -40,7 +40,7 @@ pub(crate) enum Kind {
     /// Isimud on the embedded store, on disk and durable.
     Durable,
     /// A handler that runs the scripts of the Redis store and does nothing else.
-    RedisFloor,
+    RedisBaseline,
     /// Isimud on Redis.
     Redis,
     /// The reference implementation on the same Redis.
@@ -113,7 +113,7 @@ const POOLS: &str = "[pools.bench]\nuri = \"sqlite::memory:\"\nweight = 1\n";
 impl Kind {
     /// Whether it works on Redis.
     pub(crate) fn on_redis(self) -> bool {
-        matches!(self, Self::RedisFloor | Self::Redis | Self::Reference)
+        matches!(self, Self::RedisBaseline | Self::Redis | Self::Reference)
     }
 
     /// Whether it works on RabbitMQ.
@@ -129,10 +129,10 @@ impl Kind {
         matches!(self, Self::Lapin | Self::Management)
     }
 
-    /// What is posted is there afterwards, and counted at once; not so on the floors.
+    /// What is posted is there afterwards, and counted at once; not so on the baselines.
     fn keeps(self) -> bool {
-        use Kind::{AmqpUnlisted, Floor, RedisFloor};
-        !matches!(self, Floor | RedisFloor | AmqpUnlisted) && !self.is_rival()
+        use Kind::{AmqpUnlisted, Baseline, RedisBaseline};
+        !matches!(self, Baseline | RedisBaseline | AmqpUnlisted) && !self.is_rival()
     }
 
     /// The program and its arguments, to be run in the folder `home`.
@@ -143,13 +143,13 @@ impl Kind {
             command.args(["--listen", &listen, "--store", store]);
             command
         };
-        let floor = || -> Result<_> {
+        let baseline = || -> Result<_> {
             let mut command = Command::new(std::env::current_exe()?);
-            command.args(["--serve-floor", &listen]);
+            command.args(["--serve-baseline", &listen]);
             Ok(command)
         };
         Ok(match self {
-            Self::Floor => floor()?,
+            Self::Baseline => baseline()?,
             Self::Memory => isimud("sqlite::memory:"),
             Self::Pooled => {
                 let mut command = isimud("sqlite::memory:");
@@ -158,10 +158,11 @@ impl Kind {
                 command
             }
             Self::Durable => isimud("sqlite:isimud.db"),
-            // As patient as its floor: on a busy machine a queue's stock may take longer to lay in than a request may.
+            // As patient as its baseline: on a busy machine a queue's stock may take longer to lay in than a request
+            // may.
             Self::Redis => isimud(&format!("{}?timeout_ms=60000", ground.redis()?.uri(0))),
-            Self::RedisFloor => {
-                let mut command = floor()?;
+            Self::RedisBaseline => {
+                let mut command = baseline()?;
                 command.args(["--on-redis", &ground.redis()?.uri(1)]);
                 command
             }
@@ -177,7 +178,7 @@ impl Kind {
             }
             Self::Lapin | Self::Management => {
                 let rabbit = ground.rabbit()?;
-                let mut command = floor()?;
+                let mut command = baseline()?;
                 command.args(["--on-rabbit", &rabbit.uri()]);
                 command.args(["--connections", &ground.connections.to_string()]);
                 if self == Self::Management {
@@ -199,11 +200,11 @@ impl Kind {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Floor => "floor",
+            Self::Baseline => "baseline",
             Self::Memory => "memory",
             Self::Pooled => "pooled",
             Self::Durable => "durable",
-            Self::RedisFloor => "redis-floor",
+            Self::RedisBaseline => "redis-baseline",
             Self::Redis => "redis",
             Self::Reference => "reference",
             Self::Amqp => "amqp",
@@ -245,7 +246,7 @@ impl FromStr for Attached {
 pub(crate) struct Server {
     pub(crate) name: String,
     pub(crate) address: SocketAddr,
-    /// What is posted is there afterwards; not so on the floor.
+    /// What is posted is there afterwards; not so on the baseline.
     pub(crate) keeps: bool,
     /// So slow that it gets a twentieth of the work, and is measured on that.
     pub(crate) slow: bool,
@@ -326,7 +327,7 @@ impl Server {
     async fn ready(&mut self) -> Result<()> {
         let begun = Instant::now();
         let versions = request("GET", "/", None);
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < TIMEOUT {
             if let Ok(mut connection) = Connection::open(self.address).await
                 && connection.exchange(&versions).await?.status == 300
             {
@@ -359,9 +360,9 @@ impl Server {
         };
         Command::new("kill").arg(child.id().to_string()).status()?;
         let begun = Instant::now();
-        while begun.elapsed() < PATIENCE {
+        while begun.elapsed() < TIMEOUT {
             if let Some(status) = child.try_wait()? {
-                // The floors know no signals and are ended by the default action.
+                // The baselines know no signals and are ended by the default action.
                 if self.keeps && !status.success() {
                     return Err(self.failure(&format!("ended with {status}")));
                 }

@@ -21,7 +21,7 @@ use super::change::Change;
 use super::guard::Operator;
 use super::tokens::Role;
 use super::{Fault, answer, audit};
-use crate::bridging::{Bridges, Rule, Status};
+use crate::bridges::{Bridges, Rule, Status};
 
 pub(super) fn router() -> Router<Arc<Bridges>> {
     Router::new().route("/bridges", get(all).post(ask).delete(end))
@@ -91,8 +91,8 @@ async fn begin((State(bridges), Extension(operator), Change(asked)): Told) -> Re
     let mut is_news = true;
     let done = async {
         let rule = asked.checked(&operator)?;
-        is_news = !bridges.runs(&rule);
-        let status = bridges.ask(rule.clone()).await?;
+        is_news = !bridges.is_running(&rule);
+        let status = bridges.request(rule.clone()).await?;
         Ok(shown(&rule, &status))
     }
     .await;
@@ -123,7 +123,7 @@ fn shown(rule: &Rule, status: &Status) -> Value {
         "from": rule.from.to_string(),
         "to": rule.to.to_string(),
         "state": status.state.name(),
-        "crossed": status.crossed,
+        "crossed": status.transferred,
         "dead_lettered": status.dead_lettered,
         "waiting": status.lag.map(|lag| lag.waiting()),
         "oldest_age_secs": status.lag.map(|lag| lag.oldest.as_secs_f64()),

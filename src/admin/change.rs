@@ -15,10 +15,10 @@ use serde::de::DeserializeOwned;
 use super::Fault;
 
 /// The largest document, in bytes.
-const LARGEST: usize = 64 << 10;
+const MAX_BODY_BYTES: usize = 64 << 10;
 
 /// How long one may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A document that asks for a change.
 #[derive(Debug)]
@@ -48,13 +48,14 @@ async fn read<T: DeserializeOwned>(request: Request) -> Result<T, Fault> {
             "A change is asked for by the document alone: leave the query out.".to_owned(),
         ));
     }
-    let reading = tokio::time::timeout(PATIENCE, to_bytes(request.into_body(), LARGEST));
+    let reading = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), MAX_BODY_BYTES));
     let body = reading.await.map_err(|_| {
         let sentence = "The document did not arrive in time.";
         Fault::new(StatusCode::REQUEST_TIMEOUT, sentence)
     })?;
     let body = body.map_err(|_| {
-        let sentence = format!("The document has more than {LARGEST} bytes, or was cut off.");
+        let sentence =
+            format!("The document has more than {MAX_BODY_BYTES} bytes, or was cut off.");
         Fault::new(StatusCode::PAYLOAD_TOO_LARGE, sentence)
     })?;
     serde_json::from_slice(&body)

@@ -15,7 +15,9 @@ use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Extension, Router};
-use isimud_contract::{Error, Home, Place, PoolName, ProjectId, QueueKey, QueueName, Result};
+use isimud_contract::{
+    Error, Placement, PoolName, ProjectId, QueueKey, QueueName, Result, StoreId,
+};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::json;
@@ -63,7 +65,7 @@ async fn place((State(app), Extension(operator), RawQuery(query)): Asked) -> Res
             operator.needs(Role::Viewer)?;
             let queue = key(&wanted(&query, "project")?, &wanted(&query, "queue")?)?;
             operator.needs_project(&queue.project)?;
-            let place = app.messaging.place(&queue).await?;
+            let place = app.messaging.placement(&queue).await?;
             let stalled = app.messaging.stalled(&queue);
             let left = match app.messaging.backlog(&queue).await {
                 // What stops a move may keep its messages from being counted, too.
@@ -90,7 +92,7 @@ async fn begin_move((State(app), Extension(operator), Change(asked)): Told<Move>
         operator.needs(Role::Operator)?;
         let queue = key(&asked.project, &asked.queue)?;
         operator.needs_project(&queue.project)?;
-        let (to, rate) = (home(&asked.to)?, pace(asked.rate));
+        let (to, rate) = (store_id(&asked.to)?, rate_limit(asked.rate));
         let place = app.messaging.move_queue(&queue, &to, rate).await?;
         Ok(json!({"place": shown(&place)}))
     }
@@ -108,8 +110,8 @@ async fn left((State(app), Extension(operator), RawQuery(query)): Asked) -> Resp
         async {
             operator.needs(Role::Viewer)?;
             operator.needs_all_projects()?;
-            let pool = home(&wanted(&query, "pool")?)?;
-            let left = app.messaging.left_in(&pool).await?;
+            let pool = store_id(&wanted(&query, "pool")?)?;
+            let left = app.messaging.remaining_in(&pool).await?;
             Ok(json!({"queues": left.queues, "messages": left.messages}))
         }
         .await,
@@ -124,9 +126,9 @@ async fn begin_drain((State(app), Extension(operator), Change(asked)): Told<Drai
     let done = async {
         operator.needs(Role::Admin)?;
         operator.needs_all_projects()?;
-        let pool = home(&asked.pool)?;
-        let to = asked.to.as_deref().map(home).transpose()?;
-        let rate = pace(asked.rate);
+        let pool = store_id(&asked.pool)?;
+        let to = asked.to.as_deref().map(store_id).transpose()?;
+        let rate = rate_limit(asked.rate);
         let queues = app.messaging.drain(&pool, to.as_ref(), rate).await?;
         Ok(json!({"queues": queues}))
     }
@@ -139,8 +141,8 @@ async fn begin_drain((State(app), Extension(operator), Change(asked)): Told<Drai
     answer(done)
 }
 
-fn shown(place: &Place) -> Vec<String> {
-    let homes = place.segments().map(|segment| segment.home.to_string());
+fn shown(place: &Placement) -> Vec<String> {
+    let homes = place.segments().map(|segment| segment.store_id.to_string());
     homes.collect()
 }
 
@@ -162,14 +164,14 @@ fn key(project: &str, queue: &str) -> Result<QueueKey> {
         .map_err(|_| Error::invalid("The project or the queue has no name that can be."))
 }
 
-fn home(text: &str) -> Result<Home> {
+fn store_id(text: &str) -> Result<StoreId> {
     if text == DEFAULT {
-        return Ok(Home::Default);
+        return Ok(StoreId::Default);
     }
     let pool = PoolName::parse(text).map_err(|_| Error::invalid("That is no name of a pool."))?;
-    Ok(Home::Pool(pool))
+    Ok(StoreId::Pool(pool))
 }
 
-fn pace(rate: Option<u32>) -> Option<u32> {
+fn rate_limit(rate: Option<u32>) -> Option<u32> {
     rate.filter(|rate| *rate > 0)
 }

@@ -89,14 +89,14 @@ pub struct Tokens(Vec<Token>);
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FileWritten {
+struct RawTokenFile {
     #[serde(default)]
-    tokens: Vec<TokenWritten>,
+    tokens: Vec<RawToken>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TokenWritten {
+struct RawToken {
     name: String,
     role: Role,
     sha256: String,
@@ -119,7 +119,7 @@ impl Tokens {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let written: FileWritten = Figment::from(Toml::string(text))
+        let written: RawTokenFile = Figment::from(Toml::string(text))
             .extract()
             .map_err(|error| sentence(&error.kind))?;
         let mut tokens: Vec<Token> = Vec::with_capacity(written.tokens.len());
@@ -173,7 +173,7 @@ impl Tokens {
     }
 }
 
-impl TokenWritten {
+impl RawToken {
     fn resolve(self) -> Result<Token, String> {
         let Self { name, .. } = self;
         check_name(&name)?;

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use isimud_contract::{
-    ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId, MessageStore, ProjectId,
-    QueueKey, QueueName, Result, Selection,
+    ClaimId, ClientId, Error, ErrorKind, Lease, Message, MessageId, MessageStore, Precondition,
+    ProjectId, QueueKey, QueueName, Result, Selection,
 };
 use uuid::Uuid;
 
@@ -16,9 +16,9 @@ const CLAIMED: usize = 10;
 /// How long they live if it is cut short.
 const TTL: Duration = Duration::from_secs(600);
 /// How long one operation may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the first may take, which shows whether the store can be reached.
-const REACH: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a round trip found.
 #[derive(Debug, Clone, Default)]
@@ -74,12 +74,12 @@ impl Check {
         call: impl Future<Output = Result<T>>,
     ) -> T {
         let start = Instant::now();
-        let patience = if self.operations.is_empty() {
-            REACH
+        let timeout = if self.operations.is_empty() {
+            CONNECT_TIMEOUT
         } else {
-            PATIENCE
+            OPERATION_TIMEOUT
         };
-        let result = tokio::time::timeout(patience, call).await;
+        let result = tokio::time::timeout(timeout, call).await;
         let late = || Error::new(ErrorKind::Unavailable, "there was no answer in time");
         let result = result.unwrap_or_else(|_| Err(late()));
         self.note(pool, name, start.elapsed(), result.as_ref().err());
@@ -127,15 +127,17 @@ pub(super) async fn round_trip(pool: &str, store: &dyn MessageStore) -> Result<C
         let list = store.list(&queue, everything());
         check.step(pool, "list_messages", list).await;
     }
-    let guard = Guard::HeldBy(vec![lease.id]);
-    let delete = store.delete(&queue, &claimed, guard);
+    let precondition = Precondition::ClaimedBy(vec![lease.id]);
+    let delete = store.delete(&queue, &claimed, precondition);
     check.step(pool, "delete_messages", delete).await;
     let release = store.release_claim(&queue, lease.id);
     check.step(pool, "delete_claim", release).await;
     let rest: Vec<MessageId> = ids.into_iter().filter(|id| !claimed.contains(id)).collect();
-    let delete = store.delete(&queue, &rest, Guard::Any);
+    let delete = store.delete(&queue, &rest, Precondition::None);
     check.step(pool, "bulk_delete_messages", delete).await;
-    check.step(pool, "delete_queue", store.remove(&queue)).await;
+    check
+        .step(pool, "delete_queue", store.drop_queue(&queue))
+        .await;
     Ok(check)
 }
 

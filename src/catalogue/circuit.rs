@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 use isimud_contract::{Error, ErrorKind, Result};
 
 /// Slow failures in a row that open the circuit.
-const FAILURES: u32 = 5;
+const FAILURE_THRESHOLD: u32 = 5;
 /// What is slow.
-const SLOW: Duration = Duration::from_millis(100);
+const SLOW_CALL: Duration = Duration::from_millis(100);
 /// How long the circuit is open before a call is let through.
-const PAUSE: Duration = Duration::from_millis(500);
+const OPEN_TIME: Duration = Duration::from_millis(500);
 /// How long that one call may take before another one is let through.
-const PROBE: Duration = Duration::from_secs(10);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The circuit of one store. Closed, it costs a call one look at a number.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl Circuit {
     }
 
     fn admit_one(&self, opens: u64, now: u64) -> Result<()> {
-        let next = now.saturating_add(millis(PROBE));
+        let next = now.saturating_add(millis(PROBE_TIMEOUT));
         let taken = opens <= now
             && self
                 .opens
@@ -75,12 +75,12 @@ impl Circuit {
             return;
         }
         let is_open = self.opens.load(Ordering::Relaxed) != 0;
-        let count = match took >= SLOW {
+        let count = match took >= SLOW_CALL {
             true => self.failures.fetch_add(1, Ordering::Relaxed) + 1,
             false => 0,
         };
-        if is_open || count >= FAILURES {
-            self.opens.store(self.now(PAUSE), Ordering::Release);
+        if is_open || count >= FAILURE_THRESHOLD {
+            self.opens.store(self.now(OPEN_TIME), Ordering::Release);
         }
     }
 
@@ -111,15 +111,15 @@ mod tests {
     #[test]
     fn it_opens_after_slow_failures_in_a_row_and_lets_one_through_later() {
         let circuit = Circuit::default();
-        for _ in 1..FAILURES {
-            circuit.note(SLOW, Some(&failure()));
+        for _ in 1..FAILURE_THRESHOLD {
+            circuit.note(SLOW_CALL, Some(&failure()));
         }
-        circuit.note(SLOW, None);
-        for _ in 1..FAILURES {
-            circuit.note(SLOW, Some(&failure()));
+        circuit.note(SLOW_CALL, None);
+        for _ in 1..FAILURE_THRESHOLD {
+            circuit.note(SLOW_CALL, Some(&failure()));
             assert!(circuit.admit().is_ok());
         }
-        circuit.note(SLOW, Some(&failure()));
+        circuit.note(SLOW_CALL, Some(&failure()));
         let refused = circuit.admit().expect_err("it is open");
         assert_eq!(refused.kind(), ErrorKind::Unavailable);
 
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn failures_that_come_at_once_open_nothing() {
         let circuit = Circuit::default();
-        for _ in 0..10 * FAILURES {
+        for _ in 0..10 * FAILURE_THRESHOLD {
             circuit.note(Duration::from_millis(1), Some(&failure()));
         }
         assert!(circuit.admit().is_ok());
@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn what_a_caller_did_wrong_opens_nothing() {
         let circuit = Circuit::default();
-        for _ in 0..10 * FAILURES {
-            circuit.note(SLOW, Some(&Error::invalid("no")));
+        for _ in 0..10 * FAILURE_THRESHOLD {
+            circuit.note(SLOW_CALL, Some(&Error::invalid("no")));
         }
         assert!(circuit.admit().is_ok());
     }

@@ -18,22 +18,22 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::circuit::Circuit;
-use super::{Opener, Roster};
+use super::{Opener, PoolRegistry};
 
 /// How long a new store waits for the old one of its pool to be closed, and how long it may take to open.
-const PATIENCE: Duration = Duration::from_secs(5);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a store that could not be opened is left alone.
-const PAUSE: Duration = Duration::from_millis(500);
+const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// Who hears of the calls of the store of that name: for metrics.
-pub type Counted = Arc<dyn Fn(&str) -> Arc<dyn Observer> + Send + Sync>;
+pub type ObserverFactory = Arc<dyn Fn(&str) -> Arc<dyn Observer> + Send + Sync>;
 
 /// An open store. Cloning shares it.
 #[derive(Debug, Clone)]
 pub(crate) struct Opened {
     pub(crate) store: Arc<dyn MessageStore>,
-    keeper: Weak<Keeper>,
+    guard: Weak<StoreGuard>,
 }
 
 impl Opened {
@@ -53,19 +53,19 @@ impl Opened {
         driver: &'static str,
         store: Arc<dyn MessageStore>,
         counted: Arc<dyn Observer>,
-        turn: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        let keeper = Arc::new(Keeper {
+        let guard = Arc::new(StoreGuard {
             store: Arc::clone(&store),
             circuit: Circuit::default(),
             counted,
             is_closed: AtomicBool::new(false),
-            turn: Mutex::new(turn),
+            permit: Mutex::new(permit),
         });
-        let observer: Arc<dyn Observer> = Arc::clone(&keeper) as _;
+        let observer: Arc<dyn Observer> = Arc::clone(&guard) as _;
         Self {
             store: Arc::new(Instrumented::new(driver, store, observer)),
-            keeper: Arc::downgrade(&keeper),
+            guard: Arc::downgrade(&guard),
         }
     }
 
@@ -77,8 +77,8 @@ impl Opened {
 
     /// Has nothing done to the store when the last lets go.
     fn leave_open(&self) {
-        if let Some(keeper) = self.keeper.upgrade() {
-            keeper.is_closed.store(true, Ordering::Release);
+        if let Some(guard) = self.guard.upgrade() {
+            guard.is_closed.store(true, Ordering::Release);
         }
     }
 
@@ -87,18 +87,18 @@ impl Opened {
     }
 }
 
-/// Stands at a store's door: refuses calls while its circuit is open, and closes it when the last user has left.
-struct Keeper {
+/// Guards a store: refuses calls while its circuit is open, and closes it when the last user has let go.
+struct StoreGuard {
     store: Arc<dyn MessageStore>,
     circuit: Circuit,
     counted: Arc<dyn Observer>,
     /// It is closed, or nobody's to close.
     is_closed: AtomicBool,
     /// Given back when the store is closed.
-    turn: Mutex<Option<OwnedSemaphorePermit>>,
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
 }
 
-impl fmt::Debug for Keeper {
+impl fmt::Debug for StoreGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper")
             .field("circuit", &self.circuit)
@@ -106,10 +106,10 @@ impl fmt::Debug for Keeper {
     }
 }
 
-impl Observer for Keeper {
+impl Observer for StoreGuard {
     fn admit(&self, operation: &'static str) -> Result<()> {
         match operation {
-            // A question whether the store is there again, and a farewell.
+            // Whether the store answers again, and its close.
             "ping" | "close" => Ok(()),
             _ => self.circuit.admit(),
         }
@@ -121,10 +121,13 @@ impl Observer for Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for StoreGuard {
     fn drop(&mut self) {
-        let turn = self.turn.get_mut().unwrap_or_else(PoisonError::into_inner);
-        let (store, turn) = (Arc::clone(&self.store), turn.take());
+        let permit = self
+            .permit
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        let (store, permit) = (Arc::clone(&self.store), permit.take());
         if self.is_closed.load(Ordering::Acquire) {
             return;
         }
@@ -132,9 +135,9 @@ impl Drop for Keeper {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = store.close().await {
-                    tracing::warn!(%error, "a store that is no longer used could not be closed");
+                    tracing::warn!(%error, "cannot close an unused store");
                 }
-                drop((store, turn));
+                drop((store, permit));
             });
         }
     }
@@ -143,15 +146,15 @@ impl Drop for Keeper {
 /// The stores of all pools.
 pub(super) struct Stores {
     opener: Arc<dyn Opener>,
-    counted: Counted,
+    counted: ObserverFactory,
     slots: Mutex<HashMap<PoolName, Arc<Slot>>>,
 }
 
 /// Where the store of one pool is.
 struct Slot {
     /// One store of the pool at a time.
-    turn: Arc<Semaphore>,
-    open: tokio::sync::Mutex<Option<Placed>>,
+    permit: Arc<Semaphore>,
+    open: tokio::sync::Mutex<Option<PooledStore>>,
     /// When it could not be opened.
     failed: Mutex<Option<Instant>>,
 }
@@ -166,25 +169,26 @@ impl Slot {
     }
 
     fn has_just_failed(&self) -> bool {
-        self.failed().is_some_and(|failed| failed.elapsed() < PAUSE)
+        self.failed()
+            .is_some_and(|failed| failed.elapsed() < RETRY_DELAY)
     }
 }
 
 /// A store, and what it was opened with.
-struct Placed {
+struct PooledStore {
     uri: String,
     options: Metadata,
     opened: Opened,
 }
 
-impl Placed {
+impl PooledStore {
     fn is_of(&self, pool: &Pool) -> bool {
         self.uri == pool.uri && self.options == pool.options
     }
 }
 
 impl Stores {
-    pub(super) fn new(opener: Arc<dyn Opener>, counted: Counted) -> Self {
+    pub(super) fn new(opener: Arc<dyn Opener>, counted: ObserverFactory) -> Self {
         Self {
             opener,
             counted,
@@ -200,7 +204,7 @@ impl Stores {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let slot = slots.entry(name.clone()).or_insert_with(|| {
             Arc::new(Slot {
-                turn: Arc::new(Semaphore::new(1)),
+                permit: Arc::new(Semaphore::new(1)),
                 open: tokio::sync::Mutex::default(),
                 failed: Mutex::default(),
             })
@@ -212,21 +216,24 @@ impl Stores {
     pub(super) async fn of(&self, pool: &Pool) -> Result<Opened> {
         let slot = self.slot(&pool.name);
         let mut open = slot.open.lock().await;
-        if let Some(placed) = open.as_ref().filter(|placed| placed.is_of(pool)) {
-            return Ok(placed.opened.clone());
+        if let Some(pooled) = open.as_ref().filter(|pooled| pooled.is_of(pool)) {
+            return Ok(pooled.opened.clone());
         }
         *open = None;
         if slot.has_just_failed() {
-            return Err(late("the pool's store could not be opened a moment ago"));
+            return Err(unavailable(
+                "the pool's store could not be opened a moment ago",
+            ));
         }
-        let turn = tokio::time::timeout(PATIENCE, Arc::clone(&slot.turn).acquire_owned()).await;
-        let turn = turn.map_err(|_| late("the pool's old store is still in use"))?;
-        let opened = self.open(pool, turn.ok()).await;
+        let permit =
+            tokio::time::timeout(OPEN_TIMEOUT, Arc::clone(&slot.permit).acquire_owned()).await;
+        let permit = permit.map_err(|_| unavailable("the pool's old store is still in use"))?;
+        let opened = self.open(pool, permit.ok()).await;
         let opened = opened.map_err(|error| {
             slot.note_failure();
-            late("the pool's store cannot be opened").caused_by(error)
+            unavailable("the pool's store cannot be opened").caused_by(error)
         })?;
-        *open = Some(Placed {
+        *open = Some(PooledStore {
             uri: pool.uri.clone(),
             options: pool.options.clone(),
             opened: opened.clone(),
@@ -238,29 +245,29 @@ impl Stores {
     pub(super) async fn open(
         &self,
         pool: &Pool,
-        turn: Option<OwnedSemaphorePermit>,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Opened> {
         let (opener, wanted) = (Arc::clone(&self.opener), pool.clone());
         // Opening a file waits for the disk.
         let opening = tokio::task::spawn_blocking(move || {
             opener.open(wanted.name.as_str(), &wanted.uri, &wanted.options)
         });
-        let opened = tokio::time::timeout(PATIENCE, opening).await;
-        let opened = opened.map_err(|_| late("the store could not be opened in time"))?;
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, opening).await;
+        let opened = opened.map_err(|_| unavailable("the store could not be opened in time"))?;
         let (driver, store) = opened.map_err(|error| {
             Error::new(ErrorKind::Internal, "opening the store failed").caused_by(error)
         })??;
-        tracing::info!(pool = %pool.name, driver, "a pool's store is open");
+        tracing::info!(pool = %pool.name, driver, "pool store opened");
         Ok(Opened::new(
             driver,
             store,
             (self.counted)(pool.name.as_str()),
-            turn,
+            permit,
         ))
     }
 
     /// Lets go of the stores of pools that are gone or have changed.
-    pub(super) async fn keep(&self, roster: &Roster) {
+    pub(super) async fn keep(&self, registry: &PoolRegistry) {
         let slots: Vec<(PoolName, Arc<Slot>)> = {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let pairs = slots.iter();
@@ -272,10 +279,10 @@ impl Stores {
             let mut open = slot.open.lock().await;
             // Whatever was wrong with it may have been mended.
             *slot.failed() = None;
-            let pool = roster.find(&name);
-            let is_same = |placed: &Placed| pool.is_some_and(|pool| placed.is_of(pool));
-            if open.as_ref().is_some_and(|placed| !is_same(placed)) {
-                tracing::info!(pool = %name, "a pool's store is let go: the pool was changed or removed");
+            let pool = registry.find(&name);
+            let is_same = |pooled: &PooledStore| pool.is_some_and(|pool| pooled.is_of(pool));
+            if open.as_ref().is_some_and(|pooled| !is_same(pooled)) {
+                tracing::info!(pool = %name, "closing the pool's store: the pool was changed or removed");
                 *open = None;
             }
         }
@@ -289,8 +296,8 @@ impl Stores {
         };
         let mut result = Ok(());
         for slot in slots {
-            if let Some(placed) = slot.open.lock().await.take() {
-                result = result.and(placed.opened.close().await);
+            if let Some(pooled) = slot.open.lock().await.take() {
+                result = result.and(pooled.opened.close().await);
             }
         }
         result
@@ -303,6 +310,6 @@ impl fmt::Debug for Stores {
     }
 }
 
-fn late(sentence: &'static str) -> Error {
+fn unavailable(sentence: &'static str) -> Error {
     Error::new(ErrorKind::Unavailable, sentence)
 }

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn other_texts_are_no_positions() {
+    fn invalid_texts_are_not_parsed_as_positions() {
         for text in [
             "",
             "x",

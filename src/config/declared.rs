@@ -24,16 +24,16 @@ pub struct Declared {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct RawDeclarations {
     #[serde(default)]
-    pools: BTreeMap<String, PoolWritten>,
+    pools: BTreeMap<String, RawPool>,
     #[serde(default)]
-    flavors: BTreeMap<String, FlavorWritten>,
+    flavors: BTreeMap<String, RawFlavor>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct PoolWritten {
+struct RawPool {
     #[serde(default)]
     uri: String,
     #[serde(default)]
@@ -45,7 +45,7 @@ struct PoolWritten {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct FlavorWritten {
+struct RawFlavor {
     project: String,
     pools: Vec<String>,
 }
@@ -61,7 +61,7 @@ impl Declared {
     }
 
     fn parse(text: &str) -> Result<Self, String> {
-        let written: Written = Figment::from(Toml::string(text))
+        let written: RawDeclarations = Figment::from(Toml::string(text))
             .extract()
             .map_err(|error| one_line(&error))?;
         let mut declared = Self::default();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_in_declarations_name_the_entry() {
         let flavor = |name| format!("[flavors.{name}]\nproject = \"p\"\npools = [\"a\"]\n");
         let two = format!("{}{}", flavor("f"), flavor("g"));
         for (text, named) in [

@@ -26,7 +26,7 @@ pub enum ClientIds {
 /// The headers that say who asks, and for what. They are found in one pass: looking each of them up by name would cost
 /// a hash a name, on every request.
 #[derive(Debug, Default)]
-pub(crate) struct Said<'a> {
+pub(crate) struct RequestHeaders<'a> {
     accept: Option<&'a HeaderValue>,
     media: Option<&'a HeaderValue>,
     has_length: bool,
@@ -42,45 +42,45 @@ pub(crate) struct Said<'a> {
     repeated: bool,
 }
 
-impl<'a> Said<'a> {
+impl<'a> RequestHeaders<'a> {
     pub(crate) fn read(headers: &'a HeaderMap, identity: &Identity) -> Self {
-        let mut said = Self::default();
+        let mut headers_read = Self::default();
         let legacy = identity.knows_legacy_names();
         for (name, value) in headers {
             let place = match name.as_str() {
-                "accept" => &mut said.accept,
-                "content-type" => &mut said.media,
-                "client-id" => &mut said.client,
-                "x-project-id" => &mut said.project[0],
-                "x-tenant-id" if legacy => &mut said.project[1],
-                "x-tenant" if legacy => &mut said.project[2],
-                "x-roles" => &mut said.roles[0],
-                "x-role" if legacy => &mut said.roles[1],
-                "x-user-id" => &mut said.user,
-                "url-signature" => &mut said.signed[0],
-                "url-paths" => &mut said.signed[1],
-                "url-methods" => &mut said.signed[2],
-                "url-expires" => &mut said.signed[3],
+                "accept" => &mut headers_read.accept,
+                "content-type" => &mut headers_read.media,
+                "client-id" => &mut headers_read.client,
+                "x-project-id" => &mut headers_read.project[0],
+                "x-tenant-id" if legacy => &mut headers_read.project[1],
+                "x-tenant" if legacy => &mut headers_read.project[2],
+                "x-roles" => &mut headers_read.roles[0],
+                "x-role" if legacy => &mut headers_read.roles[1],
+                "x-user-id" => &mut headers_read.user,
+                "url-signature" => &mut headers_read.signed[0],
+                "url-paths" => &mut headers_read.signed[1],
+                "url-methods" => &mut headers_read.signed[2],
+                "url-expires" => &mut headers_read.signed[3],
                 "content-length" => {
-                    said.has_length = true;
+                    headers_read.has_length = true;
                     continue;
                 }
                 _ => continue,
             };
             if place.is_some() && !matches!(name.as_str(), "accept" | "content-type") {
-                said.repeated = true;
+                headers_read.repeated = true;
             }
             place.get_or_insert(value);
         }
-        said
+        headers_read
     }
 
     /// Whether one thing is said under two names and not the same: perhaps one is a proxy's, and the other its client's.
     fn is_contradictory(&self) -> bool {
-        let differ = |said: &[Option<&HeaderValue>]| {
-            let mut said = said.iter().flatten();
-            let first = said.next();
-            said.any(|other| Some(other) != first)
+        let differ = |headers_read: &[Option<&HeaderValue>]| {
+            let mut headers_read = headers_read.iter().flatten();
+            let first = headers_read.next();
+            headers_read.any(|other| Some(other) != first)
         };
         differ(&self.project) || differ(&self.roles)
     }

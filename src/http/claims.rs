@@ -109,7 +109,7 @@ pub(crate) async fn update(
     target: Target,
     payload: Payload,
 ) -> Result<StatusCode, Problem> {
-    const DOING: &str = "Claim could not be updated.";
+    const FAILURE: &str = "Claim could not be updated.";
     let most = app.messaging.limits().max_messages_post_size;
     let terms = terms(&payload.required(most, body::too_large).await?)?;
     let missing = || no_such_claim(&target.queue, &target.id);
@@ -118,7 +118,7 @@ pub(crate) async fn update(
     app.messaging
         .renew_claim(&target.queue, id, terms)
         .await
-        .or_missing(DOING, missing)?;
+        .or_missing(FAILURE, missing)?;
     Ok(StatusCode::NO_CONTENT)
 }
 

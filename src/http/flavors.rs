@@ -267,14 +267,14 @@ fn empty() -> Problem {
 }
 
 /// The answer to pools that do not make a flavor.
-fn refused(error: Error, title: &'static str, begin: &str, doing: &'static str) -> Problem {
+fn refused(error: Error, title: &'static str, begin: &str, failure: &'static str) -> Problem {
     match error.kind() {
         ErrorKind::NotFound(Resource::Pool) | ErrorKind::Unsupported => {
             let description = format!("{begin}{}", error.sentence());
             Problem::new(StatusCode::BAD_REQUEST, title, description).because(error)
         }
         ErrorKind::Invalid => Problem::body(error.sentence().to_owned()),
-        _ => Problem::from_error(error, doing),
+        _ => Problem::from_error(error, failure),
     }
 }
 

@@ -23,10 +23,10 @@ use super::json;
 use super::problem::Problem;
 
 /// Headers that one message may have.
-const MOST: usize = 64;
+const MAX_HEADERS: usize = 64;
 
 /// Bytes that the name of a header, and the text of a property, may have: what brokers take.
-const LONGEST: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 /// What names of the service's own begin with.
 const RESERVED: &str = "isimud";
@@ -46,15 +46,15 @@ pub(crate) fn read(
     }
     let mut map = HeaderMap::default();
     for (name, value) in object(headers, "headers")? {
-        if name.is_empty() || name.len() > LONGEST || is_reserved(&name) {
+        if name.is_empty() || name.len() > MAX_NAME_BYTES || is_reserved(&name) {
             return Err(Problem::body(format!(
-                "The name of a header has 1 to {LONGEST} bytes, and does not begin with \"{RESERVED}\"."
+                "The name of a header has 1 to {MAX_NAME_BYTES} bytes, and does not begin with \"{RESERVED}\"."
             )));
         }
         map.headers.insert(name, parsed(value, 0)?);
     }
-    if map.headers.len() > MOST {
-        let sentence = format!("A message may have at most {MOST} headers.");
+    if map.headers.len() > MAX_HEADERS {
+        let sentence = format!("A message may have at most {MAX_HEADERS} headers.");
         return Err(Problem::body(sentence));
     }
     for (name, value) in object(properties, "properties")? {
@@ -110,9 +110,9 @@ fn said(property: Property, value: Value) -> Result<HeaderValue, Problem> {
         (Property::Timestamp, _) => {
             Err(Problem::body("A timestamp is in whole seconds since 1970."))
         }
-        (_, Value::String(text)) if text.len() <= LONGEST => Ok(HeaderValue::Text(text)),
+        (_, Value::String(text)) if text.len() <= MAX_NAME_BYTES => Ok(HeaderValue::Text(text)),
         (property, _) => Err(Problem::body(format!(
-            "The property {property} is a text of at most {LONGEST} bytes."
+            "The property {property} is a text of at most {MAX_NAME_BYTES} bytes."
         ))),
     }
 }
@@ -144,9 +144,9 @@ fn parsed(value: Value, depth: usize) -> Result<HeaderValue, Problem> {
 fn table(object: Map<String, Value>, depth: usize) -> Result<HeaderValue, Problem> {
     let mut table = BTreeMap::new();
     for (name, value) in object {
-        if name.len() > LONGEST {
+        if name.len() > MAX_NAME_BYTES {
             return Err(Problem::body(format!(
-                "A name in a header has at most {LONGEST} bytes."
+                "A name in a header has at most {MAX_NAME_BYTES} bytes."
             )));
         }
         table.insert(name, parsed(value, depth + 1)?);
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_what_is_shown() {
+    fn headers_are_shown_as_posted() {
         let headers = json!({
             "task": "proj.add", "retries": 0, "eta": null, "yes": true, "share": 1.5, "whole": 2.0,
             "least": i64::MIN, "bytes": {"$binary": "AP8="}, "then": {"$timestamp": 1_700_000_000_u64},
@@ -301,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_nothing() {
+    fn empty_headers_and_properties_are_ignored() {
         assert_eq!(read(None, None).expect("right"), None);
         assert_eq!(read_of(&json!({}), &json!({})).expect("right"), None);
     }
 
     #[test]
-    fn what_is_wrong_is_refused() {
+    fn invalid_headers_are_refused() {
         let many: Map<String, Value> = (0..65).map(|at| (at.to_string(), at.into())).collect();
         let deep = (0..18).fold(json!(1), |inner, _| json!([inner]));
         for headers in [

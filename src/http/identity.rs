@@ -15,7 +15,7 @@ use ipnet::IpNet;
 const SECRET: HeaderName = HeaderName::from_static("x-isimud-proxy-secret");
 
 /// The shortest secret, in bytes.
-const LEAST: usize = 16;
+const MIN_SECRET_BYTES: usize = 16;
 
 /// From whom headers of identity count, and which ones.
 #[derive(Clone, Default)]
@@ -47,9 +47,11 @@ impl Identity {
         };
         let networks = proxies.iter().map(network).collect::<Result<Vec<_>, _>>()?;
         let is_visible = |byte: u8| byte.is_ascii_graphic();
-        if !secret.is_empty() && (secret.len() < LEAST || !secret.bytes().all(is_visible)) {
+        if !secret.is_empty()
+            && (secret.len() < MIN_SECRET_BYTES || !secret.bytes().all(is_visible))
+        {
             return Err(format!(
-                "access.proxy_secret must have at least {LEAST} characters, all of them visible ones of ASCII"
+                "access.proxy_secret must have at least {MIN_SECRET_BYTES} characters, all of them visible ones of ASCII"
             ));
         }
         Ok(Self {

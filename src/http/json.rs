@@ -40,7 +40,7 @@ pub(crate) fn to_vec(document: &impl Serialize) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     if let Err(error) = document.serialize(&mut Serializer::with_formatter(&mut out, Spaced)) {
         // Documents are structures of our own with text keys; writing them to memory has no way to fail.
-        tracing::error!(%error, "a document could not be written");
+        tracing::error!(%error, "cannot serialize a document");
     }
     out
 }

@@ -74,12 +74,12 @@ pub(crate) async fn post(
     target: Target,
     payload: Payload,
 ) -> Result<Response, Problem> {
-    const DOING: &str = "Messages could not be enqueued.";
+    const FAILURE: &str = "Messages could not be enqueued.";
     let rules = app
         .messaging
         .post_rules(&target.queue)
         .await
-        .or_problem(DOING)?;
+        .or_problem(FAILURE)?;
     let service = app.messaging.limits().max_messages_post_size;
     let (most, own) = (rules.max_size, rules.queue_max_size);
     let body = payload
@@ -91,7 +91,7 @@ pub(crate) async fn post(
         .messaging
         .post(&target.queue, &target.client, rules, drafts)
         .await
-        .or_problem(DOING)?;
+        .or_problem(FAILURE)?;
     Ok(posted(&target.queue, &ids))
 }
 
@@ -185,7 +185,7 @@ pub(crate) async fn list(
     target: Target,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    const DOING: &str = "Messages could not be listed.";
+    const FAILURE: &str = "Messages could not be listed.";
     let read = query.read();
     let beside = read.beside()?;
     if let Some(ids) = read.list("ids") {
@@ -206,7 +206,7 @@ pub(crate) async fn list(
             .messaging
             .delays(&target.queue)
             .await
-            .or_problem(DOING)?
+            .or_problem(FAILURE)?
     {
         listing.include_delayed = Some(true);
     }
@@ -221,7 +221,7 @@ pub(crate) async fn list(
         .messaging
         .list(&target.queue, &target.client, listing)
         .await
-        .or_problem(DOING)?;
+        .or_problem(FAILURE)?;
     let next = page
         .next
         .map(|marker| link.href(&format!("{}/messages", path_of(&target.queue.name)), marker));
@@ -237,18 +237,18 @@ async fn get_several(
     asked: &[String],
     beside: Beside,
 ) -> Result<Response, Problem> {
-    const DOING: &str = "Message could not be retrieved.";
+    const FAILURE: &str = "Message could not be retrieved.";
     let bounds = |most| format!("Limit must be at least 1 and may not be greater than {most}.");
     app.messaging
         .check_ids(asked.len(), bounds)
-        .or_problem(DOING)?;
+        .or_problem(FAILURE)?;
     let ids: Vec<MessageId> = asked.iter().filter_map(|id| MessageId::parse(id)).collect();
     let count = i64::try_from(ids.len()).ok();
     let _reading = under_way::read(app, &queue.project, count).await?;
     let messages = if ids.is_empty() {
         Vec::new()
     } else {
-        app.messaging.get(queue, &ids).await.or_problem(DOING)?
+        app.messaging.get(queue, &ids).await.or_problem(FAILURE)?
     };
     if messages.is_empty() {
         let quoted: Vec<String> = asked.iter().map(|id| python_text(id)).collect();
@@ -298,11 +298,11 @@ pub(crate) async fn get(
     target: Target,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    const DOING: &str = "Message could not be retrieved.";
+    const FAILURE: &str = "Message could not be retrieved.";
     let beside = query.read().beside()?;
     let Target { queue, id, .. } = target;
     let found = match MessageId::parse(&id) {
-        Some(id) => app.messaging.get(&queue, &[id]).await.or_problem(DOING)?,
+        Some(id) => app.messaging.get(&queue, &[id]).await.or_problem(FAILURE)?,
         None => Vec::new(),
     };
     if let Some(message) = found.first() {
@@ -312,7 +312,12 @@ pub(crate) async fn get(
         ));
     }
     Err(Problem::not_found(
-        if app.messaging.queue_exists(&queue).await.or_problem(DOING)? {
+        if app
+            .messaging
+            .queue_exists(&queue)
+            .await
+            .or_problem(FAILURE)?
+        {
             format!(
                 "Message {id} does not exist in {} {} for project {}",
                 by_kind(&queue, "queue", "topic"),
@@ -429,7 +434,7 @@ async fn delete_ids(
     asked: &[String],
     claims: Option<Vec<String>>,
 ) -> Result<Response, Problem> {
-    const DOING: &str = "Messages could not be deleted.";
+    const FAILURE: &str = "Messages could not be deleted.";
     let bounds =
         |most| format!("ids parameter should have at least 1 and not greater than {most} values.");
     let ids = asked.iter().filter_map(|id| MessageId::parse(id)).collect();
@@ -448,7 +453,7 @@ async fn delete_ids(
     };
     app.messaging
         .check_ids(asked.len(), bounds)
-        .or_problem(DOING)?;
+        .or_problem(FAILURE)?;
     app.messaging
         .delete(queue, deletion)
         .await
@@ -457,7 +462,7 @@ async fn delete_ids(
             ErrorKind::Claimed | ErrorKind::NotClaimed | ErrorKind::NotFound(Resource::Claim) => {
                 cannot_delete(CLAIMED, StatusCode::FORBIDDEN)
             }
-            _ => Problem::from_error(error, DOING),
+            _ => Problem::from_error(error, FAILURE),
         })?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

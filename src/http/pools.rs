@@ -21,7 +21,7 @@ use super::{AppState, json};
 use crate::messaging::PoolDraft;
 
 /// Characters of a URI, or of a flavor's name, at the most.
-const LONGEST: usize = 255;
+const MAX_NAME_CHARS: usize = 255;
 
 /// A page of pools.
 #[derive(Debug, Default, Serialize, ToSchema)]
@@ -225,9 +225,11 @@ async fn object(payload: Payload, most: usize) -> Result<Map<String, Value>, Pro
 fn draft(fields: &Map<String, Value>) -> Result<PoolDraft, Problem> {
     let text = |key: &str| match fields.get(key) {
         None => Ok(None),
-        Some(Value::String(text)) if text.chars().count() <= LONGEST => Ok(Some(text.clone())),
+        Some(Value::String(text)) if text.chars().count() <= MAX_NAME_CHARS => {
+            Ok(Some(text.clone()))
+        }
         Some(_) => Err(Problem::body(format!(
-            "`{key}` must be a string of at most {LONGEST} characters."
+            "`{key}` must be a string of at most {MAX_NAME_CHARS} characters."
         ))),
     };
     let weight = match fields.get("weight") {
@@ -254,14 +256,14 @@ fn draft(fields: &Map<String, Value>) -> Result<PoolDraft, Problem> {
 }
 
 /// The answer to a pool that cannot be as it was said.
-fn refused(error: Error, doing: &'static str) -> Problem {
+fn refused(error: Error, failure: &'static str) -> Problem {
     let sentence = error.sentence().to_owned();
     match error.kind() {
         ErrorKind::Invalid => Problem::body(sentence).because(error),
         ErrorKind::Unsupported => {
             Problem::new(StatusCode::BAD_REQUEST, "Unable to create pool", sentence).because(error)
         }
-        _ => Problem::from_error(error, doing),
+        _ => Problem::from_error(error, failure),
     }
 }
 

@@ -73,7 +73,7 @@ impl Problem {
         }))
     }
 
-    fn untold(status: StatusCode, title: &'static str) -> Self {
+    fn without_description(status: StatusCode, title: &'static str) -> Self {
         let document = ErrorDocument {
             title: title.into(),
             description: None,
@@ -123,12 +123,12 @@ impl Problem {
 
     /// A path that does not exist.
     pub(crate) fn no_such_path() -> Self {
-        Self::untold(StatusCode::NOT_FOUND, "404 Not Found")
+        Self::without_description(StatusCode::NOT_FOUND, "404 Not Found")
     }
 
     /// A method that the path does not have.
     pub(crate) fn no_such_method(allow: &HeaderValue) -> Self {
-        Self::untold(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed")
+        Self::without_description(StatusCode::METHOD_NOT_ALLOWED, "405 Method Not Allowed")
             .with_header(ALLOW, allow.clone())
     }
 
@@ -161,16 +161,16 @@ impl Problem {
     }
 
     /// What is right now, and cannot be done now.
-    fn unavailable(doing: &str) -> Self {
-        let description = format!("{doing} Please try again in a few seconds.");
+    fn unavailable(failure: &str) -> Self {
+        let description = format!("{failure} Please try again in a few seconds.");
         let title = "Service temporarily unavailable";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, title, description)
             .with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECS))
     }
 
     /// There is too much under way. The log has told.
-    pub(crate) fn busy(doing: &str) -> Self {
-        let mut problem = Self::unavailable(doing);
+    pub(crate) fn busy(failure: &str) -> Self {
+        let mut problem = Self::unavailable(failure);
         problem.0.is_told = true;
         problem
     }
@@ -181,8 +181,8 @@ impl Problem {
         self
     }
 
-    /// The answer to an error of the service. `doing` says what could not be done, for 503 (spec: http.md 7).
-    pub(crate) fn from_error(error: Error, doing: &'static str) -> Self {
+    /// The answer to an error of the service. `failure` says what could not be done, for 503 (spec: http.md 7).
+    pub(crate) fn from_error(error: Error, failure: &'static str) -> Self {
         let sentence = || error.sentence().to_owned();
         let mut problem = match error.kind() {
             ErrorKind::Invalid => Self::request(sentence()),
@@ -202,8 +202,8 @@ impl Problem {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "Not supported", sentence())
             }
             ErrorKind::Unavailable => match error.about(REASON) {
-                Some(reason) => Self::unavailable(&format!("{doing} {reason}")),
-                None => Self::unavailable(doing),
+                Some(reason) => Self::unavailable(&format!("{failure} {reason}")),
+                None => Self::unavailable(failure),
             },
             ErrorKind::Internal => Self::new(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -218,33 +218,33 @@ impl Problem {
 
 /// What a handler makes of the service's errors.
 pub(crate) trait OrProblem<T> {
-    /// Answers with the general table; `doing` is the sentence of a 503.
-    fn or_problem(self, doing: &'static str) -> Result<T, Problem>;
+    /// Answers with the general table; `failure` is the sentence of a 503.
+    fn or_problem(self, failure: &'static str) -> Result<T, Problem>;
 
     /// The same, but something that is missing is described by `description`.
     fn or_missing(
         self,
-        doing: &'static str,
+        failure: &'static str,
         description: impl FnOnce() -> String,
     ) -> Result<T, Problem>;
 }
 
 impl<T> OrProblem<T> for Result<T, Error> {
-    fn or_problem(self, doing: &'static str) -> Result<T, Problem> {
-        self.map_err(|error| Problem::from_error(error, doing))
+    fn or_problem(self, failure: &'static str) -> Result<T, Problem> {
+        self.map_err(|error| Problem::from_error(error, failure))
     }
 
     fn or_missing(
         self,
-        doing: &'static str,
+        failure: &'static str,
         description: impl FnOnce() -> String,
     ) -> Result<T, Problem> {
         self.map_err(|error| match error.kind() {
             ErrorKind::NotFound(Resource::MetadataKey | Resource::Flavor | Resource::Pool) => {
-                Problem::from_error(error, doing)
+                Problem::from_error(error, failure)
             }
             ErrorKind::NotFound(_) => Problem::not_found(description()),
-            _ => Problem::from_error(error, doing),
+            _ => Problem::from_error(error, failure),
         })
     }
 }

@@ -7,8 +7,8 @@ use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use isimud_contract::{
-    Edge, ErrorKind, Filter, FilterValue, Kind, Metadata, ProjectId, QueueKey, QueueRecord,
-    QueueSelection, Resource, Stats,
+    ErrorKind, Filter, FilterValue, Kind, Metadata, ProjectId, QueueKey, QueueRecord,
+    QueueSelection, Resource, Stats, StatsMessage,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -90,7 +90,7 @@ pub(crate) struct EdgeDocument {
 }
 
 impl EdgeDocument {
-    fn new(queue: &QueueKey, edge: &Edge) -> Self {
+    fn new(queue: &QueueKey, edge: &StatsMessage) -> Self {
         Self {
             age: edge.age.as_secs(),
             created: dates::iso8601(edge.posted),
@@ -139,7 +139,7 @@ pub(crate) async fn page(
     query: &Query<'_>,
     kind: Kind,
 ) -> Result<Option<Page>, Problem> {
-    let (doing, path) = match kind {
+    let (failure, path) = match kind {
         Kind::Queue => ("Queues could not be listed.", "/v2/queues"),
         Kind::Topic => ("Topics could not be listed.", "/v2/topics"),
     };
@@ -161,13 +161,13 @@ pub(crate) async fn page(
         return Ok(None);
     };
     let found = app.messaging.list_queues(project, limit, selection);
-    let found = found.await.or_problem(doing)?;
+    let found = found.await.or_problem(failure)?;
     let count = match with_count {
         Some(true) => app
             .messaging
             .count_queues(project)
             .await
-            .or_problem(doing)?,
+            .or_problem(failure)?,
         _ => 0,
     };
     let link = Link::new(marker.is_some())
@@ -191,7 +191,7 @@ pub(crate) async fn page(
 }
 
 /// Metadata filters in one listing.
-const MOST_FILTERS: usize = 50;
+const MAX_FILTERS: usize = 50;
 
 /// The parameters of a listing that are no options of it.
 fn filters(query: &Query<'_>, kind: Kind) -> Result<Vec<Filter>, Problem> {
@@ -200,11 +200,11 @@ fn filters(query: &Query<'_>, kind: Kind) -> Result<Vec<Filter>, Problem> {
         Kind::Queue => &options[..],
         Kind::Topic => &options[..4],
     };
-    let others = query.others(options, MOST_FILTERS);
+    let others = query.others(options, MAX_FILTERS);
     let value =
         |text: String| python_integer(&text).map_or(FilterValue::Text(text), FilterValue::Integer);
-    if others.len() > MOST_FILTERS {
-        let sentence = format!("A listing takes at most {MOST_FILTERS} metadata filters.");
+    if others.len() > MAX_FILTERS {
+        let sentence = format!("A listing takes at most {MAX_FILTERS} metadata filters.");
         return Err(Problem::request(sentence));
     }
     let filter = |(key, text)| Filter {
@@ -286,7 +286,7 @@ pub(crate) async fn update(
     headers: HeaderMap,
     payload: Payload,
 ) -> Result<Response, Problem> {
-    let doing = by_kind(
+    let failure = by_kind(
         &target.queue,
         "Queue could not be updated.",
         "Topic could not be updated.",
@@ -312,9 +312,9 @@ pub(crate) async fn update(
             return Err(Problem::body(error.sentence().to_owned()));
         }
         Err(error) if error.kind() == ErrorKind::NotFound(Resource::MetadataKey) => {
-            return Err(Problem::from_error(error, doing));
+            return Err(Problem::from_error(error, failure));
         }
-        result => result.or_missing(doing, || no_such_queue(&target.queue))?,
+        result => result.or_missing(failure, || no_such_queue(&target.queue))?,
     };
     Ok(json::answer(StatusCode::OK, &metadata))
 }
@@ -382,7 +382,8 @@ pub(crate) async fn stats(
             "Queue stats could not be read.",
             "Topic stats could not be read.",
         ))?;
-    let edge = |edge: Option<Edge>| edge.map(|edge| EdgeDocument::new(&target.queue, &edge));
+    let edge =
+        |edge: Option<StatsMessage>| edge.map(|edge| EdgeDocument::new(&target.queue, &edge));
     // A topic has no claims to count, but an empty one says so all the same (spec: topics.md).
     let total = free + claimed;
     let counts = !target.queue.name.is_topic() || total == 0;
@@ -414,18 +415,18 @@ pub(crate) async fn purge(
         Some(body) => resource_types(&json::parse(&body)?)?,
     };
     let is_asked = |name: &str| types.iter().any(|asked| asked == name);
-    let doing = by_kind(
+    let failure = by_kind(
         &target.queue,
         "Queue could not be purged.",
         "Topic could not be purged.",
     );
     if is_asked(MESSAGES) {
         let purged = app.messaging.purge_messages(&target.queue);
-        purged.await.or_problem(doing)?;
+        purged.await.or_problem(failure)?;
     }
     if is_asked(SUBSCRIPTIONS) {
         let purged = app.messaging.purge_subscriptions(&target.queue);
-        purged.await.or_problem(doing)?;
+        purged.await.or_problem(failure)?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

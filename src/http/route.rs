@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use isimud_contract::ProjectId;
 
-use super::auth::Said;
+use super::auth::RequestHeaders;
 use super::policy::RuleId;
 use super::problem::Problem;
 use super::trace::traced;
@@ -235,7 +235,7 @@ enum Passed {
 impl GateState {
     /// Lets a request through, or has the answer: headers first, then the method, then the policy.
     fn check(&self, app: &AppState, request: &mut Request) -> Result<Passed, Problem> {
-        let mut said = Said::read(request.headers(), &app.identity);
+        let mut said = RequestHeaders::read(request.headers(), &app.identity);
         let signed = said.check_signature(&app.signer, request.method(), request.uri().path())?;
         said.check_media()?;
         if *request.method() == Method::OPTIONS && !self.open && said.is_anonymous() {

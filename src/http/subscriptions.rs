@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::auth::Said;
+use super::auth::RequestHeaders;
 use super::body::{self, Payload};
 use super::caller::{RawQuery, Target, path_of};
 use super::problem::{OrProblem, Problem};
@@ -198,14 +198,14 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/v2/queues/{queue}/subscriptions/{subscription}", tag = "subscriptions",
     responses((status = 200, body = SubscriptionDocument), (status = 404, body = super::problem::ErrorDocument)))]
 pub(crate) async fn show(State(app): State<AppState>, target: Target) -> Result<Response, Problem> {
-    const DOING: &str = "Subscription could not be retrieved.";
+    const FAILURE: &str = "Subscription could not be retrieved.";
     let found = match SubscriptionId::parse(&target.id) {
         None => None,
         Some(id) => app
             .messaging
             .find_subscription(&target.queue, id)
             .await
-            .or_problem(DOING)?,
+            .or_problem(FAILURE)?,
     };
     let found = found.ok_or_else(|| Problem::not_found(missing(&target.id)))?;
     Ok(json::answer(
@@ -304,18 +304,18 @@ pub(crate) async fn confirm(
     };
     let confirmed =
         confirmed.ok_or_else(|| Problem::request("The 'confirmed' should be boolean."))?;
-    const DOING: &str = "Subscription could not be confirmed.";
+    const FAILURE: &str = "Subscription could not be confirmed.";
     let id = SubscriptionId::parse(&target.id);
     if confirmed && target.signed != Some(Fit::Exact) {
         let asks = app.messaging.asks_receiver(&target.queue, id);
-        if asks.await.or_problem(DOING)? {
+        if asks.await.or_problem(FAILURE)? {
             may_confirm_unsigned(&app, &target, &headers)?;
         }
     }
     app.messaging
         .confirm_subscription(&target.queue, id, confirmed)
         .await
-        .or_missing(DOING, || missing(&target.id))?;
+        .or_missing(FAILURE, || missing(&target.id))?;
     let location = format!("{}/confirm", path(&target.queue, &target.id));
     Ok((StatusCode::NO_CONTENT, [(LOCATION, location)]).into_response())
 }
@@ -327,7 +327,7 @@ fn may_confirm_unsigned(
     target: &Target,
     headers: &HeaderMap,
 ) -> Result<(), Problem> {
-    let mut said = Said::read(headers, &app.identity);
+    let mut said = RequestHeaders::read(headers, &app.identity);
     if target.signed.is_some() {
         said.disown();
     }

@@ -73,12 +73,12 @@ impl Api {
     }
 
     /// The names of the stores that have messages of a queue, oldest first. `NotFound` when there is no such queue.
-    pub async fn homes_of(
+    pub async fn store_ids_of(
         &self,
         queue: &isimud_contract::QueueKey,
     ) -> isimud_contract::Result<Vec<String>> {
-        let place = self.app.messaging.place(queue).await?;
-        let homes = place.segments().map(|segment| segment.home.to_string());
+        let place = self.app.messaging.placement(queue).await?;
+        let homes = place.segments().map(|segment| segment.store_id.to_string());
         Ok(homes.collect())
     }
 

@@ -36,20 +36,20 @@ use super::budget::Spent;
 use super::problem::Problem;
 use crate::messaging::Terms;
 use crate::messaging::limits::DEFAULT_PAGE;
-use crate::notify::budget::{self, Budget};
+use crate::notifications::budget::{self, Budget};
 use crate::spell::Spell;
 
 /// Answers of so many bytes and fewer are not counted: the system has room for one on each connection.
 pub(crate) const SMALL: usize = 16 << 10;
 
 /// What may be given back at once. What is beyond it stays as it is.
-const MOST_GIVEN_BACK: usize = 1024;
+const MAX_RETURNS: usize = 1024;
 
 /// The same of claims that may not be there at all. They are of stores that have just failed, which are to be spared.
-const MOST_UNCERTAIN: usize = 64;
+const MAX_UNCERTAIN: usize = 64;
 
 /// How long to wait before a store is asked again to take something back; it is asked once more after each.
-const AGAIN: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
+const RETRY_DELAYS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(2)];
 
 /// What was not received until now, and is being given back.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Default for GivenBack {
     fn default() -> Self {
         Self {
             running: AtomicUsize::default(),
-            uncertain: Arc::new(Semaphore::new(MOST_UNCERTAIN)),
+            uncertain: Arc::new(Semaphore::new(MAX_UNCERTAIN)),
             failing: Spell::default(),
         }
     }
@@ -72,11 +72,11 @@ impl Default for GivenBack {
 impl GivenBack {
     /// Waits until nothing is being given back, but no longer than two seconds: the stores are about to be closed.
     pub(crate) async fn finish(&self) {
-        const PATIENCE: Duration = Duration::from_secs(2);
-        const LOOK: Duration = Duration::from_millis(10);
+        const TIMEOUT: Duration = Duration::from_secs(2);
+        const POLL_INTERVAL: Duration = Duration::from_millis(10);
         let begun = tokio::time::Instant::now();
-        while self.running.load(Ordering::Relaxed) > 0 && begun.elapsed() < PATIENCE {
-            tokio::time::sleep(LOOK).await;
+        while self.running.load(Ordering::Relaxed) > 0 && begun.elapsed() < TIMEOUT {
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 }
@@ -126,7 +126,7 @@ impl OnTheWay {
 pub struct Reads(Budget);
 
 /// How long a reading waits for others of its project.
-const READ_PATIENCE: Duration = Duration::from_secs(1);
+const READ_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Reads {
     /// So many bytes, of which a project may have a quarter.
@@ -150,7 +150,7 @@ pub(crate) async fn read(
         .saturating_mul(limits.max_messages_post_size)
         .min(page);
     let taking = app.reads.0.take(project, bytes);
-    let taken = tokio::time::timeout(READ_PATIENCE, taking).await;
+    let taken = tokio::time::timeout(READ_TIMEOUT, taking).await;
     let taken = taken.ok().flatten().ok_or_else(|| refused(app))?;
     // Those before it may have used up what there is.
     check(app, project)?;
@@ -354,14 +354,14 @@ fn release_later(app: &AppState, queue: &QueueKey, claim: ClaimId) {
     let (app, queue) = (Arc::downgrade(app), queue.clone());
     runtime.spawn(async move {
         let _permit = permit;
-        for pause in AGAIN {
+        for pause in RETRY_DELAYS {
             tokio::time::sleep(pause).await;
             let Some(app) = app.upgrade() else {
                 return;
             };
             // Nobody has heard of it: it is no delivery.
             if let Err(error) = app.messaging.undo_claim(&queue, claim).await {
-                tracing::debug!(%error, %queue, "a claim that may have been made is not released");
+                tracing::debug!(%error, %queue, "cannot release a claim that may have been created");
             }
         }
     });
@@ -434,12 +434,12 @@ impl Receipt {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        if self.app.given_back.running.load(Ordering::Relaxed) > MOST_GIVEN_BACK {
+        if self.app.given_back.running.load(Ordering::Relaxed) > MAX_RETURNS {
             return self.tell(false);
         }
         runtime.spawn(async move {
             let mut given = self.try_once().await;
-            for pause in AGAIN {
+            for pause in RETRY_DELAYS {
                 if given.is_ok() {
                     break;
                 }

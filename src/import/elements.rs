@@ -6,21 +6,21 @@ use std::time::Duration;
 use isimud_contract::{
     ClientId, Error, Message, MessageId, Metadata, ProjectId, QueueKey, QueueName, Result,
 };
-use isimud_estates::{
+use isimud_import_sources::{
     Address, ElementPage, Elements, Jobs, Lists, Refusal, Stream, StreamSelection, Unwrap, missing,
 };
 use uuid::Uuid;
 
 use super::flags;
 use super::journal::Step;
-use super::pace::Pace;
+use super::page_size::PageSize;
 use super::target::Placed;
 use super::{Report, Work};
 use crate::config::Config;
-use crate::messaging::Adopted;
+use crate::messaging::QueueImport;
 
 /// Entries that were left out before, and are asked for again at once.
-const AGAIN: usize = 100;
+const RETRY_PAGE_SIZE: usize = 100;
 
 /// The queue that the elements go to, and how long they live there.
 struct Destination {
@@ -57,8 +57,8 @@ impl Destination {
     /// Makes the queue. One that was made already keeps its metadata.
     async fn make(&self, work: &Work, report: &mut Report) -> Result<()> {
         match work.target.queue(&self.queue, &Metadata::new()).await? {
-            Adopted::Made => report.queues_made += 1,
-            Adopted::There | Adopted::Different => report.queues_there += 1,
+            QueueImport::Created => report.queues_made += 1,
+            QueueImport::Existing | QueueImport::Conflicting => report.queues_there += 1,
         }
         Ok(())
     }
@@ -112,10 +112,10 @@ impl Destination {
         mut from: E,
         report: &mut Report,
     ) -> Result<()> {
-        let mut pace = Pace::new();
+        let mut page_size = PageSize::new();
         while !work.is_over() {
-            let page = from.next(pace.limit()).await?;
-            pace.note(bytes(&page));
+            let page = from.next(page_size.limit()).await?;
+            page_size.note(bytes(&page));
             let (count, is_last) = (page.elements.len(), page.is_last);
             let stored = self.store(work, page, report).await?;
             work.progress.advance(count);
@@ -222,7 +222,7 @@ async fn run_lists(
 async fn collected(mut from: impl Elements) -> Result<Vec<ElementPage>> {
     let mut pages = Vec::new();
     loop {
-        let page = from.next(AGAIN).await?;
+        let page = from.next(RETRY_PAGE_SIZE).await?;
         let is_last = page.is_last;
         if !page.elements.is_empty() || !page.refused.is_empty() {
             pages.push(page);
@@ -296,7 +296,7 @@ async fn stream(
     let left: Vec<String> = known
         .map(|known| known.left.iter().cloned().collect())
         .unwrap_or_default();
-    for ids in left.chunks(AGAIN) {
+    for ids in left.chunks(RETRY_PAGE_SIZE) {
         if work.is_over() {
             return Ok(());
         }
@@ -307,10 +307,10 @@ async fn stream(
         let step = Step::Done(done.collect());
         work.journal.note(&to.source, &to.queue, &step)?;
     }
-    let mut pace = Pace::new();
+    let mut page_size = PageSize::new();
     while !work.is_over() {
-        let page = stream.next(pace.limit()).await?;
-        pace.note(bytes(&page));
+        let page = stream.next(page_size.limit()).await?;
+        page_size.note(bytes(&page));
         let count = page.elements.len() + usize::try_from(page.acknowledged).unwrap_or(0);
         let (is_last, reached) = (page.is_last, page.reached.clone());
         let stored = to.store(work, page, report).await?;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use isimud_estates::{Oldest, Unwrap};
+use isimud_import_sources::{Oldest, Unwrap};
 
 /// Take over what another service left.
 #[derive(Debug, Args)]

@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// The longest line that an import writes is some kilobytes long; a longer one is none of its lines.
-const LONGEST_LINE: u64 = 4 << 20;
+const MAX_LINE_BYTES: u64 = 4 << 20;
 
 /// Names of one source and queue that are remembered as left out. With more of them the journal stays where it is.
-const MOST_LEFT: usize = 10_000;
+const MAX_LEFT_OUT: usize = 10_000;
 
 /// The first line: what the journal is about.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -172,7 +172,7 @@ impl Journal {
 
     /// Whether so many names can be remembered as left out.
     pub(super) fn has_room_for(count: usize) -> bool {
-        count <= MOST_LEFT
+        count <= MAX_LEFT_OUT
     }
 
     /// Writes what this one has done.
@@ -216,14 +216,14 @@ fn read(mut file: impl BufRead, head: &Head) -> std::io::Result<Sense<Lines>> {
     loop {
         text.clear();
         file.by_ref()
-            .take(LONGEST_LINE)
+            .take(MAX_LINE_BYTES)
             .read_until(b'\n', &mut text)?;
         if !text.ends_with(b"\n") {
             let head = serde_json::to_vec(head).unwrap_or_default();
             return Ok(match number {
                 // Of a head, nothing else may be taken for what broke off: the file would be overwritten.
                 0 if !head.starts_with(&text) => Err("the file is no journal"),
-                _ if text.len() as u64 >= LONGEST_LINE => Err("the journal is damaged"),
+                _ if text.len() as u64 >= MAX_LINE_BYTES => Err("the journal is damaged"),
                 _ => Ok((known, whole)),
             });
         }

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    ManagementStore, Metadata, Place, ProjectId, QueueKey, QueueName, QueueRecord, Result,
+    ManagementStore, Metadata, Placement, ProjectId, QueueKey, QueueName, QueueRecord, Result,
 };
 use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::patience::Patience;
+use super::store_retry::StoreRetry;
 
 /// How many locks there are: more than queues that are filled at once.
 const LOCKS: u128 = 64;
@@ -51,11 +51,11 @@ impl Lock {
     }
 
     /// Waits for the lock. `false` when the import was told to stop meanwhile.
-    pub(super) async fn acquire(&self, patience: &Patience) -> Result<bool> {
+    pub(super) async fn acquire(&self, retry: &StoreRetry) -> Result<bool> {
         // The version that another owner's record has, and since when.
         let mut seen: Option<(u64, Instant)> = None;
-        while !patience.is_stopped() {
-            let Some(found) = patience.insist(async || self.find().await).await? else {
+        while !retry.is_stopped() {
+            let Some(found) = retry.retry_unavailable(async || self.find().await).await? else {
                 continue;
             };
             let is_free = match owner(&found) {
@@ -65,7 +65,7 @@ impl Lock {
                     Some((version, since)) if version == found.version => since.elapsed() >= LEASE,
                     before => {
                         if before.is_none() {
-                            tracing::info!("another import is at work, and is waited for");
+                            tracing::info!("waiting for another import that holds the lock");
                         }
                         seen = Some((found.version, Instant::now()));
                         false
@@ -75,7 +75,7 @@ impl Lock {
             if is_free {
                 let write = async || self.write(&found, Some(self.me)).await;
                 // An answer that was lost shows at the next look.
-                patience.insist(write).await?;
+                retry.retry_unavailable(write).await?;
             } else {
                 tokio::time::sleep(POLL_INTERVAL).await;
             }
@@ -103,7 +103,7 @@ impl Lock {
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            tracing::debug!(%error, "the lock of an import could not be kept");
+            tracing::debug!(%error, "import lock could not be renewed");
         }
     }
 
@@ -112,9 +112,9 @@ impl Lock {
         if let Some(found) = self.management.find_queue(&self.key).await? {
             return Ok(Some(found));
         }
-        let place = Place::default();
+        let placement = Placement::default();
         self.management
-            .create_queue(&self.key, &Metadata::new(), &place)
+            .create_queue(&self.key, &Metadata::new(), &placement)
             .await?;
         self.management.find_queue(&self.key).await
     }
@@ -130,7 +130,7 @@ impl Lock {
             None => Metadata::new(),
         };
         self.management
-            .update_queue(&self.key, &metadata, &found.place, found.version)
+            .update_queue(&self.key, &metadata, &found.placement, found.version)
             .await
             .map(drop)
     }
@@ -166,22 +166,22 @@ mod tests {
     #[tokio::test]
     async fn a_queue_is_locked_for_one_until_it_is_released() {
         let (locks, stop) = (locks(2), Stop::default());
-        let patience = Patience::new(stop.clone());
-        assert!(locks[0].acquire(&patience).await.expect("an answer"));
-        let waiting = tokio::time::timeout(Duration::from_millis(500), locks[1].acquire(&patience));
+        let retry = StoreRetry::new(stop.clone());
+        assert!(locks[0].acquire(&retry).await.expect("an answer"));
+        let waiting = tokio::time::timeout(Duration::from_millis(500), locks[1].acquire(&retry));
         assert!(waiting.await.is_err(), "two have it");
         locks[0].release().await;
-        assert!(locks[1].acquire(&patience).await.expect("an answer"));
+        assert!(locks[1].acquire(&retry).await.expect("an answer"));
         stop.tell();
-        assert!(!locks[0].acquire(&patience).await.expect("an answer"));
+        assert!(!locks[0].acquire(&retry).await.expect("an answer"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_owner_that_falls_silent_is_taken_for_dead() {
-        let (locks, patience) = (locks(2), Patience::new(Stop::default()));
-        assert!(locks[0].acquire(&patience).await.expect("an answer"));
+        let (locks, retry) = (locks(2), StoreRetry::new(Stop::default()));
+        assert!(locks[0].acquire(&retry).await.expect("an answer"));
         let began = Instant::now();
-        assert!(locks[1].acquire(&patience).await.expect("an answer"));
+        assert!(locks[1].acquire(&retry).await.expect("an answer"));
         assert!(began.elapsed() >= LEASE);
         // What it does when it comes back changes nothing.
         locks[0].release().await;

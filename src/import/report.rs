@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use isimud_contract::ClaimId;
-use isimud_estates::Left;
+use isimud_import_sources::Left;
 
 use super::target::Placed;
 
@@ -258,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_counts_and_names_a_few() {
+    fn report_counts_reasons_and_names_examples() {
         let mut report = Report::new("sqlite:x".into(), false);
         report.sources.push("redis://h:1?dbid=0".into());
         (

@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use isimud_contract::{
-    Capabilities, ErrorKind, ForeignClaim, ManagementStore, Message, MessageId, Metadata, QueueKey,
-    Resource, Result, Subscription,
+    Capabilities, ErrorKind, ImportedClaim, ManagementStore, Message, MessageId, Metadata,
+    QueueKey, Resource, Result, Subscription,
 };
 
 use super::Stop;
 use super::lock::Lock;
-use super::patience::Patience;
-use crate::messaging::{Adopted, Adoption, Messaging};
+use super::store_retry::StoreRetry;
+use crate::messaging::{MessageImport, Messaging, QueueImport};
 
 /// Bytes of bodies that are stored in one step, at the most; a larger body goes alone.
 const STEP_BYTES: usize = 1 << 20;
@@ -28,7 +28,7 @@ pub(super) enum Target {
 #[derive(Debug)]
 pub(super) struct Stores {
     messaging: Messaging,
-    patience: Patience,
+    retry: StoreRetry,
     /// Where other processes can be locked out of a queue; `None` where no other can have it open.
     locks: Option<Arc<dyn ManagementStore>>,
 }
@@ -70,7 +70,7 @@ impl Target {
     ) -> Self {
         Self::Stores(Box::new(Stores {
             messaging,
-            patience: Patience::new(stop),
+            retry: StoreRetry::new(stop),
             locks,
         }))
     }
@@ -86,15 +86,15 @@ impl Target {
         queue: &QueueKey,
         work: impl Future<Output = T>,
     ) -> Result<Option<T>> {
-        let (patience, management) = match self {
-            Self::Stores(stores) => (&stores.patience, stores.locks.as_ref()),
+        let (retry, management) = match self {
+            Self::Stores(stores) => (&stores.retry, stores.locks.as_ref()),
             Self::Nowhere(_) => return Ok(Some(work.await)),
         };
         let Some(management) = management else {
             return Ok(Some(work.await));
         };
         let lock = Lock::new(management, queue);
-        if !lock.acquire(patience).await? {
+        if !lock.acquire(retry).await? {
             return Ok(None);
         }
         let done = tokio::select! {
@@ -106,13 +106,13 @@ impl Target {
     }
 
     /// Makes a queue. In a dry run it is always made.
-    pub(super) async fn queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<Adopted> {
+    pub(super) async fn queue(&self, queue: &QueueKey, metadata: &Metadata) -> Result<QueueImport> {
         match self {
             Self::Stores(stores) => {
-                let call = async || stores.messaging.adopt_queue(queue, metadata).await;
-                stores.patience.insist(call).await
+                let call = async || stores.messaging.import_queue(queue, metadata).await;
+                stores.retry.retry_unavailable(call).await
             }
-            Self::Nowhere(_) => Ok(Adopted::Made),
+            Self::Nowhere(_) => Ok(QueueImport::Created),
         }
     }
 
@@ -124,8 +124,8 @@ impl Target {
         messages: Vec<Message>,
         placed: &mut Placed,
     ) -> Result<()> {
-        let (messaging, patience) = match self {
-            Self::Stores(stores) => (&stores.messaging, &stores.patience),
+        let (messaging, retry) = match self {
+            Self::Stores(stores) => (&stores.messaging, &stores.retry),
             Self::Nowhere(able) => {
                 for message in messages {
                     match beyond(able, &message) {
@@ -137,7 +137,7 @@ impl Target {
             }
         };
         for step in steps(messages) {
-            place(messaging, patience, queue, step, placed).await?;
+            place(messaging, retry, queue, step, placed).await?;
         }
         Ok(())
     }
@@ -146,15 +146,15 @@ impl Target {
     pub(super) async fn claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<Option<usize>> {
-        let (messaging, patience) = match self {
-            Self::Stores(stores) => (&stores.messaging, &stores.patience),
+        let (messaging, retry) = match self {
+            Self::Stores(stores) => (&stores.messaging, &stores.retry),
             Self::Nowhere(able) => return Ok(able.browse.then_some(ids.len())),
         };
-        let call = async || messaging.adopt_claim(queue, claim, ids).await;
-        match patience.insist(call).await {
+        let call = async || messaging.import_claim(queue, claim, ids).await;
+        match retry.retry_unavailable(call).await {
             Ok(held) => Ok(Some(held)),
             Err(error)
                 if [
@@ -173,8 +173,8 @@ impl Target {
     pub(super) async fn subscription(&self, subscription: &Subscription) -> Result<bool> {
         match self {
             Self::Stores(stores) => {
-                let call = async || stores.messaging.adopt_subscription(subscription).await;
-                stores.patience.insist(call).await
+                let call = async || stores.messaging.import_subscription(subscription).await;
+                stores.retry.retry_unavailable(call).await
             }
             Self::Nowhere(_) => Ok(true),
         }
@@ -210,7 +210,7 @@ fn beyond(able: &Capabilities, message: &Message) -> Option<&'static str> {
     }
     if able
         .longest_ttl
-        .is_some_and(|longest| message.left > longest)
+        .is_some_and(|longest| message.remaining_ttl > longest)
     {
         return Some("the broker of this pool keeps no message for so long");
     }
@@ -237,7 +237,7 @@ fn steps(messages: Vec<Message>) -> Vec<Vec<Message>> {
 /// Stores a step. A post is refused as a whole, so one that is refused is halved until the message is found.
 async fn place(
     messaging: &Messaging,
-    patience: &Patience,
+    retry: &StoreRetry,
     queue: &QueueKey,
     step: Vec<Message>,
     placed: &mut Placed,
@@ -246,11 +246,15 @@ async fn place(
     while let Some(mut part) = parts.pop() {
         // An attempt whose answer was lost may have stored them: by the next they are there, and yet new.
         let mut tried = HashSet::new();
-        let adopted = patience
-            .insist(async || messaging.adopt(queue, part.clone(), &mut tried).await)
+        let adopted = retry
+            .retry_unavailable(async || {
+                messaging
+                    .import_messages(queue, part.clone(), &mut tried)
+                    .await
+            })
             .await;
         match adopted {
-            Ok(Adoption { new, there }) => {
+            Ok(MessageImport { new, there }) => {
                 placed.new += new;
                 placed.there += there;
             }
@@ -319,7 +323,7 @@ mod tests {
         let mut delayed = of_size(5);
         delayed.delay = Duration::from_secs(901);
         let mut lasting = of_size(5);
-        lasting.left = Duration::from_secs(86_401);
+        lasting.remaining_ttl = Duration::from_secs(86_401);
         let queue = QueueKey::new(
             isimud_contract::ProjectId::parse("p").expect("a project"),
             isimud_contract::QueueName::parse("q").expect("a name"),

@@ -4,32 +4,32 @@ use std::path::Path;
 
 use futures_util::{StreamExt, stream};
 use isimud_contract::{
-    Error, ErrorKind, ForeignClaim, MessageId, QueueKey, Result, Subscription, SubscriptionId,
+    Error, ErrorKind, ImportedClaim, MessageId, QueueKey, Result, Subscription, SubscriptionId,
 };
-use isimud_estates::{
+use isimud_import_sources::{
     Address, Cursor, FoundMessage, FoundPage, FoundQueue, FoundSubscription, Names, Record,
     Refusal, SqlManagement, Zaqar, survey,
 };
 
 use super::flags;
 use super::journal::{Journal, Step};
-use super::pace::Pace;
+use super::page_size::PageSize;
 use super::target::Placed;
 use super::{Report, Work};
 use crate::config::Config;
-use crate::messaging::{Adopted, metadata_fault};
+use crate::messaging::{QueueImport, metadata_fault};
 
 /// Queues that are imported at once.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT: usize = 4;
 
 /// Messages that were left out before, and are asked for again at once.
-const AGAIN: usize = 100;
+const RETRY_PAGE_SIZE: usize = 100;
 
 /// The pass phrase that Zaqar comes with.
 const PUBLIC_KEY: &str = "AES256";
 
-/// An estate with the queues that were found in it.
-struct Estate {
+/// A Zaqar deployment with the queues that were found in it.
+struct Deployment {
     stores: Vec<Zaqar>,
     /// Where the records of queues are, unless they came with the names.
     records: Option<Zaqar>,
@@ -58,15 +58,15 @@ pub(super) async fn run(
     config: &Config,
     report: &mut Report,
 ) -> Result<()> {
-    let estate = find(work, flags, config, report).await?;
-    for store in estate.stores.iter().filter(|_| work.progress.is_seen()) {
-        for queue in estate.queues.iter().filter(|queue| queue.has_messages) {
+    let deployment = find(work, flags, config, report).await?;
+    for store in deployment.stores.iter().filter(|_| work.progress.is_seen()) {
+        for queue in deployment.queues.iter().filter(|queue| queue.has_messages) {
             work.progress.expect(store.count(&queue.queue).await?);
         }
     }
-    let mut parts = stream::iter(&estate.queues)
-        .map(|queue| import_queue(work, &estate, queue))
-        .buffer_unordered(AT_ONCE);
+    let mut parts = stream::iter(&deployment.queues)
+        .map(|queue| import_queue(work, &deployment, queue))
+        .buffer_unordered(MAX_CONCURRENT);
     let mut done = Ok(());
     while let Some((part, ended)) = parts.next().await {
         report.add(part);
@@ -85,7 +85,7 @@ async fn find(
     flags: &flags::Zaqar,
     config: &Config,
     report: &mut Report,
-) -> Result<Estate> {
+) -> Result<Deployment> {
     let pass_phrases = pass_phrases(flags, config)?;
     let mut stores = Vec::with_capacity(flags.from.len());
     let mut names = Vec::with_capacity(flags.from.len());
@@ -128,7 +128,7 @@ async fn find(
         let why = "pools and flavors are the operator's to define anew; their messages come with a --from for each pool";
         work.leave(report, why, what)?;
     }
-    Ok(Estate {
+    Ok(Deployment {
         stores,
         records,
         queues: survey.queues,
@@ -165,13 +165,17 @@ fn refuse(work: &Work, report: &mut Report, refused: Vec<Refusal>) -> Result<()>
 }
 
 /// Imports a queue, and returns what was done; an error for what ends the import.
-async fn import_queue(work: &Work, estate: &Estate, found: &FoundQueue) -> (Report, Result<()>) {
+async fn import_queue(
+    work: &Work,
+    deployment: &Deployment,
+    found: &FoundQueue,
+) -> (Report, Result<()>) {
     let mut report = Report::default();
     if work.is_over() {
         report.queues_unvisited = 1;
         return (report, Ok(()));
     }
-    let parts = import_parts(work, estate, found, &mut report);
+    let parts = import_parts(work, deployment, found, &mut report);
     let done = match work.target.alone(&found.queue, parts).await {
         Ok(Some(done)) => done,
         Ok(None) => {
@@ -189,26 +193,26 @@ async fn import_queue(work: &Work, estate: &Estate, found: &FoundQueue) -> (Repo
 /// Imports the parts of a queue one after the other; one that cannot be read holds up no other.
 async fn import_parts(
     work: &Work,
-    estate: &Estate,
+    deployment: &Deployment,
     found: &FoundQueue,
     report: &mut Report,
 ) -> Result<()> {
     let queue = &found.queue;
-    let made = import_record(work, estate, found, report).await;
+    let made = import_record(work, deployment, found, report).await;
     let is_made = made.is_ok();
     settle(work, report, format!("queue {queue}"), made)?;
     if !is_made {
         return Ok(());
     }
     if found.has_messages {
-        for store in &estate.stores {
+        for store in &deployment.stores {
             let done = import_messages(work, store, queue, report).await;
             let what = format!("messages of {queue} in {}", store.shown());
             settle(work, report, what, done)?;
         }
     }
     if found.subscribed {
-        for store in &estate.stores {
+        for store in &deployment.stores {
             let done = import_subscriptions(work, store, queue, report).await;
             let what = format!("subscriptions of {queue} in {}", store.shown());
             settle(work, report, what, done)?;
@@ -279,12 +283,12 @@ fn kept(found: FoundSubscription) -> Subscription {
 
 async fn import_record(
     work: &Work,
-    estate: &Estate,
+    deployment: &Deployment,
     found: &FoundQueue,
     report: &mut Report,
 ) -> std::result::Result<(), Halt> {
     let queue = &found.queue;
-    let metadata = match (&found.metadata, &estate.records) {
+    let metadata = match (&found.metadata, &deployment.records) {
         (Some(metadata), _) => metadata.clone(),
         (None, Some(records)) => match records.record(queue).await.map_err(of_source)? {
             Record::Metadata(metadata) => metadata,
@@ -306,9 +310,9 @@ async fn import_record(
     }
     let made = work.target.queue(queue, &metadata).await;
     match made.map_err(Halt::Queue)? {
-        Adopted::Made => report.queues_made += 1,
-        Adopted::There => report.queues_there += 1,
-        Adopted::Different => {
+        QueueImport::Created => report.queues_made += 1,
+        QueueImport::Existing => report.queues_there += 1,
+        QueueImport::Conflicting => {
             report.queues_there += 1;
             report.note(
                 "queues that were here already, and keep their metadata",
@@ -338,7 +342,7 @@ async fn import_messages(
     let left: Vec<String> = known
         .map(|known| known.left.iter().cloned().collect())
         .unwrap_or_default();
-    for ids in left.chunks(AGAIN) {
+    for ids in left.chunks(RETRY_PAGE_SIZE) {
         if work.is_over() {
             return Ok(());
         }
@@ -349,11 +353,11 @@ async fn import_messages(
         let noted = work.journal.note(&source, queue, &step);
         noted.map_err(Halt::Import)?;
     }
-    let (mut pace, mut count_left) = (Pace::new(), left.len());
+    let (mut page_size, mut count_left) = (PageSize::new(), left.len());
     while !work.is_over() {
-        let page = store.page(queue, &cursor, pace.limit()).await;
+        let page = store.page(queue, &cursor, page_size.limit()).await;
         let page = page.map_err(of_source)?;
-        pace.note(bytes(&page));
+        page_size.note(bytes(&page));
         let entries = page.messages.len() + page.refused.len();
         let ended = page.left.expired + page.left.dangling;
         let (is_last, reached) = (page.is_last, page.reached.clone());
@@ -456,8 +460,8 @@ async fn import_page(
 }
 
 /// The messages of each claim, in order.
-fn claims(messages: &[FoundMessage]) -> Vec<(ForeignClaim, Vec<MessageId>)> {
-    let mut claims: Vec<(ForeignClaim, Vec<MessageId>)> = Vec::new();
+fn claims(messages: &[FoundMessage]) -> Vec<(ImportedClaim, Vec<MessageId>)> {
+    let mut claims: Vec<(ImportedClaim, Vec<MessageId>)> = Vec::new();
     for found in messages {
         let Some(claim) = found.claim else {
             continue;

@@ -47,7 +47,7 @@ const SHORT: Duration = Duration::from_millis(100);
 
 /// A longer one comes no sooner than so many times its own length after the last one: somebody who has very much is counted a
 /// tenth of the time.
-const REST: u32 = 9;
+const REST_FACTOR: u32 = 9;
 
 /// How long a post that does not fit waits for the fresh count: longer than a queue of usual length takes. Where the count
 /// takes longer the estimate decides.
@@ -98,7 +98,7 @@ struct Estimate {
 }
 
 impl Estimate {
-    fn known(&self) -> u64 {
+    fn lookup(&self) -> u64 {
         let found = signed(self.found.unwrap_or(0));
         found.saturating_add(self.since).max(0).unsigned_abs()
     }
@@ -118,9 +118,9 @@ impl Estimate {
         let rest = match (fits, self.found) {
             _ if took <= SHORT => Duration::ZERO,
             (_, None) => Duration::ZERO,
-            (true, Some(_)) => took * REST,
+            (true, Some(_)) => took * REST_FACTOR,
             // Nobody is to be refused for long what has room.
-            (false, Some(_)) => (took * REST).min(INTERVAL),
+            (false, Some(_)) => (took * REST_FACTOR).min(INTERVAL),
         };
         is_old && age >= rest
     }
@@ -316,7 +316,7 @@ impl<K: Eq + Hash> Census<K> {
 impl Estimate {
     fn let_in(&mut self, more: u64, most: u64) -> bool {
         let has_failed = self.found.is_none() && self.counted.is_some();
-        let fits = has_failed || self.known().saturating_add(more) <= most;
+        let fits = has_failed || self.lookup().saturating_add(more) <= most;
         if fits {
             self.change(signed(more));
             self.on_the_way = self.on_the_way.saturating_add(more);

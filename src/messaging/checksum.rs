@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn null_has_no_sum() {
+    fn a_null_body_has_no_checksum() {
         assert_eq!(checksum("null"), None);
         assert_eq!(checksum(" null\n"), None);
         assert!(checksum("[null]").is_some());

@@ -6,7 +6,7 @@ use isimud_contract::{Claim, ClaimId, DeadLetter, Lease, QueueKey, Result};
 
 use super::Messaging;
 use super::settings::DeadLetterSettings;
-use crate::catalogue::Stop;
+use crate::catalogue::SegmentStore;
 
 /// The terms that a client asks for, in seconds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -37,17 +37,17 @@ impl Messaging {
         let grace = self
             .limits()
             .claim_grace(terms.grace.unwrap_or(self.limits().default_claim_grace))?;
-        let known = self.known(queue).await?;
-        let usual = || self.catalogue.usual();
+        let known = self.lookup(queue).await?;
+        let default_route = || self.catalogue.default_route();
         let route = known
             .as_ref()
-            .map_or_else(usual, |queue| Arc::clone(&queue.route));
+            .map_or_else(default_route, |queue| Arc::clone(&queue.route));
         let policy = known
             .as_ref()
             .and_then(|queue| queue.settings.dead_letter.as_ref());
-        for stop in route.readable() {
+        for segment_store in route.readable() {
             let dead_letter = match policy {
-                Some(policy) => Some(self.dead_letter(queue, policy, stop).await?),
+                Some(policy) => Some(self.dead_letter(queue, policy, segment_store).await?),
                 None => None,
             };
             let lease = Lease {
@@ -56,9 +56,9 @@ impl Messaging {
                 grace,
                 dead_letter,
             };
-            let claimed = self.claim_readable(queue, &route, stop, lease, limit);
+            let claimed = self.claim_readable(queue, &route, segment_store, lease, limit);
             if let Some(claim) = claimed.await? {
-                self.flow.claimed(claim.messages.len());
+                self.observer.claimed(claim.messages.len());
                 return Ok(Some(claim));
             }
         }
@@ -71,13 +71,15 @@ impl Messaging {
         &self,
         queue: &QueueKey,
         policy: &DeadLetterSettings,
-        stop: &Stop,
+        segment_store: &SegmentStore,
     ) -> Result<DeadLetter> {
         let target = QueueKey::new(queue.project.clone(), policy.queue.clone());
         if self.settings(&target).await?.is_none() {
             self.check_queue_quota(&target).await?;
         }
-        let (queue, stands) = self.receiver(&target, &stop.segment.home).await?;
+        let (queue, stands) = self
+            .receiver(&target, &segment_store.segment.store_id)
+            .await?;
         Ok(DeadLetter {
             queue,
             max_claims: policy.max_claims,
@@ -117,7 +119,7 @@ impl Messaging {
     /// Ends a claim that was just made, and of which nobody has heard: its messages were not delivered, and the dead-letter
     /// policy does not count it.
     pub async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
-        let Some(known) = self.known(queue).await? else {
+        let Some(known) = self.lookup(queue).await? else {
             return self.release_claim(queue, claim).await;
         };
         let counted = known.settings.dead_letter.is_some();

@@ -9,13 +9,13 @@ use isimud_contract::{
 };
 use tokio::sync::Semaphore;
 
-use crate::catalogue::{Catalogue, Route};
+use crate::catalogue::{Catalogue, SegmentedStore};
 
 /// Queues that are read at once for a count of a project.
 const PAGE: usize = 100;
 
 /// Between two queues of a count of a project: it takes no more than a fraction of a store's time.
-const PAUSE: Duration = Duration::from_millis(2);
+const DELAY: Duration = Duration::from_millis(2);
 
 /// A step of a count that takes longer has failed: its store does not answer, or not soon enough for a post to wait for it.
 const STEP_TIMEOUT: Duration = Duration::from_millis(500);
@@ -60,15 +60,15 @@ pub(super) async fn count_project(
                 let queue = QueueKey::new(project.clone(), record.name.clone());
                 // One of its queues that did not answer is enough.
                 if record
-                    .place
-                    .homes()
+                    .placement
+                    .store_ids()
                     .into_iter()
                     .any(|it| silent.contains(it))
                 {
                     continue;
                 }
                 let counted = async {
-                    let route = catalogue.resolve(&record.place).await?;
+                    let route = catalogue.resolve(&record.placement).await?;
                     match what {
                         What::Bytes => count_bytes(&route, &queue, steps).await,
                         What::Messages => {
@@ -84,16 +84,16 @@ pub(super) async fn count_project(
                 match counted.await {
                     Ok(counted) => count += counted,
                     Err(error) => {
-                        tracing::debug!(%error, %queue, "what a queue has is not counted");
+                        tracing::debug!(%error, %queue, "cannot count the messages of the queue");
                         // Of a queue in several stores nobody knows which it was.
                         if error.kind() == ErrorKind::Unavailable
-                            && let Some(segment) = record.place.only()
+                            && let Some(segment) = record.placement.only()
                         {
-                            silent.insert(segment.home.clone());
+                            silent.insert(segment.store_id.clone());
                         }
                     }
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(DELAY).await;
             }
             let Some(last) = page.last().filter(|_| page.len() == PAGE) else {
                 break;
@@ -105,13 +105,20 @@ pub(super) async fn count_project(
 }
 
 /// Adds up the bytes of a queue, wherever it has some. Segments in stores that cannot count are passed over.
-pub(super) async fn count_bytes(route: &Route, queue: &QueueKey, steps: &Semaphore) -> Result<u64> {
+pub(super) async fn count_bytes(
+    route: &SegmentedStore,
+    queue: &QueueKey,
+    steps: &Semaphore,
+) -> Result<u64> {
     let mut bytes = 0;
-    for stop in route.everywhere().filter(|stop| stop.browses()) {
+    for segment_store in route
+        .everywhere()
+        .filter(|segment_store| segment_store.browses())
+    {
         let mut after = None;
         loop {
             let start = Instant::now();
-            let counted = step(steps, || stop.count_bytes(queue, after)).await?;
+            let counted = step(steps, || segment_store.count_bytes(queue, after)).await?;
             bytes += counted.bytes;
             if counted.next.is_none() {
                 break;

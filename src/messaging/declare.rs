@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use isimud_contract::{
-    Error, ErrorKind, Flavor, FlavorName, Members, PoolName, ProjectId, Resource, Result,
+    Error, ErrorKind, Flavor, FlavorName, MembershipChange, PoolName, ProjectId, Resource, Result,
 };
 
 use super::pools::{busy, drafted};
@@ -55,7 +55,7 @@ impl Messaging {
                 stays => stays?,
             }
             if self.management.save_pool(&pool, version).await?.is_some() {
-                tracing::info!(pool = %name, new = old.is_none(), "a pool was registered as declared");
+                tracing::info!(pool = %name, new = old.is_none(), "declared pool registered");
                 return Ok(());
             }
         }
@@ -79,7 +79,7 @@ impl Messaging {
             project: project.clone(),
         };
         self.management
-            .save_flavor(&flavor, &pools, Members::Replace)
+            .save_flavor(&flavor, &pools, MembershipChange::Replace)
             .await
     }
 }
@@ -88,7 +88,7 @@ impl Messaging {
 fn left_out(what: &str, name: &str, declared: Result<()>) -> Result<()> {
     match declared {
         Err(error) if error.kind() != ErrorKind::Unavailable => {
-            tracing::error!(what, name, %error, "what is declared cannot be registered");
+            tracing::error!(what, name, %error, "cannot register a declared pool or flavor");
             Ok(())
         }
         result => result,

@@ -4,15 +4,16 @@ use std::pin::pin;
 
 use futures_util::stream::{self, StreamExt};
 use isimud_contract::{
-    Error, ErrorKind, Flavor, FlavorName, Home, Members, PoolName, ProjectId, Resource, Result,
+    Error, ErrorKind, Flavor, FlavorName, MembershipChange, PoolName, ProjectId, Resource, Result,
+    StoreId,
 };
 
 use super::Messaging;
 use super::pools::agree;
-use crate::catalogue::Roster;
+use crate::catalogue::PoolRegistry;
 
 /// Pools that are asked what they can do at the same time.
-const AT_ONCE: usize = 20;
+const MAX_CONCURRENT: usize = 20;
 
 /// A flavor as it is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +40,10 @@ impl Messaging {
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        let roster = self.catalogue.read_roster().await?;
+        let registry = self.catalogue.read_registry().await?;
         let views = stream::iter(found)
-            .map(|flavor| self.view(flavor.name, &roster, detailed))
-            .buffered(AT_ONCE);
+            .map(|flavor| self.view(flavor.name, &registry, detailed))
+            .buffered(MAX_CONCURRENT);
         Ok(views.collect().await)
     }
 
@@ -51,8 +52,8 @@ impl Messaging {
         let Some(flavor) = self.own_flavor(project, name).await? else {
             return Ok(None);
         };
-        let roster = self.catalogue.read_roster().await?;
-        Ok(Some(self.view(flavor.name, &roster, true).await))
+        let registry = self.catalogue.read_registry().await?;
+        Ok(Some(self.view(flavor.name, &registry, true).await))
     }
 
     async fn own_flavor(&self, project: &ProjectId, name: &str) -> Result<Option<Flavor>> {
@@ -63,8 +64,8 @@ impl Messaging {
         Ok(found.filter(|flavor| flavor.project == *project))
     }
 
-    async fn view(&self, name: FlavorName, roster: &Roster, detailed: bool) -> FlavorView {
-        let pools: Vec<PoolName> = roster
+    async fn view(&self, name: FlavorName, registry: &PoolRegistry, detailed: bool) -> FlavorView {
+        let pools: Vec<PoolName> = registry
             .members(Some(&name))
             .map(|pool| pool.name.clone())
             .collect();
@@ -72,8 +73,8 @@ impl Messaging {
         // They agree, so the first that answers speaks for all.
         let mut answers = pin!(
             stream::iter(asked)
-                .map(|pool| async move { self.reach(&Home::Pool(pool)).await.ok() })
-                .buffer_unordered(AT_ONCE)
+                .map(|pool| async move { self.reach(&StoreId::Pool(pool)).await.ok() })
+                .buffer_unordered(MAX_CONCURRENT)
                 .filter_map(std::future::ready)
         );
         let capabilities = answers.next().await.map(|first| first.names());
@@ -99,7 +100,8 @@ impl Messaging {
                 "A flavor's name has 1 to 64 characters, none of them a control character.",
             )
         })?;
-        self.save_flavor(project, name, pools, Members::Add).await
+        self.save_flavor(project, name, pools, MembershipChange::Add)
+            .await
     }
 
     /// Makes these pools, and no others, the members of a flavor. `None` when the project has none of that name; refuses
@@ -113,7 +115,7 @@ impl Messaging {
         let Some(flavor) = self.own_flavor(project, name).await? else {
             return Ok(None);
         };
-        self.save_flavor(project, flavor.name, pools, Members::Replace)
+        self.save_flavor(project, flavor.name, pools, MembershipChange::Replace)
             .await?;
         self.find_flavor(project, name).await
     }
@@ -123,18 +125,18 @@ impl Messaging {
         project: &ProjectId,
         name: FlavorName,
         pools: &[String],
-        members: Members,
+        members: MembershipChange,
     ) -> Result<()> {
-        let roster = self.catalogue.read_roster().await?;
+        let registry = self.catalogue.read_registry().await?;
         let mut named = Vec::new();
         for pool in pools {
             let name = PoolName::parse(pool).ok();
-            let name = name.filter(|name| roster.find(name).is_some());
+            let name = name.filter(|name| registry.find(name).is_some());
             named.push(name.ok_or_else(|| no_such_pool(pool))?);
         }
         let mut all = named.clone();
-        if members == Members::Add {
-            all.extend(roster.members(Some(&name)).map(|pool| pool.name.clone()));
+        if members == MembershipChange::Add {
+            all.extend(registry.members(Some(&name)).map(|pool| pool.name.clone()));
         }
         self.check_flavor(&all).await?;
         let flavor = Flavor {
@@ -160,10 +162,10 @@ impl Messaging {
     async fn check_flavor(&self, pools: &[PoolName]) -> Result<()> {
         let answers: Vec<_> = stream::iter(pools.to_vec())
             .map(|pool| async move {
-                let answer = self.reach(&Home::Pool(pool.clone())).await;
+                let answer = self.reach(&StoreId::Pool(pool.clone())).await;
                 (pool, answer)
             })
-            .buffered(AT_ONCE)
+            .buffered(MAX_CONCURRENT)
             .collect()
             .await;
         let mut answers = answers

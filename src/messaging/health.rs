@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use isimud_contract::{Condition, Home, Pool, Result};
+use isimud_contract::{Condition, Pool, Result, StoreId};
 
 use super::Messaging;
-use crate::catalogue::{Check, DEFAULT, Opened, Roster};
+use crate::catalogue::{Check, DEFAULT, Opened, PoolRegistry};
 
 /// Stores that are looked at at the same time.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT: usize = 16;
 
 /// How long a store may take to show that it is there.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What a look at every store found.
 #[derive(Debug)]
@@ -39,17 +39,20 @@ impl Messaging {
     pub async fn health(&self) -> Health {
         // The pools are asked for anew: whether the management store answers is a part of it. The default store may be the
         // same, and hang: both are asked at once, so that it is waited for once.
-        let asked = tokio::time::timeout(PATIENCE, self.catalogue.read_roster());
-        let default = self.catalogue.check(DEFAULT, &Home::Default);
+        let asked = tokio::time::timeout(PROBE_TIMEOUT, self.catalogue.read_registry());
+        let default = self.catalogue.check(DEFAULT, &StoreId::Default);
         let (asked, default) = tokio::join!(asked, default);
-        let names = asked.ok().and_then(Result::ok).map(|roster| homes(&roster));
+        let names = asked
+            .ok()
+            .and_then(Result::ok)
+            .map(|registry| store_ids(&registry));
         let catalogue = names.is_some();
         let pools = stream::iter(names.unwrap_or_default())
-            .map(|(name, home)| async move {
-                let check = self.catalogue.check(&name, &home).await;
+            .map(|(name, store_id)| async move {
+                let check = self.catalogue.check(&name, &store_id).await;
                 (name, check)
             })
-            .buffered(AT_ONCE)
+            .buffered(MAX_CONCURRENT)
             .collect()
             .await;
         Health {
@@ -61,33 +64,35 @@ impl Messaging {
 
     /// How the stores are now: the default one first.
     pub async fn stores(&self) -> Vec<StoreHealth> {
-        let roster = tokio::time::timeout(PATIENCE, self.catalogue.roster());
-        let default = self.health_of(DEFAULT.to_owned(), Home::Default);
-        let (roster, default) = tokio::join!(roster, default);
-        let pools = roster.ok().and_then(Result::ok);
-        let pools = pools.map(|roster| homes(&roster)).unwrap_or_default();
+        let registry = tokio::time::timeout(PROBE_TIMEOUT, self.catalogue.registry());
+        let default = self.health_of(DEFAULT.to_owned(), StoreId::Default);
+        let (registry, default) = tokio::join!(registry, default);
+        let pools = registry.ok().and_then(Result::ok);
+        let pools = pools
+            .map(|registry| store_ids(&registry))
+            .unwrap_or_default();
         let pools: Vec<StoreHealth> = stream::iter(pools)
-            .map(|(name, home)| self.health_of(name, home))
-            .buffered(AT_ONCE)
+            .map(|(name, store_id)| self.health_of(name, store_id))
+            .buffered(MAX_CONCURRENT)
             .collect()
             .await;
         std::iter::once(default).chain(pools).collect()
     }
 
-    async fn health_of(&self, name: String, home: Home) -> StoreHealth {
-        let asked = tokio::time::timeout(PATIENCE, self.condition(&home)).await;
+    async fn health_of(&self, name: String, store_id: StoreId) -> StoreHealth {
+        let asked = tokio::time::timeout(PROBE_TIMEOUT, self.condition(&store_id)).await;
         let condition = asked.ok().and_then(Result::ok);
         StoreHealth { name, condition }
     }
 
-    async fn condition(&self, home: &Home) -> Result<Condition> {
-        let opened: Opened = self.catalogue.open(home).await?;
+    async fn condition(&self, store_id: &StoreId) -> Result<Condition> {
+        let opened: Opened = self.catalogue.open(store_id).await?;
         opened.store.ping().await?;
         Ok(opened.store.condition())
     }
 }
 
-fn homes(roster: &Roster) -> Vec<(String, Home)> {
-    let home = |pool: &Pool| (pool.name.to_string(), Home::Pool(pool.name.clone()));
-    roster.pools().map(home).collect()
+fn store_ids(registry: &PoolRegistry) -> Vec<(String, StoreId)> {
+    let store_id = |pool: &Pool| (pool.name.to_string(), StoreId::Pool(pool.name.clone()));
+    registry.pools().map(store_id).collect()
 }

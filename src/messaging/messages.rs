@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use isimud_contract::{
-    Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Headers, Lease, Message, MessageId,
+    Claim, ClaimId, ClientId, Error, ErrorKind, Headers, Lease, Message, MessageId, Precondition,
     QueueKey, Result, Selection,
 };
 use uuid::Uuid;
 
 use super::settings::Settings;
 use super::{Messaging, checksum, seal};
-use crate::catalogue::{Listed, Position, Route, Stop};
+use crate::catalogue::{Listed, Position, SegmentStore, SegmentedStore};
 
 /// How long an encrypted message is held while it is popped. One that has less left shows this as its ttl.
 const POP: Duration = Duration::from_secs(10);
@@ -130,7 +130,7 @@ impl Messaging {
         queue: &QueueKey,
         mut messages: Vec<Message>,
     ) -> Result<Vec<MessageId>> {
-        let known = self.known_or_create(queue, None).await?;
+        let known = self.lookup_or_create(queue, None).await?;
         if known.settings.encrypt {
             for message in &mut messages {
                 message.body = self.sealer.seal(message.id, &message.body)?;
@@ -145,7 +145,7 @@ impl Messaging {
             admitted.forgive();
         }
         stored?;
-        self.flow.posted(ids.len());
+        self.observer.posted(ids.len());
         Ok(ids)
     }
 
@@ -251,29 +251,29 @@ impl Messaging {
 
     /// Deletes messages; those that do not exist are deleted already.
     pub async fn delete(&self, queue: &QueueKey, deletion: Deletion) -> Result<()> {
-        let (ids, guard) = match deletion {
-            Deletion::One(id, None) => (vec![id], Guard::Free),
-            Deletion::One(id, Some(claim)) => (vec![id], Guard::HeldBy(vec![claim])),
-            Deletion::Several(ids) => (ids, Guard::Any),
-            Deletion::SeveralHeld(ids, claims) => (ids, Guard::HeldBy(claims)),
+        let (ids, precondition) = match deletion {
+            Deletion::One(id, None) => (vec![id], Precondition::Unclaimed),
+            Deletion::One(id, Some(claim)) => (vec![id], Precondition::ClaimedBy(vec![claim])),
+            Deletion::Several(ids) => (ids, Precondition::None),
+            Deletion::SeveralHeld(ids, claims) => (ids, Precondition::ClaimedBy(claims)),
         };
-        let known = self.known(queue).await?;
+        let known = self.lookup(queue).await?;
         let route = match &known {
             Some(known) => Arc::clone(&known.route),
-            None => self.catalogue.usual(),
+            None => self.catalogue.default_route(),
         };
-        let deleted = route.delete(queue, &ids, guard).await?;
+        let deleted = route.delete(queue, &ids, precondition).await?;
         if let Some(known) = known {
             self.note_deleted(queue, &known.settings, deleted);
         }
-        self.flow.deleted(deleted);
+        self.observer.deleted(deleted);
         Ok(())
     }
 
     /// Takes messages off the head of a queue.
     pub async fn pop(&self, queue: &QueueKey, count: i64) -> Result<Vec<Message>> {
         let limit = self.limits().pop_count(count)?;
-        let known = self.known(queue).await?;
+        let known = self.lookup(queue).await?;
         let messages = match &known {
             Some(known) if known.settings.encrypt => {
                 self.pop_sealed(queue, &known.route, limit).await?
@@ -300,14 +300,14 @@ impl Messaging {
         if let Some(known) = known {
             self.note_popped(queue, &known.settings, &messages);
         }
-        self.flow.deleted(messages.len());
+        self.observer.deleted(messages.len());
         Ok(messages)
     }
 
     /// Puts popped messages back where they stood, free, as nobody has received them. Each is the same message, one transfer
     /// later; whoever is told of posts has been told of it. It may be repeated. With a queue that is gone they are gone.
     pub async fn put_back(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
-        let Some(known) = self.known(queue).await? else {
+        let Some(known) = self.lookup(queue).await? else {
             return Ok(());
         };
         for message in &mut messages {
@@ -328,12 +328,12 @@ impl Messaging {
     async fn pop_sealed(
         &self,
         queue: &QueueKey,
-        route: &Route,
+        route: &SegmentedStore,
         limit: usize,
     ) -> Result<Vec<Message>> {
         let mut popped = Vec::new();
-        let mut stops = route.readable().peekable();
-        while let Some(stop) = stops.next() {
+        let mut segment_stores = route.readable().peekable();
+        while let Some(segment_store) = segment_stores.next() {
             let lease = Lease {
                 id: ClaimId(Uuid::now_v7()),
                 ttl: POP,
@@ -341,20 +341,20 @@ impl Messaging {
                 dead_letter: None,
             };
             let left = limit - popped.len();
-            let claimed = self.claim_readable(queue, route, stop, lease, left);
+            let claimed = self.claim_readable(queue, route, segment_store, lease, left);
             let Some(mut claim) = claimed.await? else {
                 continue;
             };
             let ids: Vec<MessageId> = claim.messages.iter().map(|message| message.id).collect();
-            let held = Guard::HeldBy(vec![claim.id]);
+            let held = Precondition::ClaimedBy(vec![claim.id]);
             route.delete(queue, &ids, held).await?;
             for message in &mut claim.messages {
                 message.claim = None;
             }
             popped.append(&mut claim.messages);
             // One page has a bound in bytes: what a newer segment has comes after all of this one.
-            let is_over = popped.len() == limit || stops.peek().is_none();
-            if is_over || !route.gave_all(queue, stop).await {
+            let is_over = popped.len() == limit || segment_stores.peek().is_none();
+            if is_over || !route.is_drained(queue, segment_store).await {
                 break;
             }
         }
@@ -377,21 +377,23 @@ impl Messaging {
     pub(super) async fn claim_readable(
         &self,
         queue: &QueueKey,
-        route: &Route,
-        stop: &Stop,
+        route: &SegmentedStore,
+        segment_store: &SegmentStore,
         mut lease: Lease,
         limit: usize,
     ) -> Result<Option<Claim>> {
         let (mut hidden, mut failure) = (Vec::new(), None);
         for _ in 0..MOST_UNREADABLE {
-            let Some(mut claim) = stop.claim(queue, &lease, limit).await? else {
+            let Some(mut claim) = segment_store.claim(queue, &lease, limit).await? else {
                 break;
             };
             for (message, error) in self.open_each(queue, &mut claim.messages) {
                 if error.kind() == ErrorKind::Unavailable {
                     failure = Some(error);
                 } else if let Some(policy) = &lease.dead_letter {
-                    stop.dead_letter(queue, claim.id, policy, message).await?;
+                    segment_store
+                        .dead_letter(queue, claim.id, policy, message)
+                        .await?;
                 }
             }
             if !claim.messages.is_empty() {
@@ -426,8 +428,8 @@ impl Messaging {
             }
         }
         if let Some((message, error)) = unreadable.first() {
-            self.flow.unreadable(unreadable.len());
-            if self.unreadable.is_news(queue) {
+            self.observer.unreadable(unreadable.len());
+            if self.unreadable.is_first(queue) {
                 tracing::warn!(%queue, id = %message.id, %error, "messages cannot be decrypted, and are passed over");
             }
         }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use isimud_contract::{
-    Capabilities, Error, ErrorKind, FlavorName, Home, Metadata, Pool, PoolName, PoolRecord,
-    Resource, Result,
+    Capabilities, Error, ErrorKind, FlavorName, Metadata, Pool, PoolName, PoolRecord, Resource,
+    Result, StoreId,
 };
 
 use super::{ATTEMPTS, Messaging};
 use crate::catalogue::{self, Opened, Shared};
 
 /// How long a pool may take to show that it can be reached.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a client says of a pool; what it leaves out stays as it is.
 #[derive(Debug, Clone, Default)]
@@ -113,12 +113,12 @@ impl Messaging {
         if is_unchanged(pool, old) {
             return Ok(());
         }
-        let home = Home::Pool(pool.name.clone());
-        let queues = self.management.queues_in(&home, None, 1).await?;
+        let store_id = StoreId::Pool(pool.name.clone());
+        let queues = self.management.queues_in(&store_id, None, 1).await?;
         let Some(queue) = queues.first() else {
             return Ok(());
         };
-        if self.is_same_place(pool, old) {
+        if self.is_same_location(pool, old) {
             return Ok(());
         }
         let sentence = "This pool has queues, whose messages are where its URI and options say now, and would not be found \
@@ -129,7 +129,7 @@ impl Messaging {
 
     /// Whether a pool keeps its messages in the place, and under the names, where it kept them before. Of a URI that
     /// cannot be read any more, as one that an earlier version took, that is not known.
-    fn is_same_place(&self, pool: &Pool, old: &Pool) -> bool {
+    fn is_same_location(&self, pool: &Pool, old: &Pool) -> bool {
         let places = ((&*pool.uri, &pool.options), (&*old.uri, &old.options));
         let shared = self.catalogue.opener().shared(places.0, places.1);
         shared.is_ok_and(|shared| shared == Shared::Place)
@@ -147,14 +147,14 @@ impl Messaging {
             let is_same_store = match old {
                 Some(old) => {
                     self.check_stays(pool, old).await?;
-                    self.is_same_place(pool, old)
+                    self.is_same_location(pool, old)
                 }
                 None => false,
             };
             let reached = match is_same_store && opener.is_exclusive(&pool.uri) {
                 // It cannot be opened twice.
-                true => self.reach(&Home::Pool(pool.name.clone())).await,
-                false => self.try_out(pool).await,
+                true => self.reach(&StoreId::Pool(pool.name.clone())).await,
+                false => self.open_unregistered(pool).await,
             };
             capabilities = Some(reached.map_err(|error| {
                 let sentence = format!("cannot connect to {}", catalogue::shown(&pool.uri));
@@ -167,7 +167,7 @@ impl Messaging {
             {
                 let own = match capabilities {
                     Some(capabilities) => Some(capabilities),
-                    None => self.reach(&Home::Pool(pool.name.clone())).await.ok(),
+                    None => self.reach(&StoreId::Pool(pool.name.clone())).await.ok(),
                 };
                 self.check_agreement(pool, own, flavor).await
             }
@@ -198,8 +198,8 @@ impl Messaging {
             Shared::Names => return conflict(names("the default store")),
         }
         let opener = self.catalogue.opener();
-        let roster = self.catalogue.read_roster().await?;
-        for other in roster.pools().filter(|other| other.name != pool.name) {
+        let registry = self.catalogue.read_registry().await?;
+        for other in registry.pools().filter(|other| other.name != pool.name) {
             // A pool of a driver that this server does not have is no obstacle.
             let places = ((&*pool.uri, &pool.options), (&*other.uri, &other.options));
             match opener.shared(places.0, places.1) {
@@ -226,12 +226,12 @@ impl Messaging {
         let Some(own) = own else {
             return Ok(());
         };
-        let roster = self.catalogue.read_roster().await?;
-        for member in roster
+        let registry = self.catalogue.read_registry().await?;
+        for member in registry
             .members(Some(flavor))
             .filter(|one| one.name != pool.name)
         {
-            let theirs = self.reach(&Home::Pool(member.name.clone())).await;
+            let theirs = self.reach(&StoreId::Pool(member.name.clone())).await;
             if theirs.is_ok_and(|theirs| !agree(&own, &theirs)) {
                 let sentence =
                     "The pool being added does not support the minimum set of capabilities";
@@ -244,17 +244,17 @@ impl Messaging {
     }
 
     /// What the store of a registered pool can do, once it has answered: some find out when they connect.
-    pub(super) async fn reach(&self, home: &Home) -> Result<Capabilities> {
-        let opened = self.catalogue.open(home).await?;
+    pub(super) async fn reach(&self, store_id: &StoreId) -> Result<Capabilities> {
+        let opened = self.catalogue.open(store_id).await?;
         answering(&opened).await
     }
 
     /// Opens a pool's store for a moment.
-    async fn try_out(&self, pool: &Pool) -> Result<Capabilities> {
-        let opened = self.catalogue.try_out(pool).await?;
+    async fn open_unregistered(&self, pool: &Pool) -> Result<Capabilities> {
+        let opened = self.catalogue.open_unregistered(pool).await?;
         let capabilities = answering(&opened).await;
         if let Err(error) = opened.close().await {
-            tracing::debug!(%error, "a store that was tried out could not be closed");
+            tracing::debug!(%error, "cannot close the store of a health check");
         }
         capabilities
     }
@@ -268,8 +268,8 @@ impl Messaging {
         let Some(record) = self.management.find_pool(&name).await? else {
             return Ok(());
         };
-        let home = Home::Pool(name.clone());
-        self.check_empty(&home).await?;
+        let store_id = StoreId::Pool(name.clone());
+        self.check_empty(&store_id).await?;
         let removal = self.catalogue.removal().await;
         let deleted = self.management.delete_pool(&name).await;
         deleted.map_err(|error| match (error.kind(), &record.pool.flavor) {
@@ -280,7 +280,7 @@ impl Messaging {
             _ => error,
         })?;
         // Whoever has made a queue there meanwhile looks for the pool afterwards, and this looks for the queue.
-        let result = self.check_empty(&home).await;
+        let result = self.check_empty(&store_id).await;
         if result.is_err() {
             self.management.save_pool(&record.pool, None).await?;
         }
@@ -289,8 +289,8 @@ impl Messaging {
         result
     }
 
-    async fn check_empty(&self, home: &Home) -> Result<()> {
-        let queues = self.management.queues_in(home, None, 1).await?;
+    async fn check_empty(&self, store_id: &StoreId) -> Result<()> {
+        let queues = self.management.queues_in(store_id, None, 1).await?;
         let Some(queue) = queues.first() else {
             return Ok(());
         };
@@ -301,9 +301,9 @@ impl Messaging {
     /// Has this server go by the pools as they are now; others are told by the management store.
     pub(super) async fn pools_changed(&self) {
         self.catalogue.forget();
-        self.known.forget(isimud_contract::Change::Pools);
+        self.cache.forget(isimud_contract::Change::Pools);
         if let Err(error) = self.catalogue.refresh().await {
-            tracing::debug!(%error, "the pools cannot be read now");
+            tracing::debug!(%error, "cannot read the pools");
         }
     }
 }
@@ -318,7 +318,7 @@ pub(super) fn drafted(name: &PoolName, draft: &PoolDraft, old: Option<&Pool>) ->
     };
     let options = match &draft.options {
         Some(options) => {
-            let moved = old.is_none_or(|old| !catalogue::is_same_place(&old.uri, &uri));
+            let moved = old.is_none_or(|old| !catalogue::is_same_location(&old.uri, &uri));
             catalogue::restored_options(options.clone(), old.map(|old| &old.options), moved)?
         }
         None => old.map(|old| old.options.clone()).unwrap_or_default(),
@@ -362,7 +362,7 @@ pub(super) fn agree(one: &Capabilities, other: &Capabilities) -> bool {
 
 /// What a store can do, once it has answered.
 async fn answering(opened: &Opened) -> Result<Capabilities> {
-    let answer = tokio::time::timeout(PATIENCE, opened.store.ping()).await;
+    let answer = tokio::time::timeout(PROBE_TIMEOUT, opened.store.ping()).await;
     answer
         .map_err(|_| Error::new(ErrorKind::Unavailable, "the store does not answer in time"))??;
     Ok(opened.capabilities())

@@ -1,14 +1,14 @@
 //! Queues: creation, metadata, listing, statistics, purge.
 
 use isimud_contract::{
-    Backlog, Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueRecord,
+    Backlog, Error, ErrorKind, Kind, Metadata, Placement, ProjectId, QueueKey, QueueRecord,
     QueueSelection, Resource, Result, Stats,
 };
 use serde_json::Value;
 
 use super::limits::Limits;
 use super::settings::{self, Settings};
-use super::{ATTEMPTS, Messaging, patch, places};
+use super::{ATTEMPTS, Messaging, patch, placement};
 
 impl Messaging {
     /// Creates a queue. Returns `false`, and changes nothing, when it exists (quirk Q-QUE-11).
@@ -16,7 +16,7 @@ impl Messaging {
         self.check(queue, &metadata)?;
         self.check_queue_quota(queue).await?;
         let created = self.create(queue, &metadata, None).await;
-        created.map_err(places::of_the_request)
+        created.map_err(placement::as_invalid_request)
     }
 
     /// A queue's metadata with the reserved keys filled in. A queue that does not exist has just those (quirk
@@ -44,25 +44,26 @@ impl Messaging {
             self.check(queue, &metadata)?;
             check_size(&metadata, &self.limits())?;
             let both = (&record.metadata, &metadata);
-            let place = self.place_with(queue, &record.place, both).await?;
-            self.check_countable(&metadata, &place.last().home).await?;
-            let moves = place != record.place;
+            let placement = self.place_with(queue, &record.placement, both).await?;
+            self.check_countable(&metadata, &placement.last().store_id)
+                .await?;
+            let moves = placement != record.placement;
             if moves {
-                self.mover.expect(queue, None).await?;
+                self.migrator.schedule(queue, None).await?;
             }
             if self
                 .management
-                .update_queue(queue, &metadata, &place, record.version)
+                .update_queue(queue, &metadata, &placement, record.version)
                 .await?
                 .is_some()
             {
                 self.forget(queue);
                 if moves {
-                    let home = &place.last().home;
-                    if !self.catalogue.is_there(home).await? {
-                        self.place_again(queue, home).await?;
+                    let store_id = &placement.last().store_id;
+                    if !self.catalogue.is_registered(store_id).await? {
+                        self.place_again(queue, store_id).await?;
                     }
-                    self.mover.carry(queue, None).await?;
+                    self.migrator.start(queue, None).await?;
                 }
                 return Ok(settings::with_reserved(
                     metadata,
@@ -91,16 +92,16 @@ impl Messaging {
     /// that trying again finds what is left of it.
     pub async fn delete_queue(&self, queue: &QueueKey) -> Result<()> {
         if let Some(record) = self.management.find_queue(queue).await?
-            && record.place != Place::default()
+            && record.placement != Placement::default()
         {
-            let route = self.catalogue.resolve_registered(&record.place).await?;
+            let route = self.catalogue.resolve_registered(&record.placement).await?;
             route.remove(queue).await?;
         }
         let record = self.management.delete_queue(queue).await?;
         self.forget(queue);
         // Even where it was done already: something may have been posted meanwhile.
-        let place = record.map(|record| record.place).unwrap_or_default();
-        let route = self.catalogue.resolve_registered(&place).await?;
+        let placement = record.map(|record| record.placement).unwrap_or_default();
+        let route = self.catalogue.resolve_registered(&placement).await?;
         route.remove(queue).await
     }
 

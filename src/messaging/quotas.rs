@@ -18,14 +18,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Error, ErrorKind, Home, Kind, Message, Metadata, ProjectId, QueueKey, Result,
+    Error, ErrorKind, Kind, Message, Metadata, ProjectId, QueueKey, Result, StoreId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::Messaging;
 use super::census::{Admitted, Census};
 use super::counting::{What, count_bytes, count_project, step};
-use super::known::Queue;
+use super::queue_cache::Queue;
 use super::seal::sealed_len;
 use super::settings::Settings;
 
@@ -132,7 +132,7 @@ impl Quotas {
 }
 
 /// Projects of which something is remembered, at the most. Beyond it all are forgotten, which lets them through once more.
-const REMEMBERED: usize = 100_000;
+const CACHE_CAPACITY: usize = 100_000;
 
 /// A request that comes too soon may be tried again after so long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,7 +155,7 @@ impl Rates {
         let bucket = match buckets.get_mut(project) {
             Some(bucket) => bucket,
             None => {
-                if buckets.len() >= REMEMBERED {
+                if buckets.len() >= CACHE_CAPACITY {
                     buckets.clear();
                 }
                 let new = Bucket {
@@ -284,14 +284,18 @@ impl Messaging {
     }
 
     /// Refuses a bound of a queue's own where its store cannot count.
-    pub(super) async fn check_countable(&self, metadata: &Metadata, home: &Home) -> Result<()> {
+    pub(super) async fn check_countable(
+        &self,
+        metadata: &Metadata,
+        store_id: &StoreId,
+    ) -> Result<()> {
         let settings = Settings::read(metadata);
         let key = match (settings.max_messages, settings.max_bytes) {
             (Some(_), _) => "_max_messages",
             (None, Some(_)) => "_max_bytes",
             (None, None) => return Ok(()),
         };
-        let store = self.catalogue.open(home).await?.store;
+        let store = self.catalogue.open(store_id).await?.store;
         match store.capabilities().browse {
             true => Ok(()),
             false => Err(Error::invalid(format!(
@@ -445,7 +449,7 @@ impl Messaging {
             let Some(record) = found else {
                 return Ok(0);
             };
-            let route = catalogue.resolve(&record.place).await?;
+            let route = catalogue.resolve(&record.placement).await?;
             count_bytes(&route, &queue, &census.steps).await
         }
     }
@@ -508,11 +512,11 @@ mod tests {
     #[test]
     fn buckets_are_not_without_number() {
         let (rates, now) = (Rates::default(), Instant::now());
-        for number in 0..=REMEMBERED {
+        for number in 0..=CACHE_CAPACITY {
             rates
                 .take(&project(&format!("p{number}")), 1, now)
                 .expect("the first of its project");
         }
-        assert!(rates.0.lock().expect("it is whole").len() <= REMEMBERED);
+        assert!(rates.0.lock().expect("it is whole").len() <= CACHE_CAPACITY);
     }
 }

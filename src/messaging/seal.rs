@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_sealed_opens_again() {
+    fn a_sealed_body_opens_to_the_original() {
         let sealer = sealer(&["a long and random text"]);
         for body in [
             Vec::new(),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_rotate() {
+    fn a_rotated_key_still_opens_older_messages() {
         let old = sealer(&["old"]);
         let sealed = old.seal(some_message(), b"body").unwrap();
         let both = sealer(&["new", "old"]);

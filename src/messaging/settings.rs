@@ -28,7 +28,7 @@ pub(crate) struct Settings {
     /// When the notifications of subscriptions are retried that do not say.
     pub(crate) retry_policy: Option<Value>,
     /// Until when somebody may listen to the queue; what [`Settings::read`] cannot know.
-    pub(crate) heard_until: Option<Timestamp>,
+    pub(crate) subscribed_until: Option<Timestamp>,
 }
 
 /// The dead-letter policy as the metadata state it.
@@ -71,7 +71,7 @@ impl Settings {
             dead_letter,
             encrypt: metadata.get("_enable_encrypt_messages") == Some(&Value::Bool(true)),
             retry_policy: metadata.get("_retry_policy").cloned(),
-            heard_until: None,
+            subscribed_until: None,
         }
     }
 }

@@ -10,11 +10,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::Messaging;
-use super::places::of_the_request;
+use super::placement::as_invalid_request;
 use super::settings::retry_policy;
-use crate::notify::{
-    AddressPolicy, DEAD_LETTER_QUEUE, Needs, Secret, WEBHOOK_SECRET, bare_host_of, forget_failures,
-    is_mail,
+use crate::notifications::{
+    AddressPolicy, DEAD_LETTER_QUEUE, Requirements, Secret, WEBHOOK_SECRET, bare_host_of,
+    forget_failures, is_mail,
 };
 use crate::signature::is_unambiguous;
 
@@ -33,7 +33,7 @@ pub struct Subscribers {
     /// Which addresses notifications may be sent to.
     pub addresses: AddressPolicy,
     /// What a delivery needs, the agreement of its receiver too.
-    pub needs: Needs,
+    pub requirements: Requirements,
 }
 
 /// What a client asks of a subscription; values may be of any type still.
@@ -77,9 +77,9 @@ impl Messaging {
         };
         self.check_room(source, &subscription.subscriber).await?;
         self.check_queue_quota(source).await?;
-        self.known_or_create(source, None)
+        self.lookup_or_create(source, None)
             .await
-            .map_err(of_the_request)?;
+            .map_err(as_invalid_request)?;
         let found = self.management.create_subscription(&subscription).await?;
         self.forget(source);
         let id = match found {
@@ -101,19 +101,24 @@ impl Messaging {
         source: &QueueKey,
         id: Option<SubscriptionId>,
     ) -> Result<bool> {
-        let needs = &self.subscribers.needs;
-        if needs.consent_of_all() && self.signer.can_sign() {
+        let requirements = &self.subscribers.requirements;
+        if requirements.always_requires_confirmation() && self.signer.can_sign() {
             return Ok(true);
         }
         let Some(id) = id else { return Ok(false) };
         let found = self.management.find_subscription(source, id).await?;
-        Ok(found
-            .is_some_and(|found| is_mail(&found.subscriber) && needs.consent(&found.subscriber)))
+        Ok(found.is_some_and(|found| {
+            is_mail(&found.subscriber) && requirements.requires_confirmation(&found.subscriber)
+        }))
     }
 
     /// Refuses a receiver that has to agree and never could: nothing is signed for its project.
     fn check_consent(&self, source: &QueueKey, subscriber: &str) -> Result<()> {
-        let is_asked = self.subscribers.needs.consent(subscriber) && self.signer.can_sign();
+        let is_asked = self
+            .subscribers
+            .requirements
+            .requires_confirmation(subscriber)
+            && self.signer.can_sign();
         if is_asked && !is_unambiguous(source.project.as_str()) {
             return Err(Error::invalid(
                 "Receivers have to agree, and nothing can be signed for a project whose id contains a backslash.",
@@ -153,16 +158,20 @@ impl Messaging {
         leaving: bool,
         life: Duration,
     ) -> Result<()> {
-        if !self.subscribers.needs.consent(subscriber) {
+        if !self
+            .subscribers
+            .requirements
+            .requires_confirmation(subscriber)
+        {
             return Ok(());
         }
         let Some(outbox) = self.outbox.as_ref().filter(|_| self.signer.can_sign()) else {
             let reason = "signed_url.secret_key is not set, or notifications are off";
-            tracing::error!(%source, subscription = %id, reason, "a receiver cannot be asked for its consent");
+            tracing::error!(%source, subscription = %id, reason, "cannot send a confirmation request");
             return Ok(());
         };
         outbox
-            .ask(source, id, leaving, self.signer.now().after(life))
+            .request_confirmation(source, id, leaving, self.signer.now().after(life))
             .await
     }
 
@@ -219,7 +228,11 @@ impl Messaging {
         let Some(subscriber) = change.subscriber else {
             return Ok(());
         };
-        if !self.subscribers.needs.consent(&subscriber) {
+        if !self
+            .subscribers
+            .requirements
+            .requires_confirmation(&subscriber)
+        {
             return Ok(());
         }
         match self.management.find_subscription(source, id).await? {
@@ -280,8 +293,10 @@ impl Messaging {
         if let Some(options) = &mut asked.options {
             check_options(options)?;
             let receiver = subscriber.as_deref().or(current).unwrap_or("");
-            let needs = &self.subscribers.needs;
-            needs.check(receiver, options).map_err(Error::invalid)?;
+            let requirements = &self.subscribers.requirements;
+            requirements
+                .check(receiver, options)
+                .map_err(Error::invalid)?;
             forget_failures(options);
         }
         let ttl = asked.ttl.map(|value| self.check_life(&value)).transpose()?;
@@ -319,7 +334,7 @@ impl Messaging {
             ));
         }
         self.subscribers
-            .needs
+            .requirements
             .check_subscriber(subscriber)
             .map_err(Error::invalid)?;
         Ok(subscriber.to_owned())

@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::pace::{Measured, Pace};
+use super::min_rate::{Measured, MinRate};
 use super::table::Table;
 use crate::http::OnTheWay;
 
@@ -207,7 +207,7 @@ impl Connection {
         stream: TcpStream,
         activity: Activity,
         mut phase: watch::Receiver<Phase>,
-        pace: Pace,
+        min_rate: MinRate,
         table: Arc<Table>,
     ) -> Self {
         let closing = Box::pin(async move {
@@ -219,7 +219,7 @@ impl Connection {
             activity,
             closing,
             is_closing: false,
-            measured: Measured::new(pace),
+            measured: Measured::new(min_rate),
             table,
         }
     }

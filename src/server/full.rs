@@ -13,9 +13,9 @@ use tokio::net::TcpStream;
 use super::table::Full;
 
 /// Connections that are turned away at once; any more are closed without a word.
-const MOST: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 /// For how long one of them is waited for.
-const SOON: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many connections are being turned away.
 #[derive(Debug, Clone, Default)]
@@ -34,7 +34,7 @@ struct Turn(TurnedAway);
 pub(super) fn turn_away(mut stream: TcpStream, full: Full, count: &TurnedAway) {
     let before = count.0.fetch_add(1, Ordering::Relaxed);
     let turn = Turn(count.clone());
-    if before >= MOST {
+    if before >= MAX_CONCURRENT {
         return;
     }
     tokio::spawn(async move {
@@ -46,7 +46,7 @@ pub(super) fn turn_away(mut stream: TcpStream, full: Full, count: &TurnedAway) {
             while stream.read(&mut unread).await? > 0 {}
             std::io::Result::Ok(())
         };
-        if let Ok(Err(error)) = tokio::time::timeout(SOON, telling).await {
+        if let Ok(Err(error)) = tokio::time::timeout(CLOSE_TIMEOUT, telling).await {
             tracing::debug!(%error, "a connection that was turned away ended early");
         }
         drop(turn);

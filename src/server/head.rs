@@ -9,7 +9,7 @@ use axum::http::header::{CONNECTION, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 
-use crate::notify::HOP;
+use crate::notifications::HOP;
 
 /// What is wrong with a request's head: the status and the sentence of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_given_is_kept_again_later() {
+    fn released_descriptors_are_reserved_again() {
         let mut spare = Spare::new(2);
         assert!(spare.give() && spare.give() && !spare.give());
         assert!(spare.refill());

@@ -19,7 +19,7 @@ use crate::telemetry::Traffic;
 
 /// How many connections there may be.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Places {
+pub(crate) struct ConnectionLimits {
     /// In all.
     pub(crate) most: usize,
     /// From one address, or one network of IPv6 that a customer is given (/64); 0 for no bound.
@@ -34,8 +34,8 @@ const BATCH: usize = 64;
 /// The connections of a listener.
 #[derive(Debug)]
 pub(super) struct Table {
-    places: Places,
-    seats: Mutex<Seats>,
+    limits: ConnectionLimits,
+    slots: Mutex<Slots>,
     traffic: Traffic,
     refusing: Spell,
     making_room: Spell,
@@ -46,7 +46,7 @@ pub(super) struct Table {
 }
 
 #[derive(Debug, Default)]
-struct Seats {
+struct Slots {
     next: u64,
     taken: BTreeMap<u64, (IpAddr, Activity)>,
     by_address: HashMap<IpAddr, usize>,
@@ -64,10 +64,10 @@ pub(super) enum Full {
 }
 
 impl Table {
-    pub(super) fn new(places: Places, traffic: Traffic) -> Arc<Self> {
+    pub(super) fn new(limits: ConnectionLimits, traffic: Traffic) -> Arc<Self> {
         Arc::new(Self {
-            places,
-            seats: Mutex::default(),
+            limits,
+            slots: Mutex::default(),
             traffic,
             refusing: Spell::default(),
             making_room: Spell::default(),
@@ -77,40 +77,40 @@ impl Table {
     }
 
     /// Gives a connection its place, if there is one.
-    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr, activity: &Activity) -> Result<Seat, Full> {
+    pub(super) fn admit(self: &Arc<Self>, peer: IpAddr, activity: &Activity) -> Result<Slot, Full> {
         let address = network(peer);
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        let bound = self.places.most_per_address;
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let bound = self.limits.most_per_address;
         if bound > 0
-            && seats
+            && slots
                 .by_address
                 .get(&address)
                 .is_some_and(|count| *count >= bound)
             && !self.is_shared(peer)
         {
-            let made = seats.make_room_of(address, bound.div_ceil(BATCH));
+            let made = slots.make_room_of(address, bound.div_ceil(BATCH));
             if made == 0 {
                 self.tell_refused(Full::Address, peer);
                 return Err(Full::Address);
             }
             self.tell_made_room(made);
         }
-        if seats.taken.len() >= self.places.most {
-            let made = seats.make_room(self.places.most.div_ceil(BATCH), Some(address));
+        if slots.taken.len() >= self.limits.most {
+            let made = slots.make_room(self.limits.most.div_ceil(BATCH), Some(address));
             if made == 0 {
                 self.tell_refused(Full::All, peer);
                 return Err(Full::All);
             }
             self.tell_made_room(made);
         }
-        let number = seats.next;
-        seats.next += 1;
-        seats.taken.insert(number, (address, activity.clone()));
-        *seats.by_address.entry(address).or_default() += 1;
-        drop(seats);
+        let number = slots.next;
+        slots.next += 1;
+        slots.taken.insert(number, (address, activity.clone()));
+        *slots.by_address.entry(address).or_default() += 1;
+        drop(slots);
         self.traffic.connections.inc();
         self.tell_over();
-        Ok(Seat {
+        Ok(Slot {
             table: Arc::clone(self),
             number,
         })
@@ -118,13 +118,13 @@ impl Table {
 
     /// Closes connections on which nothing is asked, because the system has no descriptors left. Whether there were any.
     pub(super) fn make_room(&self) -> bool {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if seats.ending > 0 {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.ending > 0 {
             // Their descriptors are about to be free. Who is left by then may be somebody who has few.
             return true;
         }
-        let made = seats.make_room(self.places.most.div_ceil(BATCH), None);
-        drop(seats);
+        let made = slots.make_room(self.limits.most.div_ceil(BATCH), None);
+        drop(slots);
         if made > 0 {
             self.tell_made_room(made);
         }
@@ -143,7 +143,7 @@ impl Table {
 
     fn is_shared(&self, peer: IpAddr) -> bool {
         let peer = peer.to_canonical();
-        self.places
+        self.limits
             .shared
             .iter()
             .any(|network| network.contains(&peer))
@@ -179,7 +179,7 @@ impl Table {
     }
 }
 
-impl Seats {
+impl Slots {
     /// Has connections end on which nothing is asked, so many at the most, for one from this address. How many there were.
     fn make_room(&mut self, most: usize, newcomer: Option<IpAddr>) -> usize {
         let mut quiet: HashMap<IpAddr, Vec<u64>> = HashMap::new();
@@ -240,18 +240,18 @@ impl Seats {
 
 /// The place of a connection; it is free when this is dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Slot {
     table: Arc<Table>,
     number: u64,
 }
 
-impl Drop for Seat {
+impl Drop for Slot {
     fn drop(&mut self) {
         self.table.traffic.connections.dec();
-        let seats = &self.table.seats;
-        let mut seats = seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if !seats.leave(self.number) {
-            seats.ending = seats.ending.saturating_sub(1);
+        let slots = &self.table.slots;
+        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if !slots.leave(self.number) {
+            slots.ending = slots.ending.saturating_sub(1);
         }
     }
 }
@@ -275,15 +275,15 @@ mod tests {
     }
 
     fn table(most: usize, most_per_address: usize) -> Arc<Table> {
-        let places = Places {
+        let limits = ConnectionLimits {
             most,
             most_per_address,
             shared: vec!["10.0.0.9/32".parse().expect("a network")],
         };
-        Table::new(places, Traffic::default())
+        Table::new(limits, Traffic::default())
     }
 
-    fn admit(table: &Arc<Table>, peer: &str) -> Result<(Seat, Activity), Full> {
+    fn admit(table: &Arc<Table>, peer: &str) -> Result<(Slot, Activity), Full> {
         let activity = Activity::default();
         Ok((table.admit(address(peer), &activity)?, activity))
     }

@@ -47,7 +47,7 @@ async fn without_pools_there_is_one_store() {
 }
 
 #[tokio::test]
-async fn with_pools_each_has_its_own() {
+async fn health_reports_each_pool() {
     let app = App::new().admin();
     app.pool("a", 1).await;
     app.pool("b%20c", 1).await;
@@ -61,7 +61,7 @@ async fn with_pools_each_has_its_own() {
 }
 
 #[tokio::test]
-async fn it_leaves_nothing_behind() {
+async fn health_check_leaves_nothing_behind() {
     let store = store::Kept::new();
     let app = App::open(&store.uri, "").admin();
     for _ in 0..3 {

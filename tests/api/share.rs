@@ -269,7 +269,7 @@ async fn a_signature_opens_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_dot_is_a_dot() {
+async fn a_signed_dot_matches_only_a_dot() {
     let app = app();
     let shared = app.post("/v2/queues/a.b/share", "{}").await.json();
     bearer(&app, &shared)

@@ -148,19 +148,19 @@ impl App {
         let id = self.post_bodies(queue, [Value::from("where?")]).await;
         let path = format!("/v2/queues/{queue}/messages/{}", id[0]);
         self.delete(&path).await.assert_status(204);
-        let homes = self.homes_of(queue).await;
+        let homes = self.store_ids_of(queue).await;
         homes.last().cloned().expect("a queue has a home")
     }
 
     /// The pools that have messages of a queue, oldest first.
-    pub(crate) async fn homes_of(&self, queue: &str) -> Vec<String> {
+    pub(crate) async fn store_ids_of(&self, queue: &str) -> Vec<String> {
         let project = self.headers.get("X-Project-Id").expect("a project");
         let project = project.to_str().expect("a project's name");
         let key = QueueKey::new(
             ProjectId::parse(project).expect("a project's name"),
             QueueName::parse(queue).expect("a queue's name"),
         );
-        let homes = self.api.homes_of(&key).await;
+        let homes = self.api.store_ids_of(&key).await;
         homes.expect("the queue is there")
     }
 

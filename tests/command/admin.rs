@@ -1,4 +1,4 @@
-//! The operators' face: metrics, liveness, readiness, the description of the API.
+//! The operators' listener: metrics, liveness, readiness, the description of the API.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -279,7 +279,7 @@ fn without_an_address_there_is_no_operators_face() {
 }
 
 #[test]
-fn both_faces_stop_together() {
+fn api_and_admin_listener_stop_together() {
     let mut watched = Watched::start();
     watched.server.signal("TERM");
     assert_eq!(watched.server.ended().code(), Some(0));

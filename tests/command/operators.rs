@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Ended, Running, SOON, exchange, free_address, isimud, run, within};
+use crate::process::{Ended, Running, TIMEOUT, exchange, free_address, isimud, run, within};
 use crate::server::Answer;
 
 /// A server with an admin listener, a queue `victim/gold`, and a folder of its own for the token of the machine.
@@ -457,7 +457,7 @@ fn a_token_that_is_taken_out_of_the_file_ends_with_a_signal() {
     );
     guarded.server.signal("HUP");
     let is_over = || (guarded.with(&other, "GET", "/bridges", None).status == 200).then_some(());
-    within(SOON, is_over).expect("the file is read again");
+    within(TIMEOUT, is_over).expect("the file is read again");
     assert_eq!(guarded.with(&token, "GET", "/bridges", None).status, 401);
 }
 

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::server::{Answer, Client, READY, connect};
 
 /// How long a process may take to end.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The binary in a folder of the test's own, without anything that the environment says to it.
 pub(crate) fn isimud(folder: &Path, arguments: &[&str]) -> Command {
@@ -68,7 +68,7 @@ fn text_of(from: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Strin
 
 /// Waits for a process to end by itself; it is ended when it does not.
 fn wait(process: &mut Child) -> Option<ExitStatus> {
-    let ended = within(SOON, || process.try_wait().expect("it can be asked"));
+    let ended = within(TIMEOUT, || process.try_wait().expect("it can be asked"));
     if ended.is_none() {
         // Fails only for a process that has ended just now.
         process.kill().ok();
@@ -228,7 +228,7 @@ pub(crate) fn free_address() -> SocketAddr {
 
 /// Sends bytes over a connection of their own and reads the first answer to them.
 pub(crate) fn exchange(address: SocketAddr, request: &str) -> Answer {
-    let mut stream = connect(address, SOON).expect("a connection");
+    let mut stream = connect(address, TIMEOUT).expect("a connection");
     stream.write_all(request.as_bytes()).expect("it is read");
     let mut stream = std::io::BufReader::new(stream);
     let answer = Answer::read(&mut stream, request.starts_with("HEAD"));

@@ -6,7 +6,7 @@ use std::path::Path;
 use isimud::config::{Config, Flags};
 use serde_json::{Value, json};
 
-use crate::process::{Running, SOON, contents, isimud, run, within};
+use crate::process::{Running, TIMEOUT, contents, isimud, run, within};
 
 #[test]
 fn a_start_without_any_configuration_makes_a_store() {
@@ -58,7 +58,7 @@ fn a_check_says_that_all_is_right_and_makes_nothing() {
         assert_eq!(warnings.len(), 1, "{arguments:?} {ended:?}");
         assert!(warnings[0].contains("encryption_keys"), "{ended:?}");
         let last = ended.stdout.lines().last();
-        assert_eq!(last, Some("the configuration is right"), "{arguments:?}");
+        assert_eq!(last, Some("configuration OK"), "{arguments:?}");
         let is_file = !arguments.contains(&"sqlite::memory:");
         assert_eq!(ended.stdout.contains("would be made"), is_file, "{ended:?}");
         assert!(contents(folder.path()).is_empty(), "{arguments:?}");
@@ -138,7 +138,7 @@ fn keys_of_ones_own_are_no_reason_to_warn() {
     ));
     assert!(ended.status.success(), "{ended:?}");
     assert_eq!(ended.stderr, "");
-    assert_eq!(ended.stdout, "the configuration is right\n");
+    assert_eq!(ended.stdout, "configuration OK\n");
 }
 
 #[test]
@@ -159,7 +159,7 @@ fn files_of_the_store_are_for_their_owner_only_whatever_the_mask_is() {
             .spawn()
             .expect("a shell");
         let data = folder.path().join("data");
-        let started = within(SOON, || {
+        let started = within(TIMEOUT, || {
             let said = fs::read_to_string(folder.path().join("server.log")).ok()?;
             said.contains("serving").then_some(())
         });

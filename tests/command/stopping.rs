@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::process::{HEADERS, Running, SOON, within};
+use crate::process::{HEADERS, Running, TIMEOUT, within};
 use crate::server::{Answer, connect};
 
 const MESSAGE: &str = r#"{"messages": [{"ttl": 3600, "body": "under way"}]}"#;
 
 /// Begins to post a message, and stops in the middle: when this returns, the server is waiting for the body.
 fn begin_to_post(server: &Running) -> BufReader<TcpStream> {
-    let mut stream = BufReader::new(connect(server.address, SOON).expect("a connection"));
+    let mut stream = BufReader::new(connect(server.address, TIMEOUT).expect("a connection"));
     let head = format!(
         "POST /v2/queues/q/messages HTTP/1.1\r\n{HEADERS}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
         MESSAGE.len()
@@ -31,7 +31,7 @@ fn begin_to_post(server: &Running) -> BufReader<TcpStream> {
 
 /// Waits until nobody can connect any more.
 fn wait_until_it_listens_no_more(server: &Running) {
-    let refused = within(SOON, || {
+    let refused = within(TIMEOUT, || {
         TcpStream::connect(server.address).is_err().then_some(())
     });
     assert!(refused.is_some(), "it still takes connections");
@@ -69,7 +69,8 @@ fn a_request_under_way_is_finished() {
 /// what went wrong.
 fn ask_until_the_last_answer(address: std::net::SocketAddr, clients: u64) -> Vec<String> {
     let client = move |number: u64| {
-        let mut stream = BufReader::new(connect(address, SOON).map_err(|error| error.to_string())?);
+        let mut stream =
+            BufReader::new(connect(address, TIMEOUT).map_err(|error| error.to_string())?);
         let request = format!("PUT /v2/queues/q{number} HTTP/1.1\r\n{HEADERS}\r\n");
         loop {
             let sent = stream.get_mut().write_all(request.as_bytes());
@@ -105,7 +106,7 @@ fn every_request_on_a_kept_alive_connection_is_answered_when_the_server_stops() 
         let mut server = Running::start(folder.path(), &["--store", "sqlite::memory:"]);
         let address = server.address;
         let clients = std::thread::spawn(move || ask_until_the_last_answer(address, 24));
-        let counted = within(SOON, || {
+        let counted = within(TIMEOUT, || {
             let list = server.client().send("GET", "/v2/queues?limit=20", None);
             let found = list.ok()?.json()["queues"].as_array()?.len();
             (found == 20).then_some(())
@@ -121,8 +122,8 @@ fn every_request_on_a_kept_alive_connection_is_answered_when_the_server_stops() 
 fn a_connection_that_asks_nothing_is_closed_and_not_waited_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut server = Running::start(folder.path(), &["--store", "sqlite::memory:"]);
-    let mut idle = connect(server.address, SOON).expect("a connection");
-    let mut used = BufReader::new(connect(server.address, SOON).expect("another"));
+    let mut idle = connect(server.address, TIMEOUT).expect("a connection");
+    let mut used = BufReader::new(connect(server.address, TIMEOUT).expect("another"));
     let request = format!("GET /v2/queues HTTP/1.1\r\n{HEADERS}\r\n");
     used.get_mut()
         .write_all(request.as_bytes())
@@ -165,7 +166,7 @@ fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
     );
     write("isimud.toml", &config(200, "debug"));
     server.signal("HUP");
-    let changed = within(SOON, || {
+    let changed = within(TIMEOUT, || {
         let now = shown("/v2/queues/q").json();
         (now["_default_message_ttl"] == 200).then_some(())
     });
@@ -178,9 +179,9 @@ fn a_hangup_reads_the_configuration_again_and_ends_nothing() {
         write("policy.yaml", wrong);
         let before = server.said().len();
         server.signal("HUP");
-        let told = within(SOON, || {
+        let told = within(TIMEOUT, || {
             server.said()[before..]
-                .contains("stays as it was")
+                .contains("the configuration is unchanged")
                 .then_some(())
         });
         assert!(told.is_some(), "{}", server.said());

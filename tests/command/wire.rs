@@ -3,7 +3,7 @@
 use std::io::{BufReader, Write};
 use std::time::{Duration, Instant};
 
-use crate::process::{HEADERS, Running, SOON, exchange};
+use crate::process::{HEADERS, Running, TIMEOUT, exchange};
 use crate::server::{Answer, connect};
 
 fn start() -> (Running, tempfile::TempDir) {
@@ -132,7 +132,7 @@ fn a_chunked_body_is_read() {
 #[test]
 fn a_chunked_body_that_never_ends_is_refused_when_it_is_too_large() {
     let (server, _folder) = start();
-    let stream = connect(server.address, SOON).expect("a connection");
+    let stream = connect(server.address, TIMEOUT).expect("a connection");
     let mut stream = BufReader::new(stream);
     let head = format!("PUT /v2/queues/q HTTP/1.1\r\n{HEADERS}Transfer-Encoding: chunked\r\n\r\n");
     stream
@@ -160,7 +160,7 @@ fn a_chunked_body_that_never_ends_is_refused_when_it_is_too_large() {
 #[test]
 fn a_body_that_is_not_read_does_not_end_the_connection() {
     let (server, _folder) = start();
-    let stream = connect(server.address, SOON).expect("a connection");
+    let stream = connect(server.address, TIMEOUT).expect("a connection");
     let mut stream = BufReader::new(stream);
     let refused = "PUT /v2/queues/two%20words HTTP/1.1\r\n";
     // Each time the rest of one request, and the head of the next.
@@ -209,7 +209,7 @@ fn a_client_that_is_too_slow_is_not_waited_for() {
     let answer = exchange(server.address, &body_missing);
     assert_eq!(answer.status, 408, "{answer}");
     assert_eq!(answer.json()["title"], "Request timeout");
-    let mut stream = connect(server.address, SOON).expect("a connection");
+    let mut stream = connect(server.address, TIMEOUT).expect("a connection");
     stream.write_all(head.as_bytes()).expect("it is read");
     let ended = Answer::read(&mut BufReader::new(stream), false);
     assert!(!matches!(ended, Ok(Some(answer)) if answer.status < 400));

@@ -14,7 +14,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::server::{Answer, Client, Server, connect, free_address};
 
 /// How long anything that the other tenant does may take, on a busy machine.
-const BOUND: Duration = Duration::from_secs(5);
+const MAX_RESPONSE_TIME: Duration = Duration::from_secs(5);
 /// Memory that a server may have at its peak beside what the budgets of a test allow, in MiB.
 const AT_REST_MIB: u64 = 100;
 /// The largest body of a message that the service takes.
@@ -42,7 +42,7 @@ impl Stage {
 
     /// What the operators' face says, with its status.
     fn look(&self, path: &str) -> Answer {
-        let mut stream = connect(self.admin, BOUND).expect("it listens");
+        let mut stream = connect(self.admin, MAX_RESPONSE_TIME).expect("it listens");
         let request =
             format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).expect("it is read");
@@ -101,7 +101,7 @@ impl Victim {
     /// Does what it always does, each within the bound.
     #[track_caller]
     fn goes_on(&mut self) {
-        self.0.does_its_work(BOUND);
+        self.0.does_its_work(MAX_RESPONSE_TIME);
     }
 }
 
@@ -118,10 +118,10 @@ fn connect_from(address: [u8; 4], to: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_recv_buffer_size(4096)?;
     socket.bind(&SocketAddr::new(IpAddr::from(address), 0).into())?;
-    socket.connect_timeout(&to.into(), BOUND)?;
+    socket.connect_timeout(&to.into(), MAX_RESPONSE_TIME)?;
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(BOUND))?;
-    stream.set_write_timeout(Some(BOUND))?;
+    stream.set_read_timeout(Some(MAX_RESPONSE_TIME))?;
+    stream.set_write_timeout(Some(MAX_RESPONSE_TIME))?;
     Ok(stream)
 }
 
@@ -146,7 +146,7 @@ fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(
-            start.elapsed() < BOUND * 2,
+            start.elapsed() < MAX_RESPONSE_TIME * 2,
             "it does not come to this: {what}"
         );
         thread::sleep(Duration::from_millis(20));
@@ -234,7 +234,8 @@ fn bodies_that_do_not_come_have_a_share_of_the_memory() {
     );
     let held: Vec<TcpStream> = (0..300)
         .map(|_| {
-            let mut stream = connect(stage.server.address, BOUND).expect("a connection");
+            let mut stream =
+                connect(stage.server.address, MAX_RESPONSE_TIME).expect("a connection");
             // Who is refused may be told so before it has sent it all.
             stream.write_all(half.as_bytes()).ok();
             stream
@@ -249,7 +250,7 @@ fn bodies_that_do_not_come_have_a_share_of_the_memory() {
         stage.metric("isimud_request_bytes_under_way"),
         16.0 * LARGE as f64
     );
-    let mut stream = connect(stage.server.address, BOUND).expect("a connection");
+    let mut stream = connect(stage.server.address, MAX_RESPONSE_TIME).expect("a connection");
     stream.write_all(half.as_bytes()).expect("it is read");
     let answer = Answer::read(&mut BufReader::new(stream), false)
         .expect("HTTP")
@@ -375,7 +376,7 @@ fn without_descriptors_operators_are_answered_and_tenants_go_on_with_the_connect
         .filter_map(|_| busy(&stage, [127, 0, 0, 2]).ok())
         .collect();
     wait_until("there are no descriptors", || {
-        stage.server.log().contains("there is no descriptor")
+        stage.server.log().contains("out of file descriptors")
     });
     for _ in 0..10 {
         stage.is_alive_and_ready();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
-use crate::book::{Book, Deleted, numbered};
+use crate::oracle::{Deleted, Oracle, numbered};
 use crate::redis::Servers;
 use crate::server::{Answer, Client};
 use crate::{Service, TIMEOUT};
@@ -69,13 +69,13 @@ fn with_appendfsync_always_nothing_acknowledged_is_lost() {
         "{} answers of 503, the slowest after {:?}; back {:?} after Redis",
         refused.count, refused.slowest, refused.recovery
     );
-    test.book().report();
+    test.oracle().report();
 }
 
 /// What the workers share.
 #[derive(Default)]
 struct Test {
-    book: Mutex<Book>,
+    oracle: Mutex<Oracle>,
     refused: Mutex<Refused>,
     over: AtomicBool,
 }
@@ -98,12 +98,12 @@ impl Drop for Over<'_> {
 }
 
 impl Test {
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().expect("no worker panicked")
+    fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().expect("no worker panicked")
     }
 
     fn wrong(&self, what: String) {
-        self.book().wrong.push(what);
+        self.oracle().wrong.push(what);
     }
 
     /// What the service answers in time; `None` when it cannot do it now and says so as it should.
@@ -178,16 +178,16 @@ impl Test {
         let [mut one, mut other] = service.clients();
         let listed = list(&mut one);
         assert_eq!(listed, list(&mut other), "two servers, two lists");
-        self.book().compare(&listed);
+        self.oracle().compare(&listed);
         self.claim_the_rest(&mut other);
-        let hrefs = self.book().hrefs_to_delete();
+        let hrefs = self.oracle().hrefs_to_delete();
         for (number, href) in hrefs {
             let answer = one.send("DELETE", &href, None).expect("an answer");
-            self.book().deletion_answered(number, &href, &answer);
+            self.oracle().deletion_answered(number, &href, &answer);
         }
         // What is left is what the lost answers of claims would have delivered.
         let left = list(&mut other);
-        self.book().compare(&left);
+        self.oracle().compare(&left);
         println!(
             "{} messages were there, {} of them in claims whose answer was lost",
             listed.len(),
@@ -214,7 +214,7 @@ impl Test {
             if answer.status == 204 {
                 return;
             }
-            let messages = self.book().claimed(&answer);
+            let messages = self.oracle().claimed(&answer);
             assert!(!messages.is_empty(), "an empty claim: {answer}");
         }
     }
@@ -263,18 +263,18 @@ impl<'a> Worker<'a> {
     }
 
     fn produce(&mut self) {
-        if self.test.book().backlog(BACKLOG) >= BACKLOG {
+        if self.test.oracle().backlog(BACKLOG) >= BACKLOG {
             return thread::sleep(Duration::from_millis(5));
         }
-        let numbers = self.test.book().open_post(self.rng.u64(1..=4));
+        let numbers = self.test.oracle().open_post(self.rng.u64(1..=4));
         let message = |number| json!({"ttl": 1_209_600, "body": {"number": number}});
         let messages: Vec<Value> = numbers.iter().map(message).collect();
         let document = json!({"messages": messages});
         let answer = self.ask("POST", &format!("{QUEUE}/messages"), Some(&document));
-        let mut book = self.test.book();
+        let mut oracle = self.test.oracle();
         match answer {
-            Some(answer) => book.posted(&numbers, &answer),
-            None => book.open[0] += 1,
+            Some(answer) => oracle.posted(&numbers, &answer),
+            None => oracle.open[0] += 1,
         }
     }
 
@@ -288,9 +288,9 @@ impl<'a> Worker<'a> {
             Some(answer) if answer.status == 204 => {
                 return thread::sleep(Duration::from_millis(5));
             }
-            Some(answer) => self.test.book().claimed(&answer),
+            Some(answer) => self.test.oracle().claimed(&answer),
             None => {
-                self.test.book().open[1] += 1;
+                self.test.oracle().open[1] += 1;
                 return;
             }
         };
@@ -305,13 +305,13 @@ impl<'a> Worker<'a> {
     }
 
     fn delete(&mut self, number: u64, href: String) {
-        self.test.book().set_deleted(number, Deleted::Asked);
+        self.test.oracle().set_deleted(number, Deleted::Asked);
         let answer = self.ask("DELETE", &href, None);
-        let mut book = self.test.book();
+        let mut oracle = self.test.oracle();
         match answer {
-            Some(answer) => book.deletion_answered(number, &href, &answer),
+            Some(answer) => oracle.deletion_answered(number, &href, &answer),
             None => {
-                book.open[2] += 1;
+                oracle.open[2] += 1;
                 if self.rng.bool() {
                     self.again.push((number, href));
                 }

@@ -12,11 +12,11 @@ use crate::redis::Servers;
 use crate::server::Client;
 
 /// How long the servers wait for the pool.
-const PATIENCE: Duration = Duration::from_millis(500);
+const POOL_TIMEOUT: Duration = Duration::from_millis(500);
 /// For a machine that is busy with other tests.
 const SLACK: Duration = Duration::from_millis(1500);
 /// How long a look at the queues elsewhere takes.
-const LOOK: Duration = Duration::from_secs(3);
+const OBSERVATION_TIME: Duration = Duration::from_secs(3);
 /// Until when all must go on once the backend is back.
 const BACK: Duration = Duration::from_secs(10);
 /// Clients that ask for the dead pool all the time.
@@ -27,7 +27,7 @@ fn service() -> Option<(Service, Servers)> {
     let service = Service::start(Servers::single)?;
     let far = Servers::plain().expect("another Redis server");
     let mut operator = service.client(0).admin();
-    let timeout = format!("timeout_ms={}", PATIENCE.as_millis());
+    let timeout = format!("timeout_ms={}", POOL_TIMEOUT.as_millis());
     let uri = far.uri("far:").replace("timeout_ms=5000", &timeout);
     for (path, body) in [
         ("/v2/pools/far", json!({"uri": uri, "weight": 1})),
@@ -63,7 +63,7 @@ fn look(service: &Service) -> Vec<Duration> {
     let mut client = service.client(0);
     let begun = Instant::now();
     let mut took = Vec::new();
-    while begun.elapsed() < LOOK {
+    while begun.elapsed() < OBSERVATION_TIME {
         let (status, _, time) = post(&mut client, "near");
         assert_eq!(status, 201);
         took.push(time);
@@ -84,7 +84,7 @@ fn ask_in_vain(mut client: Client, over: &AtomicBool) -> Vec<Duration> {
         let (status, again, time) = post(&mut client, "far");
         assert_eq!(status, 503, "after {time:?}");
         assert!(again, "it does not say when to try again");
-        assert!(time < PATIENCE + SLACK, "{time:?}");
+        assert!(time < POOL_TIMEOUT + SLACK, "{time:?}");
         took.push(time);
         thread::sleep(Duration::from_millis(10));
     }
@@ -134,10 +134,10 @@ fn suffers_alone(service: &Service, stop: impl FnOnce(), start: impl FnOnce()) {
         percentile(&refused, 99)
     );
     // Nobody elsewhere waits for the dead one; finer differences are for a quiet machine.
-    assert!(other < one + PATIENCE / 2, "{other:?} and not {one:?}");
+    assert!(other < one + POOL_TIMEOUT / 2, "{other:?} and not {one:?}");
     let quick = percentile(&refused, 75);
     assert!(
-        quick < PATIENCE / 2,
+        quick < POOL_TIMEOUT / 2,
         "most are refused at once, and not after {quick:?}"
     );
     start();

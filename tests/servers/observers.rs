@@ -11,7 +11,7 @@ use crate::server::{self, Client, Server};
 const MESSAGES: &str = "/v2/queues/q/messages";
 
 /// How long a move may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Reads what is new, page by page, and asks another server each time.
 struct Observer {
@@ -51,7 +51,7 @@ impl Observer {
         while self.seen.last() != Some(&last) {
             self.look(service);
             assert!(
-                begun.elapsed() < PATIENCE,
+                begun.elapsed() < TIMEOUT,
                 "{last} is not seen: {:?}",
                 self.seen
             );
@@ -93,11 +93,15 @@ fn move_to(service: &Service, at: usize, pool: &str) {
         if answer.status == 200 {
             break;
         }
-        assert!(begun.elapsed() < PATIENCE, "{answer}");
+        assert!(begun.elapsed() < TIMEOUT, "{answer}");
         std::thread::sleep(Duration::from_millis(200));
     }
-    while service.homes_of(at, "q").iter().any(|home| home != pool) {
-        assert!(begun.elapsed() < PATIENCE, "it does not reach {pool}");
+    while service
+        .store_ids_of(at, "q")
+        .iter()
+        .any(|home| home != pool)
+    {
+        assert!(begun.elapsed() < TIMEOUT, "it does not reach {pool}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::Service;
-use crate::book::numbered;
+use crate::oracle::numbered;
 use crate::redis::Servers;
 use crate::server::Client;
 
@@ -16,7 +16,7 @@ const WORKERS: usize = 16;
 const BATCH: usize = 100;
 const QUEUE: &str = "/v2/queues/work";
 /// How long all of it may take.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[test]
 fn every_message_is_claimed_and_deleted_exactly_once() {
@@ -47,7 +47,7 @@ fn share(service: &Service, total: usize) {
             // Half of those at each server delete one by one.
             let singly = worker % 4 < 2;
             scope.spawn(move || {
-                let over = || count.load(Ordering::Relaxed) >= total || begun.elapsed() > PATIENCE;
+                let over = || count.load(Ordering::Relaxed) >= total || begun.elapsed() > TIMEOUT;
                 consume(client, singly, over, |number| {
                     let again = delivered[number].swap(true, Ordering::Relaxed);
                     assert!(!again, "{number} was delivered twice");

@@ -166,7 +166,7 @@ fn is_in_default(service: &Service, client: &mut Client, queue: &str) -> bool {
     let path = format!("/v2/queues/{queue}/messages");
     let message = json!({"messages": [{"body": 1}]});
     expect(201, client, "POST", &path, Some(&message));
-    service.homes_of(0, queue) == ["default"]
+    service.store_ids_of(0, queue) == ["default"]
 }
 
 /// Requests that go on all the time, on queues that are in the default store and on new ones.

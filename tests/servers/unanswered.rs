@@ -15,7 +15,7 @@ use crate::server::{Client, Server};
 use crate::started;
 
 /// How long the claim may be there after the store answers again.
-const BOUND: Duration = Duration::from_secs(10);
+const MAX_RESPONSE_TIME: Duration = Duration::from_secs(10);
 
 /// A network before a store, which can swallow answers.
 struct Relay {
@@ -97,7 +97,7 @@ fn a_claim_whose_answer_the_store_could_not_give_is_released() {
     });
     let start = Instant::now();
     while claimed_and_free(&mut other) != (3, 0) {
-        assert!(start.elapsed() < BOUND, "the claim is not made");
+        assert!(start.elapsed() < MAX_RESPONSE_TIME, "the claim is not made");
         thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(waiting.join().expect("an answer"), 503);
@@ -105,7 +105,10 @@ fn a_claim_whose_answer_the_store_could_not_give_is_released() {
 
     let start = Instant::now();
     while claimed_and_free(&mut other) != (0, 3) {
-        assert!(start.elapsed() < BOUND, "nobody has released the claim");
+        assert!(
+            start.elapsed() < MAX_RESPONSE_TIME,
+            "nobody has released the claim"
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }

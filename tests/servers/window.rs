@@ -11,8 +11,8 @@ use fastrand::Rng;
 use serde_json::{Value, json};
 
 use crate::Service;
-use crate::book::numbered;
 use crate::crashes::{self, QUEUE};
+use crate::oracle::numbered;
 use crate::redis::Servers;
 use crate::server::{Answer, Client};
 

@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use isimud_amqp::{AmqpBroker, Config};
 use isimud_contract::{
-    ClaimId, ClientId, Clock, Guard, Lease, Message, MessageId, MessageStore, ProjectId, QueueKey,
-    QueueName, SystemClock,
+    ClaimId, ClientId, Clock, Lease, Message, MessageId, MessageStore, Precondition, ProjectId,
+    QueueKey, QueueName, SystemClock,
 };
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
@@ -108,9 +108,9 @@ impl Caller {
                 let Some(claim) = store.claim(q, &lease, 1).await.unwrap() else {
                     return false;
                 };
-                let guard = Guard::HeldBy(vec![lease.id]);
+                let precondition = Precondition::ClaimedBy(vec![lease.id]);
                 let ids = [claim.messages[0].id];
-                assert_eq!(store.delete(q, &ids, guard).await.unwrap(), 1);
+                assert_eq!(store.delete(q, &ids, precondition).await.unwrap(), 1);
                 true
             }
             (Self::Store(store, q), Act::Pop) => !store.pop(q, 1).await.unwrap().is_empty(),

@@ -18,23 +18,23 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::connect::{self, Connector};
-use crate::control::{Control, Order, Wish};
+use crate::control::{Control, Order, Settlement};
 use crate::deadline::within;
 use crate::doubts::Doubts;
 use crate::error::{closed, full, is_missing, stalled, unroutable};
 use crate::held::{Ended, Held, Holding, Tag};
 use crate::holder::{Got, Holder};
-use crate::link::Link;
 use crate::message::{self, Natives};
 use crate::names::{Address, Names};
-use crate::publisher::{Fate, Outgoing, Publisher, Target};
+use crate::publisher::{Outgoing, PublishOutcome, Publisher, Target};
 use crate::queues::{IN_THE_MAKING, Known, Queues};
 use crate::receipt;
+use crate::reconnecting::ReconnectingConnection;
 
 use self::adoption::Batch;
 
 /// The largest message that every version of RabbitMQ takes, in bytes.
-const LARGEST: u64 = 16 * 1024 * 1024;
+const MAX_MESSAGE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Counts are right a few milliseconds later, and what a server gives back is in its queue then.
 const MISSING_AFTER: Duration = Duration::from_secs(2);
@@ -42,7 +42,7 @@ const MISSING_AFTER: Duration = Duration::from_secs(2);
 /// What RabbitMQ can do by itself.
 pub(crate) const CAPABILITIES: Capabilities = Capabilities {
     browse: false,
-    largest_body: Some(LARGEST),
+    largest_body: Some(MAX_MESSAGE_BYTES),
     ..Capabilities::FULL
 };
 
@@ -88,7 +88,7 @@ struct Inner {
     queues: Queues,
     control: Control,
     /// For questions and for other servers.
-    questions: Arc<Link>,
+    questions: Arc<ReconnectingConnection>,
     /// Read by whoever receives. A close waits for them: what they get afterwards would go back out of order.
     is_open: RwLock<bool>,
 }
@@ -98,7 +98,9 @@ impl AmqpBroker {
     /// is back. Needs a Tokio runtime around it; the clock dates messages that say nothing of their age.
     pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
         connect::check(&config)?;
-        let link = |name| Link::new(Connector::new(config.clone(), name), config.timeout);
+        let link = |name| {
+            ReconnectingConnection::new(Connector::new(config.clone(), name), config.timeout)
+        };
         let server = Uuid::now_v7();
         let publisher = Arc::new(Publisher::new(link("publishing")));
         let questions = Arc::new(link("asking"));
@@ -171,18 +173,18 @@ async fn listen(inner: Arc<Inner>) {
 }
 
 /// Deliveries on their way to a caller. One who has gone gives them back.
-struct Catch {
+struct ReleaseOnDrop {
     inner: Arc<Inner>,
     batch: Batch,
 }
 
-impl Catch {
+impl ReleaseOnDrop {
     fn keep(mut self) -> Vec<Delivery> {
         std::mem::take(&mut self.batch).into_deliveries()
     }
 }
 
-impl Drop for Catch {
+impl Drop for ReleaseOnDrop {
     fn drop(&mut self) {
         let held = &self.inner.holder.held;
         held.extend(self.batch.tags(), held.now());
@@ -208,7 +210,7 @@ impl Inner {
             .publisher
             .publish(target.clone(), outgoing.clone())
             .await?
-            == Fate::Stored
+            == PublishOutcome::Stored
         {
             if address.is_direct() {
                 known.has_confirmed(self.holder.losses());
@@ -219,8 +221,8 @@ impl Inner {
         self.queues.forget(&address);
         self.queues.make(&address).await?;
         match self.publisher.publish(target, outgoing).await? {
-            Fate::Stored => Ok(()),
-            Fate::Unroutable => Err(unroutable()),
+            PublishOutcome::Stored => Ok(()),
+            PublishOutcome::Unroutable => Err(unroutable()),
         }
     }
 
@@ -228,20 +230,20 @@ impl Inner {
         self: &Arc<Self>,
         queue: &QueueKey,
         max: usize,
-        hold: Duration,
-    ) -> Result<Catch> {
+        visibility: Duration,
+    ) -> Result<ReleaseOnDrop> {
         let is_open = self.is_open.read().await;
         if !*is_open {
             return Err(closed());
         }
         self.end_due();
-        let mut catch = Catch {
+        let mut release_on_drop = ReleaseOnDrop {
             inner: Arc::clone(self),
             batch: Batch::default(),
         };
         let address = self.names.of(queue)?;
         let Some(known) = self.queues.find(&address).await? else {
-            return Ok(catch);
+            return Ok(release_on_drop);
         };
         self.control.ready().await;
         self.is_back(&address).await?;
@@ -250,10 +252,10 @@ impl Inner {
             return Err(full());
         }
         // With an error, or without a caller, it is given back.
-        let batch = &mut catch.batch;
+        let batch = &mut release_on_drop.batch;
         let mut from_companion = Ok(());
         if known.companion.answers() {
-            let got = self.holder.get(&address.companion, max, hold, false);
+            let got = self.holder.get(&address.companion, max, visibility, false);
             let got = self.unless_silent(&known, got).await;
             if got.as_ref().is_err_and(is_missing) {
                 self.queues.forget(&address);
@@ -274,7 +276,7 @@ impl Inner {
             from_companion = Err(stalled().with("queue", &address.companion));
         }
         let room = max.saturating_sub(batch.len());
-        let mut done = match self.get(&address, &known, room, hold).await {
+        let mut done = match self.get(&address, &known, room, visibility).await {
             Ok(got) => {
                 for got in got {
                     self.add(batch, &address, &known, false, got);
@@ -283,12 +285,12 @@ impl Inner {
             }
             Err(error) => Err(error),
         };
-        done = done.and(self.take_over(&address, &known, batch, hold).await);
+        done = done.and(self.take_over(&address, &known, batch, visibility).await);
         if batch.len() == 0 && !known.companion.is_passed_by(address.companion.as_str()) {
             // There may be something in the companion.
             done = done.and(from_companion);
         }
-        done.map(|()| catch)
+        done.map(|()| release_on_drop)
     }
 
     /// Gets messages from the queue itself.
@@ -297,20 +299,20 @@ impl Inner {
         address: &Address,
         known: &Known,
         max: usize,
-        hold: Duration,
+        visibility: Duration,
     ) -> Result<Vec<Got>> {
         let losses = self.holder.losses();
         if known.is_tried(losses) {
             let got = self
                 .holder
-                .get_in_line(&known.line, &address.queue, max, hold);
+                .get_coalesced(&known.coalescer, &address.queue, max, visibility);
             return self.unless_gone(address, got.await);
         }
-        let mut got = self.holder.get(&address.queue, max, hold, true).await;
+        let mut got = self.holder.get(&address.queue, max, visibility, true).await;
         if got.is_err() {
             // Another server may be making it: RabbitMQ shows a quorum queue before it can be used.
             tokio::time::sleep(IN_THE_MAKING).await;
-            got = self.holder.get(&address.queue, max, hold, true).await;
+            got = self.holder.get(&address.queue, max, visibility, true).await;
             got = got.inspect_err(|error| self.holder.leave(&address.queue, error));
         }
         if got.is_ok() {
@@ -385,8 +387,8 @@ impl Inner {
         }
         for (target, (messages, held)) in copies {
             match self.publisher.publish(target, messages).await {
-                Ok(Fate::Stored) => self.holder.ack(held).await?,
-                Ok(Fate::Unroutable) | Err(_) => others.extend(held),
+                Ok(PublishOutcome::Stored) => self.holder.ack(held).await?,
+                Ok(PublishOutcome::Unroutable) | Err(_) => others.extend(held),
             }
         }
         self.holder.give_back(others).await
@@ -406,39 +408,39 @@ impl Inner {
         (ours, theirs)
     }
 
-    async fn settle(&self, receipts: &[Receipt], wish: Wish) -> Result<()> {
+    async fn settle(&self, receipts: &[Receipt], settlement: Settlement) -> Result<()> {
         let (ours, theirs) = self.by_server(receipts);
-        let done = self.settle_ours(&ours, wish).await;
+        let done = self.settle_ours(&ours, settlement).await;
         for (server, tags) in theirs {
-            self.control.tell(server, wish, &tags).await?;
+            self.control.tell(server, settlement, &tags).await?;
         }
         done
     }
 
-    async fn settle_ours(&self, tags: &[Tag], wish: Wish) -> Result<()> {
+    async fn settle_ours(&self, tags: &[Tag], settlement: Settlement) -> Result<()> {
         let held = &self.holder.held;
-        match wish {
-            Wish::Ack => self.holder.ack(held.take(tags)).await,
-            Wish::Extend(hold) => {
-                held.extend(tags, held.now() + hold);
+        match settlement {
+            Settlement::Ack => self.holder.ack(held.take(tags)).await,
+            Settlement::Extend(visibility) => {
+                held.extend(tags, held.now() + visibility);
                 Ok(())
             }
-            Wish::Release => {
+            Settlement::Release => {
                 let mut taken = held.take(tags);
                 for (_, holding) in &mut taken {
                     holding.wanted = holding.wanted.min(holding.cap);
                 }
                 self.give_back(taken).await
             }
-            Wish::Done => Ok(()),
+            Settlement::Done => Ok(()),
         }
     }
 
     async fn carry_out(&self, order: Order) {
-        if let Err(error) = self.settle_ours(&order.tags, order.wish).await {
+        if let Err(error) = self.settle_ours(&order.tags, order.settlement).await {
             tracing::debug!(%error, "RabbitMQ takes back what another server asked for by itself");
         }
-        if order.wish == Wish::Release {
+        if order.settlement == Settlement::Release {
             self.control.done(&order).await;
         }
     }
@@ -479,7 +481,7 @@ impl LeaseBroker for AmqpBroker {
         CAPABILITIES
     }
 
-    fn ends_lives(&self) -> bool {
+    fn expires_messages(&self) -> bool {
         true
     }
 
@@ -508,31 +510,35 @@ impl LeaseBroker for AmqpBroker {
         within(self.inner.timeout, self.inner.send(queue, batch)).await
     }
 
-    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>> {
+    async fn receive(
+        &self,
+        queue: &QueueKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>> {
         // On a task of its own: what RabbitMQ has delivered must be held by somebody, also when the caller has gone.
         let (inner, queue) = (Arc::clone(&self.inner), queue.clone());
-        let work =
-            tokio::spawn(
-                async move { within(inner.timeout, inner.receive(&queue, max, hold)).await },
-            );
+        let work = tokio::spawn(async move {
+            within(inner.timeout, inner.receive(&queue, max, visibility)).await
+        });
         let caught = work.await.map_err(|error| {
             Error::new(ErrorKind::Internal, "receiving broke off").caused_by(error)
         })?;
         Ok(caught?.keep())
     }
 
-    async fn extend(&self, _: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
-        let told = self.inner.settle(receipts, Wish::Extend(hold));
+    async fn extend(&self, _: &QueueKey, receipts: &[Receipt], visibility: Duration) -> Result<()> {
+        let told = self.inner.settle(receipts, Settlement::Extend(visibility));
         within(self.inner.timeout, told).await
     }
 
     async fn ack(&self, _: &QueueKey, receipts: &[Receipt]) -> Result<()> {
-        let told = self.inner.settle(receipts, Wish::Ack);
+        let told = self.inner.settle(receipts, Settlement::Ack);
         within(self.inner.timeout, told).await
     }
 
     async fn release(&self, _: &QueueKey, receipts: &[Receipt]) -> Result<()> {
-        let told = self.inner.settle(receipts, Wish::Release);
+        let told = self.inner.settle(receipts, Settlement::Release);
         within(self.inner.timeout, told).await
     }
 
@@ -561,7 +567,7 @@ impl LeaseBroker for AmqpBroker {
         within(self.inner.timeout, self.inner.empty(&address)).await
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
         let address = self.inner.names.of(queue)?;
         within(self.inner.timeout, self.inner.remove(&address)).await
     }

@@ -16,15 +16,15 @@ use lapin::options::{
 use lapin::types::{FieldTable, ShortString};
 use tokio::runtime::Handle;
 
-use crate::link::Live;
+use crate::reconnecting::Live;
 
-/// How long a lent consumer waits for the next message. It is told how many there are, so it waits in vain only where
-/// somebody else was faster.
-const IDLE: Duration = Duration::from_millis(100);
+/// How long a temporary consumer waits for the next message. It is told how many there are, so it waits in vain only
+/// where somebody else was faster.
+const DELIVERY_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// As many as a quorum queue takes back in their order by one word: it keeps them in a map of Erlang, which is sorted up
 /// to this size. It puts off words beyond this number, and those lose their order in any case.
-const IN_ORDER: usize = 32;
+const MAX_ORDERED: usize = 32;
 
 /// How a delivery is settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +43,9 @@ pub(crate) struct HoldingChannel {
     /// How many calls use it.
     pub(crate) busy: AtomicUsize,
     /// Held by whoever starts a consumer.
-    drawing: tokio::sync::Mutex<()>,
+    fetching: tokio::sync::Mutex<()>,
     /// Whether the server may hold a delivery on it that nobody here has seen.
-    worn: AtomicBool,
+    retiring: AtomicBool,
     /// Held by whoever settles.
     settling: tokio::sync::Mutex<()>,
     /// Deliveries to acknowledge with the next that are.
@@ -59,16 +59,17 @@ struct Tags {
     /// The highest that has come.
     highest: u64,
     /// All up to that one that were not settled, whether or not they have come: answers overtake each other here. With
-    /// each is the lent consumer that it came to, by the delivery tag before its first; 0 is for those that were got.
+    /// each is the temporary consumer that it came to, by the delivery tag before its first; 0 is for those that were
+    /// got.
     open: BTreeMap<u64, u64>,
 }
 
 impl Tags {
-    fn received(&mut self, tag: u64, lent: u64) {
+    fn received(&mut self, tag: u64, consumer: u64) {
         self.open
             .extend((self.highest + 1..=tag).map(|tag| (tag, 0)));
         self.highest = self.highest.max(tag);
-        self.open.insert(tag, lent);
+        self.open.insert(tag, consumer);
     }
 
     /// How many of these, which are in order, stand in front of all others: those can be settled by one word.
@@ -81,13 +82,13 @@ impl Tags {
     /// consumer, so no word is about two of them; and none is longer than what keeps its order. But that is so for the
     /// first words only, and for a thousand messages: a quorum queue would put off the others, and a classic queue goes
     /// through itself for each.
-    fn words(&self, tags: &[u64]) -> Vec<u64> {
-        let lent = |tag: &u64| self.open.get(tag).copied().unwrap_or(0);
-        let parts = tags.chunk_by(|one, next| lent(one) == lent(next));
-        let words = parts.flat_map(|part| part.chunks(IN_ORDER).filter_map(<[u64]>::last));
-        let mut words: Vec<u64> = words.copied().take(IN_ORDER).collect();
-        words.extend(tags.last().filter(|last| words.last() != Some(*last)));
-        words
+    fn commands(&self, tags: &[u64]) -> Vec<u64> {
+        let consumer = |tag: &u64| self.open.get(tag).copied().unwrap_or(0);
+        let parts = tags.chunk_by(|one, next| consumer(one) == consumer(next));
+        let commands = parts.flat_map(|part| part.chunks(MAX_ORDERED).filter_map(<[u64]>::last));
+        let mut commands: Vec<u64> = commands.copied().take(MAX_ORDERED).collect();
+        commands.extend(tags.last().filter(|last| commands.last() != Some(*last)));
+        commands
     }
 
     fn settled(&mut self, tags: &[u64]) {
@@ -105,8 +106,8 @@ impl HoldingChannel {
             live,
             channel,
             busy: AtomicUsize::new(1),
-            drawing: tokio::sync::Mutex::default(),
-            worn: AtomicBool::new(false),
+            fetching: tokio::sync::Mutex::default(),
+            retiring: AtomicBool::new(false),
             settling: tokio::sync::Mutex::default(),
             acks: Mutex::default(),
             tags: Mutex::default(),
@@ -119,13 +120,13 @@ impl HoldingChannel {
 
     /// Whether it is to get nothing more. It closes when all that is held on it is settled, and then the server takes back
     /// what it may have sent to nobody.
-    pub(crate) fn is_worn(&self) -> bool {
-        self.worn.load(Ordering::Relaxed) || self.live.is_replaced()
+    pub(crate) fn is_retiring(&self) -> bool {
+        self.retiring.load(Ordering::Relaxed) || self.live.is_replaced()
     }
 
     /// Has it get nothing more.
-    pub(crate) fn wear(&self) {
-        self.worn.store(true, Ordering::Relaxed);
+    pub(crate) fn retire(&self) {
+        self.retiring.store(true, Ordering::Relaxed);
     }
 
     /// Gives it up: notes what has become of it, and closes it, whoever still has it: the client would keep a channel open on which the answer to a consumer is late, and
@@ -138,9 +139,9 @@ impl HoldingChannel {
         }
     }
 
-    /// Takes note of a delivery, and of the lent consumer that it came to.
-    pub(crate) fn received(&self, tag: u64, lent: u64) {
-        self.tags().received(tag, lent);
+    /// Takes note of a delivery, and of the temporary consumer that it came to.
+    pub(crate) fn received(&self, tag: u64, consumer: u64) {
+        self.tags().received(tag, consumer);
     }
 
     fn acks(&self) -> MutexGuard<'_, Vec<u64>> {
@@ -172,18 +173,18 @@ impl HoldingChannel {
         (got, failed)
     }
 
-    /// Has messages sent by a consumer that is lent for as many as are wanted and taken away again.
-    pub(crate) async fn draw(
+    /// Has messages sent by a temporary consumer for as many as are wanted and taken away again.
+    pub(crate) async fn bulk_fetch(
         &self,
         queue: &ShortString,
         count: usize,
     ) -> (Vec<Delivery>, Option<lapin::Error>) {
         let mut got = Vec::with_capacity(count);
-        let failed = self.draw_into(&mut got, queue, count).await.err();
+        let failed = self.bulk_fetch_into(&mut got, queue, count).await.err();
         (got, failed)
     }
 
-    async fn draw_into(
+    async fn bulk_fetch_into(
         &self,
         got: &mut Vec<Delivery>,
         queue: &ShortString,
@@ -191,7 +192,7 @@ impl HoldingChannel {
     ) -> lapin::Result<()> {
         let none = FieldTable::default();
         // The limit is the next consumer's, so there must not be two.
-        let one = self.drawing.lock().await;
+        let one = self.fetching.lock().await;
         let limit = u16::try_from(count).unwrap_or(u16::MAX);
         let options = BasicQosOptions { global: false };
         let limiting = self.channel.basic_qos(limit, options);
@@ -206,7 +207,7 @@ impl HoldingChannel {
         drop(one);
         let limit = usize::from(limit);
         while got.len() < limit {
-            match tokio::time::timeout(IDLE, consumer.next()).await {
+            match tokio::time::timeout(DELIVERY_TIMEOUT, consumer.next()).await {
                 Ok(Some(delivery)) => got.push(delivery?),
                 // The server has taken the consumer away.
                 Ok(None) => return Ok(()),
@@ -223,7 +224,7 @@ impl HoldingChannel {
         }
         if got.len() < limit {
             // A message that came just then may have been sent behind the answer, to nobody.
-            self.wear();
+            self.retire();
         }
         Ok(())
     }
@@ -259,16 +260,17 @@ impl HoldingChannel {
             let (front, others) = tags.split_at(known.in_front(&tags));
             let front = match how {
                 Settle::Ack => front.last().copied().into_iter().collect(),
-                Settle::GiveBack => known.words(front),
+                Settle::GiveBack => known.commands(front),
             };
             (front, others)
         };
-        let words = front.into_iter().map(|tag| (tag, true));
-        let words = words.chain(others.iter().map(|tag| (*tag, false)));
-        let said = join_all(words.map(|(tag, multiple)| self.say(tag, multiple, how))).await;
+        let commands = front.into_iter().map(|tag| (tag, true));
+        let commands = commands.chain(others.iter().map(|tag| (*tag, false)));
+        let sent =
+            join_all(commands.map(|(tag, multiple)| self.send_command(tag, multiple, how))).await;
         self.tags().settled(&tags);
         drop(turn);
-        said.into_iter().collect::<lapin::Result<()>>()?;
+        sent.into_iter().collect::<lapin::Result<()>>()?;
         if how == Settle::GiveBack {
             // An answer to anything on this channel proves that what came before has been read.
             let options = ChannelFlowOptions { active: true };
@@ -284,7 +286,7 @@ impl HoldingChannel {
     }
 
     /// The client's own acker would not keep the order.
-    async fn say(&self, tag: u64, multiple: bool, how: Settle) -> lapin::Result<()> {
+    async fn send_command(&self, tag: u64, multiple: bool, how: Settle) -> lapin::Result<()> {
         match how {
             Settle::Ack => {
                 let options = BasicAckOptions { multiple };
@@ -328,18 +330,21 @@ mod tests {
         let mut tags = Tags::default();
         let all: Vec<u64> = (1..=150).collect();
         for tag in &all {
-            let lent = match tag {
+            let consumer = match tag {
                 11..=110 => 10,
                 121..=150 => 120,
                 _ => 0,
             };
-            tags.received(*tag, lent);
+            tags.received(*tag, consumer);
         }
-        assert_eq!(tags.words(&all), [10, 42, 74, 106, 110, 120, 150]);
-        assert_eq!(tags.words(&all[..9]), [9]);
-        assert_eq!(tags.words(&[]), [0; 0]);
+        assert_eq!(tags.commands(&all), [10, 42, 74, 106, 110, 120, 150]);
+        assert_eq!(tags.commands(&all[..9]), [9]);
+        assert_eq!(tags.commands(&[]), [0; 0]);
         let many: Vec<u64> = (1..=3000).collect();
-        let words = tags.words(&many);
-        assert_eq!((words.len(), words.last()), (IN_ORDER + 1, Some(&3000)));
+        let commands = tags.commands(&many);
+        assert_eq!(
+            (commands.len(), commands.last()),
+            (MAX_ORDERED + 1, Some(&3000))
+        );
     }
 }

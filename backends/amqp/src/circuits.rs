@@ -18,19 +18,19 @@ use tokio::time::Instant;
 use crate::error::stalled;
 
 /// How long it takes until a queue that let a call wait in vain is tried again: at first, and at the most.
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(5);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(5);
 
 /// So many calls may wait for a queue that has answered none for a while.
-const FEW: usize = 8;
+const MAX_WAITING: usize = 8;
 
 /// How many queues are remembered for having let a call wait in vain.
 const CAPACITY: usize = 1000;
 
-/// Whether a call that waited for so long has waited in vain, where a call may take `patience`. It may be given up before
-/// that: other steps of the same request have taken some of the time that it has.
-pub(crate) fn is_in_vain(waited: Duration, patience: Duration) -> bool {
-    waited >= patience / 2
+/// Whether a call that waited for so long has waited in vain, where a call may take `attempt_timeout`. It may be given
+/// up before that: other steps of the same request have taken some of the time that it has.
+pub(crate) fn is_in_vain(waited: Duration, attempt_timeout: Duration) -> bool {
+    waited >= attempt_timeout / 2
 }
 
 /// What is known of queues that are being asked, or that do not answer.
@@ -100,7 +100,8 @@ impl Circuits {
         };
         if circuit.waiting == 0 {
             circuit.heard = now;
-        } else if !is_trial && circuit.waiting >= FEW && now > circuit.heard + self.silence {
+        } else if !is_trial && circuit.waiting >= MAX_WAITING && now > circuit.heard + self.silence
+        {
             return Err(refusal());
         }
         circuit.waiting += 1;
@@ -137,8 +138,8 @@ impl Call<'_> {
         }
         circuit.broken = Some(Broken {
             losses: self.losses,
-            until: Instant::now() + FIRST,
-            pause: FIRST,
+            until: Instant::now() + FIRST_DELAY,
+            pause: FIRST_DELAY,
             tried: false,
         });
         let queue = &self.queue;
@@ -169,7 +170,7 @@ impl Drop for Call<'_> {
             }
         } else if let Some(broken) = circuit.broken.as_mut().filter(|_| self.is_trial) {
             broken.tried = false;
-            broken.pause = (2 * broken.pause).min(LONGEST);
+            broken.pause = (2 * broken.pause).min(MAX_DELAY);
             broken.until = Instant::now() + broken.pause;
         }
         let (is_idle, is_whole) = (circuit.waiting == 0, circuit.broken.is_none());
@@ -239,7 +240,9 @@ mod tests {
     #[test]
     fn few_wait_for_a_queue_that_is_silent() {
         let (circuits, q) = (Circuits::new(SILENCE), ShortString::from("q"));
-        let calls: Vec<_> = (0..FEW).map(|_| circuits.enter(&q, 0).unwrap()).collect();
+        let calls: Vec<_> = (0..MAX_WAITING)
+            .map(|_| circuits.enter(&q, 0).unwrap())
+            .collect();
         circuits.all().get_mut(&q).unwrap().heard -= 2 * SILENCE;
         assert!(circuits.enter(&q, 0).is_err());
         assert!(circuits.enter(&"other".into(), 0).is_ok());

@@ -12,17 +12,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// For how long it is believed that no other server has made a companion.
-const BELIEVED: Duration = Duration::from_secs(3600);
+const CACHE_TTL: Duration = Duration::from_secs(3600);
 
 /// For how long a companion that did not answer when it was looked for is believed to be there.
-const SILENT_BELIEVED: Duration = Duration::from_secs(10);
+const SILENT_CACHE_TTL: Duration = Duration::from_secs(10);
 
 /// For how long a companion that does not answer is left alone.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
 
 /// For how long a companion must have been silent before it is passed by: longer than a node takes to start again, or a
 /// cluster to elect a leader.
-const PASSED_BY: Duration = Duration::from_secs(20);
+const SKIP_AFTER: Duration = Duration::from_secs(20);
 
 /// A node writes down which quorum queues it has when that has not changed for half a second or more. A younger one has lost
 /// what it had confirmed when the node is killed; up to RabbitMQ 4.2 it is dead.
@@ -69,7 +69,7 @@ impl Companion {
             true => State::There(None),
             false => State::Absent,
         };
-        Self::new(state, BELIEVED)
+        Self::new(state, CACHE_TTL)
     }
 
     /// One that did not answer when it was looked for just now. Only one that is there can be silent. It has been silent for
@@ -79,7 +79,7 @@ impl Companion {
         let before = before.and_then(|before| *before.silence());
         Self {
             silence: Mutex::new(Some(before.unwrap_or_else(Silence::begins))),
-            ..Self::new(State::Silent(until), SILENT_BELIEVED)
+            ..Self::new(State::Silent(until), SILENT_CACHE_TTL)
         }
     }
 
@@ -144,7 +144,7 @@ impl Companion {
         let mut silence = self.silence();
         let long = silence
             .as_mut()
-            .filter(|it| it.since.elapsed() >= PASSED_BY);
+            .filter(|it| it.since.elapsed() >= SKIP_AFTER);
         let Some(silence) = long else {
             return false;
         };
@@ -200,7 +200,7 @@ mod tests {
     async fn one_that_was_silent_when_it_was_looked_for_is_looked_for_again_soon() {
         let companion = Companion::silent(None);
         assert!(companion.is_silent() && companion.is_believed());
-        tokio::time::advance(SILENT_BELIEVED).await;
+        tokio::time::advance(SILENT_CACHE_TTL).await;
         assert!(!companion.is_believed());
     }
 
@@ -209,7 +209,7 @@ mod tests {
         let first = Companion::found(true);
         first.leave();
         assert!(first.is_in_doubt() && !first.is_passed_by("q"));
-        tokio::time::advance(PASSED_BY - Duration::from_millis(1)).await;
+        tokio::time::advance(SKIP_AFTER - Duration::from_millis(1)).await;
         // It is looked for again, and has not answered meanwhile.
         let companion = Companion::silent(Some(&first));
         assert!(!companion.is_passed_by("q"));

@@ -42,7 +42,7 @@ pub struct Config {
     pub(crate) keeps_native_ids: bool,
     /// What is known of how often a quorum queue takes a message back.
     pub(crate) delivery_limit: DeliveryLimit,
-    pub(crate) papers: Papers,
+    pub(crate) tls_config: TlsConfig,
     /// Whether holds end by the service's clock.
     pub(crate) by_service: bool,
 }
@@ -74,11 +74,11 @@ pub(crate) enum QueueType {
 
 /// Files in PEM format, read anew for each connection: whom to trust, and what to show when asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Papers {
+pub(crate) struct TlsConfig {
     /// Instead of the authorities that the machine trusts.
-    pub(crate) authorities: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// A certificate and its key.
-    pub(crate) own: Option<(PathBuf, PathBuf)>,
+    pub(crate) client_cert: Option<(PathBuf, PathBuf)>,
 }
 
 /// A password. It is never shown.
@@ -102,18 +102,18 @@ impl Config {
             "amqps" => true,
             _ => return Err(wrong("the scheme is not 'amqp:' or 'amqps:'")),
         };
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let place = place
+        let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let location = location
             .strip_prefix("//")
             .ok_or_else(|| wrong("there is no '//'"))?;
-        let (login, place) = match place.rsplit_once('@') {
-            Some((login, place)) => (login, place),
-            None => ("guest:guest", place),
+        let (credentials, location) = match location.rsplit_once('@') {
+            Some((credentials, location)) => (credentials, location),
+            None => ("guest:guest", location),
         };
-        let (user, password) = login
+        let (user, password) = credentials
             .split_once(':')
             .ok_or_else(|| wrong("a user needs a password: 'user:password@'"))?;
-        let (hosts, vhost) = place.split_once('/').unwrap_or((place, ""));
+        let (hosts, vhost) = location.split_once('/').unwrap_or((location, ""));
         let port = if tls { 5671 } else { 5672 };
         let hosts: Result<_> = hosts
             .split(',')
@@ -142,7 +142,7 @@ impl Config {
             native_ttl: Duration::from_secs(1_209_600),
             keeps_native_ids: false,
             delivery_limit: DeliveryLimit::Unknown,
-            papers: Papers::default(),
+            tls_config: TlsConfig::default(),
             by_service: false,
         };
         config.apply(query)?;
@@ -172,13 +172,17 @@ impl Config {
 
     /// Whether both name the same node and virtual host, whoever logs in.
     pub fn is_beside(&self, other: &Self) -> bool {
-        let place = |config: &Self, host: &Host| {
+        let location = |config: &Self, host: &Host| {
             let plain = if config.tls { 5671 } else { 5672 };
             let port = (host.port != plain).then_some(host.port);
             (host.name.to_ascii_lowercase(), port)
         };
-        let ours = self.hosts.iter().map(|host| place(self, host));
-        let theirs: Vec<_> = other.hosts.iter().map(|host| place(other, host)).collect();
+        let ours = self.hosts.iter().map(|host| location(self, host));
+        let theirs: Vec<_> = other
+            .hosts
+            .iter()
+            .map(|host| location(other, host))
+            .collect();
         self.vhost == other.vhost && ours.into_iter().any(|host| theirs.contains(&host))
     }
 
@@ -209,7 +213,7 @@ impl Config {
                     let refused = |_| wrong("'project' is not a project's id: 1 to 256 characters");
                     self.names.are_of(project.map_err(refused)?);
                 }
-                "ca_file" => self.papers.authorities = Some(value.into()),
+                "ca_file" => self.tls_config.ca = Some(value.into()),
                 "cert_file" => own.0 = Some(value.into()),
                 "key_file" => own.1 = Some(value.into()),
                 _ => {
@@ -218,7 +222,7 @@ impl Config {
                 }
             }
         }
-        self.papers.own = match own {
+        self.tls_config.client_cert = match own {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
             _ => return Err(wrong("'cert_file' and 'key_file' need each other")),
@@ -275,7 +279,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<()> {
-        if !self.tls && self.papers != Papers::default() {
+        if !self.tls && self.tls_config != TlsConfig::default() {
             return Err(wrong("certificates need the scheme 'amqps:'"));
         }
         self.names.check().map_err(wrong)?;
@@ -389,8 +393,11 @@ mod tests {
         assert_eq!(config.native_ttl, Duration::from_secs(90));
         assert_eq!((config.max_held, config.channels), (7, 3));
         assert_eq!(config.names.prefix(), "x.");
-        assert_eq!(config.papers.authorities, Some("/c a".into()));
-        assert_eq!(config.papers.own, Some(("c".into(), "k".into())));
+        assert_eq!(config.tls_config.ca, Some("/c a".into()));
+        assert_eq!(
+            config.tls_config.client_cert,
+            Some(("c".into(), "k".into()))
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 
-use crate::config::{Config, Host, Papers};
+use crate::config::{Config, Host, TlsConfig};
 use crate::error::{too_late, while_connecting};
 
 type Stream = AsyncTcpStream<Compat<TcpStream>>;
@@ -39,14 +39,14 @@ impl Connector {
     }
 
     /// How long making a connection may take: there must be time left for the call that needs it.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn attempt_timeout(&self) -> Duration {
         self.config.timeout / 2
     }
 
     /// Tries the hosts in their order, beginning with the one of that number. The time is shared among them.
-    pub(crate) async fn connect(&self, first: usize) -> Result<(Connection, Plug)> {
+    pub(crate) async fn connect(&self, first: usize) -> Result<(Connection, SocketHandle)> {
         let hosts = &self.config.hosts;
-        let share = self.patience() / hosts.len().max(1) as u32;
+        let share = self.attempt_timeout() / hosts.len().max(1) as u32;
         let mut told = too_late();
         for at in 0..hosts.len() {
             let host = &hosts[(first + at) % hosts.len()];
@@ -59,24 +59,24 @@ impl Connector {
         Err(told)
     }
 
-    async fn connect_to(&self, host: &Host) -> Result<(Connection, Plug)> {
+    async fn connect_to(&self, host: &Host) -> Result<(Connection, SocketHandle)> {
         let tls = self
             .config
             .tls
-            .then(|| tls(&self.config.papers))
+            .then(|| tls(&self.config.tls_config))
             .transpose()?;
-        let plug = Plug::default();
-        let attempt = Attempt(Some(plug.clone()));
+        let handle = SocketHandle::default();
+        let attempt = Attempt(Some(handle.clone()));
         let address = (host.name.clone(), host.port);
-        let open = async move |_: AMQPUri, _| open(&address, tls.as_ref(), &plug).await;
+        let open = async move |_: AMQPUri, _| open(&address, tls.as_ref(), &handle).await;
         let runtime = lapin::runtime::default_runtime().map_err(while_connecting)?;
         let properties = ConnectionProperties::default()
             .with_connection_name(format!("isimud {}", self.name).into());
         let connection = Connection::connector(self.uri(host), runtime, open, properties)
             .await
             .map_err(while_connecting)?;
-        let plug = attempt.succeeded();
-        Ok((connection, plug))
+        let handle = attempt.succeeded();
+        Ok((connection, handle))
     }
 
     fn uri(&self, host: &Host) -> AMQPUri {
@@ -103,12 +103,12 @@ impl Connector {
 async fn open(
     address: &(String, u16),
     tls: Option<&RustlsConnector>,
-    plug: &Plug,
+    handle: &SocketHandle,
 ) -> lapin::Result<Stream> {
     let stream = TcpStream::connect((address.0.as_str(), address.1)).await?;
     stream.set_nodelay(true)?;
     let stream = stream.into_std()?;
-    plug.hold(stream.try_clone()?)?;
+    handle.attach(stream.try_clone()?)?;
     let stream = AsyncTcpStream::Plain(TcpStream::from_std(stream)?.compat());
     match tls {
         Some(tls) => Ok(stream.into_rustls(tls, &address.0).await?),
@@ -116,24 +116,24 @@ async fn open(
     }
 }
 
-/// Refuses papers that cannot be used, before anybody asks for them.
+/// Refuses TLS files that cannot be used, before anybody asks for them.
 pub(crate) fn check(config: &Config) -> Result<()> {
     if config.tls {
-        tls(&config.papers)?;
+        tls(&config.tls_config)?;
     }
     Ok(())
 }
 
-fn tls(papers: &Papers) -> Result<RustlsConnector> {
+fn tls(tls_config: &TlsConfig) -> Result<RustlsConnector> {
     let refused = |error: io::Error| {
         Error::invalid("a certificate or key of the AMQP store cannot be used").caused_by(error)
     };
-    let trust = match &papers.authorities {
+    let trust = match &tls_config.ca {
         Some(file) => RustlsConnectorConfig::default()
             .with_parsable_certificates(certificates(file).map_err(refused)?),
         None => RustlsConnectorConfig::new_with_native_certs().map_err(refused)?,
     };
-    let connector = match &papers.own {
+    let connector = match &tls_config.client_cert {
         Some((chain, key)) => certificates(chain).and_then(|chain| {
             let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
             trust.connector_with_single_cert(chain, key)
@@ -157,55 +157,55 @@ fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {
 
 /// The socket of a connection, to cut it off.
 #[derive(Clone, Default)]
-pub(crate) struct Plug(Arc<Mutex<Socket>>);
+pub(crate) struct SocketHandle(Arc<Mutex<Socket>>);
 
 #[derive(Default)]
 enum Socket {
     #[default]
     None,
     Open(std::net::TcpStream),
-    Pulled,
+    Aborted,
 }
 
-impl Plug {
-    fn hold(&self, socket: std::net::TcpStream) -> io::Result<()> {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*place, Socket::Pulled) {
+impl SocketHandle {
+    fn attach(&self, socket: std::net::TcpStream) -> io::Result<()> {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*slot, Socket::Aborted) {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
-        *place = Socket::Open(socket);
+        *slot = Socket::Open(socket);
         Ok(())
     }
 
     /// Ends the connection without a word.
-    pub(crate) fn pull(&self) {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Socket::Open(socket) = std::mem::replace(&mut *place, Socket::Pulled) {
+    pub(crate) fn abort(&self) {
+        let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Socket::Open(socket) = std::mem::replace(&mut *slot, Socket::Aborted) {
             // It may be closed already; then there is nothing to do.
             socket.shutdown(Shutdown::Both).ok();
         }
     }
 }
 
-impl fmt::Debug for Plug {
+impl fmt::Debug for SocketHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Plug")
+        f.write_str("SocketHandle")
     }
 }
 
 /// An attempt to connect. Unless it succeeds, nothing is left of it.
-struct Attempt(Option<Plug>);
+struct Attempt(Option<SocketHandle>);
 
 impl Attempt {
-    fn succeeded(mut self) -> Plug {
+    fn succeeded(mut self) -> SocketHandle {
         self.0.take().unwrap_or_default()
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(plug) = self.0.take() {
-            plug.pull();
+        if let Some(handle) = self.0.take() {
+            handle.abort();
         }
     }
 }

@@ -20,27 +20,27 @@ use uuid::Uuid;
 
 use crate::error::from_lapin;
 use crate::held::Tag;
-use crate::link::{Link, Live};
 use crate::names::Names;
-use crate::publisher::{Fate, Outgoing, Publisher, Target};
+use crate::publisher::{Outgoing, PublishOutcome, Publisher, Target};
 use crate::receipt;
+use crate::reconnecting::{Live, ReconnectingConnection};
 
 /// Between two attempts to listen; the pause grows while they fail.
-const PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// For how long the first attempt to listen is waited for.
-const MOMENT: Duration = Duration::from_millis(500);
+const FIRST_LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// As many as one message names.
-const AT_ONCE: usize = 1000;
+const MAX_BATCH: usize = 1000;
 
 /// The bytes in front of the tags: what is wanted, who wants it, the number of the call, a span.
-const HEAD: usize = 1 + 16 + 8 + 8;
+const HEADER_BYTES: usize = 1 + 16 + 8 + 8;
 
 /// What one server wants of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Settlement {
     Ack,
     Extend(Duration),
     /// Answered when it is done.
@@ -52,7 +52,7 @@ pub(crate) enum Wish {
 /// What came from another server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Order {
-    pub(crate) wish: Wish,
+    pub(crate) settlement: Settlement,
     from: Uuid,
     call: u64,
     pub(crate) tags: Vec<Tag>,
@@ -64,7 +64,7 @@ pub(crate) struct Control {
     server: Uuid,
     names: Names,
     publisher: Arc<Publisher>,
-    patience: Duration,
+    attempt_timeout: Duration,
     calls: AtomicU64,
     /// Whether this server listens, once it has tried to.
     listens: watch::Sender<Option<bool>>,
@@ -82,7 +82,7 @@ impl Control {
             server,
             names,
             publisher,
-            patience: timeout / 2,
+            attempt_timeout: timeout / 2,
             calls: AtomicU64::new(0),
             listens: watch::Sender::new(None),
             waiting: Mutex::default(),
@@ -90,27 +90,32 @@ impl Control {
     }
 
     /// Tells a server what to do, and waits for what is to be waited for.
-    pub(crate) async fn tell(&self, server: Uuid, wish: Wish, tags: &[Tag]) -> Result<()> {
-        for some in tags.chunks(AT_ONCE) {
+    pub(crate) async fn tell(
+        &self,
+        server: Uuid,
+        settlement: Settlement,
+        tags: &[Tag],
+    ) -> Result<()> {
+        for some in tags.chunks(MAX_BATCH) {
             let call = self.calls.fetch_add(1, Ordering::Relaxed);
-            let answer = (wish == Wish::Release).then(|| Waiting::new(self, call));
+            let answer = (settlement == Settlement::Release).then(|| Waiting::new(self, call));
             let order = Order {
-                wish,
+                settlement,
                 from: self.server,
                 call,
                 tags: some.to_vec(),
             };
-            if self.send(server, &order).await? == Fate::Unroutable {
+            if self.send(server, &order).await? == PublishOutcome::Unroutable {
                 return Ok(());
             }
             if let Some(answer) = answer {
-                answer.wait(self.patience).await;
+                answer.wait(self.attempt_timeout).await;
             }
         }
         Ok(())
     }
 
-    async fn send(&self, server: Uuid, order: &Order) -> Result<Fate> {
+    async fn send(&self, server: Uuid, order: &Order) -> Result<PublishOutcome> {
         let target = Target::queue(&self.names.control(server));
         let order = Outgoing {
             properties: BasicProperties::default().with_app_id("isimud".into()),
@@ -122,7 +127,7 @@ impl Control {
     /// Says that what an order wanted is done.
     pub(crate) async fn done(&self, order: &Order) {
         let answer = Order {
-            wish: Wish::Done,
+            settlement: Settlement::Done,
             from: self.server,
             call: order.call,
             tags: Vec::new(),
@@ -133,8 +138,12 @@ impl Control {
     }
 
     /// Listens for ever, and has every order carried out.
-    pub(crate) async fn listen(&self, link: &Link, carry_out: impl Fn(Order) + Send + Sync) {
-        let mut pause = PAUSE;
+    pub(crate) async fn listen(
+        &self,
+        link: &ReconnectingConnection,
+        carry_out: impl Fn(Order) + Send + Sync,
+    ) {
+        let mut pause = RETRY_DELAY;
         loop {
             let heard = async {
                 // The channel must live as long as the consumer is listened to.
@@ -147,9 +156,9 @@ impl Control {
             }
             let listened = self.listens.send_replace(Some(false)) == Some(true);
             pause = if listened {
-                PAUSE
+                RETRY_DELAY
             } else {
-                (2 * pause).min(LONGEST_PAUSE)
+                (2 * pause).min(MAX_RETRY_DELAY)
             };
             tokio::time::sleep(pause).await;
         }
@@ -161,11 +170,11 @@ impl Control {
         if self.listens.borrow().is_none() {
             let mut listens = self.listens.subscribe();
             let tried = listens.wait_for(Option::is_some);
-            tokio::time::timeout(MOMENT, tried).await.ok();
+            tokio::time::timeout(FIRST_LISTEN_TIMEOUT, tried).await.ok();
         }
     }
 
-    async fn consumer(&self, link: &Link) -> Result<(Arc<Live>, Consumer)> {
+    async fn consumer(&self, link: &ReconnectingConnection) -> Result<(Arc<Live>, Consumer)> {
         let name = self.names.control(self.server);
         let work = async {
             let (live, channel) = link.channel().await?;
@@ -199,7 +208,7 @@ impl Control {
         while let Some(delivery) = consumer.next().await {
             match Order::read(&delivery.map_err(from_lapin)?.data) {
                 Some(Order {
-                    wish: Wish::Done,
+                    settlement: Settlement::Done,
                     call,
                     ..
                 }) => {
@@ -238,10 +247,10 @@ impl<'a> Waiting<'a> {
         }
     }
 
-    async fn wait(mut self, patience: Duration) {
+    async fn wait(mut self, attempt_timeout: Duration) {
         if let Some(answer) = self.answer.take() {
             // A server that does not answer gives the messages back when their holds end.
-            tokio::time::timeout(patience, answer).await.ok();
+            tokio::time::timeout(attempt_timeout, answer).await.ok();
         }
     }
 }
@@ -254,14 +263,14 @@ impl Drop for Waiting<'_> {
 
 impl Order {
     fn write(&self) -> BytesMut {
-        let mut bytes = BytesMut::with_capacity(HEAD + self.tags.len() * receipt::TAG);
-        let (wish, span) = match self.wish {
-            Wish::Ack => (1, Duration::ZERO),
-            Wish::Extend(span) => (2, span),
-            Wish::Release => (3, Duration::ZERO),
-            Wish::Done => (4, Duration::ZERO),
+        let mut bytes = BytesMut::with_capacity(HEADER_BYTES + self.tags.len() * receipt::TAG);
+        let (settlement, span) = match self.settlement {
+            Settlement::Ack => (1, Duration::ZERO),
+            Settlement::Extend(span) => (2, span),
+            Settlement::Release => (3, Duration::ZERO),
+            Settlement::Done => (4, Duration::ZERO),
         };
-        bytes.put_u8(wish);
+        bytes.put_u8(settlement);
         bytes.put_slice(self.from.as_bytes());
         bytes.put_u64(self.call);
         bytes.put_u64(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
@@ -273,20 +282,21 @@ impl Order {
 
     /// Reads an order; `None` for what is none of this version.
     fn read(mut bytes: &[u8]) -> Option<Self> {
-        if bytes.len() < HEAD || !(bytes.len() - HEAD).is_multiple_of(receipt::TAG) {
+        if bytes.len() < HEADER_BYTES || !(bytes.len() - HEADER_BYTES).is_multiple_of(receipt::TAG)
+        {
             return None;
         }
-        let wish = bytes.get_u8();
+        let settlement = bytes.get_u8();
         let (from, rest) = bytes.split_at(16);
         let from = Uuid::from_slice(from).ok()?;
         bytes = rest;
         let call = bytes.get_u64();
         let span = Duration::from_millis(bytes.get_u64());
-        let wish = match wish {
-            1 => Wish::Ack,
-            2 => Wish::Extend(span),
-            3 => Wish::Release,
-            4 => Wish::Done,
+        let settlement = match settlement {
+            1 => Settlement::Ack,
+            2 => Settlement::Extend(span),
+            3 => Settlement::Release,
+            4 => Settlement::Done,
             _ => return None,
         };
         let mut tags = Vec::with_capacity(bytes.len() / receipt::TAG);
@@ -294,7 +304,7 @@ impl Order {
             tags.push(receipt::get(&mut bytes));
         }
         Some(Self {
-            wish,
+            settlement,
             from,
             call,
             tags,
@@ -312,21 +322,26 @@ mod tests {
             channel: 1,
             delivery,
         };
-        for wish in [
-            Wish::Ack,
-            Wish::Extend(Duration::from_millis(1234)),
-            Wish::Release,
-            Wish::Done,
+        for settlement in [
+            Settlement::Ack,
+            Settlement::Extend(Duration::from_millis(1234)),
+            Settlement::Release,
+            Settlement::Done,
         ] {
             let order = Order {
-                wish,
+                settlement,
                 from: Uuid::now_v7(),
                 call: 77,
                 tags: vec![tag(1), tag(2)],
             };
             assert_eq!(Order::read(&order.write()), Some(order));
         }
-        for bytes in [&b""[..], &[1; HEAD - 1], &[1; HEAD + 1], &[9; HEAD]] {
+        for bytes in [
+            &b""[..],
+            &[1; HEADER_BYTES - 1],
+            &[1; HEADER_BYTES + 1],
+            &[9; HEADER_BYTES],
+        ] {
             assert_eq!(Order::read(bytes), None);
         }
     }

@@ -31,7 +31,7 @@ use crate::publisher::Outgoing;
 
 /// How long an original may take to come again: longer than RabbitMQ needs to find a connection dead, and no longer than it
 /// must, as another that is equal in everything would be taken for it.
-const REMEMBERED: Duration = Duration::from_secs(150);
+const REDELIVERY_WINDOW: Duration = Duration::from_secs(150);
 
 /// Messages that are in doubt, at the most, of all queues. Beyond that one may come twice.
 const CAPACITY: usize = 20_000;
@@ -84,7 +84,7 @@ impl Doubts {
             if all.len() >= CAPACITY {
                 all.retain(|_, doubt| doubt.until > now);
             }
-            let until = now + REMEMBERED;
+            let until = now + REDELIVERY_WINDOW;
             let known = all.get_mut(original).filter(|doubt| doubt.until > now);
             if let Some(known) = known {
                 let id = known.id.filter(|known| known == id);
@@ -198,7 +198,7 @@ mod tests {
         doubts.settle(&[(one, id(1)), (two, id(7))]);
         assert_eq!(doubts.id_of(one), None);
         assert_eq!(doubts.id_of(two), Some(id(2)));
-        tokio::time::advance(REMEMBERED).await;
+        tokio::time::advance(REDELIVERY_WINDOW).await;
         assert_eq!(doubts.id_of(two), None);
     }
 

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_passes_is_told_from_what_stays() {
+    fn passing_failures_are_told_from_lasting_ones() {
         use lapin::protocol::AMQPError;
         for (code, kind) in [
             (311, ErrorKind::Unsupported),

@@ -106,7 +106,7 @@ mod tests {
             message: Message::new(id, client, minute, "1"),
             posted: Timestamp(0),
             receipt: Receipt(Bytes::new()),
-            awaits_note: false,
+            awaits_record: false,
         };
         let tag = Tag {
             channel: 1,

@@ -22,7 +22,7 @@ use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ByteArray, FieldArray, FieldTable, LongString, ShortString};
 
 /// The header with what has no place of its own.
-pub(crate) const REST: &str = "isimud-headers";
+pub(crate) const OTHER_HEADERS: &str = "isimud-headers";
 
 /// What the names of the service's own headers begin with.
 const OWN: &str = "isimud-";
@@ -94,7 +94,7 @@ pub(crate) fn put(
     // Part of what was within the bounds is within them.
     if let Ok(Some(rest)) = Headers::of(&rest) {
         let bytes = AMQPValue::ByteArray(rest.as_bytes().to_vec().into());
-        table.insert(REST.into(), bytes);
+        table.insert(OTHER_HEADERS.into(), bytes);
     }
     properties
 }
@@ -218,7 +218,7 @@ pub(crate) fn read(
     for (name, value) in properties.headers().iter().flat_map(|it| it.inner()) {
         let name = name.as_str();
         match name {
-            REST => kept = stored(value).map(|it| it.read()).unwrap_or_default(),
+            OTHER_HEADERS => kept = stored(value).map(|it| it.read()).unwrap_or_default(),
             "isimud-user-id" => {
                 map.properties.insert(Property::UserId, read_value(value));
             }
@@ -452,7 +452,7 @@ mod tests {
         assert_eq!(properties.correlation_id(), &Some("c".into()));
         assert_eq!(properties.priority(), &Some(9));
         assert!(names(&properties).contains(&"task"));
-        assert!(!names(&properties).contains(&REST));
+        assert!(!names(&properties).contains(&OTHER_HEADERS));
     }
 
     #[test]
@@ -481,7 +481,10 @@ mod tests {
             ],
         );
         let properties = there_and_back(&map);
-        assert_eq!(names(&properties), [REST, "isimud-posted", "x-mine"]);
+        assert_eq!(
+            names(&properties),
+            [OTHER_HEADERS, "isimud-posted", "x-mine"]
+        );
         assert_eq!(properties.user_id(), &None);
         assert_eq!(properties.priority(), &None);
         assert_eq!(properties.message_id(), &Some(ID.to_string().into()));
@@ -503,7 +506,7 @@ mod tests {
     fn headers_that_do_not_fit_a_frame_are_kept_in_the_shorter_form() {
         let empty = vec![HeaderValue::List(Vec::new()); 30_000];
         let properties = there_and_back(&map(&[], &[("many", HeaderValue::List(empty))]));
-        assert_eq!(names(&properties), [REST, "isimud-posted"]);
+        assert_eq!(names(&properties), [OTHER_HEADERS, "isimud-posted"]);
     }
 
     #[test]
@@ -519,7 +522,7 @@ mod tests {
             ("x-delivery-count", AMQPValue::LongLongInt(3)),
             ("isimud-cc", AMQPValue::LongString("a".into())),
             ("isimud-exchange", AMQPValue::LongString("e".into())),
-            (REST, AMQPValue::LongString("nonsense".into())),
+            (OTHER_HEADERS, AMQPValue::LongString("nonsense".into())),
         ] {
             table.insert(name.into(), value);
         }

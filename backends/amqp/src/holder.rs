@@ -5,9 +5,9 @@
 //! makes a quorum queue fast: it answers one `basic.get` of a channel after another.
 //!
 //! A few messages are got by `basic.get`, all at once. Many, as they stand in the way of a claim when a server has died
-//! or when they are delayed, or as a crowd of callers wants them ([`crate::line`]), are sent by a consumer that is lent for
-//! their number: 15 times faster on a quorum queue. A consumer that stood for good would hide from other servers what it
-//! was sent in advance.
+//! or when they are delayed, or as several callers want them ([`crate::coalescer`]), are sent by a temporary consumer
+//! for their number: 15 times faster on a quorum queue. A consumer that stood for good would hide from other servers
+//! what it was sent in advance.
 //!
 //! A channel that failed is dropped, with its receipts: RabbitMQ has given back what it held.
 
@@ -27,18 +27,18 @@ use uuid::Uuid;
 
 use crate::channel::{HoldingChannel, Settle};
 use crate::circuits::{Call, Circuits, is_in_vain};
+use crate::coalescer::{Coalescer, FetchRequest, Join, SharedFetch};
 use crate::error::{from_lapin, told};
 use crate::held::{Held, Holding, Tag};
-use crate::line::{Demand, Line, Serving, Turn};
-use crate::link::Link;
 use crate::order::{Back, sequences};
+use crate::reconnecting::ReconnectingConnection;
 
-/// From so many messages on a consumer is lent.
-const WIDE: usize = 50;
+/// From so many messages on a temporary consumer is started.
+const BULK_THRESHOLD: usize = 50;
 
-/// How many channels may be worn, and which part of those that RabbitMQ allows: up to a half of them are in use.
-const WORN: usize = 500;
-const PART_WORN: usize = 4;
+/// How many channels may be retiring, and which part of those that RabbitMQ allows: up to a half of them are in use.
+const MAX_RETIRING: usize = 500;
+const RETIRING_SHARE: usize = 4;
 
 /// What RabbitMQ says when it has failed, and ends the connection (AMQP 0-9-1, "internal-error").
 const INTERNAL_ERROR: u16 = 541;
@@ -58,9 +58,9 @@ pub(crate) struct Got {
 /// Gets and settles, on a connection of its own.
 #[derive(Debug)]
 pub(crate) struct Holder {
-    link: Link,
+    link: ReconnectingConnection,
     /// For queues of which it is not known what a `basic.get` does to them. Some cost the whole connection.
-    trying: Link,
+    trying: ReconnectingConnection,
     channels: Mutex<Vec<Arc<HoldingChannel>>>,
     limit: usize,
     number: AtomicU64,
@@ -93,7 +93,7 @@ fn give_up(held: &Held, unwanted: &[Got]) {
 /// A channel in use for a queue. Unless the use ends well, the channel is dropped.
 struct Use<'a> {
     holder: &'a Holder,
-    link: &'a Link,
+    link: &'a ReconnectingConnection,
     /// Who uses it; nobody where messages are drawn for many.
     call: Option<&'a Call<'a>>,
     channel: Arc<HoldingChannel>,
@@ -130,7 +130,7 @@ impl Drop for Use<'_> {
             return;
         }
         let in_vain =
-            self.end == End::Late && is_in_vain(self.begun.elapsed(), self.link.patience());
+            self.end == End::Late && is_in_vain(self.begun.elapsed(), self.link.attempt_timeout());
         if in_vain && channel.live.answers() > self.answers {
             // The connection answers others, so it is the queue that does not. RabbitMQ ends the connection after half a
             // minute of that, and until then what is held there can be settled.
@@ -139,7 +139,7 @@ impl Drop for Use<'_> {
             }
             self.link.replace(&channel.live);
         } else {
-            channel.live.doubt();
+            channel.live.mark_suspect();
         }
         self.holder.forget(channel);
         channel.close_soon();
@@ -148,13 +148,13 @@ impl Drop for Use<'_> {
 
 impl Holder {
     pub(crate) fn new(
-        [link, trying]: [Link; 2],
+        [link, trying]: [ReconnectingConnection; 2],
         held: Held,
         channels: usize,
         hold_cap: Duration,
     ) -> Self {
         Self {
-            circuits: Circuits::new(link.patience()),
+            circuits: Circuits::new(link.attempt_timeout()),
             link,
             trying,
             channels: Mutex::default(),
@@ -170,20 +170,20 @@ impl Holder {
         self.link.losses()
     }
 
-    /// Gets up to `max` messages and holds them. `alone` is for a queue that was never asked: it is asked where nothing
-    /// else is held.
+    /// Gets up to `max` messages and holds them. `isolated` is for a queue that was never asked: it is asked where
+    /// nothing else is held.
     pub(crate) async fn get(
         &self,
         queue: &ShortString,
         max: usize,
-        hold: Duration,
-        alone: bool,
+        visibility: Duration,
+        isolated: bool,
     ) -> Result<Vec<Got>> {
         if max == 0 {
             return Ok(Vec::new());
         }
         let call = self.circuits.enter(queue, self.losses())?;
-        self.get_by(call, queue, max, hold, alone).await
+        self.get_by(call, queue, max, visibility, isolated).await
     }
 
     async fn get_by(
@@ -191,12 +191,12 @@ impl Holder {
         call: Call<'_>,
         queue: &ShortString,
         max: usize,
-        hold: Duration,
-        alone: bool,
+        visibility: Duration,
+        isolated: bool,
     ) -> Result<Vec<Got>> {
         let work = async {
-            let mut using = self.pick(Some(&call), alone || call.is_trial()).await?;
-            let got = self.get_some(&using.channel, queue, max, hold).await;
+            let mut using = self.pick(Some(&call), isolated || call.is_trial()).await?;
+            let got = self.get_some(&using.channel, queue, max, visibility).await;
             using.ends(&got);
             got.map(|(got, _)| got)
         };
@@ -217,42 +217,42 @@ impl Holder {
     }
 
     /// Gets up to `max` messages of a queue that was asked before, together with others who want some.
-    pub(crate) async fn get_in_line(
+    pub(crate) async fn get_coalesced(
         self: &Arc<Self>,
-        line: &Arc<Line>,
+        coalescer: &Arc<Coalescer>,
         queue: &ShortString,
         max: usize,
-        hold: Duration,
+        visibility: Duration,
     ) -> Result<Vec<Got>> {
         if max == 0 {
             return Ok(Vec::new());
         }
         let call = self.circuits.enter(queue, self.losses())?;
         if call.is_trial() {
-            return self.get_by(call, queue, max, hold, true).await;
+            return self.get_by(call, queue, max, visibility, true).await;
         }
         let work = async {
-            let alone = match line.join(max, hold) {
-                Turn::Alone(alone) => alone,
-                Turn::Wait(answered) => {
+            let direct = match coalescer.join(max, visibility) {
+                Join::Direct(direct) => direct,
+                Join::Wait(answered) => {
                     let mut waiting = Waiting {
                         held: &self.held,
                         answered,
                     };
                     match (&mut waiting.answered).await {
                         Ok(got) => return got,
-                        Err(_) => line.go(),
+                        Err(_) => coalescer.go(),
                     }
                 }
             };
             let mut using = self.pick(Some(&call), false).await?;
-            let got = self.get_some(&using.channel, queue, max, hold).await;
+            let got = self.get_some(&using.channel, queue, max, visibility).await;
             using.ends(&got);
             let (got, left) = got?;
             let bytes = got.first().map_or(0, |got| got.body.len());
-            if alone.counted(left, bytes) {
+            if direct.counted(left, bytes) {
                 let (holder, queue) = (Arc::clone(self), queue.clone());
-                tokio::spawn(holder.serve(Serving(Arc::clone(line)), queue));
+                tokio::spawn(holder.serve(SharedFetch(Arc::clone(coalescer)), queue));
             }
             Ok(got)
         };
@@ -264,15 +264,19 @@ impl Holder {
     }
 
     /// Draws for those who wait in a line, until nobody does.
-    async fn serve(self: Arc<Self>, serving: Serving, queue: ShortString) {
-        while !self.is_worn_out()
-            && let Some((demands, sum)) = serving.0.next()
+    async fn serve(self: Arc<Self>, shared: SharedFetch, queue: ShortString) {
+        while !self.has_too_many_retiring()
+            && let Some((requests, sum)) = shared.0.next()
         {
-            match self.link.in_time(self.draw(&serving.0, &queue, sum)).await {
-                Ok((channel, drawn)) => self.deal_out(&channel, &queue, demands, drawn),
+            match self
+                .link
+                .in_time(self.bulk_fetch(&shared.0, &queue, sum))
+                .await
+            {
+                Ok((channel, fetched)) => self.distribute(&channel, &queue, requests, fetched),
                 Err(error) => {
-                    serving.0.lost_count();
-                    for Demand { answer, .. } in demands {
+                    shared.0.lost_count();
+                    for FetchRequest { answer, .. } in requests {
                         let same = Error::new(error.kind(), error.sentence().to_owned());
                         // Whoever asked may have gone.
                         answer.send(Err(same)).ok();
@@ -282,35 +286,41 @@ impl Holder {
         }
     }
 
-    async fn draw(
+    async fn bulk_fetch(
         &self,
-        line: &Line,
+        coalescer: &Coalescer,
         queue: &ShortString,
         count: usize,
     ) -> Result<(Arc<HoldingChannel>, Vec<Delivery>)> {
         let mut using = self.pick(None, false).await?;
-        let (drawn, failed) = using.channel.draw(queue, count).await;
+        let (fetched, failed) = using.channel.bulk_fetch(queue, count).await;
         let outcome = failed.map_or(Ok(()), Err);
         using.ends(&outcome);
         outcome.map_err(from_lapin)?;
-        if drawn.len() < count {
-            line.lost_count();
+        if fetched.len() < count {
+            coalescer.lost_count();
         }
-        Ok((Arc::clone(&using.channel), drawn))
+        Ok((Arc::clone(&using.channel), fetched))
     }
 
-    fn deal_out(
+    fn distribute(
         &self,
         channel: &Arc<HoldingChannel>,
         queue: &ShortString,
-        demands: Vec<Demand>,
-        drawn: Vec<Delivery>,
+        requests: Vec<FetchRequest>,
+        fetched: Vec<Delivery>,
     ) {
-        let lent = drawn.first().map_or(0, |first| first.delivery_tag);
-        let mut drawn = drawn.into_iter();
-        for Demand { max, hold, answer } in demands {
-            let some = drawn.by_ref().take(max);
-            let got = some.map(|delivery| self.hold(channel, queue, delivery, hold, lent));
+        let consumer = fetched.first().map_or(0, |first| first.delivery_tag);
+        let mut fetched = fetched.into_iter();
+        for FetchRequest {
+            max,
+            visibility,
+            answer,
+        } in requests
+        {
+            let some = fetched.by_ref().take(max);
+            let got =
+                some.map(|delivery| self.track(channel, queue, delivery, visibility, consumer));
             let got: Vec<Got> = got.collect();
             if got.is_empty() {
                 // Others were faster, and there may be more: he goes by himself, and hears the truth.
@@ -322,12 +332,12 @@ impl Holder {
         }
     }
 
-    /// Whether so many channels are worn that there are to be no more of them.
-    fn is_worn_out(&self) -> bool {
-        let most = WORN.min(self.link.channel_max() / PART_WORN);
+    /// Whether so many channels are retiring that there are to be no more of them.
+    fn has_too_many_retiring(&self) -> bool {
+        let most = MAX_RETIRING.min(self.link.channel_max() / RETIRING_SHARE);
         let channels = self.channels();
-        let worn = channels.iter().filter(|it| it.is_worn());
-        worn.filter(|it| !it.live.is_replaced()).count() >= most
+        let retiring = channels.iter().filter(|it| it.is_retiring());
+        retiring.filter(|it| !it.live.is_replaced()).count() >= most
     }
 
     /// Gets up to `max` messages, and says how many are left.
@@ -336,7 +346,7 @@ impl Holder {
         channel: &Arc<HoldingChannel>,
         queue: &ShortString,
         max: usize,
-        hold: Duration,
+        visibility: Duration,
     ) -> Result<(Vec<Got>, usize)> {
         let Some(first) = channel.get(queue).await.map_err(from_lapin)? else {
             return Ok((Vec::new(), 0));
@@ -345,30 +355,30 @@ impl Holder {
         let ready = first.message_count as usize;
         let left = ready.min(max - 1);
         let tag = first.delivery.delivery_tag;
-        let mut got = vec![self.hold(channel, queue, first.delivery, hold, 0)];
-        let ((more, failed), lent) = if left < WIDE {
+        let mut got = vec![self.track(channel, queue, first.delivery, visibility, 0)];
+        let ((more, failed), consumer) = if left < BULK_THRESHOLD {
             (channel.get_each(queue, left).await, 0)
         } else {
-            (channel.draw(queue, left).await, tag)
+            (channel.bulk_fetch(queue, left).await, tag)
         };
         let more = more.into_iter();
-        got.extend(more.map(|delivery| self.hold(channel, queue, delivery, hold, lent)));
+        got.extend(more.map(|delivery| self.track(channel, queue, delivery, visibility, consumer)));
         failed.map_or(Ok((got, ready - left)), |error| Err(from_lapin(error)))
     }
 
-    fn hold(
+    fn track(
         &self,
         channel: &Arc<HoldingChannel>,
         queue: &ShortString,
         delivery: Delivery,
-        hold: Duration,
-        lent: u64,
+        visibility: Duration,
+        consumer: u64,
     ) -> Got {
         let tag = Tag {
             channel: channel.number,
             delivery: delivery.delivery_tag,
         };
-        channel.received(delivery.delivery_tag, lent);
+        channel.received(delivery.delivery_tag, consumer);
         let now = self.held.now();
         let holding = Holding {
             channel: Arc::clone(channel),
@@ -379,7 +389,7 @@ impl Holder {
                 .as_ref()
                 .and_then(|id| Uuid::try_parse(id.as_str()).ok()),
             instead: None,
-            wanted: now + hold,
+            wanted: now + visibility,
             cap: now + self.hold_cap,
         };
         self.held.insert(tag, holding);
@@ -394,9 +404,9 @@ impl Holder {
     }
 
     /// The least busy channel, or a new one where all are busy and there may be one more.
-    async fn pick<'a>(&'a self, call: Option<&'a Call<'a>>, alone: bool) -> Result<Use<'a>> {
-        let link = if alone { &self.trying } else { &self.link };
-        let channel = if alone {
+    async fn pick<'a>(&'a self, call: Option<&'a Call<'a>>, isolated: bool) -> Result<Use<'a>> {
+        let link = if isolated { &self.trying } else { &self.link };
+        let channel = if isolated {
             self.open(link).await?
         } else if let Some(channel) = self.least_busy() {
             channel
@@ -419,20 +429,20 @@ impl Holder {
     fn least_busy(&self) -> Option<Arc<HoldingChannel>> {
         let busy = |it: &Arc<HoldingChannel>| it.busy.load(Ordering::Relaxed);
         let mut channels = self.channels();
-        // One that is worn stays as long as somebody has it, so that what it holds is known to be lost when it is.
-        let wanted = |it: &Arc<HoldingChannel>| !it.is_worn() || Arc::strong_count(it) > 1;
+        // One that is retiring stays as long as somebody has it, so that what it holds is known to be lost when it is.
+        let wanted = |it: &Arc<HoldingChannel>| !it.is_retiring() || Arc::strong_count(it) > 1;
         channels.retain(|it| wanted(it) && (it.is_open() || self.lost(it)));
-        let usable = || channels.iter().filter(|it| !it.is_worn());
+        let usable = || channels.iter().filter(|it| !it.is_retiring());
         let full = usable().count() >= self.limit.min(self.link.channel_max() / 2).max(1);
         let least = usable().min_by_key(|it| busy(it))?;
-        let fits = !least.live.is_doubted() && (full || busy(least) == 0);
+        let fits = !least.live.is_suspect() && (full || busy(least) == 0);
         fits.then(|| {
             least.busy.fetch_add(1, Ordering::Relaxed);
             Arc::clone(least)
         })
     }
 
-    async fn open(&self, link: &Link) -> Result<Arc<HoldingChannel>> {
+    async fn open(&self, link: &ReconnectingConnection) -> Result<Arc<HoldingChannel>> {
         let (live, channel) = link.channel().await?;
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         Ok(Arc::new(HoldingChannel::new(number, live, channel)))

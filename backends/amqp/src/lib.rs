@@ -4,15 +4,15 @@
 //! ```text
 //! broker     the contract, each method          config     URIs
 //! names      which RabbitMQ queue a queue is    error      what RabbitMQ says, as kinds
-//! message    a message in properties and back   native     messages of the estate's own producers
+//! message    a message in properties and back   native     messages of the existing deployment's own producers
 //! headers    what is said beside a body, in RabbitMQ's terms
 //! publisher  confirmed and routed               queues     what is known of queues, and how they are made
 //! holder     getting, on channels that hold     probe      what kind of queue somebody else's is
-//! line       those who get at the same moment   control    settling what another server holds
+//! coalescer  those who get at the same moment   control    settling what another server holds
 //! channel    a channel: get, draw, settle       receipt    who holds it
 //! held       what is held, and until when       connect    how a connection is made
-//! link       a connection, made again      refusals   what RabbitMQ has refused of late
-//! turns      one at a time, by queue       order      in which order deliveries go back
+//! reconnecting  a connection, made again   refusals   what RabbitMQ has refused of late
+//! name_locks  one at a time, by queue      order      in which order deliveries go back
 //! expected   copies on their way to callers
 //! closing    why a channel was closed      deadline   how long a call may take in all
 //! circuits   queues that do not answer
@@ -22,10 +22,10 @@
 //!
 //! | the broker's contract | here |
 //! |---|---|
-//! | a queue | a durable queue of its own, quorum or classic; or one of the estate's (`adopt`, `name`) |
+//! | a queue | a durable queue of its own, quorum or classic; or one of the existing deployment's (`adopt`, `name`) |
 //! | a message | the body bare, the rest in properties and headers (`message`) |
 //! | send | `basic.publish`, mandatory and persistent; it returns when all are confirmed |
-//! | receive | `basic.get`, all of a call on one channel; for many, a consumer that is lent for their number (`line`) |
+//! | receive | `basic.get`, all of a call on one channel; for many, a temporary consumer for their number (`coalescer`) |
 //! | a hold | the delivery stays unacknowledged, and is given back (`basic.nack`) at the end of its lease |
 //! | extend | the moment is put off, up to `hold_cap_s` after the delivery |
 //! | ack, release | `basic.ack`, `basic.nack` on the channel that got it, or an order to the server that has it |
@@ -46,9 +46,9 @@
 //! RabbitMQ closes a channel for each question that it refuses, writes a line into its log, and the client loses the
 //! channel's number for good. So nothing here is refused in a loop. A queue of ours is made by one declaration, equal to
 //! what is there; whether it has a companion is seen by a message without a life; a queue that is deleted need not be
-//! there. What is left is a receive from a queue that nobody has seen, or of the estate's own: that it is not there is
-//! remembered for half a second, and for four where it stays so. A queue that another server or a native makes is found
-//! when that is over.
+//! there. What is left is a receive from a queue that nobody has seen, or of the existing deployment's own: that it is
+//! not there is remembered for half a second, and for four where it stays so. A queue that another server or a native
+//! makes is found when that is over.
 //!
 //! # What holds
 //!
@@ -146,6 +146,7 @@ mod broker;
 mod channel;
 mod circuits;
 mod closing;
+mod coalescer;
 mod companion;
 mod config;
 mod connect;
@@ -157,9 +158,8 @@ mod expected;
 mod headers;
 mod held;
 mod holder;
-mod line;
-mod link;
 mod message;
+mod name_locks;
 mod names;
 mod native;
 mod order;
@@ -168,8 +168,8 @@ mod publisher;
 mod questions;
 mod queues;
 mod receipt;
+mod reconnecting;
 mod refusals;
-mod turns;
 
 pub use broker::AmqpBroker;
 pub use config::{Config, OPTIONS};

@@ -62,7 +62,7 @@ pub(crate) fn written(envelope: &Envelope) -> (BasicProperties, Bytes) {
         body = native.unwrap_or(body);
     }
     let properties = properties.with_headers(table);
-    let properties = match message.left.as_millis() {
+    let properties = match message.remaining_ttl.as_millis() {
         left if left <= LONGEST_EXPIRATION => properties.with_expiration(left.to_string().into()),
         _ => properties,
     };
@@ -90,7 +90,7 @@ fn own_headers(envelope: &Envelope) -> FieldTable {
     put("isimud-client", text(&message.client.to_string()));
     put("isimud-ttl", span(message.ttl));
     for (name, value, usual) in [
-        ("isimud-left", message.left, message.ttl),
+        ("isimud-left", message.remaining_ttl, message.ttl),
         ("isimud-age", message.age, Duration::ZERO),
         ("isimud-delay", message.delay, Duration::ZERO),
     ] {
@@ -203,7 +203,7 @@ pub(crate) fn read(
     match (posted, headers.span("isimud-ttl")) {
         (Some(posted), Some(ttl)) if !headers.0.contains_key("x-death") => {
             let message = Message {
-                left: headers.span("isimud-left").unwrap_or(ttl),
+                remaining_ttl: headers.span("isimud-left").unwrap_or(ttl),
                 age: headers.span("isimud-age").unwrap_or_default(),
                 delay: headers.span("isimud-delay").unwrap_or_default(),
                 ..new(ttl)
@@ -315,7 +315,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp(1_800_000_000_000);
     const DAY: Duration = Duration::from_secs(86_400);
-    const FRESH: Natives = Natives {
+    const NEW_IDS: Natives = Natives {
         ttl: DAY,
         longest: None,
         keep_ids: false,
@@ -343,7 +343,7 @@ mod tests {
         };
         let (properties, body) = written(&envelope);
         let later = NOW.after(DAY);
-        let read = read(&properties, &body, later, FRESH).unwrap();
+        let read = read(&properties, &body, later, NEW_IDS).unwrap();
         assert_eq!(read.1, NOW);
         (properties, read.0)
     }
@@ -365,7 +365,7 @@ mod tests {
             sealed: true,
             checksum: Some(Checksum(*b"0123456789abcdef")),
             age: Duration::from_millis(5),
-            left: Duration::from_secs(90),
+            remaining_ttl: Duration::from_secs(90),
             delay: Duration::from_millis(1500),
             claim_count: 3,
             transfers: 4,
@@ -466,16 +466,16 @@ mod tests {
     }
 
     #[test]
-    fn a_life_longer_than_rabbitmq_can_count_is_the_ledgers_alone() {
+    fn a_ttl_longer_than_rabbitmq_can_count_is_the_ledgers_alone() {
         let long = Duration::from_secs(5_000_000);
         let message = Message {
             ttl: long,
-            left: long,
+            remaining_ttl: long,
             ..message("1")
         };
         let (properties, read) = there_and_back(message);
         assert_eq!(properties.expiration(), &None);
-        assert_eq!(read.left, long);
+        assert_eq!(read.remaining_ttl, long);
     }
 
     fn native(id: &str) -> BasicProperties {
@@ -485,10 +485,10 @@ mod tests {
     #[test]
     fn an_id_of_the_producer_is_the_id_where_that_is_relied_upon() {
         let id = Uuid::now_v7();
-        assert_eq!(read(&native(&id.to_string()), b"{}", NOW, FRESH), None);
+        assert_eq!(read(&native(&id.to_string()), b"{}", NOW, NEW_IDS), None);
         let (message, posted) = read(&native(&id.to_string()), b"{}", NOW, KEPT).unwrap();
         assert_eq!(
-            (message.id, message.ttl, message.left),
+            (message.id, message.ttl, message.remaining_ttl),
             (MessageId(id), DAY, DAY)
         );
         assert_eq!(message.client, ClientId::Uuid(Uuid::nil()));
@@ -508,9 +508,9 @@ mod tests {
         let mut headers = properties.headers().clone().unwrap();
         headers.insert("x-death".into(), AMQPValue::FieldArray(Vec::new().into()));
         let properties = properties.with_headers(headers).with_expiration("".into());
-        let (message, posted) = read(&properties, b"{}", NOW, FRESH).unwrap();
+        let (message, posted) = read(&properties, b"{}", NOW, NEW_IDS).unwrap();
         assert_eq!(message.id, envelope.message.id);
-        assert_eq!((message.left, posted), (DAY, NOW));
+        assert_eq!((message.remaining_ttl, posted), (DAY, NOW));
         assert_eq!(message.client, envelope.message.client);
     }
 
@@ -525,7 +525,7 @@ mod tests {
         headers.insert("isimud-ttl".into(), AMQPValue::LongLongInt(-1));
         headers.insert("isimud-checksum".into(), text("MD5:nothing"));
         headers.insert("isimud-client".into(), AMQPValue::Void);
-        let (message, _) = read(&properties.with_headers(headers), b"{", NOW, FRESH).unwrap();
+        let (message, _) = read(&properties.with_headers(headers), b"{", NOW, NEW_IDS).unwrap();
         assert_eq!(message.checksum, None);
         assert_eq!(message.body, r#""{""#);
         assert_eq!(message.ttl, Duration::from_secs(60), "of the expiration");

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use self::pattern::{COMPANION, Pattern};
 
 /// The longest name and the longest routing key, in bytes (AMQP 0-9-1, `shortstr`).
-const LONGEST: usize = 255;
+const MAX_NAME_BYTES: usize = 255;
 
 /// What names begin with that are made here, unless the pool says otherwise. No pattern of any pool makes such names by
 /// chance: no client reaches another pool's queues with a name like that.
@@ -167,15 +167,15 @@ impl Names {
         };
         let name = fitting(name);
         // A part of a queue is made here, and nobody has bound it to an exchange.
-        let is_part = queue.name.is_part();
-        let route = |what| pattern(what).filter(|_| !is_part);
+        let has_generation = queue.name.has_generation();
+        let route = |what| pattern(what).filter(|_| !has_generation);
         // The default exchange knows every queue by its name.
         let exchange =
             route(|it| &it.exchange).map_or_else(String::new, |it| it.fill(queue, &name));
         let key =
             route(|it| &it.routing_key).map_or_else(|| name.clone(), |it| it.fill(queue, &name));
         Ok(Address {
-            is_adopted: self.adopt && !is_part,
+            is_adopted: self.adopt && !has_generation,
             companion: fitting(format!("{name}{COMPANION}")).into(),
             queue: name.into(),
             exchange: fitting(exchange).into(),
@@ -223,7 +223,7 @@ fn no_place(sentence: &'static str) -> Error {
 /// The name, or what fits of it and the digest of the whole. No name that fits ends like that: `~` stands before a
 /// number in the name of a part of a queue, and a digest has 64 digits.
 fn fitting(name: String) -> String {
-    if name.len() <= LONGEST {
+    if name.len() <= MAX_NAME_BYTES {
         return name;
     }
     let mut end = 180;
@@ -249,7 +249,7 @@ mod tests {
     fn name(project: &str, queue: &str) -> String {
         let address = Names::new().of(&key(project, queue)).expect("a place");
         assert_eq!(address.routing_key, address.queue);
-        assert!(address.companion.as_str().len() <= LONGEST);
+        assert!(address.companion.as_str().len() <= MAX_NAME_BYTES);
         address.queue.to_string()
     }
 
@@ -274,7 +274,7 @@ mod tests {
         ];
         let different: std::collections::HashSet<_> = names.iter().collect();
         assert_eq!(different.len(), names.len());
-        assert!(names.iter().all(|name| name.len() <= LONGEST));
+        assert!(names.iter().all(|name| name.len() <= MAX_NAME_BYTES));
     }
 
     /// Names by these options; the reason if they are refused.
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_an_adopted_queue_is_made_here_and_bound_to_no_exchange() {
+    fn a_later_generation_of_an_adopted_queue_is_made_here_and_bound_to_no_exchange() {
         let names = names(&[
             ("adopt", "true"),
             ("name", "{queue}"),
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn an_estate_keeps_its_names() {
+    fn existing_queues_keep_their_names() {
         let names = names(&[
             ("name", "{queue}"),
             ("exchange", "events"),
@@ -441,7 +441,7 @@ mod tests {
         assert_eq!(queue_of(&adopted, "p", "orders").as_deref(), Some("orders"));
         assert_eq!(queue_of(&adopted, "q", "orders"), None);
         assert_eq!(queue_of(&adopted, "p", "isimud.q.orders"), None);
-        // A prefix that the estate has itself is no obstacle, but where it gives another's name.
+        // A prefix that the existing deployment has itself is no obstacle, but where it gives another's name.
         let same = [("prefix", "x."), ("name", "x.{queue}"), ("project", "p")];
         let made = names(&same).expect("names");
         assert_eq!(queue_of(&made, "p", "orders").as_deref(), Some("x.orders"));

@@ -1,4 +1,4 @@
-//! Messages of the estate's own producers: any content type, often without an id.
+//! Messages of the existing deployment's own producers: any content type, often without an id.
 //!
 //! | the body | as JSON |
 //! |---|---|

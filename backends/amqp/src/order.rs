@@ -15,7 +15,7 @@ use crate::held::Tag;
 
 /// A queue whose deliveries would take more turns than this gives them back on all channels at once: each turn is a round
 /// trip, and all have to fit into the time of a call.
-const MOST_TURNS: usize = 300;
+const MAX_ROUND_TRIPS: usize = 300;
 
 /// A delivery that goes back.
 #[derive(Debug, Clone, Copy)]
@@ -41,7 +41,7 @@ pub(crate) fn sequences(all: &[Back<'_>]) -> Vec<Vec<Run>> {
         backs.sort_unstable_by_key(|back| back.tag);
         let channels: BTreeSet<u64> = backs.iter().map(|back| back.tag.channel).collect();
         let runs = (channels.len() > 1).then(|| runs(&backs));
-        match runs.filter(|runs| runs.len() <= MOST_TURNS) {
+        match runs.filter(|runs| runs.len() <= MAX_ROUND_TRIPS) {
             Some(runs) => sequences.push(runs),
             None => {
                 for back in backs {
@@ -132,8 +132,8 @@ mod tests {
                 .map(|it| (it % 2, it / 2 + 1, u128::from(it) + 1))
                 .collect()
         };
-        assert_eq!(of("q", &alternating(MOST_TURNS as u64)).len(), 1);
-        let many = of("q", &alternating(MOST_TURNS as u64 + 1));
+        assert_eq!(of("q", &alternating(MAX_ROUND_TRIPS as u64)).len(), 1);
+        let many = of("q", &alternating(MAX_ROUND_TRIPS as u64 + 1));
         assert_eq!(many.len(), 2);
         assert!(many.iter().all(|runs| runs.len() == 1));
     }

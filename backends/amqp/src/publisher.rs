@@ -32,16 +32,16 @@ use tokio::time::Instant;
 use crate::circuits::{Call, Circuits, is_in_vain};
 use crate::closing::{Closing, too_large};
 use crate::error::{blocked, from_lapin, refused, strange, told, too_late};
-use crate::link::{Link, Live};
+use crate::reconnecting::{Live, ReconnectingConnection};
 
 /// How many channels there are.
-const LANES: usize = 2;
+const MAX_CHANNELS: usize = 2;
 
 /// How often a channel that is given up looks whether anybody still waits for its confirms.
-const LOOK: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often messages are published because a channel was closed on account of somebody else's.
-const TIMES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// A message of this size, in bytes, is taken by any node. Of several messages the largest is tried before they are
 /// published, where it is larger than all that were taken before: they are stored all or not at all.
@@ -81,7 +81,7 @@ pub(crate) struct Outgoing {
 
 /// What became of messages that were published together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum PublishOutcome {
     /// The queue has all of them.
     Stored,
     /// At least one of them reached no queue.
@@ -91,9 +91,9 @@ pub(crate) enum Fate {
 /// Publishes, on a connection of its own: a server that is short of memory or disk space stops a whole connection.
 #[derive(Debug)]
 pub(crate) struct Publisher {
-    link: Link,
-    lanes: Mutex<Vec<Arc<Lane>>>,
-    /// Held by whoever opens a channel, so that a crowd opens no more than are wanted.
+    link: ReconnectingConnection,
+    channels: Mutex<Vec<Arc<PublishChannel>>>,
+    /// Held by whoever opens a channel, so that concurrent callers open no more than are wanted.
     opening: tokio::sync::Mutex<()>,
     sizes: Mutex<Sizes>,
     circuits: Circuits,
@@ -127,7 +127,7 @@ impl Sizes {
 
 /// A channel that confirms what it is given, and the way to it.
 #[derive(Debug)]
-struct Lane {
+struct PublishChannel {
     live: Arc<Live>,
     channel: Channel,
     requests: mpsc::UnboundedSender<Request>,
@@ -154,23 +154,27 @@ struct Request {
 }
 
 /// The fate of messages, and the places among them of those that the queue refused: it has the others.
-type Answer = Result<(Fate, Vec<usize>)>;
+type Answer = Result<(PublishOutcome, Vec<usize>)>;
 
 impl Publisher {
-    pub(crate) fn new(link: Link) -> Self {
+    pub(crate) fn new(link: ReconnectingConnection) -> Self {
         Self {
-            circuits: Circuits::new(link.patience()),
+            circuits: Circuits::new(link.attempt_timeout()),
             link,
-            lanes: Mutex::default(),
+            channels: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             sizes: Mutex::new(Sizes::on(0)),
         }
     }
 
     /// Publishes in order and waits for all confirms. An error leaves open which of them arrived.
-    pub(crate) async fn publish(&self, target: Target, messages: Vec<Outgoing>) -> Result<Fate> {
+    pub(crate) async fn publish(
+        &self,
+        target: Target,
+        messages: Vec<Outgoing>,
+    ) -> Result<PublishOutcome> {
         match self.publish_some(target, messages).await? {
-            (fate, none) if none.is_empty() => Ok(fate),
+            (outcome, none) if none.is_empty() => Ok(outcome),
             _ => Err(refused()),
         }
     }
@@ -178,7 +182,7 @@ impl Publisher {
     /// The same for whoever can do with some of them stored: those that the queue refused are told by their places.
     pub(crate) async fn publish_some(&self, target: Target, messages: Vec<Outgoing>) -> Answer {
         let Some(size) = messages.iter().map(|message| message.body.len()).max() else {
-            return Ok((Fate::Stored, Vec::new()));
+            return Ok((PublishOutcome::Stored, Vec::new()));
         };
         let work = async {
             self.sizes().check(size)?;
@@ -214,35 +218,38 @@ impl Publisher {
         let mut times = 1;
         loop {
             // What may wait for ever does not stand in the way of what others publish.
-            let lane = match call.is_trial() {
+            let publish_channel = match call.is_trial() {
                 true => self.open().await?,
-                false => self.lane().await?,
+                false => self.pick_channel().await?,
             };
             let request = (target.clone(), messages.clone());
-            let doubt = Doubt::new(&lane, &call, self.link.patience());
-            let published = lane.publish(request, mandatory).await;
-            doubt.over();
+            let health_check =
+                HealthCheck::new(&publish_channel, &call, self.link.attempt_timeout());
+            let published = publish_channel.publish(request, mandatory).await;
+            health_check.over();
             let error = match published {
-                Ok(fate) => {
+                Ok(outcome) => {
                     call.answered();
-                    self.learn(&lane, |sizes| sizes.taken = sizes.taken.max(size));
-                    return Ok(fate);
+                    self.learn(&publish_channel, |sizes| {
+                        sizes.taken = sizes.taken.max(size)
+                    });
+                    return Ok(outcome);
                 }
                 Err(error) => error,
             };
-            if !lane.was_closed_alone() {
+            if !publish_channel.was_closed_alone() {
                 return Err(error);
             }
             let closing = Closing::of(&error);
             if let Closing::TooLarge { limit } = closing {
-                self.learn(&lane, |sizes| sizes.limit = Some(limit));
+                self.learn(&publish_channel, |sizes| sizes.limit = Some(limit));
                 let checked = self.sizes().check(size);
                 if let Err(error) = checked {
                     call.answered();
                     return Err(error);
                 }
             }
-            if closing.is_about(&target) || times == TIMES {
+            if closing.is_about(&target) || times == MAX_ATTEMPTS {
                 call.answered();
                 return Err(error);
             }
@@ -250,9 +257,9 @@ impl Publisher {
         }
     }
 
-    fn learn(&self, lane: &Lane, what: impl FnOnce(&mut Sizes)) {
+    fn learn(&self, publish_channel: &PublishChannel, what: impl FnOnce(&mut Sizes)) {
         let mut sizes = self.sizes();
-        if sizes.connection == lane.live.number {
+        if sizes.connection == publish_channel.live.number {
             what(&mut sizes);
         }
     }
@@ -262,20 +269,20 @@ impl Publisher {
     }
 
     /// The channel on which the fewest wait, or a new one.
-    async fn lane(&self) -> Result<Arc<Lane>> {
-        if let Some(lane) = self.best() {
-            return lane.unless_blocked();
+    async fn pick_channel(&self) -> Result<Arc<PublishChannel>> {
+        if let Some(publish_channel) = self.best() {
+            return publish_channel.unless_blocked();
         }
         let _turn = self.opening.lock().await;
-        if let Some(lane) = self.best() {
-            return lane.unless_blocked();
+        if let Some(publish_channel) = self.best() {
+            return publish_channel.unless_blocked();
         }
-        let lane = self.open().await?;
-        self.lanes().push(Arc::clone(&lane));
-        Ok(lane)
+        let publish_channel = self.open().await?;
+        self.channels().push(Arc::clone(&publish_channel));
+        Ok(publish_channel)
     }
 
-    async fn open(&self) -> Result<Arc<Lane>> {
+    async fn open(&self) -> Result<Arc<PublishChannel>> {
         // On a connection that is blocked no channel would be opened, as on one that is dead.
         if self.link.live().await?.is_blocked() {
             return Err(blocked());
@@ -287,41 +294,48 @@ impl Publisher {
             *self.sizes() = Sizes::on(live.number);
         }
         let (requests, incoming) = mpsc::unbounded_channel();
-        let lane = Arc::new(Lane {
+        let publish_channel = Arc::new(PublishChannel {
             gauge: Arc::default(),
             channel: channel.clone(),
             live,
             requests,
         });
-        let driver = Driver::new(channel.clone(), Arc::clone(&lane.gauge));
-        let live = Arc::clone(&lane.live);
+        let driver = Driver::new(channel.clone(), Arc::clone(&publish_channel.gauge));
+        let live = Arc::clone(&publish_channel.live);
         tokio::spawn(async move {
             driver.run(incoming).await;
             live.given_up(&channel);
         });
-        Ok(lane)
+        Ok(publish_channel)
     }
 
-    fn best(&self) -> Option<Arc<Lane>> {
-        let mut lanes = self.lanes();
-        lanes.retain(|lane| lane.is_open() && !lane.live.is_doubted() && !lane.live.is_replaced());
-        let waiting = |lane: &&Arc<Lane>| lane.gauge.waiting.load(Ordering::Relaxed);
-        let best = lanes.iter().min_by_key(waiting)?;
-        let another = lanes.len() < LANES && waiting(&best) > 0 && !best.live.is_blocked();
+    fn best(&self) -> Option<Arc<PublishChannel>> {
+        let mut channels = self.channels();
+        channels.retain(|publish_channel| {
+            publish_channel.is_open()
+                && !publish_channel.live.is_suspect()
+                && !publish_channel.live.is_replaced()
+        });
+        let waiting = |publish_channel: &&Arc<PublishChannel>| {
+            publish_channel.gauge.waiting.load(Ordering::Relaxed)
+        };
+        let best = channels.iter().min_by_key(waiting)?;
+        let another =
+            channels.len() < MAX_CHANNELS && waiting(&best) > 0 && !best.live.is_blocked();
         (!another).then(|| Arc::clone(best))
     }
 
-    fn lanes(&self) -> MutexGuard<'_, Vec<Arc<Lane>>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn channels(&self) -> MutexGuard<'_, Vec<Arc<PublishChannel>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) async fn close(&self) {
-        self.lanes().clear();
+        self.channels().clear();
         self.link.close().await;
     }
 }
 
-impl Lane {
+impl PublishChannel {
     async fn publish(
         &self,
         (target, messages): (Target, Vec<Outgoing>),
@@ -359,25 +373,32 @@ impl Lane {
 
 /// Casts doubt on the queue that has confirmed nothing while a caller waited in vain, and on the connection if nothing else
 /// was confirmed meanwhile.
-struct Doubt<'a> {
-    lane: &'a Lane,
+struct HealthCheck<'a> {
+    publish_channel: &'a PublishChannel,
     call: &'a Call<'a>,
     begun: Instant,
     /// How long a call waits at least before it has waited in vain.
-    patience: Duration,
+    attempt_timeout: Duration,
     confirms: u64,
     over: bool,
 }
 
-impl<'a> Doubt<'a> {
-    fn new(lane: &'a Lane, call: &'a Call<'a>, patience: Duration) -> Self {
-        lane.gauge.waiting.fetch_add(1, Ordering::Relaxed);
+impl<'a> HealthCheck<'a> {
+    fn new(
+        publish_channel: &'a PublishChannel,
+        call: &'a Call<'a>,
+        attempt_timeout: Duration,
+    ) -> Self {
+        publish_channel
+            .gauge
+            .waiting
+            .fetch_add(1, Ordering::Relaxed);
         Self {
-            lane,
+            publish_channel,
             call,
             begun: Instant::now(),
-            patience,
-            confirms: lane.gauge.confirms.load(Ordering::Relaxed),
+            attempt_timeout,
+            confirms: publish_channel.gauge.confirms.load(Ordering::Relaxed),
             over: false,
         }
     }
@@ -387,20 +408,20 @@ impl<'a> Doubt<'a> {
     }
 }
 
-impl Drop for Doubt<'_> {
+impl Drop for HealthCheck<'_> {
     fn drop(&mut self) {
-        let gauge = &self.lane.gauge;
+        let gauge = &self.publish_channel.gauge;
         gauge.waiting.fetch_sub(1, Ordering::Relaxed);
         if self.over {
             return;
         }
         let others = gauge.confirms.load(Ordering::Relaxed) > self.confirms;
         if !others {
-            self.lane.live.doubt();
+            self.publish_channel.live.mark_suspect();
         }
         // Also where nothing else was published meanwhile: a queue that does not answer blocks each new channel on which it
         // is published to.
-        if is_in_vain(self.begun.elapsed(), self.patience) {
+        if is_in_vain(self.begun.elapsed(), self.attempt_timeout) {
             self.call.waited_in_vain(self.begun, others);
         }
     }
@@ -420,7 +441,7 @@ struct Driver {
 struct Waiting {
     target: Target,
     left: usize,
-    fate: Result<Fate>,
+    outcome: Result<PublishOutcome>,
     refused: Vec<usize>,
     answer: oneshot::Sender<Answer>,
 }
@@ -467,7 +488,7 @@ impl Driver {
                     }
                     None => given_up = true,
                 },
-                () = tokio::time::sleep(LOOK), if given_up => {
+                () = tokio::time::sleep(POLL_INTERVAL), if given_up => {
                     self.waiting.retain(|_, waiting| !waiting.answer.is_closed());
                 }
             }
@@ -483,7 +504,7 @@ impl Driver {
         let waiting = Waiting {
             target: request.target.clone(),
             left: request.messages.len(),
-            fate: Ok(Fate::Stored),
+            outcome: Ok(PublishOutcome::Stored),
             refused: Vec::new(),
             answer: request.answer,
         };
@@ -495,18 +516,18 @@ impl Driver {
     fn hear(&mut self, (number, at): (u64, usize), confirmed: lapin::Result<Confirmation>) {
         self.gauge.confirms.fetch_add(1, Ordering::Relaxed);
         let mut is_refused = false;
-        let fate = match confirmed {
-            Ok(Confirmation::Ack(None)) => Ok(Fate::Stored),
+        let outcome = match confirmed {
+            Ok(Confirmation::Ack(None)) => Ok(PublishOutcome::Stored),
             Ok(Confirmation::Ack(Some(returned))) => {
                 self.returned(&Target {
                     exchange: returned.delivery.exchange,
                     routing_key: returned.delivery.routing_key,
                 });
-                Ok(Fate::Stored)
+                Ok(PublishOutcome::Stored)
             }
             Ok(Confirmation::Nack(_)) => {
                 is_refused = true;
-                Ok(Fate::Stored)
+                Ok(PublishOutcome::Stored)
             }
             Ok(Confirmation::NotRequested) => Err(strange()),
             Err(error) => Err(from_lapin(error)),
@@ -518,11 +539,11 @@ impl Driver {
         if is_refused {
             waiting.refused.push(at);
         }
-        if let Err(error) = fate {
+        if let Err(error) = outcome {
             // What the server said is worth more than that the channel was closed afterwards.
-            let before = waiting.fate.as_ref().err();
+            let before = waiting.outcome.as_ref().err();
             if before.is_none_or(|before| told(before).is_none()) {
-                waiting.fate = Err(error);
+                waiting.outcome = Err(error);
             }
         }
         if waiting.left == 0 {
@@ -535,16 +556,20 @@ impl Driver {
         for number in self.heard.drain(..) {
             if let Some(done) = self.waiting.remove(&number) {
                 // The caller may have gone.
-                let Waiting { fate, refused, .. } = done;
-                done.answer.send(fate.map(|fate| (fate, refused))).ok();
+                let Waiting {
+                    outcome, refused, ..
+                } = done;
+                done.answer
+                    .send(outcome.map(|outcome| (outcome, refused)))
+                    .ok();
             }
         }
     }
 
     fn returned(&mut self, target: &Target) {
         for waiting in self.waiting.values_mut() {
-            if waiting.target == *target && waiting.fate.is_ok() {
-                waiting.fate = Ok(Fate::Unroutable);
+            if waiting.target == *target && waiting.outcome.is_ok() {
+                waiting.outcome = Ok(PublishOutcome::Unroutable);
             }
         }
     }

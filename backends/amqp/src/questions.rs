@@ -13,14 +13,14 @@ use lapin::{Channel, ExchangeKind, Queue};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::error::{closed, code, from_lapin};
-use crate::link::{Link, Live};
+use crate::reconnecting::{Live, ReconnectingConnection};
 
 /// How many questions may be under way at once, where the node allows so many channels. On a node that allows fewer than
 /// twice as many it is half of those.
-const QUESTIONS: usize = 64;
+const MAX_CONCURRENT: usize = 64;
 
 /// How long a question rests that made RabbitMQ fail.
-const REST: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// What is asked, or wanted.
 #[derive(Debug, Clone, Copy)]
@@ -78,17 +78,17 @@ impl Question<'_> {
 /// Puts questions.
 #[derive(Debug)]
 pub(crate) struct Questions {
-    link: Arc<Link>,
+    link: Arc<ReconnectingConnection>,
     idle: Mutex<Vec<(Arc<Live>, Channel)>>,
     room: Semaphore,
 }
 
 impl Questions {
-    pub(crate) fn new(link: Arc<Link>) -> Self {
+    pub(crate) fn new(link: Arc<ReconnectingConnection>) -> Self {
         Self {
             link,
             idle: Mutex::default(),
-            room: Semaphore::new(QUESTIONS),
+            room: Semaphore::new(MAX_CONCURRENT),
         }
     }
 
@@ -97,7 +97,7 @@ impl Questions {
     pub(crate) async fn ask(&self, question: Question<'_>) -> Result<lapin::Result<Option<Queue>>> {
         match self.ask_once(question).await {
             Ok(Err(error)) if code(&error) == Some(541) => {
-                tokio::time::sleep(REST).await;
+                tokio::time::sleep(RETRY_DELAY).await;
                 self.ask_once(question).await
             }
             answer => answer,
@@ -129,8 +129,8 @@ impl Questions {
 
     /// Waits until there may be one more channel for questions.
     async fn room(&self) -> Result<SemaphorePermit<'_>> {
-        let at_once = (self.link.channel_max() / 2).clamp(1, QUESTIONS);
-        let share = QUESTIONS.div_ceil(at_once);
+        let at_once = (self.link.channel_max() / 2).clamp(1, MAX_CONCURRENT);
+        let share = MAX_CONCURRENT.div_ceil(at_once);
         let share = u32::try_from(share).unwrap_or(u32::MAX);
         self.room.acquire_many(share).await.map_err(|_| closed())
     }

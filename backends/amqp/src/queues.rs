@@ -17,24 +17,24 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Queue};
 use tokio::time::Instant;
 
+use crate::coalescer::Coalescer;
 use crate::companion::Companion;
 use crate::config::{Config, QueueType};
 use crate::error::{code, from_lapin};
 use crate::expected::Expected;
-use crate::line::Line;
-use crate::link::Link;
+use crate::name_locks::NameLocks;
 use crate::names::Address;
 use crate::probe::{self, Found};
-use crate::publisher::{Fate, Outgoing, Publisher, Target};
+use crate::publisher::{Outgoing, PublishOutcome, Publisher, Target};
 use crate::questions::{Question, Questions, unless_missing};
+use crate::reconnecting::ReconnectingConnection;
 use crate::refusals::{Refusals, Refused};
-use crate::turns::Turns;
 
 /// For how long a queue that was seen is believed to be there.
-const BELIEVED: Duration = Duration::from_secs(60);
+const CACHE_TTL: Duration = Duration::from_secs(60);
 
 /// How many queues are known, at the most.
-const CAPACITY: usize = 100_000;
+const CACHE_CAPACITY: usize = 100_000;
 
 /// How long a queue may be seen before it can be used.
 pub(crate) const IN_THE_MAKING: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ pub(crate) struct Known {
     /// a channel that holds others.
     tried: AtomicUsize,
     /// Those who want messages of it.
-    pub(crate) line: Arc<Line>,
+    pub(crate) coalescer: Arc<Coalescer>,
     /// Copies of its messages that callers expect.
     pub(crate) expected: Arc<Expected>,
 }
@@ -101,7 +101,7 @@ enum Wanted {
 /// Asks about queues, makes and deletes them.
 #[derive(Debug)]
 pub(crate) struct Queues {
-    link: Arc<Link>,
+    link: Arc<ReconnectingConnection>,
     publisher: Arc<Publisher>,
     known: Mutex<HashMap<ShortString, Arc<Known>>>,
     refusals: Refusals,
@@ -112,12 +112,16 @@ pub(crate) struct Queues {
     said: Mutex<HashSet<ShortString>>,
     questions: Questions,
     /// One of these is held while a queue is asked for, made, purged or deleted.
-    turns: Turns,
+    name_locks: NameLocks,
     queue_type: QueueType,
 }
 
 impl Queues {
-    pub(crate) fn new(link: Arc<Link>, publisher: Arc<Publisher>, config: &Config) -> Self {
+    pub(crate) fn new(
+        link: Arc<ReconnectingConnection>,
+        publisher: Arc<Publisher>,
+        config: &Config,
+    ) -> Self {
         Self {
             questions: Questions::new(Arc::clone(&link)),
             link,
@@ -127,7 +131,7 @@ impl Queues {
             exchanges: Mutex::default(),
             refused_exchanges: Refusals::default(),
             said: Mutex::default(),
-            turns: Turns::default(),
+            name_locks: NameLocks::default(),
             queue_type: config.queue_type,
         }
     }
@@ -160,7 +164,7 @@ impl Queues {
         self.see_exchange(&address.exchange).await?;
         if self.refusals.get(&address.queue) != Some(Refused::Missing) {
             let asked = async {
-                let _turn = self.turns.take(&address.queue).await;
+                let _turn = self.name_locks.take(&address.queue).await;
                 let before = self.seen(address);
                 self.is_there(address, Wanted::ToReceive, before.as_deref())
                     .await
@@ -181,7 +185,7 @@ impl Queues {
         self.link
             .in_time(async {
                 // Whoever comes while somebody else asks, or makes the queue, hears what he has found.
-                let _turn = self.turns.take(&address.queue).await;
+                let _turn = self.name_locks.take(&address.queue).await;
                 if let Some(told) = self.told(address, wanted) {
                     return told;
                 }
@@ -203,7 +207,7 @@ impl Queues {
     /// What is known without asking.
     fn told(&self, address: &Address, wanted: Wanted) -> Option<Result<Option<Arc<Known>>>> {
         let known = self.seen(address);
-        if let Some(known) = known.filter(|known| known.seen.elapsed() < BELIEVED) {
+        if let Some(known) = known.filter(|known| known.seen.elapsed() < CACHE_TTL) {
             return Some(Ok(Some(known)));
         }
         match self.refusals.get(&address.queue)? {
@@ -220,14 +224,14 @@ impl Queues {
     /// Sees to it that an exchange is there: publishing to one that is not costs the channel, which others share.
     async fn see_exchange(&self, name: &ShortString) -> Result<()> {
         let seen = self.exchanges().get(name).copied();
-        if name.as_str().is_empty() || seen.is_some_and(|at| at.elapsed() < BELIEVED) {
+        if name.as_str().is_empty() || seen.is_some_and(|at| at.elapsed() < CACHE_TTL) {
             return Ok(());
         }
         if self.refused_exchanges.get(name).is_none() {
             let answer = self.questions.ask(Question::Exchange(name)).await?;
             if unless_missing(answer)?.is_some() {
                 let mut exchanges = self.exchanges();
-                if exchanges.len() >= CAPACITY {
+                if exchanges.len() >= CACHE_CAPACITY {
                     exchanges.clear();
                 }
                 exchanges.insert(name.clone(), Instant::now());
@@ -289,15 +293,15 @@ impl Queues {
             companion,
             message_ttl,
             tried: AtomicUsize::new(tried),
-            line: before
+            coalescer: before
                 .as_ref()
-                .map_or_else(Arc::default, |it| Arc::clone(&it.line)),
+                .map_or_else(Arc::default, |it| Arc::clone(&it.coalescer)),
             expected: before.map_or_else(Arc::default, |it| Arc::clone(&it.expected)),
         });
         let mut all = self.known();
-        if all.len() >= CAPACITY {
-            all.retain(|_, it| it.seen.elapsed() < BELIEVED);
-            if all.len() >= CAPACITY {
+        if all.len() >= CACHE_CAPACITY {
+            all.retain(|_, it| it.seen.elapsed() < CACHE_TTL);
+            if all.len() >= CACHE_CAPACITY {
                 all.clear();
             }
         }
@@ -359,8 +363,8 @@ impl Queues {
             body: Bytes::new(),
         };
         let target = Target::queue(&address.companion);
-        let fate = self.publisher.publish(target, vec![question]).await?;
-        Ok(fate == Fate::Stored)
+        let outcome = self.publisher.publish(target, vec![question]).await?;
+        Ok(outcome == PublishOutcome::Stored)
     }
 
     /// Makes the companion of a queue.
@@ -405,7 +409,7 @@ impl Queues {
             (&address.companion, known.companion.is_there()),
         ] {
             if there {
-                let _turn = self.turns.take(name).await;
+                let _turn = self.name_locks.take(name).await;
                 let answer = self.questions.ask(Question::Purge(name)).await?;
                 if unless_missing(answer)?.is_none() {
                     self.forget(address);
@@ -418,7 +422,7 @@ impl Queues {
     /// Deletes a queue and its companion. RabbitMQ does not refuse that where there are none.
     pub(crate) async fn delete(&self, address: &Address) -> Result<()> {
         for name in [&address.queue, &address.companion] {
-            let _turn = self.turns.take(name).await;
+            let _turn = self.name_locks.take(name).await;
             let answer = self.questions.ask(Question::Delete(name)).await?;
             unless_missing(answer)?;
         }
@@ -454,7 +458,7 @@ impl Queues {
 
     fn say_once(&self, queue: &ShortString) {
         let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.len() < CAPACITY && said.insert(queue.clone()) {
+        if said.len() < CACHE_CAPACITY && said.insert(queue.clone()) {
             tracing::warn!(%queue, "the RabbitMQ queue has other arguments than ours; it is used as it is");
         }
     }

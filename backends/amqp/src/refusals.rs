@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 /// For how long the first refusal is believed, and for how long at the most. A queue that somebody else makes is found
 /// when that is over.
-const FIRST: Duration = Duration::from_millis(500);
-const LONGEST: Duration = Duration::from_secs(4);
+const FIRST_DELAY: Duration = Duration::from_millis(500);
+const MAX_DELAY: Duration = Duration::from_secs(4);
 
 /// How many names are remembered. Beyond that those are forgotten that may be asked for again, or all.
 const CAPACITY: usize = 10_000;
@@ -63,8 +63,8 @@ impl Refusals {
         let mut all = self.all();
         let before = all.get(name).filter(|it| it.refused == refused);
         // One that is long over is none any more.
-        let before = before.filter(|it| now < it.until + 2 * LONGEST);
-        let believed = before.map_or(FIRST, |it| (2 * it.believed).min(LONGEST));
+        let before = before.filter(|it| now < it.until + 2 * MAX_DELAY);
+        let believed = before.map_or(FIRST_DELAY, |it| (2 * it.believed).min(MAX_DELAY));
         if all.len() >= CAPACITY && !all.contains_key(name) {
             all.retain(|_, it| now < it.until);
             if all.len() >= CAPACITY {
@@ -101,7 +101,13 @@ mod tests {
     fn what_is_refused_again_and_again_is_asked_for_less_and_less_often() {
         let (refusals, name) = (Refusals::default(), ShortString::from("q"));
         assert_eq!(refusals.get(&name), None);
-        for span in [FIRST, 2 * FIRST, 4 * FIRST, LONGEST, LONGEST] {
+        for span in [
+            FIRST_DELAY,
+            2 * FIRST_DELAY,
+            4 * FIRST_DELAY,
+            MAX_DELAY,
+            MAX_DELAY,
+        ] {
             refusals.put(&name, Refused::Missing);
             assert_eq!(refusals.get(&name), Some(Refused::Missing));
             assert_eq!(believed(&refusals, &name), span);
@@ -109,7 +115,7 @@ mod tests {
         let other = Refused::Unusable(ErrorKind::Unsupported, "a stream".into());
         refusals.put(&name, other.clone());
         assert_eq!(refusals.get(&name), Some(other));
-        assert_eq!(believed(&refusals, &name), FIRST);
+        assert_eq!(believed(&refusals, &name), FIRST_DELAY);
         refusals.forget(&name);
         assert_eq!(refusals.get(&name), None);
     }

@@ -119,7 +119,7 @@ impl Harness for SetUp {
             node.uri(),
             self.kind
         );
-        Ok(Start::Ready(Box::new(Place {
+        Ok(Start::Ready(Box::new(StoreFixture {
             config: Config::parse(&uri)?,
             quorum: self.kind == "quorum",
             journal: self.journal,
@@ -140,7 +140,7 @@ enum Ledgers {
 
 /// Queues of one trial's prefix, and a ledger for them.
 #[derive(Debug)]
-struct Place {
+struct StoreFixture {
     config: Config,
     quorum: bool,
     journal: Journal,
@@ -149,7 +149,7 @@ struct Place {
     clock: Arc<ManualClock>,
 }
 
-impl Place {
+impl StoreFixture {
     fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.clock) as _
     }
@@ -172,7 +172,7 @@ impl Place {
 }
 
 #[async_trait]
-impl Fixture for Place {
+impl Fixture for StoreFixture {
     async fn open(&self) -> Result<Stores> {
         let broker = AmqpBroker::open(self.config.clone(), self.clock())?;
         let leased = Leased::new(broker, self.ledger()?, self.clock(), self.journal);
@@ -198,7 +198,7 @@ impl Fixture for Place {
     fn approximates(&self) -> Approximations {
         Approximations {
             counts: true,
-            places: self.quorum,
+            redelivery_order: self.quorum,
             walls: true,
         }
     }

@@ -2,12 +2,14 @@
 
 use std::slice::from_ref;
 
-use isimud_contract::{Arrival, DeadLetter, Guard, Lease, Marker, Message, MessageId, Stands};
+use isimud_contract::{
+    Arrival, DeadLetter, Lease, Marker, Message, MessageId, Precondition, Stands,
+};
 
 use crate::bench::{Bench, needs};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
-use crate::words::{after, everything, first, ids};
+use crate::steps::{after, everything, first, ids};
 
 promises! {
     every_reading_tells_the_same_number,
@@ -28,7 +30,7 @@ promises! {
 
 impl Bench {
     /// The numbers of everything that is there, in the order of a listing.
-    async fn numbers(&self) -> Word<Vec<u64>> {
+    async fn numbers(&self) -> Step<Vec<u64>> {
         let page = self.page(everything()).await?;
         Ok(numbers(&page.messages))
     }
@@ -107,7 +109,7 @@ async fn a_message_is_listed_where_its_number_says(bench: Bench) -> Outcome {
 /// A broker that leases delivers in an order of its own.
 async fn a_message_is_claimed_where_its_number_says(bench: Bench) -> Outcome {
     bench.ordered()?;
-    needs(!bench.capabilities().remembers, "an order of its own")?;
+    needs(!bench.capabilities().deduplicates, "an order of its own")?;
     let later = bench.post_one(bench.numbered(EARLY + 20)).await?;
     let claim = bench.take(1).await?;
     assert_eq!(ids(&claim.messages), [later]);
@@ -126,7 +128,7 @@ async fn a_listing_begins_behind_any_number(bench: Bench) -> Outcome {
     let messages = [20, 40].map(|number| bench.numbered(EARLY + number));
     let [a, b] = messages.each_ref().map(|message| message.id);
     bench.post_all(messages.into()).await?;
-    let listed = async |number: u64| -> Word<Vec<MessageId>> {
+    let listed = async |number: u64| -> Step<Vec<MessageId>> {
         let page = bench.page(after(Marker::Arrival(number))).await?;
         Ok(ids(&page.messages))
     };
@@ -184,7 +186,7 @@ async fn statistics_tell_the_last_number(bench: Bench) -> Outcome {
     let posted = bench.post(3).await?;
     let told = bench.numbers().await?;
     assert_eq!(bench.stats().await?.last_arrival, told[2]);
-    bench.delete(&posted, Guard::Any).await?;
+    bench.delete(&posted, Precondition::None).await?;
     assert_eq!(bench.stats().await?.last_arrival, told[2]);
     bench.post_one(bench.numbered(told[2] + 500)).await?;
     assert_eq!(bench.stats().await?.last_arrival, told[2] + 500);
@@ -211,7 +213,7 @@ async fn what_comes_back_to_a_queue_that_was_removed_keeps_its_number(bench: Ben
     needs(bench.capabilities().browse, "listings")?;
     let messages = [20, 40].map(|number| bench.numbered(EARLY + number));
     bench.post_all(messages.to_vec()).await?;
-    bench.remove().await?;
+    bench.drop_queue().await?;
     let again = messages.map(|message| Message {
         transfers: message.transfers + 2,
         ..message

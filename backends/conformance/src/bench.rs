@@ -10,7 +10,7 @@ use isimud_contract::{
 use uuid::Uuid;
 
 use crate::harness::{Approximations, Fixture, Stores};
-use crate::outcome::{Why, Word};
+use crate::outcome::{Abort, Step};
 
 pub(crate) const MILLISECOND: Duration = Duration::from_millis(1);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
@@ -42,27 +42,27 @@ impl Bench {
     }
 
     /// The same store, closed and opened again.
-    pub(crate) async fn reopen(self) -> Word<Self> {
+    pub(crate) async fn reopen(self) -> Step<Self> {
         let closed = self.close().await?;
         closed.open_again().await
     }
 
     /// Closes the store; the bench can be opened again, and tells the time meanwhile.
-    pub(crate) async fn close(self) -> Word<Self> {
+    pub(crate) async fn close(self) -> Step<Self> {
         needs(self.fixture.keeps(), "to keep data when it is closed")?;
         self.stores.messages.close().await?;
         Ok(self)
     }
 
-    pub(crate) async fn open_again(self) -> Word<Self> {
+    pub(crate) async fn open_again(self) -> Step<Self> {
         let stores = self.fixture.open().await?;
         Ok(Self { stores, ..self })
     }
 
     /// Another store on the same data, open at the same time.
-    pub(crate) async fn beside(&self) -> Word<Self> {
+    pub(crate) async fn beside(&self) -> Step<Self> {
         let stores = self.fixture.open_beside().await?;
-        let stores = stores.ok_or(Why::Beyond("two stores at once on the same data"))?;
+        let stores = stores.ok_or(Abort::Unsupported("two stores at once on the same data"))?;
         Ok(Self {
             stores,
             ..self.clone()
@@ -109,20 +109,23 @@ impl Bench {
         self.fixture.approximates()
     }
 
-    pub(crate) fn management(&self) -> Word<&dyn ManagementStore> {
+    pub(crate) fn management(&self) -> Step<&dyn ManagementStore> {
         let store = self.stores.management.as_deref();
-        store.ok_or(Why::Beyond("to keep queues"))
+        store.ok_or(Abort::Unsupported("to keep queues"))
     }
 
     /// Goes on only where messages come in the order of their posts.
-    pub(crate) fn ordered(&self) -> Word<()> {
+    pub(crate) fn ordered(&self) -> Step<()> {
         needs(self.capabilities().fifo, "an order")
     }
 
     /// Goes on only where messages come back to their old places whatever happens in between.
-    pub(crate) fn keeps_places(&self) -> Word<()> {
+    pub(crate) fn keeps_order(&self) -> Step<()> {
         self.ordered()?;
-        needs(!self.approximates().places, "old places for several claims")
+        needs(
+            !self.approximates().redelivery_order,
+            "old places for several claims",
+        )
     }
 }
 
@@ -133,11 +136,11 @@ pub(crate) fn queue(project: &str, name: &str) -> QueueKey {
     )
 }
 
-pub(crate) fn needs(promised: bool, what: &'static str) -> Word<()> {
+pub(crate) fn needs(promised: bool, what: &'static str) -> Step<()> {
     if promised {
         Ok(())
     } else {
-        Err(Why::Beyond(what))
+        Err(Abort::Unsupported(what))
     }
 }
 
@@ -152,7 +155,7 @@ impl Bench {
     }
 
     /// Goes on only where the clock stands still, so that one millisecond makes a difference.
-    pub(crate) fn to_the_millisecond(&self) -> Word<()> {
+    pub(crate) fn to_the_millisecond(&self) -> Step<()> {
         let still = self.fixture.drift() == Duration::ZERO;
         needs(still, "a clock that stands still")
     }

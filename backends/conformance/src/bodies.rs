@@ -1,11 +1,11 @@
 //! A body comes back as the bytes that were posted, whatever they mean.
 
-use isimud_contract::{Guard, Message, PAGE_BYTES};
+use isimud_contract::{Message, PAGE_BYTES, Precondition};
 
 use crate::bench::{Bench, needs};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
-use crate::words::{everything, first, ids, sorted};
+use crate::steps::{everything, first, ids, sorted};
 
 promises! {
     come_back_from_a_listing_byte_for_byte,
@@ -52,7 +52,7 @@ const DELICATE: &[&str] = &[
     r#"{"nested":{"nested":{"nested":[[[[{"deep":null}]]]]}}}"#,
 ];
 
-async fn post_delicate(bench: &Bench) -> Word<Vec<Message>> {
+async fn post_delicate(bench: &Bench) -> Step<Vec<Message>> {
     let messages: Vec<Message> = DELICATE
         .iter()
         .map(|body| Message {
@@ -155,7 +155,7 @@ async fn may_be_larger_than_any_claim_before(bench: Bench) -> Outcome {
 }
 
 /// Posts more than one answer may have.
-async fn post_too_much(bench: &Bench) -> Word<Vec<Message>> {
+async fn post_too_much(bench: &Bench) -> Step<Vec<Message>> {
     let body = large(bench, LARGEST).body;
     let message = || Message {
         body: body.clone(),
@@ -224,7 +224,9 @@ async fn that_are_too_much_and_deleted_hide_nothing_behind_them(bench: Bench) ->
     let posted = post_too_much(&bench).await?;
     let behind = bench.post_one(bench.message()).await?;
     let posted = ids(&posted);
-    let deleted = bench.store().delete(&bench.queue, &posted, Guard::Any);
+    let deleted = bench
+        .store()
+        .delete(&bench.queue, &posted, Precondition::None);
     deleted.await?;
     let claim = bench.claim(5).await?.expect("a message is free");
     assert_eq!(ids(&claim.messages), [behind]);

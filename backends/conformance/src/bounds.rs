@@ -3,7 +3,7 @@
 use isimud_contract::{ErrorKind, Message};
 
 use crate::bench::{Bench, HOUR, MINUTE, minutes, needs};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
 
 promises! {
@@ -22,7 +22,7 @@ promises! {
 
 impl Bench {
     /// Whether the queue has room for these messages below a bound, and has them then.
-    async fn fits(&self, messages: Vec<Message>, most: u64) -> Word<bool> {
+    async fn fits(&self, messages: Vec<Message>, most: u64) -> Step<bool> {
         needs(self.capabilities().browse, "bounds of queues")?;
         match self.store().post_within(&self.queue, messages, most).await {
             Ok(()) => Ok(true),
@@ -80,7 +80,9 @@ async fn deleted_messages_make_room(bench: Bench) -> Outcome {
     let first = messages[0].id;
     assert!(bench.fits(messages, 3).await?);
     assert!(!bench.fits(bench.messages(1), 3).await?);
-    bench.delete(&[first], isimud_contract::Guard::Any).await?;
+    bench
+        .delete(&[first], isimud_contract::Precondition::None)
+        .await?;
     assert!(bench.fits(bench.messages(1), 3).await?);
     assert!(!bench.fits(bench.messages(1), 3).await?);
     bench.pop(2).await?;
@@ -132,14 +134,17 @@ async fn an_id_twice_in_one_post_counts_once(bench: Bench) -> Outcome {
 
 /// A store whose ledger is asked may refuse a few early, while others post.
 async fn posts_at_the_same_time_do_not_go_beyond_the_bound(bench: Bench) -> Outcome {
-    const MOST: u64 = 10;
+    const MAX_MESSAGES: u64 = 10;
     needs(bench.capabilities().browse, "bounds of queues")?;
     let posting: Vec<_> = (0..30)
         .map(|_| {
             let poster = bench.clone();
             tokio::spawn(async move {
                 let message = vec![poster.message()];
-                poster.fits(message, MOST).await.expect("a post is served")
+                poster
+                    .fits(message, MAX_MESSAGES)
+                    .await
+                    .expect("a post is served")
             })
         })
         .collect();
@@ -147,13 +152,13 @@ async fn posts_at_the_same_time_do_not_go_beyond_the_bound(bench: Bench) -> Outc
     for post in posting {
         stored += u64::from(post.await.expect("it comes to its end"));
     }
-    assert!((1..=MOST).contains(&stored), "{stored} were stored");
+    assert!((1..=MAX_MESSAGES).contains(&stored), "{stored} were stored");
     assert_eq!(bench.counts().await?, (stored, 0));
-    while bench.fits(bench.messages(1), MOST).await? {
+    while bench.fits(bench.messages(1), MAX_MESSAGES).await? {
         stored += 1;
     }
-    assert_eq!(stored, MOST);
-    assert_eq!(bench.counts().await?, (MOST, 0));
+    assert_eq!(stored, MAX_MESSAGES);
+    assert_eq!(bench.counts().await?, (MAX_MESSAGES, 0));
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use isimud_contract::{Filter, FilterValue, Kind, QueueRecord, QueueSelection};
 use serde_json::{Value, json};
 
 use crate::bench::Bench;
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
 
 promises! {
@@ -67,21 +67,21 @@ fn text(key: &str, value: &str) -> Filter {
 }
 
 impl Bench {
-    async fn queues(&self, selection: &QueueSelection) -> Word<Vec<QueueRecord>> {
+    async fn queues(&self, selection: &QueueSelection) -> Step<Vec<QueueRecord>> {
         let store = self.management()?;
         Ok(store.list_queues(&self.queue.project, selection).await?)
     }
 
-    async fn names(&self, selection: &QueueSelection) -> Word<Vec<String>> {
+    async fn names(&self, selection: &QueueSelection) -> Step<Vec<String>> {
         let queues = self.queues(selection).await?;
         Ok(queues.iter().map(|queue| queue.name.to_string()).collect())
     }
 
-    async fn names_where(&self, filters: Vec<Filter>) -> Word<Vec<String>> {
+    async fn names_where(&self, filters: Vec<Filter>) -> Step<Vec<String>> {
         self.names(&QueueSelection { filters, ..all() }).await
     }
 
-    async fn create_all(&self, names: &[&str]) -> Word<()> {
+    async fn create_all(&self, names: &[&str]) -> Step<()> {
         for name in names {
             self.on(name).create(json!({})).await?;
         }
@@ -89,7 +89,7 @@ impl Bench {
     }
 
     /// Creates queues that have one metadata key each, or none.
-    async fn create_with(&self, key: &str, values: &[(&str, Option<Value>)]) -> Word<()> {
+    async fn create_with(&self, key: &str, values: &[(&str, Option<Value>)]) -> Step<()> {
         for (name, value) in values {
             let metadata = match value {
                 Some(value) => json!({ key: value }),
@@ -403,7 +403,7 @@ async fn topics_are_listed_apart(bench: Bench) -> Outcome {
         let found = bench.queues(&selection).await?;
         assert!(found.iter().all(|record| record.name.is_topic()));
         let shown = found.iter().map(|record| record.name.shown().to_owned());
-        Word::Ok(shown.collect::<Vec<_>>())
+        Step::Ok(shown.collect::<Vec<_>>())
     };
     assert_eq!(listed(topics.clone()).await?, ["-", "a", "b.topic", "z"]);
     for (after, expected) in [

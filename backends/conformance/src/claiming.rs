@@ -1,11 +1,11 @@
 //! A claim takes free messages out of circulation, oldest first, and no message is in two of them.
 
-use isimud_contract::{ErrorKind, Guard, Resource};
+use isimud_contract::{ErrorKind, Precondition, Resource};
 
 use crate::bench::{Bench, MINUTE, minutes};
 use crate::outcome::{Outcome, refused, together};
 use crate::promise::promises;
-use crate::words::{ids, sorted};
+use crate::steps::{ids, sorted};
 
 promises! {
     the_oldest_come_first,
@@ -74,7 +74,7 @@ async fn a_claimed_message_says_who_holds_it(bench: Bench) -> Outcome {
     assert_eq!(message.claim, Some(claim.id));
     assert_eq!(message.ttl, minutes(30));
     bench.assert_span(message.age, minutes(10));
-    bench.assert_span(message.left, minutes(20));
+    bench.assert_span(message.remaining_ttl, minutes(20));
     assert!(message.delay.is_zero());
     Ok(())
 }
@@ -148,7 +148,7 @@ async fn a_delayed_message_behind_a_due_one_is_not_stolen(bench: Bench) -> Outco
 
 async fn a_deleted_message_is_not_delivered(bench: Bench) -> Outcome {
     let [a, b, c] = bench.posted().await?;
-    bench.delete(&[b], Guard::Free).await?;
+    bench.delete(&[b], Precondition::Unclaimed).await?;
     let claimed = ids(&bench.take(3).await?.messages);
     assert_eq!(sorted(claimed), [a, c]);
     Ok(())
@@ -157,7 +157,7 @@ async fn a_deleted_message_is_not_delivered(bench: Bench) -> Outcome {
 /// The lease brokers still have the message; they must not deliver it any more.
 async fn a_message_deleted_before_its_first_delivery_is_gone(bench: Bench) -> Outcome {
     let [only] = bench.posted().await?;
-    assert_eq!(bench.delete(&[only], Guard::Free).await?, 1);
+    assert_eq!(bench.delete(&[only], Precondition::Unclaimed).await?, 1);
     assert!(bench.claim(1).await?.is_none());
     assert!(bench.pop(1).await?.is_empty());
     bench.advance(minutes(10)).await;
@@ -166,7 +166,7 @@ async fn a_message_deleted_before_its_first_delivery_is_gone(bench: Bench) -> Ou
 }
 
 async fn released_messages_are_delivered_in_their_old_places(bench: Bench) -> Outcome {
-    bench.keeps_places()?;
+    bench.keeps_order()?;
     let posted = bench.post(6).await?;
     let claims = [bench.take(2).await?, bench.take(2).await?];
     for claim in claims.iter().rev() {

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use isimud_contract::{Guard, MessageId};
+use isimud_contract::{MessageId, Precondition};
 
 use crate::bench::Bench;
-use crate::outcome::{Outcome, Why, Word, together};
+use crate::outcome::{Abort, Outcome, Step, together};
 use crate::promise::promises;
-use crate::words::{Counts, ids, sorted};
+use crate::steps::{Counts, ids, sorted};
 
 promises! {
     producers_and_consumers_meet,
@@ -27,7 +27,7 @@ async fn work(
     settled: Arc<AtomicUsize>,
     total: usize,
     give_back: usize,
-) -> Word<Vec<MessageId>> {
+) -> Step<Vec<MessageId>> {
     const FAR_TOO_OFTEN: usize = 20_000;
     let mut own = Vec::new();
     for turn in 1..=FAR_TOO_OFTEN {
@@ -48,7 +48,7 @@ async fn work(
         settled.fetch_add(gone, Ordering::SeqCst);
         own.extend(ids);
     }
-    Err(Why::Surprise("a message that nobody can claim".into()))
+    Err(Abort::Unexpected("a message that nobody can claim".into()))
 }
 
 async fn producers_and_consumers_meet(bench: Bench) -> Outcome {
@@ -63,7 +63,7 @@ async fn producers_and_consumers_meet(bench: Bench) -> Outcome {
             for _ in 0..POSTS {
                 posted.extend(bench.post(SIZE).await?);
             }
-            Ok::<_, Why>(posted)
+            Ok::<_, Abort>(posted)
         })
     });
     let producers: Vec<_> = producers.collect();
@@ -118,7 +118,7 @@ async fn one_of_many_deletes_counts(bench: Bench) -> Outcome {
     let posted = bench.post(20).await?;
     let deleted = together((0..8).map(|_| {
         let (bench, ids) = (bench.clone(), posted.clone());
-        async move { bench.delete(&ids, Guard::Any).await }
+        async move { bench.delete(&ids, Precondition::None).await }
     }))
     .await?;
     assert_eq!(deleted.iter().sum::<usize>(), 20);

@@ -6,9 +6,9 @@
 use isimud_contract::{Lease, Selection};
 
 use crate::bench::{Bench, HOUR, minutes};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
-use crate::words::{first, ids};
+use crate::steps::{first, ids};
 
 promises! {
     fifty_thousand_held_messages_in_front_are_no_obstacle,
@@ -22,7 +22,7 @@ const BATCHES: usize = 10;
 const IN_FRONT: u64 = 50_000;
 
 /// Uses the free messages at the end of a queue, one in each way.
-async fn use_the_rest(bench: &Bench) -> Word<()> {
+async fn use_the_rest(bench: &Bench) -> Step<()> {
     let posted = bench.post(40).await?;
     assert_eq!(bench.listed().await?, posted);
     assert_eq!(bench.pages(first(10)).await?, posted);
@@ -62,7 +62,7 @@ async fn fifty_thousand_held_messages_in_front_are_no_obstacle(bench: Bench) -> 
     assert_eq!(bench.counts().await?, (IN_FRONT + 20, 0));
     let again = ids(&bench.take(10).await?.messages);
     // They were claimed last, and come back with all the others.
-    assert!(again == oldest || bench.approximates().places);
+    assert!(again == oldest || bench.approximates().redelivery_order);
     Ok(())
 }
 

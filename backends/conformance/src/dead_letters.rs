@@ -1,11 +1,13 @@
 //! A message that was claimed too often goes to another queue instead of to one more worker.
 
-use isimud_contract::{Checksum, DeadLetter, ErrorKind, Guard, Lease, Message, Resource, Stands};
+use isimud_contract::{
+    Checksum, DeadLetter, ErrorKind, Lease, Message, Precondition, Resource, Stands,
+};
 
 use crate::bench::{Bench, HOUR, MINUTE, minutes};
-use crate::outcome::{Outcome, Why, Word, refused};
+use crate::outcome::{Abort, Outcome, Step, refused};
 use crate::promise::promises;
-use crate::words::{client, ids, some_headers, sorted};
+use crate::steps::{client, ids, some_headers, sorted};
 
 promises! {
     the_first_claims_deliver_and_the_next_one_moves,
@@ -21,26 +23,26 @@ promises! {
     a_moved_message_leaves_its_queue,
     a_moved_message_is_free_at_once,
     moved_messages_go_to_the_end_in_their_order,
-    a_moved_message_keeps_its_life,
-    a_moved_message_gets_the_life_of_the_policy,
+    a_dead_letter_keeps_its_remaining_ttl,
+    a_dead_letter_gets_the_ttl_of_the_policy,
     messages_that_are_not_free_are_not_moved,
     every_claim_follows_its_own_policy,
     a_target_that_holds_the_message_already_blocks_nothing,
     a_queue_may_be_its_own_target,
-    many_worn_out_messages_hide_nothing,
+    many_messages_over_the_limit_hide_nothing,
     an_undone_claim_does_not_count,
     an_undone_claim_without_the_policy_is_a_released_one,
 }
 
 /// Claims with the policy and releases, so that every message of the queue is delivered once more.
-async fn deliver_once(bench: &Bench, target: &Bench, max_claims: u32) -> Word<()> {
+async fn deliver_once(bench: &Bench, target: &Bench, max_claims: u32) -> Step<()> {
     let lease = bench.strict_lease(max_claims, target);
     bench.take_on(&lease, 100).await?;
     bench.release(lease.id).await
 }
 
 /// Claims with a policy under which every message moves; nothing may be delivered.
-async fn move_all(bench: &Bench, target: &Bench) -> Word<()> {
+async fn move_all(bench: &Bench, target: &Bench) -> Step<()> {
     let lease = bench.strict_lease(0, target);
     let claim = bench.claim_on(&lease, 100).await?;
     assert_eq!(claim, None);
@@ -184,7 +186,7 @@ async fn a_moved_message_leaves_its_queue(bench: Bench) -> Outcome {
     move_all(&bench, &dead).await?;
     assert!(bench.all().await?.is_empty());
     assert!(bench.get(&posted).await?.is_empty());
-    assert_eq!(bench.delete(&posted, Guard::Any).await?, 0);
+    assert_eq!(bench.delete(&posted, Precondition::None).await?, 0);
     assert_eq!(bench.counts().await?, (0, 0));
     assert_eq!(dead.counts().await?, (1, 0));
     Ok(())
@@ -214,21 +216,21 @@ async fn moved_messages_go_to_the_end_in_their_order(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_moved_message_keeps_its_life(bench: Bench) -> Outcome {
+async fn a_dead_letter_keeps_its_remaining_ttl(bench: Bench) -> Outcome {
     let dead = bench.on("dead");
     let id = bench.post_one(bench.living(minutes(10))).await?;
     bench.advance(minutes(6)).await;
     move_all(&bench, &dead).await?;
     let moved = dead.get_one(id).await?;
     assert_eq!(moved.ttl, minutes(10));
-    bench.assert_span(moved.left, minutes(4));
+    bench.assert_span(moved.remaining_ttl, minutes(4));
     bench.advance(minutes(4)).await;
     assert_eq!(dead.counts().await?, (0, 0));
     Ok(())
 }
 
 /// In the reference the new ttl is shown and does nothing (quirk Q-CLM-7).
-async fn a_moved_message_gets_the_life_of_the_policy(bench: Bench) -> Outcome {
+async fn a_dead_letter_gets_the_ttl_of_the_policy(bench: Bench) -> Outcome {
     for (own, new) in [(minutes(10), HOUR), (HOUR, minutes(10))] {
         let dead = bench.on("dead");
         let id = bench.post_one(bench.living(own)).await?;
@@ -245,7 +247,7 @@ async fn a_moved_message_gets_the_life_of_the_policy(bench: Bench) -> Outcome {
         assert_eq!(bench.claim_on(&lease, 1).await?, None);
         let moved = dead.get_one(id).await?;
         assert_eq!(moved.ttl, new);
-        bench.assert_span(moved.left, new);
+        bench.assert_span(moved.remaining_ttl, new);
         bench.assert_span(moved.age, minutes(6));
         bench.advance(new - MINUTE).await;
         assert_eq!(dead.counts().await?, (1, 0));
@@ -311,7 +313,7 @@ async fn a_queue_may_be_its_own_target(bench: Bench) -> Outcome {
 }
 
 /// One call may stop after a bounded number of moves, but the next one goes on.
-async fn many_worn_out_messages_hide_nothing(bench: Bench) -> Outcome {
+async fn many_messages_over_the_limit_hide_nothing(bench: Bench) -> Outcome {
     bench.ordered()?;
     let dead = bench.on("dead");
     let worn_out = (0..2000).map(|_| Message {
@@ -328,7 +330,7 @@ async fn many_worn_out_messages_hide_nothing(bench: Bench) -> Outcome {
             return Ok(());
         }
     }
-    Err(Why::Surprise("the fresh message is never delivered".into()).into())
+    Err(Abort::Unexpected("the fresh message is never delivered".into()).into())
 }
 
 async fn an_undone_claim_does_not_count(bench: Bench) -> Outcome {

@@ -1,11 +1,11 @@
 //! A delayed message is there, but is not delivered before it is due.
 
-use isimud_contract::{Guard, Message};
+use isimud_contract::{Message, Precondition};
 
 use crate::bench::{Bench, MILLISECOND, minutes};
 use crate::outcome::Outcome;
 use crate::promise::promises;
-use crate::words::{ids, sorted};
+use crate::steps::{ids, sorted};
 
 promises! {
     a_delayed_message_is_due_to_the_millisecond,
@@ -73,7 +73,7 @@ async fn a_delayed_message_counts_as_free(bench: Bench) -> Outcome {
 
 async fn a_delayed_message_is_deleted_like_a_free_one(bench: Bench) -> Outcome {
     let id = bench.post_one(bench.delayed(minutes(2))).await?;
-    assert_eq!(bench.delete(&[id], Guard::Free).await?, 1);
+    assert_eq!(bench.delete(&[id], Precondition::Unclaimed).await?, 1);
     bench.advance(minutes(2)).await;
     assert!(bench.claim(1).await?.is_none());
     assert_eq!(bench.counts().await?, (0, 0));

@@ -1,11 +1,11 @@
 //! A delete removes what its guard allows, all or nothing. Each row of the guard's table is a trial.
 
-use isimud_contract::{ClaimId, ErrorKind, Guard, MessageId, Resource};
+use isimud_contract::{ClaimId, ErrorKind, MessageId, Precondition, Resource};
 
 use crate::bench::{Bench, MINUTE, needs};
 use crate::outcome::{Outcome, refused};
 use crate::promise::promises;
-use crate::words::ids;
+use crate::steps::ids;
 
 promises! {
     a_deleted_message_is_gone_everywhere,
@@ -14,9 +14,9 @@ promises! {
     a_message_is_deleted_once,
     an_expired_message_does_not_count,
     a_thousand_messages_are_deleted_at_once,
-    any_message_goes_under_guard_any,
-    free_and_delayed_messages_go_under_guard_free,
-    a_held_message_is_refused_under_guard_free,
+    a_delete_without_precondition_takes_any_message,
+    a_delete_of_unclaimed_takes_free_and_delayed_messages,
+    a_delete_of_unclaimed_refuses_a_claimed_message,
     one_held_message_refuses_the_whole_call,
     a_holder_deletes_its_messages,
     several_holders_delete_at_once,
@@ -34,13 +34,13 @@ promises! {
 
 const NO_CLAIM: ErrorKind = ErrorKind::NotFound(Resource::Claim);
 
-fn held_by(claims: &[ClaimId]) -> Guard {
-    Guard::HeldBy(claims.to_vec())
+fn held_by(claims: &[ClaimId]) -> Precondition {
+    Precondition::ClaimedBy(claims.to_vec())
 }
 
 async fn a_deleted_message_is_gone_everywhere(bench: Bench) -> Outcome {
     let [a, b, c] = bench.posted().await?;
-    assert_eq!(bench.delete(&[b], Guard::Free).await?, 1);
+    assert_eq!(bench.delete(&[b], Precondition::Unclaimed).await?, 1);
     assert_eq!(bench.counts().await?, (2, 0));
     assert!(!ids(&bench.take(3).await?.messages).contains(&b));
     assert!(bench.get(&[b]).await?.is_empty());
@@ -51,24 +51,27 @@ async fn a_deleted_message_is_gone_everywhere(bench: Bench) -> Outcome {
 async fn unknown_ids_are_skipped(bench: Bench) -> Outcome {
     let [a, b] = bench.posted().await?;
     let unknown = MessageId(bench.mint());
-    assert_eq!(bench.delete(&[unknown, a], Guard::Free).await?, 1);
-    assert_eq!(bench.delete(&[unknown], Guard::Any).await?, 0);
-    assert_eq!(bench.delete(&[], Guard::Any).await?, 0);
+    assert_eq!(
+        bench.delete(&[unknown, a], Precondition::Unclaimed).await?,
+        1
+    );
+    assert_eq!(bench.delete(&[unknown], Precondition::None).await?, 0);
+    assert_eq!(bench.delete(&[], Precondition::None).await?, 0);
     assert_eq!(bench.all().await?, [b]);
     Ok(())
 }
 
 async fn a_message_named_twice_counts_once(bench: Bench) -> Outcome {
     let [a] = bench.posted().await?;
-    assert_eq!(bench.delete(&[a, a], Guard::Any).await?, 1);
+    assert_eq!(bench.delete(&[a, a], Precondition::None).await?, 1);
     assert_eq!(bench.counts().await?, (0, 0));
     Ok(())
 }
 
 async fn a_message_is_deleted_once(bench: Bench) -> Outcome {
     let [a, _] = bench.posted().await?;
-    assert_eq!(bench.delete(&[a], Guard::Any).await?, 1);
-    assert_eq!(bench.delete(&[a], Guard::Any).await?, 0);
+    assert_eq!(bench.delete(&[a], Precondition::None).await?, 1);
+    assert_eq!(bench.delete(&[a], Precondition::None).await?, 0);
     assert_eq!(bench.counts().await?, (1, 0));
     Ok(())
 }
@@ -77,44 +80,57 @@ async fn an_expired_message_does_not_count(bench: Bench) -> Outcome {
     let short = bench.post_one(bench.living(MINUTE)).await?;
     let [lasting] = bench.posted().await?;
     bench.advance(MINUTE).await;
-    assert_eq!(bench.delete(&[short, lasting], Guard::Free).await?, 1);
+    assert_eq!(
+        bench
+            .delete(&[short, lasting], Precondition::Unclaimed)
+            .await?,
+        1
+    );
     Ok(())
 }
 
 async fn a_thousand_messages_are_deleted_at_once(bench: Bench) -> Outcome {
     let mut posted = bench.post(1001).await?;
     let last = posted.pop().into_iter().collect::<Vec<_>>();
-    assert_eq!(bench.delete(&posted, Guard::Free).await?, 1000);
+    assert_eq!(bench.delete(&posted, Precondition::Unclaimed).await?, 1000);
     assert_eq!(bench.all().await?, last);
     Ok(())
 }
 
-async fn any_message_goes_under_guard_any(bench: Bench) -> Outcome {
+async fn a_delete_without_precondition_takes_any_message(bench: Bench) -> Outcome {
     let [held] = bench.posted().await?;
     bench.take(1).await?;
     let delayed = bench.post_one(bench.delayed(MINUTE)).await?;
     let [free] = bench.posted().await?;
     let all = [held, delayed, free];
-    assert_eq!(bench.delete(&all, Guard::Any).await?, 3);
+    assert_eq!(bench.delete(&all, Precondition::None).await?, 3);
     assert_eq!(bench.counts().await?, (0, 0));
     Ok(())
 }
 
-async fn free_and_delayed_messages_go_under_guard_free(bench: Bench) -> Outcome {
+async fn a_delete_of_unclaimed_takes_free_and_delayed_messages(bench: Bench) -> Outcome {
     let [free] = bench.posted().await?;
     let delayed = bench.post_one(bench.delayed(MINUTE)).await?;
-    assert_eq!(bench.delete(&[free, delayed], Guard::Free).await?, 2);
+    assert_eq!(
+        bench
+            .delete(&[free, delayed], Precondition::Unclaimed)
+            .await?,
+        2
+    );
     assert_eq!(bench.counts().await?, (0, 0));
     Ok(())
 }
 
-async fn a_held_message_is_refused_under_guard_free(bench: Bench) -> Outcome {
+async fn a_delete_of_unclaimed_refuses_a_claimed_message(bench: Bench) -> Outcome {
     let [held] = bench.posted().await?;
     let claim = bench.take(1).await?;
-    refused(bench.delete(&[held], Guard::Free).await, ErrorKind::Claimed)?;
+    refused(
+        bench.delete(&[held], Precondition::Unclaimed).await,
+        ErrorKind::Claimed,
+    )?;
     assert_eq!(ids(&bench.find(claim.id).await?.messages), [held]);
     bench.release(claim.id).await?;
-    assert_eq!(bench.delete(&[held], Guard::Free).await?, 1);
+    assert_eq!(bench.delete(&[held], Precondition::Unclaimed).await?, 1);
     Ok(())
 }
 
@@ -122,7 +138,7 @@ async fn one_held_message_refuses_the_whole_call(bench: Bench) -> Outcome {
     let [held] = bench.posted().await?;
     bench.take(1).await?;
     let [a, b] = bench.posted().await?;
-    let answer = bench.delete(&[a, held, b], Guard::Free).await;
+    let answer = bench.delete(&[a, held, b], Precondition::Unclaimed).await;
     refused(answer, ErrorKind::Claimed)?;
     assert_eq!(bench.counts().await?, (2, 1));
     assert_eq!(bench.all().await?, [held, a, b]);
@@ -228,7 +244,7 @@ async fn a_claim_that_ended_holds_nothing(bench: Bench) -> Outcome {
     let claim = bench.take(1).await?;
     bench.advance(claim.ttl).await;
     refused(bench.settle(&[id], claim.id).await, ErrorKind::NotClaimed)?;
-    assert_eq!(bench.delete(&[id], Guard::Free).await?, 1);
+    assert_eq!(bench.delete(&[id], Precondition::Unclaimed).await?, 1);
     Ok(())
 }
 

@@ -1,13 +1,13 @@
 //! What was acknowledged is there when the store is closed and opened again, and time has gone on meanwhile.
 
-use isimud_contract::{ErrorKind, Guard, Kind, Message, Resource};
+use isimud_contract::{ErrorKind, Kind, Message, Precondition, Resource};
 use serde_json::json;
 
 use crate::bench::{Bench, HOUR, minutes};
 use crate::management::metadata;
 use crate::outcome::{Outcome, refused, together};
 use crate::promise::promises;
-use crate::words::{after, everything, first, ids, some_headers, sorted};
+use crate::steps::{after, everything, first, ids, some_headers, sorted};
 
 promises! {
     a_store_answers_a_ping,
@@ -21,7 +21,7 @@ promises! {
     a_claim_ends_while_the_store_is_closed,
     a_message_ends_while_the_store_is_closed,
     a_message_becomes_due_while_the_store_is_closed,
-    longer_lives_are_kept,
+    extended_ttls_are_kept_across_a_restart,
     counters_are_kept,
     what_was_deleted_stays_deleted,
     what_was_purged_stays_purged,
@@ -41,7 +41,7 @@ async fn a_closed_store_is_unavailable(bench: Bench) -> Outcome {
     let posted = bench.post(1).await?;
     bench.store().close().await?;
     refused(bench.post(1).await, CLOSED)?;
-    refused(bench.delete(&posted, Guard::Any).await, CLOSED)?;
+    refused(bench.delete(&posted, Precondition::None).await, CLOSED)?;
     refused(bench.pop(1).await, CLOSED)?;
     refused(bench.stats().await, CLOSED)?;
     refused(bench.purge().await, CLOSED)?;
@@ -56,7 +56,7 @@ async fn messages_are_kept_with_all_that_they_are(bench: Bench) -> Outcome {
     let special = Message {
         sealed: true,
         age: HOUR,
-        left: minutes(20),
+        remaining_ttl: minutes(20),
         delay: minutes(3),
         claim_count: 2,
         transfers: 5,
@@ -77,7 +77,7 @@ async fn messages_are_kept_with_all_that_they_are(bench: Bench) -> Outcome {
     assert_eq!(kept.headers, special.headers);
     assert!(kept.sealed);
     bench.assert_span(kept.age, special.age);
-    bench.assert_span(kept.left, special.left);
+    bench.assert_span(kept.remaining_ttl, special.remaining_ttl);
     bench.assert_span(kept.delay, special.delay);
     Ok(())
 }
@@ -110,7 +110,7 @@ async fn markers_stay_positions_in_an_emptied_queue(bench: Bench) -> Outcome {
     bench.ordered()?;
     let posted = bench.post(4).await?;
     let marker = bench.page(first(4)).await?.marker;
-    bench.delete(&posted, Guard::Any).await?;
+    bench.delete(&posted, Precondition::None).await?;
     let bench = bench.reopen().await?;
     let news = bench.post(2).await?;
     assert_eq!(ids(&bench.page(after(marker)).await?.messages), news);
@@ -180,7 +180,7 @@ async fn a_message_becomes_due_while_the_store_is_closed(bench: Bench) -> Outcom
     Ok(())
 }
 
-async fn longer_lives_are_kept(bench: Bench) -> Outcome {
+async fn extended_ttls_are_kept_across_a_restart(bench: Bench) -> Outcome {
     let id = bench.post_one(bench.living(minutes(2))).await?;
     bench.take(1).await?;
     let bench = bench.reopen().await?;
@@ -209,7 +209,7 @@ async fn counters_are_kept(bench: Bench) -> Outcome {
 
 async fn what_was_deleted_stays_deleted(bench: Bench) -> Outcome {
     let [deleted, popped, settled, kept] = bench.posted().await?;
-    bench.delete(&[deleted], Guard::Free).await?;
+    bench.delete(&[deleted], Precondition::Unclaimed).await?;
     bench.ordered()?;
     assert_eq!(bench.pop(1).await?, [popped]);
     let claim = bench.take(2).await?;
@@ -259,7 +259,7 @@ async fn queues_and_their_versions_are_kept(bench: Bench) -> Outcome {
     let store = bench.management()?;
     let created = bench.create(json!({"old": true})).await?;
     let changed = metadata(json!({"z": 1, "a": {"ü": [null, 1.5]}}));
-    let update = store.update_queue(&bench.queue, &changed, &created.place, created.version);
+    let update = store.update_queue(&bench.queue, &changed, &created.placement, created.version);
     assert!(update.await?.is_some());
     let before = bench.found().await?;
     let bench = bench.reopen().await?;

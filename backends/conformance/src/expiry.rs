@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use isimud_contract::{Guard, Message};
+use isimud_contract::{Message, Precondition};
 
 use crate::bench::{Bench, HOUR, MILLISECOND, MINUTE, minutes};
 use crate::outcome::Outcome;
 use crate::promise::promises;
-use crate::words::{first, ids};
+use crate::steps::{first, ids};
 
 promises! {
     a_message_lives_to_the_millisecond,
@@ -16,10 +16,10 @@ promises! {
     an_ended_message_is_not_popped,
     an_ended_message_is_not_counted,
     an_ended_message_is_not_deleted,
-    the_life_counts_and_not_the_ttl,
+    the_remaining_ttl_counts_and_not_the_ttl,
     messages_end_one_by_one,
     a_message_may_end_before_it_is_due,
-    a_life_of_two_weeks_is_kept,
+    a_ttl_of_two_weeks_is_kept,
     an_ended_message_may_be_posted_again,
     ended_messages_in_front_hide_nothing,
     ten_thousand_ended_messages_in_front_block_nothing,
@@ -30,7 +30,7 @@ async fn a_message_lives_to_the_millisecond(bench: Bench) -> Outcome {
     let id = bench.post_one(bench.living(MINUTE)).await?;
     bench.advance(MINUTE - MILLISECOND).await;
     assert_eq!(bench.listed().await?, [id]);
-    assert_eq!(bench.get_one(id).await?.left, MILLISECOND);
+    assert_eq!(bench.get_one(id).await?.remaining_ttl, MILLISECOND);
     assert_eq!(bench.counts().await?, (1, 0));
     bench.advance(MILLISECOND).await;
     assert!(bench.listed().await?.is_empty());
@@ -72,13 +72,13 @@ async fn an_ended_message_is_not_counted(bench: Bench) -> Outcome {
 async fn an_ended_message_is_not_deleted(bench: Bench) -> Outcome {
     let id = bench.post_one(bench.living(MINUTE)).await?;
     bench.advance(MINUTE).await;
-    assert_eq!(bench.delete(&[id], Guard::Any).await?, 0);
+    assert_eq!(bench.delete(&[id], Precondition::None).await?, 0);
     Ok(())
 }
 
-async fn the_life_counts_and_not_the_ttl(bench: Bench) -> Outcome {
+async fn the_remaining_ttl_counts_and_not_the_ttl(bench: Bench) -> Outcome {
     let message = Message {
-        left: minutes(10),
+        remaining_ttl: minutes(10),
         ..bench.living(HOUR)
     };
     bench.post_one(message).await?;
@@ -120,11 +120,11 @@ async fn a_message_may_end_before_it_is_due(bench: Bench) -> Outcome {
 }
 
 /// The longest life that the service allows by default.
-async fn a_life_of_two_weeks_is_kept(bench: Bench) -> Outcome {
+async fn a_ttl_of_two_weeks_is_kept(bench: Bench) -> Outcome {
     let two_weeks = Duration::from_secs(1_209_600);
     let id = bench.post_one(bench.living(two_weeks)).await?;
     bench.advance(two_weeks - HOUR).await;
-    bench.assert_span(bench.get_one(id).await?.left, HOUR);
+    bench.assert_span(bench.get_one(id).await?.remaining_ttl, HOUR);
     bench.advance(HOUR).await;
     assert!(bench.get(&[id]).await?.is_empty());
     Ok(())

@@ -79,7 +79,7 @@ pub struct Approximations {
     /// service makes a little later, or by a clock that a trial cannot move.
     pub counts: bool,
     /// The places of messages that come back from several claims, if those end in another order.
-    pub places: bool,
+    pub redelivery_order: bool,
     /// Whether one call passes thousands of messages that stand in front and nobody may have. A few calls do.
     pub walls: bool,
 }

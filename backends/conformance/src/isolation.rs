@@ -1,11 +1,11 @@
 //! What belongs to one queue of one project does not exist for any other, whatever characters the names are made of.
 
-use isimud_contract::{ErrorKind, Guard, MessageId, Resource};
+use isimud_contract::{ErrorKind, MessageId, Precondition, Resource};
 
 use crate::bench::Bench;
-use crate::outcome::{Outcome, Word, refused};
+use crate::outcome::{Outcome, Step, refused};
 use crate::promise::promises;
-use crate::words::ids;
+use crate::steps::ids;
 
 promises! {
     a_message_exists_in_its_own_queue_alone,
@@ -37,10 +37,10 @@ fn every_queue(bench: &Bench) -> Vec<Bench> {
 }
 
 /// Checks that another queue can do nothing with a message: neither read, nor list, nor delete, nor take it.
-async fn assert_hidden(elsewhere: &Bench, id: MessageId) -> Word<()> {
+async fn assert_hidden(elsewhere: &Bench, id: MessageId) -> Step<()> {
     assert!(elsewhere.get(&[id]).await?.is_empty());
     assert!(elsewhere.all().await?.is_empty());
-    assert_eq!(elsewhere.delete(&[id], Guard::Any).await?, 0);
+    assert_eq!(elsewhere.delete(&[id], Precondition::None).await?, 0);
     assert_eq!(elsewhere.counts().await?, (0, 0));
     assert!(elsewhere.pop(1).await?.is_empty());
     assert!(elsewhere.claim(1).await?.is_none());
@@ -71,7 +71,7 @@ async fn one_id_in_two_queues_is_two_messages(bench: Bench) -> Outcome {
         queue.post_one(message.clone()).await?;
     }
     let [other, stranger, bench] = queues;
-    assert_eq!(other.delete(&[message.id], Guard::Any).await?, 1);
+    assert_eq!(other.delete(&[message.id], Precondition::None).await?, 1);
     bench.take(1).await?;
     assert_eq!(other.counts().await?, (0, 0));
     assert_eq!(stranger.counts().await?, (1, 0));
@@ -139,9 +139,9 @@ async fn glued_names_do_not_collide(bench: Bench) -> Outcome {
         let (first, second) = (one.post(1).await?, other.post(1).await?);
         assert_eq!(one.all().await?, first, "{:?}", one.queue);
         assert_eq!(other.all().await?, second, "{:?}", other.queue);
-        one.remove().await?;
+        one.drop_queue().await?;
         assert_eq!(other.counts().await?, (1, 0), "{:?}", other.queue);
-        other.remove().await?;
+        other.drop_queue().await?;
     }
     Ok(())
 }
@@ -164,7 +164,7 @@ async fn names_of_a_stores_own_keys_are_harmless(bench: Bench) -> Outcome {
         assert_eq!(other.all().await?, posted, "{:?}", other.queue);
     }
     for other in &others {
-        other.remove().await?;
+        other.drop_queue().await?;
     }
     assert_eq!(bench.all().await?, [plain]);
     Ok(())

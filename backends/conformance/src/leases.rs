@@ -1,11 +1,11 @@
 //! A claim is found, renewed and released by its id while it lives, in its own queue alone.
 
-use isimud_contract::{Claim, ErrorKind, Guard, Lease, Resource};
+use isimud_contract::{Claim, ErrorKind, Lease, Precondition, Resource};
 
 use crate::bench::{Bench, HOUR, MILLISECOND, MINUTE, minutes, needs};
-use crate::outcome::{Outcome, Why, Word, refused};
+use crate::outcome::{Abort, Outcome, Step, refused};
 use crate::promise::promises;
-use crate::words::ids;
+use crate::steps::ids;
 
 promises! {
     a_live_claim_is_found,
@@ -43,7 +43,7 @@ fn renewal(bench: &Bench, claim: &Claim, ttl_minutes: u64) -> Lease {
 }
 
 /// Checks that a claim does not exist in a queue, and that trying to use it there changes nothing.
-async fn assert_absent(bench: &Bench, claim: &Claim) -> Word<()> {
+async fn assert_absent(bench: &Bench, claim: &Claim) -> Step<()> {
     let before = bench.counts().await?;
     refused(bench.find(claim.id).await, NO_CLAIM)?;
     refused(bench.renew(&renewal(bench, claim, 10)).await, NO_CLAIM)?;
@@ -229,7 +229,7 @@ async fn a_deleted_message_leaves_its_claim(bench: Bench) -> Outcome {
     let [a, b, c] = bench.posted().await?;
     let claim = bench.take(3).await?;
     bench.settle(&[b], claim.id).await?;
-    bench.delete(&[c], Guard::Any).await?;
+    bench.delete(&[c], Precondition::None).await?;
     assert_eq!(ids(&bench.find(claim.id).await?.messages), [a]);
     bench.release(claim.id).await?;
     assert_eq!(bench.all().await?, [a]);
@@ -243,7 +243,7 @@ async fn an_emptied_claim_may_stay_or_go(bench: Bench) -> Outcome {
     bench.settle(&posted, claim.id).await?;
     match bench.find(claim.id).await {
         Ok(found) => assert!(found.messages.is_empty()),
-        Err(Why::Refused(error)) => assert_eq!(error.kind(), NO_CLAIM),
+        Err(Abort::Refused(error)) => assert_eq!(error.kind(), NO_CLAIM),
         Err(other) => return Err(other.into()),
     }
     bench.release(claim.id).await?;

@@ -3,8 +3,8 @@
 pub(crate) mod claims;
 pub(crate) mod deleting;
 pub(crate) mod judging;
-pub(crate) mod noting;
 pub(crate) mod purging;
+pub(crate) mod recording;
 pub(crate) mod scopes;
 
 use std::sync::Arc;
@@ -12,19 +12,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use isimud_contract::{
-    Claim, ClaimId, DeadLetter, Delivery, Era, Guard, Lease, Ledger, Message, MessageId, Purpose,
-    QueueKey, Receipt, Rowless, Stands, Timestamp, Verdict,
+    Claim, ClaimId, DeadLetter, Delivery, Epoch, Lease, Ledger, Message, MessageId, Precondition,
+    Purpose, QueueKey, Receipt, Stands, Timestamp, UnknownIds, Verdict,
 };
 use uuid::Uuid;
 
 use crate::bench::{HOUR, MINUTE, minutes, needs, queue};
 use crate::harness::Fixture;
-use crate::outcome::{Why, Word};
-use crate::words::{client, everything, ids};
+use crate::outcome::{Abort, Step};
+use crate::steps::{client, everything, ids};
 
 /// A ledger, and the queue that the words are about. A copy is the same ledger.
 #[derive(Debug, Clone)]
-pub(crate) struct Book {
+pub(crate) struct LedgerBench {
     fixture: Arc<dyn Fixture>,
     ledger: Arc<dyn Ledger>,
     queue: QueueKey,
@@ -32,11 +32,11 @@ pub(crate) struct Book {
 }
 
 /// The set-up.
-impl Book {
-    pub(crate) async fn open(fixture: Arc<dyn Fixture>) -> Word<Self> {
+impl LedgerBench {
+    pub(crate) async fn open(fixture: Arc<dyn Fixture>) -> Step<Self> {
         let ledger = fixture.ledger("pool").await?;
         Ok(Self {
-            ledger: ledger.ok_or(Why::Beyond("to keep a ledger"))?,
+            ledger: ledger.ok_or(Abort::Unsupported("to keep a ledger"))?,
             fixture,
             queue: queue("project", "queue"),
             minted: Arc::default(),
@@ -44,10 +44,10 @@ impl Book {
     }
 
     /// Another scope of the same place, or the same one once more.
-    async fn scope(&self, scope: &str) -> Word<Self> {
+    async fn scope(&self, scope: &str) -> Step<Self> {
         let ledger = self.fixture.ledger(scope).await?;
         Ok(Self {
-            ledger: ledger.ok_or(Why::Beyond("to keep a ledger"))?,
+            ledger: ledger.ok_or(Abort::Unsupported("to keep a ledger"))?,
             ..self.clone()
         })
     }
@@ -68,7 +68,7 @@ impl Book {
     }
 
     /// Goes on only where the clock stands still.
-    fn to_the_millisecond(&self) -> Word<()> {
+    fn to_the_millisecond(&self) -> Step<()> {
         let still = self.fixture.drift() == Duration::ZERO;
         needs(still, "a clock that stands still")
     }
@@ -83,7 +83,7 @@ impl Book {
 }
 
 /// Messages and deliveries.
-impl Book {
+impl LedgerBench {
     fn count(&self) -> u64 {
         self.minted.fetch_add(1, Ordering::Relaxed)
     }
@@ -100,7 +100,7 @@ impl Book {
     fn living(&self, ttl: Duration) -> Message {
         Message {
             ttl,
-            left: ttl,
+            remaining_ttl: ttl,
             ..self.message()
         }
     }
@@ -115,7 +115,7 @@ impl Book {
             message: message.clone(),
             posted,
             receipt: Receipt(format!("receipt {}", self.count()).into()),
-            awaits_note: false,
+            awaits_record: false,
         }
     }
 
@@ -152,19 +152,27 @@ impl Book {
 }
 
 /// Calls.
-impl Book {
-    async fn era(&self) -> Word<Era> {
-        self.note_in(None, self.now(), &[]).await
+impl LedgerBench {
+    async fn epoch(&self) -> Step<Epoch> {
+        self.record_in(None, self.now(), &[]).await
     }
 
-    async fn note_in(&self, era: Option<Era>, now: Timestamp, posted: &[Message]) -> Word<Era> {
-        Ok(self.ledger.note(&self.queue, era, now, posted).await?)
+    async fn record_in(
+        &self,
+        epoch: Option<Epoch>,
+        now: Timestamp,
+        posted: &[Message],
+    ) -> Step<Epoch> {
+        Ok(self.ledger.record(&self.queue, epoch, now, posted).await?)
     }
 
-    /// Notes messages in the present era.
-    async fn note(&self, posted: &[Message]) -> Word<()> {
-        let era = self.era().await?;
-        assert_eq!(self.note_in(Some(era), self.now(), posted).await?, era);
+    /// Records messages in the present epoch.
+    async fn record(&self, posted: &[Message]) -> Step<()> {
+        let epoch = self.epoch().await?;
+        assert_eq!(
+            self.record_in(Some(epoch), self.now(), posted).await?,
+            epoch
+        );
         Ok(())
     }
 
@@ -173,7 +181,7 @@ impl Book {
         purpose: Purpose<'_>,
         limit: usize,
         got: &[Delivery],
-    ) -> Word<Vec<Verdict>> {
+    ) -> Step<Vec<Verdict>> {
         let now = self.now();
         let verdicts = self
             .ledger
@@ -183,12 +191,12 @@ impl Book {
         Ok(verdicts)
     }
 
-    async fn claim(&self, lease: &Lease, got: &[Delivery]) -> Word<Vec<Verdict>> {
+    async fn claim(&self, lease: &Lease, got: &[Delivery]) -> Step<Vec<Verdict>> {
         self.judge(Purpose::Claim(lease), usize::MAX, got).await
     }
 
     /// What a fresh claim is told about one delivery.
-    async fn verdict(&self, delivery: &Delivery) -> Word<Verdict> {
+    async fn verdict(&self, delivery: &Delivery) -> Step<Verdict> {
         let mut verdicts = self
             .claim(&self.lease(), std::slice::from_ref(delivery))
             .await?;
@@ -196,7 +204,7 @@ impl Book {
     }
 
     /// A claim that is granted all of them.
-    async fn take(&self, got: &[Delivery]) -> Word<Lease> {
+    async fn take(&self, got: &[Delivery]) -> Step<Lease> {
         let lease = self.lease();
         for verdict in self.claim(&lease, got).await? {
             granted(verdict)?;
@@ -204,39 +212,43 @@ impl Book {
         Ok(lease)
     }
 
-    async fn release(&self, claim: ClaimId) -> Word<Vec<Receipt>> {
+    async fn release(&self, claim: ClaimId) -> Step<Vec<Receipt>> {
         Ok(self.ledger.release(&self.queue, claim).await?)
     }
 
-    async fn find(&self, claim: ClaimId) -> Word<Claim> {
+    async fn find(&self, claim: ClaimId) -> Step<Claim> {
         Ok(self.ledger.find_claim(&self.queue, claim).await?)
     }
 
-    async fn bury(&self, ids: &[MessageId], guard: Guard) -> Word<(usize, Vec<Receipt>)> {
+    async fn delete(
+        &self,
+        ids: &[MessageId],
+        precondition: Precondition,
+    ) -> Step<(usize, Vec<Receipt>)> {
         Ok(self
             .ledger
-            .bury(&self.queue, ids, guard, Rowless::Skip)
+            .delete(&self.queue, ids, precondition, UnknownIds::Ignore)
             .await?)
     }
 
     /// The ids of every live message that has a row, in their order.
-    async fn rows(&self) -> Word<Vec<MessageId>> {
+    async fn rows(&self) -> Step<Vec<MessageId>> {
         let page = self.ledger.list(&self.queue, everything()).await?;
         Ok(ids(&page.messages))
     }
 
     /// How many are free, and how many held.
-    async fn counts(&self) -> Word<(u64, u64)> {
+    async fn counts(&self) -> Step<(u64, u64)> {
         let stats = self.ledger.stats(&self.queue).await?;
         Ok((stats.free, stats.claimed))
     }
 }
 
 /// The message that was granted.
-fn granted(verdict: Verdict) -> Word<Message> {
+fn granted(verdict: Verdict) -> Step<Message> {
     match verdict {
         Verdict::Granted { message, .. } => Ok(message),
-        other => Err(Why::Surprise(format!("{other:?} instead of a grant"))),
+        other => Err(Abort::Unexpected(format!("{other:?} instead of a grant"))),
     }
 }
 
@@ -245,17 +257,17 @@ fn is_longer(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Granted { longer: true, .. })
 }
 
-fn held(verdict: Verdict) -> Word<Duration> {
+fn held(verdict: Verdict) -> Step<Duration> {
     match verdict {
         Verdict::Held(span) => Ok(span),
-        other => Err(Why::Surprise(format!("{other:?} instead of a hold"))),
+        other => Err(Abort::Unexpected(format!("{other:?} instead of a hold"))),
     }
 }
 
-fn spent(verdict: Verdict) -> Word<Message> {
+fn exceeded(verdict: Verdict) -> Step<Message> {
     match verdict {
-        Verdict::Spent(message) => Ok(message),
-        other => Err(Why::Surprise(format!(
+        Verdict::DeliveryLimitExceeded(message) => Ok(message),
+        other => Err(Abort::Unexpected(format!(
             "{other:?} instead of a spent message"
         ))),
     }

@@ -66,13 +66,13 @@
 //! ```text
 //! harness     what a driver gives          promise     a promise and its trial
 //! bench       a store, a queue, the time   outcome     how a trial stops early
-//! words       the vocabulary of trials
+//! steps       the vocabulary of trials
 //!
 //! posting     bodies      listing     paging      arrivals    reading     deleting    popping
 //! claiming    leases      lifetimes   expiry      delay       dead_letters
 //! isolation   purging     stats       cost        concurrency durability  refusals
-//! holding     (of imported claims)    sharing     (of data by two stores)
-//! management  catalogue   places      (of queues)
+//! importing_claims  (of imported claims)  sharing     (of data by two stores)
+//! management  catalogue   placements  (of queues)
 //! pools       (and flavors)           subscriptions
 //! ledger      (of what a lease broker does not know: judging, noting, claims, deleting, purging, scopes)
 //! ```
@@ -88,7 +88,7 @@ mod harness;
 mod outcome;
 pub mod ports;
 mod promise;
-mod words;
+mod steps;
 
 mod bodies;
 mod bounds;
@@ -101,7 +101,7 @@ mod delay;
 mod deleting;
 mod durability;
 mod expiry;
-mod holding;
+mod importing_claims;
 mod isolation;
 mod leases;
 mod ledger;
@@ -110,7 +110,7 @@ mod listing;
 mod logs;
 mod management;
 mod paging;
-mod places;
+mod placements;
 mod pools;
 mod popping;
 mod posting;
@@ -158,7 +158,7 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         popping::PROMISES,
         claiming::PROMISES,
         leases::PROMISES,
-        holding::PROMISES,
+        importing_claims::PROMISES,
         lifetimes::PROMISES,
         expiry::PROMISES,
         delay::PROMISES,
@@ -167,13 +167,13 @@ fn promises() -> impl Iterator<Item = promise::Promise> {
         stats::PROMISES,
         durability::PROMISES,
         management::PROMISES,
-        places::PROMISES,
+        placements::PROMISES,
         pools::PROMISES,
         subscriptions::PROMISES,
         catalogue::PROMISES,
         sharing::PROMISES,
         ledger::judging::PROMISES,
-        ledger::noting::PROMISES,
+        ledger::recording::PROMISES,
         ledger::claims::PROMISES,
         ledger::deleting::PROMISES,
         ledger::purging::PROMISES,

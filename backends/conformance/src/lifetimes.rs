@@ -5,24 +5,24 @@ use std::time::Duration;
 use isimud_contract::Lease;
 
 use crate::bench::{Bench, HOUR, MILLISECOND, MINUTE, minutes};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
-use crate::words::ids;
+use crate::steps::ids;
 
 promises! {
     a_message_that_ends_before_its_claim_lives_longer,
     a_message_that_ends_with_its_claim_lives_longer,
     a_message_that_outlives_its_claim_is_left_alone,
     a_message_that_outlives_its_claim_by_a_millisecond_is_left_alone,
-    a_renewal_lengthens_lives_too,
-    a_renewal_lengthens_a_life_that_ends_with_it,
-    a_renewal_never_shortens_a_life,
+    a_renewal_extends_ttls_too,
+    a_renewal_extends_a_ttl_that_ends_with_it,
+    a_renewal_never_shortens_a_ttl,
     a_message_does_not_expire_inside_its_claim,
-    a_longer_life_outlasts_the_claim,
-    a_longer_life_outlasts_a_release,
-    a_longer_life_ends,
+    an_extended_ttl_outlasts_the_claim,
+    an_extended_ttl_outlasts_a_release,
+    an_extended_ttl_ends,
     messages_that_are_not_claimed_are_left_alone,
-    a_longer_life_leaves_the_age_alone,
+    an_extended_ttl_leaves_the_age_alone,
     the_example_of_the_specification_holds,
 }
 
@@ -36,7 +36,7 @@ fn lease(bench: &Bench, ttl: Duration) -> Lease {
 }
 
 /// Posts one message that lives so long and claims it.
-async fn claim_one(bench: &Bench, life: Duration, claim: Duration) -> Word<Lease> {
+async fn claim_one(bench: &Bench, life: Duration, claim: Duration) -> Step<Lease> {
     let id = bench.post_one(bench.living(life)).await?;
     let lease = lease(bench, claim);
     let claim = bench.take_on(&lease, 1).await?;
@@ -45,10 +45,10 @@ async fn claim_one(bench: &Bench, life: Duration, claim: Duration) -> Word<Lease
 }
 
 /// Checks the ttl and the remaining life of the one message that the claim holds.
-async fn assert_life(bench: &Bench, lease: &Lease, ttl: Duration, left: Duration) -> Word<()> {
+async fn assert_life(bench: &Bench, lease: &Lease, ttl: Duration, left: Duration) -> Step<()> {
     let message = bench.find(lease.id).await?.messages.remove(0);
     assert_eq!(message.ttl, ttl);
-    bench.assert_span(message.left, left);
+    bench.assert_span(message.remaining_ttl, left);
     Ok(())
 }
 
@@ -57,7 +57,7 @@ async fn a_message_that_ends_before_its_claim_lives_longer(bench: Bench) -> Outc
     let lease = lease(&bench, minutes(5));
     let claim = bench.take_on(&lease, 1).await?;
     assert_eq!(claim.messages[0].ttl, minutes(7));
-    bench.assert_span(claim.messages[0].left, minutes(7));
+    bench.assert_span(claim.messages[0].remaining_ttl, minutes(7));
     assert_life(&bench, &lease, minutes(7), minutes(7)).await?;
     Ok(())
 }
@@ -88,7 +88,7 @@ async fn a_message_that_outlives_its_claim_by_a_millisecond_is_left_alone(bench:
     Ok(())
 }
 
-async fn a_renewal_lengthens_lives_too(bench: Bench) -> Outcome {
+async fn a_renewal_extends_ttls_too(bench: Bench) -> Outcome {
     let first = claim_one(&bench, minutes(10), minutes(5)).await?;
     bench.advance(minutes(4)).await;
     let renewal = Lease {
@@ -103,7 +103,7 @@ async fn a_renewal_lengthens_lives_too(bench: Bench) -> Outcome {
 }
 
 /// The rule is the same on creation and on renewal (quirk Q-CLM-10).
-async fn a_renewal_lengthens_a_life_that_ends_with_it(bench: Bench) -> Outcome {
+async fn a_renewal_extends_a_ttl_that_ends_with_it(bench: Bench) -> Outcome {
     bench.to_the_millisecond()?;
     let first = claim_one(&bench, minutes(10), minutes(5)).await?;
     bench.advance(minutes(4)).await;
@@ -116,7 +116,7 @@ async fn a_renewal_lengthens_a_life_that_ends_with_it(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_renewal_never_shortens_a_life(bench: Bench) -> Outcome {
+async fn a_renewal_never_shortens_a_ttl(bench: Bench) -> Outcome {
     let first = claim_one(&bench, HOUR, minutes(20)).await?;
     let renewal = Lease {
         id: first.id,
@@ -136,7 +136,7 @@ async fn a_message_does_not_expire_inside_its_claim(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_longer_life_outlasts_the_claim(bench: Bench) -> Outcome {
+async fn an_extended_ttl_outlasts_the_claim(bench: Bench) -> Outcome {
     claim_one(&bench, minutes(2), minutes(10)).await?;
     bench.advance(minutes(11)).await;
     assert_eq!(bench.counts().await?, (1, 0));
@@ -145,7 +145,7 @@ async fn a_longer_life_outlasts_the_claim(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_longer_life_outlasts_a_release(bench: Bench) -> Outcome {
+async fn an_extended_ttl_outlasts_a_release(bench: Bench) -> Outcome {
     let lease = claim_one(&bench, minutes(2), minutes(10)).await?;
     bench.release(lease.id).await?;
     bench.advance(minutes(11)).await;
@@ -153,7 +153,7 @@ async fn a_longer_life_outlasts_a_release(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_longer_life_ends(bench: Bench) -> Outcome {
+async fn an_extended_ttl_ends(bench: Bench) -> Outcome {
     claim_one(&bench, minutes(2), minutes(10)).await?;
     bench.advance(minutes(12)).await;
     assert_eq!(bench.counts().await?, (0, 0));
@@ -171,13 +171,13 @@ async fn messages_that_are_not_claimed_are_left_alone(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_longer_life_leaves_the_age_alone(bench: Bench) -> Outcome {
+async fn an_extended_ttl_leaves_the_age_alone(bench: Bench) -> Outcome {
     bench.post_one(bench.living(minutes(5))).await?;
     bench.advance(minutes(4)).await;
     let claim = bench.take_on(&lease(&bench, minutes(10)), 1).await?;
     bench.assert_span(claim.messages[0].age, minutes(4));
     assert_eq!(claim.messages[0].ttl, minutes(12));
-    bench.assert_span(claim.messages[0].left, minutes(12));
+    bench.assert_span(claim.messages[0].remaining_ttl, minutes(12));
     Ok(())
 }
 
@@ -210,6 +210,6 @@ async fn the_example_of_the_specification_holds(bench: Bench) -> Outcome {
     assert_eq!(message.claim, None);
     assert_eq!(message.age, seconds(150));
     assert_eq!(message.ttl, seconds(360));
-    assert_eq!(message.left, seconds(220));
+    assert_eq!(message.remaining_ttl, seconds(220));
     Ok(())
 }

@@ -5,7 +5,7 @@ use isimud_contract::{Message, Selection};
 use crate::bench::{Bench, MINUTE, minutes};
 use crate::outcome::Outcome;
 use crate::promise::promises;
-use crate::words::{client, everything, first, ids};
+use crate::steps::{client, everything, first, ids};
 
 promises! {
     an_empty_queue_lists_nothing,
@@ -21,7 +21,7 @@ promises! {
     held_messages_do_not_use_up_the_page,
     delayed_messages_do_not_use_up_the_page,
     expired_messages_do_not_use_up_the_page,
-    a_listing_shows_ages_and_lives,
+    a_listing_shows_ages_and_remaining_ttls,
     a_listing_takes_nothing,
 }
 
@@ -195,14 +195,14 @@ async fn expired_messages_do_not_use_up_the_page(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_listing_shows_ages_and_lives(bench: Bench) -> Outcome {
+async fn a_listing_shows_ages_and_remaining_ttls(bench: Bench) -> Outcome {
     bench.post_one(bench.living(minutes(30))).await?;
     bench.advance(minutes(10)).await;
     let page = bench.page(first(1)).await?;
     assert_eq!(page.messages.len(), 1);
     assert_eq!(page.messages[0].ttl, minutes(30));
     bench.assert_span(page.messages[0].age, minutes(10));
-    bench.assert_span(page.messages[0].left, minutes(20));
+    bench.assert_span(page.messages[0].remaining_ttl, minutes(20));
     Ok(())
 }
 

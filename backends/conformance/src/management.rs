@@ -1,10 +1,10 @@
 //! Queues: each is created once, keeps its metadata as written, and is changed by one writer at a time.
 
-use isimud_contract::{Kind, Metadata, Place, QueueName, QueueRecord};
+use isimud_contract::{Kind, Metadata, Placement, QueueName, QueueRecord};
 use serde_json::json;
 
 use crate::bench::{Bench, queue};
-use crate::outcome::{Outcome, Why, Word, together};
+use crate::outcome::{Abort, Outcome, Step, together};
 use crate::promise::promises;
 
 promises! {
@@ -42,28 +42,28 @@ pub(crate) fn metadata(object: serde_json::Value) -> Metadata {
 
 impl Bench {
     /// Creates the queue; it must be new.
-    pub(crate) async fn create(&self, object: serde_json::Value) -> Word<QueueRecord> {
+    pub(crate) async fn create(&self, object: serde_json::Value) -> Step<QueueRecord> {
         let created = self
             .management()?
-            .create_queue(&self.queue, &metadata(object), &Place::default())
+            .create_queue(&self.queue, &metadata(object), &Placement::default())
             .await?;
         assert!(created, "{:?} exists already", self.queue);
         self.found().await
     }
 
     /// The record of the queue, which must exist.
-    pub(crate) async fn found(&self) -> Word<QueueRecord> {
+    pub(crate) async fn found(&self) -> Step<QueueRecord> {
         let found = self.management()?.find_queue(&self.queue).await?;
-        found.ok_or_else(|| Why::Surprise(format!("there is no queue {:?}", self.queue)))
+        found.ok_or_else(|| Abort::Unexpected(format!("there is no queue {:?}", self.queue)))
     }
 
     /// How many queues, or topics, the project has.
-    pub(crate) async fn count(&self, kind: Kind) -> Word<u64> {
+    pub(crate) async fn count(&self, kind: Kind) -> Step<u64> {
         let store = self.management()?;
         Ok(store.count_queues(&self.queue.project, kind).await?)
     }
 
-    async fn is_missing(&self) -> Word<bool> {
+    async fn is_missing(&self) -> Step<bool> {
         let found = self.management()?.find_queue(&self.queue).await?;
         Ok(found.is_none())
     }
@@ -72,12 +72,12 @@ impl Bench {
         &self,
         object: serde_json::Value,
         version: u64,
-    ) -> Word<Option<u64>> {
+    ) -> Step<Option<u64>> {
         let store = self.management()?;
         let metadata = metadata(object);
-        let place = Place::default();
+        let placement = Placement::default();
         Ok(store
-            .update_queue(&self.queue, &metadata, &place, version)
+            .update_queue(&self.queue, &metadata, &placement, version)
             .await?)
     }
 }
@@ -91,9 +91,17 @@ fn assert_same(actual: &Metadata, expected: &serde_json::Value) {
 async fn a_queue_is_created_once(bench: Bench) -> Outcome {
     let store = bench.management()?;
     let nothing = Metadata::new();
-    let place = Place::default();
-    assert!(store.create_queue(&bench.queue, &nothing, &place).await?);
-    assert!(!store.create_queue(&bench.queue, &nothing, &place).await?);
+    let placement = Placement::default();
+    assert!(
+        store
+            .create_queue(&bench.queue, &nothing, &placement)
+            .await?
+    );
+    assert!(
+        !store
+            .create_queue(&bench.queue, &nothing, &placement)
+            .await?
+    );
     assert_eq!(bench.found().await?.name, bench.queue.name);
     assert!(bench.found().await?.metadata.is_empty());
     Ok(())
@@ -104,8 +112,8 @@ async fn an_existing_queue_keeps_its_metadata(bench: Bench) -> Outcome {
     let record = bench.create(json!({"team": "billing"})).await?;
     let other = metadata(json!({"team": "infra"}));
     let store = bench.management()?;
-    let place = Place::default();
-    assert!(!store.create_queue(&bench.queue, &other, &place).await?);
+    let placement = Placement::default();
+    assert!(!store.create_queue(&bench.queue, &other, &placement).await?);
     assert_eq!(bench.found().await?, record);
     Ok(())
 }
@@ -345,8 +353,10 @@ async fn creators_at_the_same_time_create_once(bench: Bench) -> Outcome {
         async move {
             let metadata = metadata(json!({"creator": number}));
             let store = bench.management()?;
-            let place = Place::default();
-            let created = store.create_queue(&bench.queue, &metadata, &place).await?;
+            let placement = Placement::default();
+            let created = store
+                .create_queue(&bench.queue, &metadata, &placement)
+                .await?;
             Ok(created.then_some(number))
         }
     }))

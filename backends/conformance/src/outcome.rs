@@ -10,20 +10,20 @@ use isimud_contract::{Error, ErrorKind};
 pub(crate) type Outcome = Result<(), Stop>;
 
 /// What a word of the bench answers.
-pub(crate) type Word<T> = Result<T, Why>;
+pub(crate) type Step<T> = Result<T, Abort>;
 
 /// Why a trial cannot go on.
 #[derive(Debug)]
-pub(crate) enum Why {
+pub(crate) enum Abort {
     /// The store does not promise what the trial is about.
-    Beyond(&'static str),
+    Unsupported(&'static str),
     /// The store refused a call that it should have served.
     Refused(Error),
     /// The store did something that no trial expects.
-    Surprise(String),
+    Unexpected(String),
 }
 
-impl From<Error> for Why {
+impl From<Error> for Abort {
     fn from(error: Error) -> Self {
         Self::Refused(error)
     }
@@ -31,13 +31,13 @@ impl From<Error> for Why {
 
 /// Why a trial stopped, and at which of its lines.
 pub(crate) struct Stop {
-    pub(crate) why: Why,
+    pub(crate) why: Abort,
     line: &'static Location<'static>,
 }
 
-impl From<Why> for Stop {
+impl From<Abort> for Stop {
     #[track_caller]
-    fn from(why: Why) -> Self {
+    fn from(why: Abort) -> Self {
         Self {
             why,
             line: Location::caller(),
@@ -48,16 +48,16 @@ impl From<Why> for Stop {
 impl From<Error> for Stop {
     #[track_caller]
     fn from(error: Error) -> Self {
-        Why::from(error).into()
+        Abort::from(error).into()
     }
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for Abort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Beyond(what) => write!(f, "the store does not promise {what}"),
+            Self::Unsupported(what) => write!(f, "the store does not promise {what}"),
             Self::Refused(error) => write!(f, "the store answered {error:?}"),
-            Self::Surprise(what) => f.write_str(what),
+            Self::Unexpected(what) => f.write_str(what),
         }
     }
 }
@@ -69,23 +69,23 @@ impl fmt::Display for Stop {
 }
 
 /// Demands that a call was refused, and why.
-pub(crate) fn refused<T>(answer: Result<T, impl Into<Why>>, expected: ErrorKind) -> Word<()> {
+pub(crate) fn refused<T>(answer: Result<T, impl Into<Abort>>, expected: ErrorKind) -> Step<()> {
     match answer.map_err(Into::into) {
-        Err(Why::Refused(error)) if error.kind() == expected => Ok(()),
-        Err(Why::Refused(error)) => Err(Why::Surprise(format!(
+        Err(Abort::Refused(error)) if error.kind() == expected => Ok(()),
+        Err(Abort::Refused(error)) => Err(Abort::Unexpected(format!(
             "expected a refusal as {expected:?}, got {error:?}"
         ))),
         Err(other) => Err(other),
-        Ok(_) => Err(Why::Surprise(format!(
+        Ok(_) => Err(Abort::Unexpected(format!(
             "expected a refusal as {expected:?}, but the call was served"
         ))),
     }
 }
 
 /// Runs tasks at the same time and returns what they answered, in the order in which they were given.
-pub(crate) async fn together<T, F>(tasks: impl IntoIterator<Item = F>) -> Word<Vec<T>>
+pub(crate) async fn together<T, F>(tasks: impl IntoIterator<Item = F>) -> Step<Vec<T>>
 where
-    F: Future<Output = Word<T>> + Send + 'static,
+    F: Future<Output = Step<T>> + Send + 'static,
     T: Send + 'static,
 {
     let running: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
@@ -95,7 +95,7 @@ where
             Ok(answer) => answers.push(answer?),
             Err(failure) => match failure.try_into_panic() {
                 Ok(panic) => resume_unwind(panic),
-                Err(failure) => return Err(Why::Surprise(failure.to_string())),
+                Err(failure) => return Err(Abort::Unexpected(failure.to_string())),
             },
         }
     }

@@ -1,11 +1,11 @@
 //! A marker is a position. It stays one when its message is gone, and news come after it.
 
-use isimud_contract::{Guard, Marker, MessageId, Page, Selection};
+use isimud_contract::{Marker, MessageId, Page, Precondition, Selection};
 
 use crate::bench::{Bench, MINUTE, minutes, needs};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
-use crate::words::{after, everything, first, ids};
+use crate::steps::{after, everything, first, ids};
 
 promises! {
     paging_covers_everything_once,
@@ -30,12 +30,12 @@ promises! {
 }
 
 /// The first two messages of the queue, and the marker behind them.
-async fn first_two(bench: &Bench) -> Word<Page> {
+async fn first_two(bench: &Bench) -> Step<Page> {
     bench.page(first(2)).await
 }
 
 /// What a plain listing shows after a position.
-async fn listed_after(bench: &Bench, marker: impl Into<Option<Marker>>) -> Word<Vec<MessageId>> {
+async fn listed_after(bench: &Bench, marker: impl Into<Option<Marker>>) -> Step<Vec<MessageId>> {
     Ok(ids(&bench.page(after(marker)).await?.messages))
 }
 
@@ -72,7 +72,7 @@ async fn a_marker_outlives_its_message(bench: Bench) -> Outcome {
     bench.ordered()?;
     let posted = bench.post(5).await?;
     let page = first_two(&bench).await?;
-    bench.delete(&posted[1..2], Guard::Any).await?;
+    bench.delete(&posted[1..2], Precondition::None).await?;
     assert_eq!(listed_after(&bench, page.marker).await?, posted[2..]);
     Ok(())
 }
@@ -81,7 +81,7 @@ async fn a_marker_outlives_everything_before_it(bench: Bench) -> Outcome {
     bench.ordered()?;
     let posted = bench.post(5).await?;
     let page = first_two(&bench).await?;
-    bench.delete(&posted[..2], Guard::Any).await?;
+    bench.delete(&posted[..2], Precondition::None).await?;
     assert_eq!(listed_after(&bench, page.marker).await?, posted[2..]);
     Ok(())
 }
@@ -114,7 +114,7 @@ async fn paging_while_deleting_misses_nothing(bench: Bench) -> Outcome {
     let mut page = bench.page(first(7)).await?;
     while !page.messages.is_empty() {
         let shown = ids(&page.messages);
-        bench.delete(&shown, Guard::Any).await?;
+        bench.delete(&shown, Precondition::None).await?;
         seen.extend(shown);
         let selection = Selection {
             after: page.marker,
@@ -142,7 +142,7 @@ async fn paging_while_others_post_and_delete_misses_nothing(bench: Bench) -> Out
     let doomed = going.clone();
     let traffic = tokio::spawn(async move {
         for id in doomed {
-            let deleted = others.delete(&[id], Guard::Any).await;
+            let deleted = others.delete(&[id], Precondition::None).await;
             assert_eq!(deleted.expect("a delete is served"), 1);
             others.post(1).await.expect("a post is served");
         }
@@ -169,7 +169,7 @@ async fn a_marker_waits_for_news_in_an_emptied_queue(bench: Bench) -> Outcome {
     bench.ordered()?;
     let posted = bench.post(3).await?;
     let end = bench.page(first(10)).await?.marker;
-    bench.delete(&posted, Guard::Any).await?;
+    bench.delete(&posted, Precondition::None).await?;
     assert!(listed_after(&bench, end).await?.is_empty());
     let news = bench.post(2).await?;
     assert_eq!(listed_after(&bench, end).await?, news);
@@ -190,7 +190,7 @@ async fn a_marker_from_an_earlier_queue_stands_before_everything(bench: Bench) -
     bench.ordered()?;
     bench.post(10).await?;
     let end = bench.page(first(10)).await?.marker;
-    bench.remove().await?;
+    bench.drop_queue().await?;
     let posted = bench.post(3).await?;
     assert_eq!(listed_after(&bench, end).await?, posted);
     Ok(())
@@ -221,9 +221,9 @@ async fn a_message_id_is_a_marker(bench: Bench) -> Outcome {
 async fn the_id_of_a_deleted_message_is_a_marker(bench: Bench) -> Outcome {
     bench.ordered()?;
     let [a, b, c, d] = bench.posted().await?;
-    bench.delete(&[c], Guard::Any).await?;
+    bench.delete(&[c], Precondition::None).await?;
     assert_eq!(listed_after(&bench, Marker::Message(c)).await?, [d]);
-    bench.delete(&[b], Guard::Any).await?;
+    bench.delete(&[b], Precondition::None).await?;
     assert_eq!(listed_after(&bench, Marker::Message(c)).await?, [d]);
     assert_eq!(listed_after(&bench, Marker::Message(b)).await?, [d]);
     assert_eq!(bench.listed().await?, [a, d]);
@@ -233,7 +233,7 @@ async fn the_id_of_a_deleted_message_is_a_marker(bench: Bench) -> Outcome {
 async fn the_id_of_a_deleted_first_message_stands_before_everything(bench: Bench) -> Outcome {
     bench.ordered()?;
     let [a, b, c] = bench.posted().await?;
-    bench.delete(&[a], Guard::Any).await?;
+    bench.delete(&[a], Precondition::None).await?;
     assert_eq!(listed_after(&bench, Marker::Message(a)).await?, [b, c]);
     Ok(())
 }
@@ -241,7 +241,7 @@ async fn the_id_of_a_deleted_first_message_stands_before_everything(bench: Bench
 async fn a_message_id_waits_for_news_in_an_emptied_queue(bench: Bench) -> Outcome {
     bench.ordered()?;
     let [a, b] = bench.posted().await?;
-    bench.delete(&[a, b], Guard::Any).await?;
+    bench.delete(&[a, b], Precondition::None).await?;
     assert!(listed_after(&bench, Marker::Message(b)).await?.is_empty());
     let news = bench.post(2).await?;
     assert_eq!(listed_after(&bench, Marker::Message(b)).await?, news);

@@ -1,14 +1,14 @@
 //! Pools are registered once and changed by version; flavors are sets of them, and every change of a set is one step.
 
 use isimud_contract::{
-    ErrorKind, Flavor, FlavorName, Members, Metadata, Pool, PoolName, PoolRecord, ProjectId,
-    Resource,
+    ErrorKind, Flavor, FlavorName, MembershipChange, Metadata, Pool, PoolName, PoolRecord,
+    ProjectId, Resource,
 };
 use serde_json::json;
 
 use crate::bench::Bench;
 use crate::management::metadata;
-use crate::outcome::{Outcome, Why, Word, refused, together};
+use crate::outcome::{Abort, Outcome, Step, refused, together};
 use crate::promise::promises;
 
 promises! {
@@ -69,20 +69,20 @@ fn names(pools: &[PoolRecord]) -> Vec<&str> {
 
 /// Demands that a call was refused, and whom the refusal names.
 fn refused_over<T>(
-    answer: Result<T, impl Into<Why>>,
+    answer: Result<T, impl Into<Abort>>,
     kind: ErrorKind,
     key: &str,
     name: &str,
-) -> Word<()> {
+) -> Step<()> {
     match answer.map_err(Into::into) {
-        Err(Why::Refused(error)) if error.kind() == kind && error.about(key) == Some(name) => {
+        Err(Abort::Refused(error)) if error.kind() == kind && error.about(key) == Some(name) => {
             Ok(())
         }
-        Err(Why::Refused(error)) => Err(Why::Surprise(format!(
+        Err(Abort::Refused(error)) => Err(Abort::Unexpected(format!(
             "expected a refusal as {kind:?} that names {name:?}, got {error:?}"
         ))),
         Err(other) => Err(other),
-        Ok(_) => Err(Why::Surprise(format!(
+        Ok(_) => Err(Abort::Unexpected(format!(
             "expected a refusal as {kind:?}, but the call was served"
         ))),
     }
@@ -90,23 +90,24 @@ fn refused_over<T>(
 
 impl Bench {
     /// Registers pools, which must be new, and returns their versions.
-    pub(crate) async fn register<const N: usize>(&self, names: [&str; N]) -> Word<[u64; N]> {
+    pub(crate) async fn register<const N: usize>(&self, names: [&str; N]) -> Step<[u64; N]> {
         let mut versions = [0; N];
         for (name, version) in names.into_iter().zip(&mut versions) {
             let saved = self.management()?.save_pool(&pool(name), None).await?;
-            *version = saved.ok_or_else(|| Why::Surprise(format!("{name:?} exists already")))?;
+            *version =
+                saved.ok_or_else(|| Abort::Unexpected(format!("{name:?} exists already")))?;
         }
         Ok(versions)
     }
 
     /// The record of a pool, which must exist.
-    async fn pool(&self, name: &str) -> Word<PoolRecord> {
+    async fn pool(&self, name: &str) -> Step<PoolRecord> {
         let found = self.management()?.find_pool(&pool_name(name)).await?;
-        found.ok_or_else(|| Why::Surprise(format!("there is no pool {name:?}")))
+        found.ok_or_else(|| Abort::Unexpected(format!("there is no pool {name:?}")))
     }
 
     /// The pools that name a flavor.
-    async fn members(&self, flavor: &str) -> Word<Vec<String>> {
+    async fn members(&self, flavor: &str) -> Step<Vec<String>> {
         let pools = self.management()?.list_pools(None, 1_000).await?;
         let members = pools.into_iter().map(|record| record.pool);
         let members = members.filter(|pool| pool.flavor == Some(flavor_name(flavor)));
@@ -125,15 +126,15 @@ impl Bench {
         &self,
         flavor: &str,
         pools: &[&str],
-        members: Members,
-    ) -> Word<()> {
+        members: MembershipChange,
+    ) -> Step<()> {
         let pools: Vec<_> = pools.iter().map(|name| pool_name(name)).collect();
         let store = self.management()?;
         let flavor = self.flavor(flavor);
         Ok(store.save_flavor(&flavor, &pools, members).await?)
     }
 
-    async fn flavors(&self, after: Option<&str>, limit: usize) -> Word<Vec<String>> {
+    async fn flavors(&self, after: Option<&str>, limit: usize) -> Step<Vec<String>> {
         let project = &self.queue.project;
         let found = self.management()?.list_flavors(project, after, limit);
         let found = found.await?;
@@ -215,7 +216,7 @@ async fn a_pool_is_replaced_by_its_version(bench: Bench) -> Outcome {
         };
         let store = bench.management()?;
         let version = store.save_pool(&new, versions.last().copied()).await?;
-        let version = version.ok_or_else(|| Why::Surprise("an update is refused".into()))?;
+        let version = version.ok_or_else(|| Abort::Unexpected("an update is refused".into()))?;
         assert!(!versions.contains(&version), "{version} was used before");
         versions.push(version);
         assert_eq!(bench.pool("p").await?, PoolRecord { pool: new, version });
@@ -342,7 +343,9 @@ async fn pools_come_in_byte_order_page_by_page(bench: Bench) -> Outcome {
 async fn a_flavor_is_a_set_of_pools(bench: Bench) -> Outcome {
     let store = bench.management()?;
     bench.register(["a", "b", "c"]).await?;
-    bench.save_flavor("f", &["c", "a"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["c", "a"], MembershipChange::Add)
+        .await?;
     let found = store.find_flavor(&flavor_name("f")).await?;
     assert_eq!(found, Some(bench.flavor("f")));
     assert_eq!(bench.members("f").await?, ["a", "c"]);
@@ -359,14 +362,20 @@ async fn a_flavor_is_a_set_of_pools(bench: Bench) -> Outcome {
 async fn a_new_member_has_a_new_version(bench: Bench) -> Outcome {
     let store = bench.management()?;
     let [old, _] = bench.register(["a", "b"]).await?;
-    bench.save_flavor("f", &["a", "b"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["a", "b"], MembershipChange::Add)
+        .await?;
     let joined = bench.pool("a").await?.version;
     assert_ne!(joined, old);
     assert_eq!(store.save_pool(&pool("a"), Some(old)).await?, None);
-    bench.save_flavor("f", &["b"], Members::Replace).await?;
+    bench
+        .save_flavor("f", &["b"], MembershipChange::Replace)
+        .await?;
     let left = bench.pool("a").await?.version;
     assert!(left != joined && left != old);
-    bench.save_flavor("f", &["a"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["a"], MembershipChange::Add)
+        .await?;
     let again = bench.pool("a").await?.version;
     store
         .delete_flavor(&bench.queue.project, &flavor_name("f"))
@@ -377,8 +386,12 @@ async fn a_new_member_has_a_new_version(bench: Bench) -> Outcome {
 
 async fn a_pool_moves_to_its_newest_flavor(bench: Bench) -> Outcome {
     bench.register(["a", "b"]).await?;
-    bench.save_flavor("f", &["a", "b"], Members::Add).await?;
-    bench.save_flavor("g", &["b"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["a", "b"], MembershipChange::Add)
+        .await?;
+    bench
+        .save_flavor("g", &["b"], MembershipChange::Add)
+        .await?;
     assert_eq!(bench.members("f").await?, ["a"]);
     assert_eq!(bench.members("g").await?, ["b"]);
     Ok(())
@@ -386,25 +399,29 @@ async fn a_pool_moves_to_its_newest_flavor(bench: Bench) -> Outcome {
 
 async fn members_are_added(bench: Bench) -> Outcome {
     bench.register(["a", "b", "c"]).await?;
-    bench.save_flavor("f", &["a"], Members::Add).await?;
     bench
-        .save_flavor("f", &["b", "a", "b"], Members::Add)
+        .save_flavor("f", &["a"], MembershipChange::Add)
+        .await?;
+    bench
+        .save_flavor("f", &["b", "a", "b"], MembershipChange::Add)
         .await?;
     assert_eq!(bench.members("f").await?, ["a", "b"]);
-    bench.save_flavor("f", &[], Members::Add).await?;
+    bench.save_flavor("f", &[], MembershipChange::Add).await?;
     assert_eq!(bench.members("f").await?, ["a", "b"]);
     Ok(())
 }
 
 async fn members_are_replaced(bench: Bench) -> Outcome {
     bench.register(["a", "b", "c", "d"]).await?;
-    bench.save_flavor("g", &["d"], Members::Add).await?;
     bench
-        .save_flavor("f", &["a", "b"], Members::Replace)
+        .save_flavor("g", &["d"], MembershipChange::Add)
+        .await?;
+    bench
+        .save_flavor("f", &["a", "b"], MembershipChange::Replace)
         .await?;
     assert_eq!(bench.members("f").await?, ["a", "b"]);
     bench
-        .save_flavor("f", &["b", "c"], Members::Replace)
+        .save_flavor("f", &["b", "c"], MembershipChange::Replace)
         .await?;
     assert_eq!(bench.members("f").await?, ["b", "c"]);
     assert_eq!(bench.pool("a").await?.pool, pool("a"));
@@ -419,7 +436,9 @@ async fn a_pool_may_name_a_flavor_before_it_is_there(bench: Bench) -> Outcome {
     };
     bench.management()?.save_pool(&early, None).await?;
     bench.register(["late"]).await?;
-    bench.save_flavor("f", &["late"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["late"], MembershipChange::Add)
+        .await?;
     assert_eq!(bench.members("f").await?, ["early", "late"]);
     Ok(())
 }
@@ -427,15 +446,17 @@ async fn a_pool_may_name_a_flavor_before_it_is_there(bench: Bench) -> Outcome {
 async fn a_flavor_of_an_unknown_pool_changes_nothing(bench: Bench) -> Outcome {
     let missing = ErrorKind::NotFound(Resource::Pool);
     bench.register(["a", "b"]).await?;
-    let new = bench.save_flavor("f", &["a", "no 1", "no 2"], Members::Add);
+    let new = bench.save_flavor("f", &["a", "no 1", "no 2"], MembershipChange::Add);
     refused_over(new.await, missing, "pool", "no 1")?;
     let store = bench.management()?;
     assert_eq!(store.find_flavor(&flavor_name("f")).await?, None);
     assert!(bench.flavors(None, 10).await?.is_empty());
     assert_eq!(bench.pool("a").await?.pool, pool("a"));
-    bench.save_flavor("f", &["a"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["a"], MembershipChange::Add)
+        .await?;
     let before = bench.pool("a").await?;
-    let change = bench.save_flavor("f", &["b", "no"], Members::Replace);
+    let change = bench.save_flavor("f", &["b", "no"], MembershipChange::Replace);
     refused_over(change.await, missing, "pool", "no")?;
     assert_eq!(bench.pool("a").await?, before);
     assert_eq!(bench.members("f").await?, ["a"]);
@@ -444,9 +465,13 @@ async fn a_flavor_of_an_unknown_pool_changes_nothing(bench: Bench) -> Outcome {
 
 async fn a_flavor_belongs_to_one_project(bench: Bench) -> Outcome {
     bench.register(["a", "b"]).await?;
-    bench.save_flavor("f", &["a"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["a"], MembershipChange::Add)
+        .await?;
     let stranger = bench.at("stranger", "q");
-    let taken = stranger.save_flavor("f", &["b"], Members::Replace).await;
+    let taken = stranger
+        .save_flavor("f", &["b"], MembershipChange::Replace)
+        .await;
     refused(taken, ErrorKind::AlreadyExists(Resource::Flavor))?;
     assert_eq!(bench.members("f").await?, ["a"]);
     let found = bench.management()?.find_flavor(&flavor_name("f")).await?;
@@ -459,7 +484,9 @@ async fn the_last_pool_of_a_flavor_stays(bench: Bench) -> Outcome {
     let store = bench.management()?;
     let in_use = ErrorKind::InUse(Resource::Flavor);
     bench.register(["a", "b", "free"]).await?;
-    bench.save_flavor("f ü", &["a", "b"], Members::Add).await?;
+    bench
+        .save_flavor("f ü", &["a", "b"], MembershipChange::Add)
+        .await?;
     assert!(store.delete_pool(&pool_name("a")).await?);
     let before = bench.pool("b").await?;
     let last = store.delete_pool(&pool_name("b")).await;
@@ -475,7 +502,7 @@ async fn one_of_the_last_two_pools_stays(bench: Bench) -> Outcome {
         bench.register([&names[0], &names[1]]).await?;
         let flavor = format!("f{round}");
         bench
-            .save_flavor(&flavor, &[&names[0], &names[1]], Members::Add)
+            .save_flavor(&flavor, &[&names[0], &names[1]], MembershipChange::Add)
             .await?;
         let deleted = together(names.map(|name| {
             let bench = bench.clone();
@@ -502,7 +529,9 @@ async fn a_pool_of_no_flavor_that_exists_may_go(bench: Bench) -> Outcome {
 async fn a_pool_may_leave_its_flavor_empty(bench: Bench) -> Outcome {
     let store = bench.management()?;
     bench.register(["p"]).await?;
-    bench.save_flavor("f", &["p"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["p"], MembershipChange::Add)
+        .await?;
     let version = bench.pool("p").await?.version;
     assert!(store.save_pool(&pool("p"), Some(version)).await?.is_some());
     assert!(bench.members("f").await?.is_empty());
@@ -516,8 +545,12 @@ async fn a_deleted_flavor_lets_its_pools_go(bench: Bench) -> Outcome {
     let project = &bench.queue.project;
     assert!(!store.delete_flavor(project, &flavor_name("f")).await?);
     bench.register(["a", "b", "c"]).await?;
-    bench.save_flavor("f", &["a", "b"], Members::Add).await?;
-    bench.save_flavor("g", &["c"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["a", "b"], MembershipChange::Add)
+        .await?;
+    bench
+        .save_flavor("g", &["c"], MembershipChange::Add)
+        .await?;
     assert!(store.delete_flavor(project, &flavor_name("f")).await?);
     assert_eq!(store.find_flavor(&flavor_name("f")).await?, None);
     assert_eq!(bench.flavors(None, 10).await?, ["g"]);
@@ -527,7 +560,9 @@ async fn a_deleted_flavor_lets_its_pools_go(bench: Bench) -> Outcome {
     assert!(!store.delete_flavor(project, &flavor_name("f")).await?);
     assert!(store.delete_pool(&pool_name("a")).await?);
     let stranger = bench.at("stranger", "q");
-    stranger.save_flavor("f", &["b"], Members::Add).await?;
+    stranger
+        .save_flavor("f", &["b"], MembershipChange::Add)
+        .await?;
     assert_eq!(stranger.flavors(None, 10).await?, ["f"]);
     Ok(())
 }
@@ -535,7 +570,9 @@ async fn a_deleted_flavor_lets_its_pools_go(bench: Bench) -> Outcome {
 async fn a_flavor_is_deleted_by_its_project_alone(bench: Bench) -> Outcome {
     let store = bench.management()?;
     bench.register(["a"]).await?;
-    bench.save_flavor("f", &["a"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["a"], MembershipChange::Add)
+        .await?;
     let before = bench.pool("a").await?;
     let stranger = ProjectId::parse("stranger").expect("a project");
     assert!(!store.delete_flavor(&stranger, &flavor_name("f")).await?);
@@ -548,7 +585,9 @@ async fn flavors_are_listed_by_project(bench: Bench) -> Outcome {
     bench.register(["p"]).await?;
     let ordered = [" ", "10", "9", "A", "a", "a b", "a/b", "b", "~", "ü"];
     for at in [7, 9, 0, 3, 1, 5, 2, 4, 8, 6] {
-        bench.save_flavor(ordered[at], &["p"], Members::Add).await?;
+        bench
+            .save_flavor(ordered[at], &["p"], MembershipChange::Add)
+            .await?;
     }
     for project in [
         "projec",
@@ -560,7 +599,9 @@ async fn flavors_are_listed_by_project(bench: Bench) -> Outcome {
     ] {
         let other = bench.at(project, "q");
         let theirs = format!("of {project:?}");
-        other.save_flavor(&theirs, &["p"], Members::Add).await?;
+        other
+            .save_flavor(&theirs, &["p"], MembershipChange::Add)
+            .await?;
         assert_eq!(other.flavors(None, 10).await?, [theirs]);
     }
     assert_eq!(bench.flavors(None, 100).await?, ordered);
@@ -586,7 +627,9 @@ async fn strange_names_of_flavors_are_told_apart(bench: Bench) -> Outcome {
     for name in names {
         let pool = format!("pool of {name}");
         bench.register([&pool]).await?;
-        bench.save_flavor(name, &[&pool], Members::Replace).await?;
+        bench
+            .save_flavor(name, &[&pool], MembershipChange::Replace)
+            .await?;
     }
     for name in names {
         assert_eq!(bench.members(name).await?, [format!("pool of {name}")]);
@@ -596,7 +639,9 @@ async fn strange_names_of_flavors_are_told_apart(bench: Bench) -> Outcome {
 
 async fn pools_and_flavors_are_kept(bench: Bench) -> Outcome {
     bench.register(["a", "b"]).await?;
-    bench.save_flavor("f", &["b"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["b"], MembershipChange::Add)
+        .await?;
     let before = bench.management()?.list_pools(None, 10).await?;
     let bench = bench.reopen().await?;
     let store = bench.management()?;

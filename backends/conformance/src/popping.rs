@@ -1,11 +1,11 @@
 //! A pop delivers free messages once and for all.
 
-use isimud_contract::{Guard, Message};
+use isimud_contract::{Message, Precondition};
 
 use crate::bench::{Bench, MINUTE, minutes};
 use crate::outcome::{Outcome, together};
 use crate::promise::promises;
-use crate::words::sorted;
+use crate::steps::sorted;
 
 promises! {
     the_oldest_come_first,
@@ -31,7 +31,7 @@ async fn the_oldest_come_first(bench: Bench) -> Outcome {
 async fn an_empty_queue_gives_nothing(bench: Bench) -> Outcome {
     assert!(bench.pop(1).await?.is_empty());
     let posted = bench.post(1).await?;
-    bench.delete(&posted, Guard::Any).await?;
+    bench.delete(&posted, Precondition::None).await?;
     assert!(bench.pop(1).await?.is_empty());
     Ok(())
 }
@@ -41,7 +41,7 @@ async fn a_popped_message_is_gone(bench: Bench) -> Outcome {
     assert_eq!(bench.pop(1).await?, posted);
     assert_eq!(bench.counts().await?, (0, 0));
     assert!(bench.pop(1).await?.is_empty());
-    assert_eq!(bench.delete(&posted, Guard::Any).await?, 0);
+    assert_eq!(bench.delete(&posted, Precondition::None).await?, 0);
     assert!(bench.get(&posted).await?.is_empty());
     assert!(bench.all().await?.is_empty());
     Ok(())

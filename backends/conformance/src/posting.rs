@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::bench::{Bench, HOUR, MINUTE, minutes, needs};
 use crate::outcome::{Outcome, together};
 use crate::promise::promises;
-use crate::words::{client, everything, ids, some_headers, sorted};
+use crate::steps::{client, everything, ids, some_headers, sorted};
 
 promises! {
     one_post_keeps_its_order,
@@ -30,7 +30,7 @@ promises! {
     a_message_from_another_store_keeps_its_times,
     a_message_from_another_store_ends_in_time,
     a_claim_on_a_posted_message_is_ignored,
-    a_message_without_life_is_never_seen,
+    a_message_without_remaining_ttl_is_never_seen,
 }
 
 async fn one_post_keeps_its_order(bench: Bench) -> Outcome {
@@ -139,8 +139,8 @@ async fn a_repeated_post_leaves_claims_alone(bench: Bench) -> Outcome {
 async fn a_repeated_post_adds_nothing_that_was_deleted_where_ids_are_remembered(
     bench: Bench,
 ) -> Outcome {
-    let remembers = bench.capabilities().remembers;
-    needs(remembers, "to remember the ids of what was deleted")?;
+    let deduplicates = bench.capabilities().deduplicates;
+    needs(deduplicates, "to remember the ids of what was deleted")?;
     let messages = bench.messages(5);
     let posted = bench.post_all(messages.clone()).await?;
     let mut met = Vec::new();
@@ -268,7 +268,7 @@ async fn a_message_from_another_store_keeps_its_times(bench: Bench) -> Outcome {
     let message = Message {
         ttl: 3 * HOUR,
         age: 2 * HOUR,
-        left: minutes(30),
+        remaining_ttl: minutes(30),
         delay: minutes(10),
         claim_count: 4,
         ..bench.message()
@@ -278,7 +278,7 @@ async fn a_message_from_another_store_keeps_its_times(bench: Bench) -> Outcome {
     let kept = bench.get_one(id).await?;
     assert_eq!(kept.ttl, 3 * HOUR);
     bench.assert_span(kept.age, 2 * HOUR + minutes(5));
-    bench.assert_span(kept.left, minutes(25));
+    bench.assert_span(kept.remaining_ttl, minutes(25));
     bench.assert_span(kept.delay, minutes(5));
     assert_eq!(kept.claim_count, 4);
     Ok(())
@@ -288,7 +288,7 @@ async fn a_message_from_another_store_ends_in_time(bench: Bench) -> Outcome {
     let message = Message {
         ttl: HOUR,
         age: 2 * HOUR,
-        left: minutes(30),
+        remaining_ttl: minutes(30),
         ..bench.message()
     };
     let id = bench.post_one(message).await?;
@@ -311,9 +311,9 @@ async fn a_claim_on_a_posted_message_is_ignored(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_message_without_life_is_never_seen(bench: Bench) -> Outcome {
+async fn a_message_without_remaining_ttl_is_never_seen(bench: Bench) -> Outcome {
     let message = Message {
-        left: Duration::ZERO,
+        remaining_ttl: Duration::ZERO,
         ..bench.message()
     };
     let id = bench.post_one(message).await?;

@@ -8,10 +8,10 @@ use isimud_contract::Result;
 use libtest_mimic::{Completion, Failed, Trial};
 
 use crate::harness::{Fixture, Harness, Start};
-use crate::outcome::{Outcome, Why};
+use crate::outcome::{Abort, Outcome};
 
 /// No trial needs so long: a call that never comes back ends here, as a failure.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PROMISE_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// One promise, named like the function that tries it.
 #[derive(Debug, Clone, Copy)]
@@ -73,13 +73,13 @@ impl Promise {
     }
 
     async fn try_on(self, fixture: Arc<dyn Fixture>) -> Result<Completion, Failed> {
-        match tokio::time::timeout(PATIENCE, (self.check)(fixture)).await {
+        match tokio::time::timeout(PROMISE_TIMEOUT, (self.check)(fixture)).await {
             Ok(Ok(())) => Ok(Completion::Completed),
-            Ok(Err(stop)) if matches!(stop.why, Why::Beyond(_)) => {
+            Ok(Err(stop)) if matches!(stop.why, Abort::Unsupported(_)) => {
                 Ok(Completion::ignored_with(stop.why))
             }
             Ok(Err(stop)) => Err(stop.into()),
-            Err(_) => Err(format!("nothing happened any more after {PATIENCE:?}").into()),
+            Err(_) => Err(format!("nothing happened any more after {PROMISE_TIMEOUT:?}").into()),
         }
     }
 }

@@ -1,11 +1,11 @@
 //! A purge leaves nothing: no message, no claim, no old marker. A removed queue is one that never was.
 
-use isimud_contract::{ErrorKind, Guard, Resource};
+use isimud_contract::{ErrorKind, Precondition, Resource};
 
 use crate::bench::{Bench, minutes};
-use crate::outcome::{Outcome, Word, refused};
+use crate::outcome::{Outcome, Step, refused};
 use crate::promise::promises;
-use crate::words::{ids, sorted};
+use crate::steps::{ids, sorted};
 
 promises! {
     a_purge_takes_free_held_and_delayed_messages,
@@ -25,7 +25,7 @@ promises! {
 const NO_CLAIM: ErrorKind = ErrorKind::NotFound(Resource::Claim);
 
 /// Posts a held, a delayed and a free message.
-async fn fill(bench: &Bench) -> Word<()> {
+async fn fill(bench: &Bench) -> Step<()> {
     bench.post(2).await?;
     bench.take(2).await?;
     bench.post_one(bench.delayed(minutes(2))).await?;
@@ -33,7 +33,7 @@ async fn fill(bench: &Bench) -> Word<()> {
     Ok(())
 }
 
-async fn assert_empty(bench: &Bench) -> Word<()> {
+async fn assert_empty(bench: &Bench) -> Step<()> {
     if bench.exact().is_ok() {
         assert!(bench.stats().await?.is_empty());
     }
@@ -54,7 +54,7 @@ async fn a_purge_takes_free_held_and_delayed_messages(bench: Bench) -> Outcome {
 
 async fn a_removal_takes_free_held_and_delayed_messages(bench: Bench) -> Outcome {
     fill(&bench).await?;
-    bench.remove().await?;
+    bench.drop_queue().await?;
     assert_empty(&bench).await?;
     Ok(())
 }
@@ -76,7 +76,7 @@ async fn removed_claims_do_not_exist(bench: Bench) -> Outcome {
     bench.post(2).await?;
     let lease = bench.lease();
     bench.take_on(&lease, 2).await?;
-    bench.remove().await?;
+    bench.drop_queue().await?;
     bench.post(1).await?;
     refused(bench.find(lease.id).await, NO_CLAIM)?;
     refused(bench.renew(&lease).await, NO_CLAIM)?;
@@ -120,7 +120,7 @@ async fn other_queues_are_left_alone(bench: Bench) -> Outcome {
         fill(queue).await?;
     }
     bench.purge().await?;
-    bench.remove().await?;
+    bench.drop_queue().await?;
     for other in &others {
         assert_eq!(other.counts().await?, (2, 2));
     }
@@ -129,8 +129,8 @@ async fn other_queues_are_left_alone(bench: Bench) -> Outcome {
 
 async fn an_empty_queue_is_purged_and_removed_in_vain(bench: Bench) -> Outcome {
     bench.purge().await?;
-    bench.remove().await?;
-    bench.remove().await?;
+    bench.drop_queue().await?;
+    bench.drop_queue().await?;
     assert_empty(&bench).await?;
     Ok(())
 }
@@ -151,11 +151,14 @@ async fn a_purged_queue_works_on(bench: Bench) -> Outcome {
 async fn a_removed_queue_works_again(bench: Bench) -> Outcome {
     bench.ordered()?;
     fill(&bench).await?;
-    bench.remove().await?;
+    bench.drop_queue().await?;
     let posted = bench.post(3).await?;
     assert_eq!(bench.listed().await?, posted);
     assert_eq!(ids(&bench.take(2).await?.messages), posted[..2]);
-    assert_eq!(bench.delete(&posted[2..], Guard::Free).await?, 1);
+    assert_eq!(
+        bench.delete(&posted[2..], Precondition::Unclaimed).await?,
+        1
+    );
     assert_eq!(bench.counts().await?, (0, 2));
     Ok(())
 }

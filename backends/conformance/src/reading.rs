@@ -1,11 +1,11 @@
 //! Live messages are read by id, whoever holds them.
 
-use isimud_contract::{Guard, Message, MessageId};
+use isimud_contract::{Message, MessageId, Precondition};
 
 use crate::bench::{Bench, HOUR, MINUTE, minutes};
 use crate::outcome::Outcome;
 use crate::promise::promises;
-use crate::words::ids;
+use crate::steps::ids;
 
 promises! {
     messages_come_in_the_order_asked,
@@ -88,7 +88,7 @@ async fn a_delayed_message_is_read_and_says_how_long(bench: Bench) -> Outcome {
 
 async fn a_deleted_message_is_not_read(bench: Bench) -> Outcome {
     let [a, b] = bench.posted().await?;
-    bench.delete(&[a], Guard::Any).await?;
+    bench.delete(&[a], Precondition::None).await?;
     assert_eq!(ids(&bench.get(&[a, b]).await?), [b]);
     Ok(())
 }
@@ -112,6 +112,6 @@ async fn a_message_says_how_old_it_is_and_how_long_it_lives(bench: Bench) -> Out
     let message = bench.get_one(id).await?;
     assert_eq!(message.ttl, 2 * HOUR);
     bench.assert_span(message.age, minutes(30));
-    bench.assert_span(message.left, minutes(90));
+    bench.assert_span(message.remaining_ttl, minutes(90));
     Ok(())
 }

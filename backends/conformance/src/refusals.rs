@@ -1,11 +1,11 @@
 //! What a store does not promise it refuses as `Unsupported`. Where it promises the thing, the trial is ignored.
 
-use isimud_contract::{ErrorKind, Guard, Lease, Message};
+use isimud_contract::{ErrorKind, Lease, Message, Precondition};
 
 use crate::bench::{Bench, MILLISECOND, needs};
-use crate::outcome::{Outcome, Why, refused};
+use crate::outcome::{Abort, Outcome, refused};
 use crate::promise::promises;
-use crate::words::{first, ids, sorted};
+use crate::steps::{first, ids, sorted};
 
 promises! {
     claims_are_refused_by_a_store_without_them,
@@ -58,18 +58,18 @@ async fn deleting_by_id_is_refused_by_a_store_without_listings(bench: Bench) -> 
     let posted = bench.post(3).await?;
     let claim = bench.take(1).await?;
     let (store, queue) = (bench.store(), &bench.queue);
-    for guard in [Guard::Free, Guard::Any] {
-        let deleted = store.delete(queue, &posted, guard).await;
+    for precondition in [Precondition::Unclaimed, Precondition::None] {
+        let deleted = store.delete(queue, &posted, precondition).await;
         refused(deleted, UNSUPPORTED)?;
     }
     let held = ids(&claim.messages);
     let free = sorted(posted).into_iter().find(|id| !held.contains(id));
-    let free = free.ok_or(Why::Beyond("to claim one message alone"))?;
+    let free = free.ok_or(Abort::Unsupported("to claim one message alone"))?;
     let settled = bench.settle(&[held[0], free], claim.id).await;
     refused(settled, ErrorKind::NotClaimed)?;
     assert_eq!(bench.counts().await?, (2, 1));
-    assert_eq!(bench.delete(&held, Guard::Any).await?, 1);
-    assert_eq!(bench.delete(&held, Guard::Any).await?, 0);
+    assert_eq!(bench.delete(&held, Precondition::None).await?, 1);
+    assert_eq!(bench.delete(&held, Precondition::None).await?, 0);
     assert_eq!(bench.counts().await?, (2, 0));
     Ok(())
 }
@@ -92,7 +92,7 @@ fn body_of(size: u64, bench: &Bench) -> Message {
 
 async fn a_body_up_to_the_stores_limit_is_kept(bench: Bench) -> Outcome {
     let largest = bench.capabilities().largest_body;
-    let largest = largest.ok_or(Why::Beyond("to have a largest body"))?;
+    let largest = largest.ok_or(Abort::Unsupported("to have a largest body"))?;
     let message = body_of(largest, &bench);
     bench.post_one(message.clone()).await?;
     let popped = bench.store().pop(&bench.queue, 1).await?;
@@ -103,19 +103,19 @@ async fn a_body_up_to_the_stores_limit_is_kept(bench: Bench) -> Outcome {
 
 async fn a_body_over_the_stores_limit_is_refused(bench: Bench) -> Outcome {
     let largest = bench.capabilities().largest_body;
-    let largest = largest.ok_or(Why::Beyond("to have a largest body"))?;
+    let largest = largest.ok_or(Abort::Unsupported("to have a largest body"))?;
     assert_not_posted(&bench, body_of(largest + 1, &bench)).await
 }
 
 async fn a_delay_over_the_stores_limit_is_refused(bench: Bench) -> Outcome {
     let longest = bench.capabilities().longest_delay;
-    let longest = longest.ok_or(Why::Beyond("to have a longest delay"))?;
+    let longest = longest.ok_or(Abort::Unsupported("to have a longest delay"))?;
     assert_not_posted(&bench, bench.delayed(longest + MILLISECOND)).await
 }
 
 async fn a_claim_over_the_stores_limit_is_refused(bench: Bench) -> Outcome {
     let longest = bench.capabilities().longest_claim;
-    let longest = longest.ok_or(Why::Beyond("to have a longest claim"))?;
+    let longest = longest.ok_or(Abort::Unsupported("to have a longest claim"))?;
     bench.post(1).await?;
     let lease = Lease {
         ttl: longest + MILLISECOND,

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    Change, ErrorKind, FlavorName, Members, QueueKey, SubscriptionChange, Watcher,
+    Change, ErrorKind, FlavorName, MembershipChange, QueueKey, SubscriptionChange, Watcher,
 };
 use serde_json::json;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::bench::Bench;
 use crate::management::metadata;
-use crate::outcome::{Outcome, Why, Word, refused, together};
+use crate::outcome::{Abort, Outcome, Step, refused, together};
 use crate::pools::{pool, pool_name};
 use crate::promise::promises;
-use crate::words::{ids, sorted};
+use crate::steps::{ids, sorted};
 
 promises! {
     a_new_queue_is_told_to_the_other_store,
@@ -57,7 +57,7 @@ struct Told(UnboundedReceiver<News>);
 
 impl Told {
     /// Listens to what changes, and goes on when it surely hears of it: from then on nothing is missed.
-    async fn by(bench: &Bench) -> Word<Self> {
+    async fn by(bench: &Bench) -> Step<Self> {
         let (tell, told) = unbounded_channel();
         // Nobody listens any more once the trial is over.
         let watcher: Watcher = Arc::new(move |change| drop(tell.send(change.into())));
@@ -77,7 +77,7 @@ impl Told {
                 return Ok(told);
             }
         }
-        Err(Why::Surprise("no change is told".into()))
+        Err(Abort::Unexpected("no change is told".into()))
     }
 
     async fn hears_of(&mut self, news: &News) -> bool {
@@ -90,14 +90,16 @@ impl Told {
     }
 
     /// Waits until it is told that the queue has changed.
-    async fn changed(&mut self, queue: &QueueKey) -> Word<()> {
+    async fn changed(&mut self, queue: &QueueKey) -> Step<()> {
         self.hears(News::Queue(queue.clone())).await
     }
 
-    async fn hears(&mut self, news: News) -> Word<()> {
+    async fn hears(&mut self, news: News) -> Step<()> {
         match tokio::time::timeout(MOMENT, self.hears_of(&news)).await {
             Ok(true) => Ok(()),
-            _ => Err(Why::Surprise(format!("{news:?} changed and nobody said"))),
+            _ => Err(Abort::Unexpected(format!(
+                "{news:?} changed and nobody said"
+            ))),
         }
     }
 }
@@ -145,7 +147,9 @@ async fn changes_of_pools_and_flavors_are_told_to_the_other_store(bench: Bench) 
     told.hears(News::Pools).await?;
     store.save_pool(&pool("p"), Some(version)).await?;
     told.hears(News::Pools).await?;
-    bench.save_flavor("f", &["p"], Members::Add).await?;
+    bench
+        .save_flavor("f", &["p"], MembershipChange::Add)
+        .await?;
     told.hears(News::Pools).await?;
     let flavor = FlavorName::parse("f").expect("a name");
     assert!(store.delete_flavor(&bench.queue.project, &flavor).await?);
@@ -184,7 +188,7 @@ async fn what_is_told_can_be_read_at_once(bench: Bench) -> Outcome {
     let mut told = Told::by(&other).await?;
     for number in 1..20 {
         let update = bench.update(json!({"n": number}), version).await?;
-        version = update.ok_or_else(|| Why::Surprise("an update is refused".into()))?;
+        version = update.ok_or_else(|| Abort::Unexpected("an update is refused".into()))?;
         told.changed(&bench.queue).await?;
         assert_eq!(
             other.found().await?.metadata,
@@ -236,7 +240,9 @@ async fn a_claim_holds_in_both_stores(bench: Bench) -> Outcome {
     let claim = bench.take(1).await?;
     assert_eq!(other.claim(1).await?, None);
     assert_eq!(other.pop(1).await?, []);
-    let kept = other.delete(&[id], isimud_contract::Guard::Free).await;
+    let kept = other
+        .delete(&[id], isimud_contract::Precondition::Unclaimed)
+        .await;
     refused(kept, ErrorKind::Claimed)?;
     other.release(claim.id).await?;
     assert_eq!(ids(&bench.take(1).await?.messages), [id]);

@@ -1,11 +1,11 @@
 //! The bytes of a queue are those of its live messages, whoever holds them, counted in steps.
 
-use isimud_contract::{ErrorKind, Guard, Message};
+use isimud_contract::{ErrorKind, Message, Precondition};
 
 use crate::bench::{Bench, HOUR, MINUTE, minutes, needs};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
-use crate::words::some_headers;
+use crate::steps::some_headers;
 
 promises! {
     an_empty_queue_has_no_bytes,
@@ -30,7 +30,7 @@ const MAX_STEPS: usize = 100;
 
 impl Bench {
     /// Goes on only where bytes can be counted.
-    fn counts_bytes(&self) -> Word<()> {
+    fn counts_bytes(&self) -> Step<()> {
         needs(self.capabilities().browse, "counts of bytes")
     }
 
@@ -47,7 +47,7 @@ impl Bench {
     }
 
     /// The bytes of the queue, and how many steps it took to count them.
-    async fn bytes_in_steps(&self) -> Word<(u64, usize)> {
+    async fn bytes_in_steps(&self) -> Step<(u64, usize)> {
         self.counts_bytes()?;
         let (mut bytes, mut after) = (0, None);
         for steps in 1..=MAX_STEPS {
@@ -69,7 +69,7 @@ impl Bench {
         assert!((least..=most).contains(&bytes), "{bytes} of {messages}");
     }
 
-    async fn has_bytes_of(&self, messages: u64) -> Word<()> {
+    async fn has_bytes_of(&self, messages: u64) -> Step<()> {
         let (bytes, _) = self.bytes_in_steps().await?;
         self.assert_bytes(bytes, messages);
         Ok(())
@@ -126,7 +126,7 @@ async fn deleted_and_popped_messages_have_no_bytes(bench: Bench) -> Outcome {
     let messages = bench.several_of_size(6);
     let first = messages[0].id;
     bench.post_all(messages).await?;
-    bench.delete(&[first], Guard::Any).await?;
+    bench.delete(&[first], Precondition::None).await?;
     bench.has_bytes_of(5).await?;
     bench.pop(2).await?;
     bench.has_bytes_of(3).await?;
@@ -137,7 +137,7 @@ async fn expired_messages_have_no_bytes(bench: Bench) -> Outcome {
     bench.counts_bytes()?;
     let short = Message {
         ttl: minutes(2),
-        left: minutes(2),
+        remaining_ttl: minutes(2),
         ..bench.of_size()
     };
     bench.post_all(vec![short, bench.of_size()]).await?;

@@ -1,9 +1,9 @@
 //! The statistics count live messages, and name the first and the last of them, whoever read what before.
 
-use isimud_contract::{Edge, Guard, MessageId, Stats};
+use isimud_contract::{MessageId, Precondition, Stats, StatsMessage};
 
 use crate::bench::{Bench, MINUTE, minutes};
-use crate::outcome::{Outcome, Word};
+use crate::outcome::{Outcome, Step};
 use crate::promise::promises;
 
 promises! {
@@ -15,15 +15,15 @@ promises! {
     expired_messages_do_not_count,
     expired_messages_of_an_ended_claim_do_not_count,
     deletes_and_pops_are_counted,
-    the_edges_are_the_first_and_the_last_message,
+    statistics_name_the_oldest_and_the_newest_message,
     held_messages_are_edges_too,
-    one_message_is_both_edges,
+    a_single_message_is_the_oldest_and_the_newest,
     expired_messages_are_no_edges,
     an_edge_says_when_it_was_posted,
 }
 
 /// The first and the last message.
-async fn edges(bench: &Bench) -> Word<[Option<MessageId>; 2]> {
+async fn edges(bench: &Bench) -> Step<[Option<MessageId>; 2]> {
     bench.exact()?;
     let Stats { oldest, newest, .. } = bench.stats().await?;
     Ok([oldest, newest].map(|edge| edge.map(|edge| edge.id)))
@@ -36,7 +36,7 @@ async fn an_empty_queue_counts_nothing(bench: Bench) -> Outcome {
 
 async fn an_emptied_queue_counts_nothing(bench: Bench) -> Outcome {
     let posted = bench.post(3).await?;
-    bench.delete(&posted, Guard::Any).await?;
+    bench.delete(&posted, Precondition::None).await?;
     assert!(bench.stats().await?.is_empty());
     Ok(())
 }
@@ -92,17 +92,17 @@ async fn deletes_and_pops_are_counted(bench: Bench) -> Outcome {
     let posted = bench.post(6).await?;
     bench.pop(1).await?;
     bench.take(2).await?;
-    bench.delete(&posted[1..2], Guard::Any).await?;
-    bench.delete(&posted[5..], Guard::Any).await?;
+    bench.delete(&posted[1..2], Precondition::None).await?;
+    bench.delete(&posted[5..], Precondition::None).await?;
     assert_eq!(bench.counts().await?, (2, 1));
     Ok(())
 }
 
-async fn the_edges_are_the_first_and_the_last_message(bench: Bench) -> Outcome {
+async fn statistics_name_the_oldest_and_the_newest_message(bench: Bench) -> Outcome {
     bench.ordered()?;
     let [first, second, third, fourth] = bench.posted().await?;
     assert_eq!(edges(&bench).await?, [Some(first), Some(fourth)]);
-    bench.delete(&[first, fourth], Guard::Any).await?;
+    bench.delete(&[first, fourth], Precondition::None).await?;
     assert_eq!(edges(&bench).await?, [Some(second), Some(third)]);
     Ok(())
 }
@@ -115,7 +115,7 @@ async fn held_messages_are_edges_too(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn one_message_is_both_edges(bench: Bench) -> Outcome {
+async fn a_single_message_is_the_oldest_and_the_newest(bench: Bench) -> Outcome {
     let [only] = bench.posted().await?;
     assert_eq!(edges(&bench).await?, [Some(only), Some(only)]);
     let stats = bench.stats().await?;
@@ -143,12 +143,12 @@ async fn an_edge_says_when_it_was_posted(bench: Bench) -> Outcome {
     let [last] = bench.posted().await?;
     bench.advance(minutes(4)).await;
     let stats = bench.stats().await?;
-    let oldest = Edge {
+    let oldest = StatsMessage {
         id: first,
         age: minutes(7),
         posted: start,
     };
-    let newest = Edge {
+    let newest = StatsMessage {
         id: last,
         age: minutes(4),
         posted: start.after(minutes(3)),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::bench::{Bench, HOUR, MILLISECOND, MINUTE, minutes};
 use crate::management::metadata;
-use crate::outcome::{Outcome, Why, Word, refused, together};
+use crate::outcome::{Abort, Outcome, Step, refused, together};
 use crate::promise::promises;
 
 promises! {
@@ -35,8 +35,8 @@ promises! {
     a_subscription_ends_at_its_moment,
     an_expired_subscription_is_nowhere,
     an_expired_subscriber_may_come_back,
-    a_new_ttl_begins_a_new_life,
-    only_a_new_ttl_begins_a_new_life,
+    a_new_ttl_of_a_subscription_counts_from_now,
+    only_a_new_ttl_restarts_a_subscription,
     a_listing_goes_past_many_that_expired,
     subscriptions_are_kept,
 }
@@ -71,28 +71,28 @@ impl Bench {
     }
 
     /// Stores a subscription; it must be new.
-    pub(crate) async fn subscribe(&self, number: u128, subscriber: &str) -> Word<Subscription> {
+    pub(crate) async fn subscribe(&self, number: u128, subscriber: &str) -> Step<Subscription> {
         self.subscribe_as(self.subscription(number, subscriber))
             .await
     }
 
-    async fn subscribe_as(&self, new: Subscription) -> Word<Subscription> {
+    async fn subscribe_as(&self, new: Subscription) -> Step<Subscription> {
         match self.management()?.create_subscription(&new).await? {
             None => Ok(new),
-            Some(present) => Err(Why::Surprise(format!("there is {present:?} already"))),
+            Some(present) => Err(Abort::Unexpected(format!("there is {present:?} already"))),
         }
     }
 
-    async fn subscribed(&self, number: u128) -> Word<Option<Subscription>> {
+    async fn subscribed(&self, number: u128) -> Step<Option<Subscription>> {
         let store = self.management()?;
         Ok(store.find_subscription(&self.queue, id(number)).await?)
     }
 
     /// Checks that a subscription is as it should be, its age up to what the clock may have moved.
-    async fn assert_subscribed(&self, expected: &Subscription) -> Word<()> {
+    async fn assert_subscribed(&self, expected: &Subscription) -> Step<()> {
         let store = self.management()?;
         let found = store.find_subscription(&self.queue, expected.id).await?;
-        let found = found.ok_or_else(|| Why::Surprise(format!("{} is gone", expected.id)))?;
+        let found = found.ok_or_else(|| Abort::Unexpected(format!("{} is gone", expected.id)))?;
         self.assert_same(&found, expected);
         Ok(())
     }
@@ -111,13 +111,13 @@ impl Bench {
         );
     }
 
-    async fn change(&self, number: u128, change: SubscriptionChange) -> Word<()> {
+    async fn change(&self, number: u128, change: SubscriptionChange) -> Step<()> {
         let store = self.management()?;
         let update = store.update_subscription(&self.queue, id(number), &change);
         Ok(update.await?)
     }
 
-    async fn readdress(&self, number: u128, subscriber: &str) -> Word<()> {
+    async fn readdress(&self, number: u128, subscriber: &str) -> Step<()> {
         let subscriber = Some(subscriber.to_owned());
         let change = SubscriptionChange {
             subscriber,
@@ -126,13 +126,13 @@ impl Bench {
         self.change(number, change).await
     }
 
-    async fn confirm(&self, number: u128, confirmed: bool) -> Word<Subscription> {
+    async fn confirm(&self, number: u128, confirmed: bool) -> Step<Subscription> {
         let store = self.management()?;
         let confirm = store.confirm_subscription(&self.queue, id(number), confirmed);
         Ok(confirm.await?)
     }
 
-    pub(crate) async fn unsubscribe(&self, number: u128) -> Word<bool> {
+    pub(crate) async fn unsubscribe(&self, number: u128) -> Step<bool> {
         let store = self.management()?;
         Ok(store.delete_subscription(&self.queue, id(number)).await?)
     }
@@ -142,7 +142,7 @@ impl Bench {
         &self,
         after: Option<SubscriptionId>,
         limit: usize,
-    ) -> Word<Vec<SubscriptionId>> {
+    ) -> Step<Vec<SubscriptionId>> {
         let store = self.management()?;
         let found = store.list_subscriptions(&self.queue, after, limit).await?;
         assert!(found.iter().all(|one| one.source == self.queue));
@@ -216,7 +216,7 @@ async fn a_subscriber_is_subscribed_once(bench: Bench) -> Outcome {
     };
     let store = bench.management()?;
     let present = store.create_subscription(&second).await?;
-    let present = present.ok_or_else(|| Why::Surprise("there are two".into()))?;
+    let present = present.ok_or_else(|| Abort::Unexpected("there are two".into()))?;
     bench.assert_same(&present, &first);
     bench.assert_subscribed(&first).await?;
     assert_eq!(bench.subscriptions(None, 10).await?, [first.id]);
@@ -539,7 +539,7 @@ async fn an_expired_subscriber_may_come_back(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn a_new_ttl_begins_a_new_life(bench: Bench) -> Outcome {
+async fn a_new_ttl_of_a_subscription_counts_from_now(bench: Bench) -> Outcome {
     let new = bench.subscribe(1, "http://a").await?;
     bench.advance(minutes(50)).await;
     let ttl = minutes(20);
@@ -561,7 +561,7 @@ async fn a_new_ttl_begins_a_new_life(bench: Bench) -> Outcome {
     Ok(())
 }
 
-async fn only_a_new_ttl_begins_a_new_life(bench: Bench) -> Outcome {
+async fn only_a_new_ttl_restarts_a_subscription(bench: Bench) -> Outcome {
     bench.subscribe(1, "http://a").await?;
     bench.advance(minutes(50)).await;
     let change = SubscriptionChange {

@@ -26,7 +26,7 @@ pub struct Capabilities {
     pub browse: bool,
     /// The id of a deleted message stays known for as long as the message would have lived: who posts it again adds
     /// nothing, though it has been delivered meanwhile.
-    pub remembers: bool,
+    pub deduplicates: bool,
     /// The largest body in bytes, where the store has a limit of its own.
     pub largest_body: Option<u64>,
     /// The longest delay, where the store has a limit of its own.
@@ -47,7 +47,7 @@ impl Capabilities {
         adopts: false,
         high_throughput: true,
         browse: true,
-        remembers: false,
+        deduplicates: false,
         largest_body: None,
         longest_delay: None,
         longest_claim: None,

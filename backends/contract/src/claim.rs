@@ -53,7 +53,7 @@ impl Stands {
 
 /// A claim that was made elsewhere, in a service that this one takes over from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ForeignClaim {
+pub struct ImportedClaim {
     /// Its name, which its worker goes on using.
     pub id: ClaimId,
     /// How long it was granted for, from creation or the last renewal.

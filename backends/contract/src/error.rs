@@ -77,8 +77,16 @@ impl Error {
 
     /// Something does not exist.
     pub fn not_found(what: Resource) -> Self {
-        Self::new(ErrorKind::NotFound(what), "there is no such thing")
-            .with("resource", format_args!("{what:?}"))
+        let sentence = match what {
+            Resource::Queue => "queue not found",
+            Resource::Message => "message not found",
+            Resource::Claim => "claim not found",
+            Resource::MetadataKey => "metadata key not found",
+            Resource::Pool => "pool not found",
+            Resource::Flavor => "flavor not found",
+            Resource::Subscription => "subscription not found",
+        };
+        Self::new(ErrorKind::NotFound(what), sentence)
     }
 
     /// The request is outside the rules; the sentence is shown to the client.
@@ -160,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_says_what_where_and_why() {
+    fn the_text_of_an_error_says_what_where_and_why() {
         let error = Error::new(ErrorKind::Unavailable, "the disk is full")
             .with("queue", "p/q")
             .with("operation", "post")

@@ -70,10 +70,10 @@ impl QueueName {
         Self(format!("~~{}", name.0).into())
     }
 
-    /// Part `number` of a queue whose messages are in several places (see [`Segment`](crate::Segment)); part 0 has the
-    /// queue's own name, any other one that no client can write.
+    /// Generation `number` of a queue whose messages are in several places (see [`Segment`](crate::Segment));
+    /// generation 0 has the queue's own name, any other one that no client can write.
     #[must_use]
-    pub fn part(&self, number: u32) -> Self {
+    pub fn generation(&self, number: u32) -> Self {
         match number {
             0 => self.clone(),
             number => Self(format!("{}~{number}", self.0).into()),
@@ -88,9 +88,9 @@ impl QueueName {
             .unwrap_or(text);
         let plain = match plain.split_once('~') {
             None => plain,
-            Some((plain, part)) => {
-                let canonical = part.parse::<u32>().is_ok_and(|number| number > 0)
-                    && !part.starts_with(['0', '+']);
+            Some((plain, generation)) => {
+                let canonical = generation.parse::<u32>().is_ok_and(|number| number > 0)
+                    && !generation.starts_with(['0', '+']);
                 if !canonical {
                     return Err(InvalidName);
                 }
@@ -101,8 +101,9 @@ impl QueueName {
         Ok(Self(text.into()))
     }
 
-    /// Whether it is a part of a queue (see [`QueueName::part`]), which only the service makes and knows.
-    pub fn is_part(&self) -> bool {
+    /// Whether it names a later generation of a queue (see [`QueueName::generation`]), which only the service makes and
+    /// knows.
+    pub fn has_generation(&self) -> bool {
         self.shown().contains('~')
     }
 
@@ -173,10 +174,10 @@ impl QueueKey {
         Self { project, name }
     }
 
-    /// Part `number` of this queue, as [`QueueName::part`].
+    /// Generation `number` of this queue, as [`QueueName::generation`].
     #[must_use]
-    pub fn part(&self, number: u32) -> Self {
-        Self::new(self.project.clone(), self.name.part(number))
+    pub fn generation(&self, number: u32) -> Self {
+        Self::new(self.project.clone(), self.name.generation(number))
     }
 }
 
@@ -297,13 +298,13 @@ mod tests {
         for name in [
             QueueName::of_topic(&q),
             QueueName::internal(&q),
-            q.part(1),
-            QueueName::of_topic(&long).part(u32::MAX),
+            q.generation(1),
+            QueueName::of_topic(&long).generation(u32::MAX),
         ] {
             assert_eq!(QueueName::parse(name.as_str()), Err(InvalidName), "{name}");
             assert_eq!(QueueName::parse_stored(name.as_str()), Ok(name));
         }
-        assert_eq!(q.part(0), q);
+        assert_eq!(q.generation(0), q);
         assert_eq!(QueueName::of_topic(&q).shown(), "q.1");
         for bad in [
             "", "~", "~~", "~~~a", "a~", "a~0", "a~01", "a~+1", "a~1~1", "a~x",

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tracing::Instrument;
 
 use crate::{
-    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, Error, ForeignClaim, Guard, Lease,
-    Message, MessageId, MessageStore, Page, QueueKey, Result, Selection, Stats,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, Error, ImportedClaim, Lease,
+    Message, MessageId, MessageStore, Page, Precondition, QueueKey, Result, Selection, Stats,
 };
 
 /// Lets calls through to a store, and hears of each that has finished.
@@ -122,9 +122,18 @@ impl MessageStore for Instrumented {
             .await
     }
 
-    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
-        self.watch("delete", Some(queue), self.inner.delete(queue, ids, guard))
-            .await
+    async fn delete(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        precondition: Precondition,
+    ) -> Result<usize> {
+        self.watch(
+            "delete",
+            Some(queue),
+            self.inner.delete(queue, ids, precondition),
+        )
+        .await
     }
 
     async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
@@ -169,14 +178,18 @@ impl MessageStore for Instrumented {
         self.watch("release_claim", Some(queue), undo).await
     }
 
-    async fn hold(
+    async fn import_claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
-        self.watch("hold", Some(queue), self.inner.hold(queue, claim, ids))
-            .await
+        self.watch(
+            "hold",
+            Some(queue),
+            self.inner.import_claim(queue, claim, ids),
+        )
+        .await
     }
 
     async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
@@ -199,8 +212,8 @@ impl MessageStore for Instrumented {
             .await
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        self.watch("remove", Some(queue), self.inner.remove(queue))
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
+        self.watch("remove", Some(queue), self.inner.drop_queue(queue))
             .await
     }
 

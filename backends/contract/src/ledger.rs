@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ByteCount, Claim, ClaimId, ForeignClaim, Guard, Lease, Message, MessageId, Page, QueueKey,
-    Result, Selection, Stats, Timestamp,
+    ByteCount, Claim, ClaimId, ImportedClaim, Lease, Message, MessageId, Page, Precondition,
+    QueueKey, Result, Selection, Stats, Timestamp,
 };
 
 /// What a broker wants to see again before it extends, settles or releases a delivery. Only the broker reads it.
@@ -25,9 +25,9 @@ pub struct Delivery {
     pub posted: Timestamp,
     /// What names this delivery.
     pub receipt: Receipt,
-    /// Its poster is going to [`note`](Ledger::note) it, or has done so. Where it has no row yet, the note decides where
-    /// it stands in the order of arrival, and not this delivery.
-    pub awaits_note: bool,
+    /// Its poster is going to [`record`](Ledger::record) it, or has done so. Where it has no row yet, the record
+    /// decides where it stands in the order of arrival, and not this delivery.
+    pub awaits_record: bool,
 }
 
 /// What becomes of a delivery.
@@ -37,13 +37,13 @@ pub enum Verdict {
     Granted {
         /// The message as it is now.
         message: Message,
-        /// It lives longer than the broker was told, so far as the ledger knows. A broker that ends lives by itself
-        /// needs a copy.
+        /// It lives longer than the broker was told, so far as the ledger knows. A broker that expires messages by
+        /// itself needs a copy.
         longer: bool,
     },
     /// It has been claimed as often as the dead-letter policy allows: it is to be sent to the dead-letter queue,
-    /// buried here, and settled. Until then it is held as if by a claim of the lease's ttl, which nobody can name.
-    Spent(Message),
+    /// deleted here, and settled. Until then it is held as if by a claim of the lease's ttl, which nobody can name.
+    DeliveryLimitExceeded(Message),
     /// It is free, and more than was asked for: the broker should have it back.
     Free,
     /// Somebody has it, or it is not due: nobody is told of it, and the broker should not deliver it for that long.
@@ -55,28 +55,29 @@ pub enum Verdict {
 /// What the granted deliveries are for.
 #[derive(Debug, Clone, Copy)]
 pub enum Purpose<'a> {
-    /// A claim. Its lease's dead-letter policy decides on [`Verdict::Spent`], and counts where there is one.
+    /// A claim. Its lease's dead-letter policy decides on [`Verdict::DeliveryLimitExceeded`], and counts where there is
+    /// one.
     Claim(&'a Lease),
     /// More for a claim that was granted something before. When it has ended meanwhile nothing is granted, and what
     /// would be is `Free`: otherwise it would begin anew, without what it held.
     More(&'a Lease),
-    /// A pop: what is granted is buried in the same step.
+    /// A pop: what is granted is deleted in the same step.
     Pop,
 }
 
-/// Names the time between two purges of a queue. No two eras of a ledger have the same name. A ledger may begin another
-/// one by itself when a purged queue has no row left.
+/// Names the time between two purges of a queue. No two epochs of a ledger have the same name. A ledger may begin
+/// another one by itself when a purged queue has no row left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Era(pub u64);
+pub struct Epoch(pub u64);
 
 /// What a delete does about an id that has no row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rowless {
+pub enum UnknownIds {
     /// It names nothing, and is skipped: right where every message has a row.
-    Skip,
-    /// It may name a message that was never delivered, and no claim holds that: `NotClaimed` where the guard demands a
-    /// claim, else `Unsupported`, and nothing is deleted.
-    Refuse,
+    Ignore,
+    /// It may name a message that was never delivered, and no claim holds that: `NotClaimed` where the precondition
+    /// demands a claim, else `Unsupported`, and nothing is deleted.
+    Reject,
 }
 
 /// What a renewed claim holds.
@@ -96,18 +97,18 @@ pub struct Renewed {
 /// * A ledger is opened for a *scope* (a pool): queues of one name in two scopes have nothing in common.
 /// * A row ends by itself when its message does, and not before every copy has ended by its own envelope. A deleted
 ///   message keeps its row, without the body, until then, so that a copy that the broker delivers once more is known
-///   to be gone. That is what the server's `now` is for in [`note`](Ledger::note), [`grant`](Ledger::grant) and
+///   to be gone. That is what the server's `now` is for in [`record`](Ledger::record), [`grant`](Ledger::grant) and
 ///   [`renew`](Ledger::renew): an envelope made at that moment, by that clock, is outlived by the row. So it does not
 ///   matter for what was deleted how far the clocks differ.
 /// * What the row says of a deleted message is said of one post: a message that comes back, having been somewhere else
 ///   meanwhile, has been transferred more often and is not deleted.
-/// * Ids that have no row are never given one by anything but [`note`](Ledger::note) and [`grant`](Ledger::grant).
+/// * Ids that have no row are never given one by anything but [`record`](Ledger::record) and [`grant`](Ledger::grant).
 ///
-/// A row is first written by `note` (the journal, where the pool has one) or by the first `grant` that meets the
+/// A row is first written by `record` (the journal, where the pool has one) or by the first `grant` that meets the
 /// message; it gets the next number of arrival then, unless it comes with one. But a row that a grant writes for a
-/// delivery that [`awaits a note`](Delivery::awaits_note) has no number and is in no listing: the note gives it one,
-/// together with those of its batch; where none comes in ten seconds (whoever posted it is gone), the ledger does. So
-/// the order of a listing is that of the posts, whoever claims meanwhile. A purge is one number: rows from before it
+/// delivery that [`awaits a record`](Delivery::awaits_record) has no number and is in no listing: the record gives it
+/// one, together with those of its batch; where none comes in ten seconds (whoever posted it is gone), the ledger does.
+/// So the order of a listing is that of the posts, whoever claims meanwhile. A purge is one number: rows from before it
 /// are gone.
 #[async_trait]
 pub trait Ledger: Debug + Send + Sync + 'static {
@@ -115,23 +116,24 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     async fn ping(&self) -> Result<()>;
 
     /// Writes rows for messages that the broker has accepted in envelopes of `now`, in order, and returns the present
-    /// era.
+    /// epoch.
     ///
-    /// * With an `era` that is over it writes nothing: the queue was purged since, and the messages may be gone with
-    ///   what was purged, or not. Whoever sends them again and notes them in the present era is right in both cases.
-    /// * With the present `era` every message gets a row. One that was transferred more often than the row of its id
+    /// * With an `epoch` that is over it writes nothing: the queue was purged since, and the messages may be gone with
+    ///   what was purged, or not. Whoever sends them again and records them in the present epoch is right in both
+    ///   cases.
+    /// * With the present `epoch` every message gets a row. One that was transferred more often than the row of its id
     ///   says starts anew, whatever became of the earlier post; so does an id whose message ended, or was purged, unless
     ///   that one was transferred more often. Any other that has a row keeps it, one that was deleted too, and if it is
-    ///   that post's the row learns that the broker was told of the message's `left`.
-    /// * Without an era only the last half holds: no row is written. With no messages this tells the era, and from then
-    ///   on the queue has one.
-    async fn note(
+    ///   that post's the row learns that the broker was told of the message's `remaining_ttl`.
+    /// * Without an epoch only the last half holds: no row is written. With no messages this tells the epoch, and from
+    ///   then on the queue has one.
+    async fn record(
         &self,
         queue: &QueueKey,
-        era: Option<Era>,
+        epoch: Option<Epoch>,
         now: Timestamp,
         posted: &[Message],
-    ) -> Result<Era>;
+    ) -> Result<Epoch>;
 
     /// Judges deliveries, one verdict each, in their order. A row speaks of one post of its id, told by how often the
     /// message had been [transferred](Message::transfers). For each delivery, the first that fits:
@@ -145,8 +147,8 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// 3. a live claim holds it, also one granted a moment ago in this call: `Held` until that claim ends;
     /// 4. it is not due: `Held` until it is, and it gets a row;
     /// 5. `limit` deliveries of this call are granted already: `Free`;
-    /// 6. it has been claimed as often as the policy allows: `Spent`. A queue that is its own dead-letter queue counts
-    ///    anew instead, and the message is granted;
+    /// 6. it has been claimed as often as the policy allows: `DeliveryLimitExceeded`. A queue that is its own
+    ///    dead-letter queue counts anew instead, and the message is granted;
     /// 7. else `Granted`: it has a row and is held (or, popped, is deleted).
     ///
     /// Where there is a row the message is the row's, whatever the copy says. The newest receipt of a live message is
@@ -170,20 +172,25 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// Ends a claim that counted, and of which nobody has heard, in the same way: its messages were delivered once less.
     async fn undo(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>>;
 
-    /// Deletes messages that have a row, as far as the guard allows: one that does not fit refuses all. Returns how
-    /// many live ones are gone, and the receipts that there are for them.
-    async fn bury(
+    /// Deletes messages that have a row, as far as the precondition allows: one that does not fit refuses all. Returns
+    /// how many live ones are gone, and the receipts that there are for them.
+    async fn delete(
         &self,
         queue: &QueueKey,
         ids: &[MessageId],
-        guard: Guard,
-        rowless: Rowless,
+        precondition: Precondition,
+        unknown_ids: UnknownIds,
     ) -> Result<(usize, Vec<Receipt>)>;
 
     /// Puts free messages that have a row under a claim that was made elsewhere, as
-    /// [`MessageStore::hold`](crate::MessageStore::hold) does, and returns how many of those named it holds then.
-    async fn hold(&self, queue: &QueueKey, claim: ForeignClaim, ids: &[MessageId])
-    -> Result<usize>;
+    /// [`MessageStore::import_claim`](crate::MessageStore::import_claim) does, and returns how many of those named it
+    /// holds then.
+    async fn import_claim(
+        &self,
+        queue: &QueueKey,
+        claim: ImportedClaim,
+        ids: &[MessageId],
+    ) -> Result<usize>;
 
     /// Reads a live claim and what it holds. `NotFound(Claim)` for any other.
     async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim>;
@@ -207,7 +214,7 @@ pub trait Ledger: Debug + Send + Sync + 'static {
     /// its envelope, like one that never had a row.
     async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize>;
 
-    /// Deletes every message that has a row, and every claim, and begins a new era. Positions from before stand before
-    /// everything.
+    /// Deletes every message that has a row, and every claim, and begins a new epoch. Positions from before stand
+    /// before everything.
     async fn purge(&self, queue: &QueueKey) -> Result<()>;
 }

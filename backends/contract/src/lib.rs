@@ -11,7 +11,7 @@
 //! message    a message, how a listing is asked for, what may be deleted     headers  what a producer says beside the body
 //! claim      a lease on messages, and where over-claimed ones go
 //! queue      metadata, listings of queues, statistics
-//! place      in which stores a queue's messages are
+//! placement  in which stores a queue's messages are
 //! pool       pools and flavors      subscription  who is told of messages
 //! store      MessageStore           management  ManagementStore: Queues, Pools, Subscriptions
 //! ledger     Ledger: who holds a message of a broker that can only lease
@@ -44,14 +44,14 @@ mod json;
 mod ledger;
 mod management;
 mod message;
-mod place;
+mod placement;
 mod pool;
 mod queue;
 mod store;
 mod subscription;
 
 pub use capabilities::{Capabilities, Condition};
-pub use claim::{Claim, DeadLetter, ForeignClaim, Lease, Stands};
+pub use claim::{Claim, DeadLetter, ImportedClaim, Lease, Stands};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, REASON, Resource, Result};
 pub use glob::globs_meet;
@@ -62,15 +62,16 @@ pub use ids::{
 };
 pub use instrumented::{Instrumented, Observer};
 pub use json::{JsonFault, body_of_text, check_json};
-pub use ledger::{Delivery, Era, Ledger, Purpose, Receipt, Renewed, Rowless, Verdict};
+pub use ledger::{Delivery, Epoch, Ledger, Purpose, Receipt, Renewed, UnknownIds, Verdict};
 pub use management::{Change, ManagementStore, Pools, Queues, Subscriptions, Watcher};
 pub use message::{
-    Arrival, ByteCount, Checksum, Guard, Marker, Message, PAGE_BYTES, Page, PageRoom, Selection,
+    Arrival, ByteCount, Checksum, Marker, Message, PAGE_BYTES, Page, PageRoom, Precondition,
+    Selection,
 };
-pub use place::{GAP, Home, LeftSegment, Place, Segment};
-pub use pool::{Flavor, Members, Pool, PoolRecord};
+pub use placement::{GAP, LeftSegment, Placement, Segment, StoreId};
+pub use pool::{Flavor, MembershipChange, Pool, PoolRecord};
 pub use queue::{
-    Backlog, Edge, Filter, FilterValue, Kind, Metadata, QueueRecord, QueueSelection, Stats,
+    Backlog, Filter, FilterValue, Kind, Metadata, QueueRecord, QueueSelection, Stats, StatsMessage,
     read_metadata,
 };
 pub use store::MessageStore;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    Flavor, FlavorName, Home, Kind, Members, Metadata, Place, Pool, PoolName, PoolRecord,
-    ProjectId, QueueKey, QueueRecord, QueueSelection, Result, Subscription, SubscriptionChange,
-    SubscriptionId,
+    Flavor, FlavorName, Kind, MembershipChange, Metadata, Placement, Pool, PoolName, PoolRecord,
+    ProjectId, QueueKey, QueueRecord, QueueSelection, Result, StoreId, Subscription,
+    SubscriptionChange, SubscriptionId,
 };
 
 /// Everything that the server keeps about queues under one name. Each part is a trait of its own.
@@ -39,7 +39,7 @@ pub trait Queues: Debug + Send + Sync + 'static {
         &self,
         queue: &QueueKey,
         metadata: &Metadata,
-        place: &Place,
+        placement: &Placement,
     ) -> Result<bool>;
 
     /// Reads a queue; `None` when it does not exist.
@@ -51,7 +51,7 @@ pub trait Queues: Debug + Send + Sync + 'static {
         &self,
         queue: &QueueKey,
         metadata: &Metadata,
-        place: &Place,
+        placement: &Placement,
         version: u64,
     ) -> Result<Option<u64>>;
 
@@ -72,7 +72,7 @@ pub trait Queues: Debug + Send + Sync + 'static {
     /// after `after`. A queue that keeps its place during a walk is met exactly once.
     async fn queues_in(
         &self,
-        home: &Home,
+        store_id: &StoreId,
         after: Option<&QueueKey>,
         limit: usize,
     ) -> Result<Vec<QueueKey>>;
@@ -107,7 +107,7 @@ pub trait Pools: Debug + Send + Sync + 'static {
         &self,
         flavor: &Flavor,
         pools: &[PoolName],
-        members: Members,
+        members: MembershipChange,
     ) -> Result<()>;
 
     /// Reads a flavor of any project; `None` when it does not exist.

@@ -10,7 +10,7 @@ use crate::{ClaimId, ClientId, Headers, MessageId};
 /// A message, as it is handed to a store and as the store gives it back.
 ///
 /// Times are spans by the store's own clock (see the crate's docs), whole milliseconds. A message is live while
-/// `left` is above zero.
+/// `remaining_ttl` is above zero.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// Its name.
@@ -28,7 +28,7 @@ pub struct Message {
     /// How long ago it was posted. Claims do not touch it.
     pub age: Duration,
     /// How long it will still live. Not `ttl - age` once a claim has extended it.
-    pub left: Duration,
+    pub remaining_ttl: Duration,
     /// How long it still cannot be claimed, popped or (unless asked for) listed.
     pub delay: Duration,
     /// The live claim that holds it. Ignored on a post.
@@ -61,7 +61,7 @@ impl Message {
             checksum: None,
             ttl,
             age: Duration::ZERO,
-            left: ttl,
+            remaining_ttl: ttl,
             delay: Duration::ZERO,
             claim: None,
             claim_count: 0,
@@ -76,7 +76,7 @@ impl Message {
     pub fn later(self, span: Duration) -> Self {
         Self {
             age: self.age.saturating_add(span),
-            left: self.left.saturating_sub(span),
+            remaining_ttl: self.remaining_ttl.saturating_sub(span),
             delay: self.delay.saturating_sub(span),
             ..self
         }
@@ -91,8 +91,8 @@ impl Message {
 }
 
 /// The place of a message in its queue's order of arrival: a number, which grows from message to message, and is the
-/// queue's, not the store's. A message keeps it wherever its queue moves, and so does everybody who has noted how far he
-/// has read.
+/// queue's, not the store's. A message keeps it wherever its queue moves, and so does everybody who has recorded how
+/// far he has read.
 ///
 /// A store gives the number at the post: the number after the last one, or the present moment, in milliseconds since
 /// 1970, where that is more. So numbers go on growing also where a store has forgotten how far it was (a queue that is
@@ -245,12 +245,12 @@ pub struct ByteCount {
 /// Which messages a delete may remove. One message that does not fit refuses the whole call, and nothing is deleted.
 /// Ids that name nothing are skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Guard {
+pub enum Precondition {
     /// Every message named, whoever holds it.
-    Any,
+    None,
     /// Only messages that no live claim holds; otherwise `Claimed`.
-    Free,
+    Unclaimed,
     /// Only messages that one of these claims holds. A free message is `NotClaimed`; a message that another claim
     /// holds is `Claimed`, or `NotFound(Claim)` when none of the claims listed is live in the queue.
-    HeldBy(Vec<ClaimId>),
+    ClaimedBy(Vec<ClaimId>),
 }

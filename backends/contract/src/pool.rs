@@ -37,7 +37,7 @@ pub struct Flavor {
 
 /// What happens to the members that a flavor has already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Members {
+pub enum MembershipChange {
     /// They stay (PUT).
     Add,
     /// They leave (PATCH).

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{MessageId, Place, QueueName, Timestamp};
+use crate::{MessageId, Placement, QueueName, Timestamp};
 
 /// A queue's metadata: the JSON object that clients write, in the order in which they wrote it.
 pub type Metadata = Map<String, Value>;
@@ -25,7 +25,7 @@ pub struct QueueRecord {
     /// Its metadata.
     pub metadata: Metadata,
     /// Where its messages are.
-    pub place: Place,
+    pub placement: Placement,
     /// Changes with every update; what a conditional update compares.
     pub version: u64,
 }
@@ -92,9 +92,9 @@ pub struct Stats {
     /// Held by a live claim.
     pub claimed: u64,
     /// The oldest live message, when there is one.
-    pub oldest: Option<Edge>,
+    pub oldest: Option<StatsMessage>,
     /// The newest live message, when there is one.
-    pub newest: Option<Edge>,
+    pub newest: Option<StatsMessage>,
     /// The highest number of arrival that was given, also to a message that is gone; 0 where none is known.
     pub last_arrival: u64,
 }
@@ -141,7 +141,7 @@ impl std::ops::AddAssign for Backlog {
 
 /// The first or the last message of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Edge {
+pub struct StatsMessage {
     /// The message.
     pub id: MessageId,
     /// How long ago it was posted.

@@ -5,8 +5,8 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::{
-    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, ForeignClaim, Guard, Lease,
-    Message, MessageId, Page, QueueKey, Result, Selection, Stats,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, ImportedClaim, Lease, Message,
+    MessageId, Page, Precondition, QueueKey, Result, Selection, Stats,
 };
 
 /// Keeps the messages and claims of many queues.
@@ -61,8 +61,13 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
     /// asked for twice is answered twice.
     async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>>;
 
-    /// Deletes messages, as far as the guard allows. Returns how many live ones are gone.
-    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize>;
+    /// Deletes messages, as far as the precondition allows. Returns how many live ones are gone.
+    async fn delete(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        precondition: Precondition,
+    ) -> Result<usize>;
 
     /// Deletes up to `limit` free messages from the head and returns them.
     async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>>;
@@ -90,8 +95,12 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
     /// nothing can be held no claim is made. Calls of one claim add up, and one that is live already keeps its own
     /// time, so that a call may be repeated. `AlreadyExists(Claim)` where another queue has a claim of that id and the
     /// store cannot keep both; `Unsupported` where claims cannot be handed over at all.
-    async fn hold(&self, queue: &QueueKey, claim: ForeignClaim, ids: &[MessageId])
-    -> Result<usize>;
+    async fn import_claim(
+        &self,
+        queue: &QueueKey,
+        claim: ImportedClaim,
+        ids: &[MessageId],
+    ) -> Result<usize>;
 
     /// Counts what is left, for a decision that would lose what it overlooks: asks the broker as well, where a broker
     /// keeps the messages and native clients of it may have put more there, or taken some.
@@ -113,7 +122,7 @@ pub trait MessageStore: Debug + Send + Sync + 'static {
     async fn purge(&self, queue: &QueueKey) -> Result<()>;
 
     /// Purges the queue and forgets that it was there.
-    async fn remove(&self, queue: &QueueKey) -> Result<()>;
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()>;
 
     /// Finishes what was begun and lets go of files and connections. Later calls answer `Unavailable`.
     async fn close(&self) -> Result<()>;

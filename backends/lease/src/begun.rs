@@ -1,8 +1,8 @@
 //! Work that is finished once it was begun, whether or not anybody waits for it any more.
 //!
 //! A client may go away at any moment, and its request is then broken off wherever it is. What has been sent to the broker
-//! by then must still be noted in the ledger, what was purged there must be purged here, and the other way round: so such
-//! work is a task of its own.
+//! by then must still be recorded in the ledger, what was purged there must be purged here, and the other way round: so
+//! such work is a task of its own.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use isimud_contract::{Error, ErrorKind, Result};
 use tokio::sync::Semaphore;
 
 /// How much may be under way at once. Whoever goes away without waiting cannot make it more.
-const MOST: u32 = 4096;
+const MAX_CONCURRENT: u32 = 4096;
 
 /// How long a close waits for it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,7 +23,7 @@ pub(crate) struct Begun(Arc<Semaphore>);
 
 impl Default for Begun {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MOST as usize)))
+        Self(Arc::new(Semaphore::new(MAX_CONCURRENT as usize)))
     }
 }
 
@@ -51,7 +51,7 @@ impl Begun {
 
     /// Waits for all of it, for as long as a close may take.
     pub(crate) async fn settle(&self) {
-        drop(tokio::time::timeout(CLOSE_TIMEOUT, self.0.acquire_many(MOST)).await);
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, self.0.acquire_many(MAX_CONCURRENT)).await);
     }
 }
 

@@ -44,7 +44,7 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
 
     /// Whether the broker drops a message by itself once its ttl has passed. A claim that extends a life then needs a
     /// copy that lives longer.
-    fn ends_lives(&self) -> bool;
+    fn expires_messages(&self) -> bool;
 
     /// Whether queues are those of an existing deployment, with native clients that the ledger does not hear of.
     fn adopts(&self) -> bool;
@@ -74,14 +74,24 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     async fn send(&self, queue: &QueueKey, batch: Vec<Envelope>) -> Result<()>;
 
     /// Takes up to `max` messages, the oldest first, without waiting for more than there are. The broker delivers them
-    /// to nobody else for `hold`, or for as long as it can if that is shorter, and then by itself again.
+    /// to nobody else for `visibility`, or for as long as it can if that is shorter, and then by itself again.
     ///
     /// A message that was not posted through Isimud gets an id that stays the same however often it is delivered, the
     /// nil client, and the ttl that the broker or the pool's options give it.
-    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>>;
+    async fn receive(
+        &self,
+        queue: &QueueKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>>;
 
-    /// Has the broker keep deliveries for `hold` from now on.
-    async fn extend(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()>;
+    /// Has the broker keep deliveries for `visibility` from now on.
+    async fn extend(
+        &self,
+        queue: &QueueKey,
+        receipts: &[Receipt],
+        visibility: Duration,
+    ) -> Result<()>;
 
     /// Settles deliveries: the broker forgets the messages.
     async fn ack(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()>;
@@ -98,7 +108,7 @@ pub trait LeaseBroker: Debug + Send + Sync + 'static {
     async fn purge(&self, queue: &QueueKey) -> Result<()>;
 
     /// Purges the queue and deletes it where it is ours to delete.
-    async fn remove(&self, queue: &QueueKey) -> Result<()>;
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()>;
 
     /// Gives back what is held and lets go of connections.
     async fn close(&self) -> Result<()>;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use isimud_contract::{Delivery, QueueKey, Timestamp};
 
 /// A spell is over when none has been dropped for so long.
-const CALM: Duration = Duration::from_secs(60);
+const QUIET_PERIOD: Duration = Duration::from_secs(60);
 
 /// Counts them.
 #[derive(Debug, Default)]
@@ -33,13 +33,13 @@ impl Dropped {
         let Delivery {
             message, posted, ..
         } = delivery;
-        if posted.after(message.left) <= now {
+        if posted.after(message.remaining_ttl) <= now {
             return;
         }
         self.count.fetch_add(1, Ordering::Relaxed);
         let (id, transfers) = (message.id, message.transfers);
         tracing::debug!(%queue, %id, transfers, "a delivery is dropped: its message was deleted, or has moved on");
-        let (is_first, over) = self.add(CALM);
+        let (is_first, over) = self.add(QUIET_PERIOD);
         if let Some(count) = over {
             tracing::info!(
                 count,
@@ -74,9 +74,9 @@ mod tests {
     #[test]
     fn a_spell_is_told_of_when_it_begins_and_when_the_next_one_does() {
         let dropped = Dropped::default();
-        assert_eq!(dropped.add(CALM), (true, None));
-        assert_eq!(dropped.add(CALM), (false, None));
+        assert_eq!(dropped.add(QUIET_PERIOD), (true, None));
+        assert_eq!(dropped.add(QUIET_PERIOD), (false, None));
         assert_eq!(dropped.add(Duration::ZERO), (true, Some(2)));
-        assert_eq!(dropped.add(CALM), (false, None));
+        assert_eq!(dropped.add(QUIET_PERIOD), (false, None));
     }
 }

@@ -14,32 +14,32 @@ use crate::broker::{Depth, Envelope, LeaseBroker};
 
 /// What kind of broker it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Nature {
+pub struct FaultProfile {
     /// It drops a message once its ttl has passed, as AMQP's `expiration` does.
-    pub ends_lives: bool,
+    pub expires_messages: bool,
     /// It keeps a delay by itself.
     pub delays: bool,
     /// Deliveries belong to the connection that took them, and come back when it closes. (Only it can settle them; what
     /// another is told about them it passes on.) Otherwise they come back in time alone.
-    pub binds: bool,
+    pub connection_bound: bool,
     /// It does nothing when it is given a hint.
-    pub deaf: bool,
+    pub ignores_hints: bool,
     /// What comes back comes back anywhere, not in its old place.
-    pub scrambles: bool,
+    pub reorders: bool,
     /// How often, of a thousand messages, it keeps one more copy of what it is sent, or delivers what was settled.
     pub duplicates: u16,
     /// How often, of a thousand calls, it fails before it has done anything, or after it has done all of it or a part.
     pub failures: u16,
 }
 
-impl Nature {
+impl FaultProfile {
     /// Without weaknesses: leases and nothing else.
     pub const PLAIN: Self = Self {
-        ends_lives: false,
+        expires_messages: false,
         delays: true,
-        binds: false,
-        deaf: false,
-        scrambles: false,
+        connection_bound: false,
+        ignores_hints: false,
+        reorders: false,
         duplicates: 0,
         failures: 0,
     };
@@ -55,7 +55,7 @@ pub struct FakeServer {
 
 #[derive(Debug)]
 struct State {
-    nature: Nature,
+    faults: FaultProfile,
     random: fastrand::Rng,
     queues: HashMap<QueueKey, Queue>,
     /// The last number of anything: of a place, of a delivery.
@@ -91,11 +91,11 @@ struct Held {
 
 impl FakeServer {
     /// A broker without queues. The seed decides which calls fail, and which messages are doubled.
-    pub fn new(clock: Arc<dyn Clock>, nature: Nature, seed: u64) -> Arc<Self> {
+    pub fn new(clock: Arc<dyn Clock>, faults: FaultProfile, seed: u64) -> Arc<Self> {
         Arc::new(Self {
             clock,
             state: Mutex::new(State {
-                nature,
+                faults,
                 random: fastrand::Rng::with_seed(seed),
                 queues: HashMap::new(),
                 last: 0,
@@ -114,8 +114,8 @@ impl FakeServer {
     }
 
     /// Changes what kind of broker it is from now on.
-    pub fn turn_into(&self, nature: Nature) {
-        self.state().nature = nature;
+    pub fn turn_into(&self, faults: FaultProfile) {
+        self.state().faults = faults;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -125,7 +125,7 @@ impl FakeServer {
     /// Gives back what a connection holds, where deliveries belong to connections.
     fn let_go(&self, connection: u64) {
         let mut state = self.state();
-        if !state.nature.binds {
+        if !state.faults.connection_bound {
             return;
         }
         let names: Vec<_> = state.queues.keys().cloned().collect();
@@ -177,7 +177,7 @@ impl State {
         for number in back {
             self.give_back(name, number);
         }
-        if self.nature.ends_lives {
+        if self.faults.expires_messages {
             let queue = self.queues.entry(name.clone()).or_default();
             queue.ready.retain(|_, kept| kept.ends > now);
             queue.delayed.retain(|_, kept| kept.ends > now);
@@ -186,7 +186,7 @@ impl State {
 
     /// Makes a held message ready again.
     fn give_back(&mut self, name: &QueueKey, number: u64) {
-        let scrambled = self.nature.scrambles.then(|| self.random.u64(..=self.last));
+        let scrambled = self.faults.reorders.then(|| self.random.u64(..=self.last));
         let queue = self.queues.entry(name.clone()).or_default();
         if let Some(held) = queue.held.remove(&number) {
             make_ready(queue, scrambled.unwrap_or(held.place), held.kept);
@@ -196,8 +196,8 @@ impl State {
     fn add(&mut self, name: &QueueKey, envelope: Envelope, now: Timestamp) {
         let place = self.next();
         let delay = envelope.message.delay;
-        let waits = self.nature.delays && !delay.is_zero();
-        let ends = now.after(envelope.message.left);
+        let waits = self.faults.delays && !delay.is_zero();
+        let ends = now.after(envelope.message.remaining_ttl);
         let kept = Kept { envelope, ends };
         let queue = self.queues.entry(name.clone()).or_default();
         if waits {
@@ -251,7 +251,7 @@ impl FakeBroker {
         let now = self.server.clock.now();
         let mut state = self.server.state();
         state.settle(queue, now);
-        let failures = state.nature.failures;
+        let failures = state.faults.failures;
         let fate = match (state.chance(failures), state.random.bool()) {
             (false, _) => Fate::Succeeds,
             (true, false) => Fate::FailsBefore,
@@ -268,7 +268,7 @@ impl FakeBroker {
         mut act: impl FnMut(&mut State, u64, Timestamp),
     ) -> Result<()> {
         let (mut state, now, fate) = self.enter(queue)?;
-        if state.nature.deaf {
+        if state.faults.ignores_hints {
             return Ok(());
         }
         let part = match fate {
@@ -296,14 +296,14 @@ impl FakeBroker {
 impl LeaseBroker for FakeBroker {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            fifo: !self.server.state().nature.scrambles,
+            fifo: !self.server.state().faults.reorders,
             durable: false,
             ..Capabilities::FULL
         }
     }
 
-    fn ends_lives(&self) -> bool {
-        self.server.state().nature.ends_lives
+    fn expires_messages(&self) -> bool {
+        self.server.state().faults.expires_messages
     }
 
     fn adopts(&self) -> bool {
@@ -337,7 +337,7 @@ impl LeaseBroker for FakeBroker {
             Fate::Succeeds => batch.len(),
         };
         for envelope in batch.into_iter().take(part) {
-            let duplicates = state.nature.duplicates;
+            let duplicates = state.faults.duplicates;
             if state.chance(duplicates) {
                 state.add(queue, envelope.clone(), now);
             }
@@ -349,7 +349,12 @@ impl LeaseBroker for FakeBroker {
         }
     }
 
-    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>> {
+    async fn receive(
+        &self,
+        queue: &QueueKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>> {
         let (mut state, now, fate) = self.enter(queue)?;
         if matches!(fate, Fate::FailsBefore) {
             return Err(failure());
@@ -357,7 +362,7 @@ impl LeaseBroker for FakeBroker {
         let mut got = Vec::new();
         while got.len() < max {
             let number = state.next();
-            let until = now.after(hold);
+            let until = now.after(visibility);
             let Some(queue) = state.queues.get_mut(queue) else {
                 break;
             };
@@ -368,7 +373,7 @@ impl LeaseBroker for FakeBroker {
                 message: kept.envelope.message.clone(),
                 posted: kept.envelope.posted,
                 receipt: Receipt(number.to_be_bytes().to_vec().into()),
-                awaits_note: true,
+                awaits_record: true,
             });
             queue.ends.insert((until, number), ());
             let connection = self.number;
@@ -386,9 +391,14 @@ impl LeaseBroker for FakeBroker {
         }
     }
 
-    async fn extend(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
+    async fn extend(
+        &self,
+        queue: &QueueKey,
+        receipts: &[Receipt],
+        visibility: Duration,
+    ) -> Result<()> {
         self.hint(queue, receipts, |state, number, now| {
-            let until = now.after(hold);
+            let until = now.after(visibility);
             if let Some(queue) = state.queues.get_mut(queue)
                 && let Some(held) = queue.held.get_mut(&number)
             {
@@ -400,7 +410,7 @@ impl LeaseBroker for FakeBroker {
 
     async fn ack(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()> {
         self.hint(queue, receipts, |state, number, _| {
-            let duplicates = state.nature.duplicates;
+            let duplicates = state.faults.duplicates;
             if state.chance(duplicates) {
                 state.give_back(queue, number);
             } else if let Some(queue) = state.queues.get_mut(queue) {
@@ -447,7 +457,7 @@ impl LeaseBroker for FakeBroker {
         }
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
         self.purge(queue).await
     }
 

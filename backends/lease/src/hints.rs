@@ -11,21 +11,21 @@ use tokio::sync::Semaphore;
 use crate::budget::Budget;
 
 /// Hints that may be under way at once. One more is left out: the broker then delivers the message again, later.
-const ROOM: u32 = 4096;
+const MAX_HINTS: u32 = 4096;
 
 /// How long a call waits for its own hint, unless that frees messages. A healthy broker takes a fraction of it, and
 /// then what was deleted counts no more when the caller has its answer.
-const PATIENCE: Duration = Duration::from_millis(100);
+const HINT_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// How long a call waits for a hint that frees messages. Somebody may be about to claim them, and where another server
 /// holds them they take two ways.
-const PATIENCE_TO_FREE: Duration = Duration::from_secs(1);
+const RELEASE_HINT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a close waits for all hints.
-const PARTING: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A broker takes hints again when none has failed for so long.
-const CALM: Duration = Duration::from_secs(10);
+const QUIET_PERIOD: Duration = Duration::from_secs(10);
 
 /// The hints under way.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(crate) struct Hints {
 impl Default for Hints {
     fn default() -> Self {
         Self {
-            room: Arc::new(Semaphore::new(ROOM as usize)),
+            room: Arc::new(Semaphore::new(MAX_HINTS as usize)),
             failures: Arc::default(),
         }
     }
@@ -51,7 +51,7 @@ impl Hints {
         queue: &QueueKey,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) {
-        self.wait(queue, PATIENCE, work).await;
+        self.wait(queue, HINT_TIMEOUT, work).await;
     }
 
     /// The same for a hint that frees messages: the moment is a longer one, but no longer than the call may take.
@@ -61,14 +61,14 @@ impl Hints {
         budget: Budget,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) {
-        let patience = PATIENCE_TO_FREE.min(budget.left());
-        self.wait(queue, patience, work).await;
+        let timeout = RELEASE_HINT_TIMEOUT.min(budget.left());
+        self.wait(queue, timeout, work).await;
     }
 
     async fn wait(
         &self,
         queue: &QueueKey,
-        patience: Duration,
+        timeout: Duration,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) {
         let queue = queue.clone();
@@ -79,13 +79,13 @@ impl Hints {
         let failures = Arc::clone(&self.failures);
         let task = tokio::spawn(async move {
             match work.await {
-                Ok(()) => failures.over(CALM),
+                Ok(()) => failures.over(QUIET_PERIOD),
                 Err(error) => failures.failed(&queue, &error),
             }
             drop(permit);
         });
         // Whether it was in time makes no difference to anybody.
-        drop(tokio::time::timeout(patience, task).await);
+        drop(tokio::time::timeout(timeout, task).await);
     }
 
     /// Logs a hint that failed, or what comes to the same: the broker delivers those messages again, and the ledger judges
@@ -96,7 +96,7 @@ impl Hints {
 
     /// Waits for every hint, for as long as a close may take.
     pub(crate) async fn settle(&self) {
-        drop(tokio::time::timeout(PARTING, self.room.acquire_many(ROOM)).await);
+        drop(tokio::time::timeout(CLOSE_TIMEOUT, self.room.acquire_many(MAX_HINTS)).await);
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(count(), None);
         for number in 1..=3 {
             failures.failed(&queue, &error);
-            failures.over(CALM);
+            failures.over(QUIET_PERIOD);
             assert_eq!(count(), Some(number));
         }
         failures.over(Duration::ZERO);

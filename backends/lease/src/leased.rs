@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, ByteCount, Capabilities, Claim, ClaimId, Clock, Condition, Era, Error, ErrorKind,
-    ForeignClaim, Guard, Lease, Ledger, Message, MessageId, MessageStore, Page, Purpose, QueueKey,
-    Receipt, Result, Rowless, Selection, Stats, Timestamp,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Clock, Condition, Epoch, Error, ErrorKind,
+    ImportedClaim, Lease, Ledger, Message, MessageId, MessageStore, Page, Precondition, Purpose,
+    QueueKey, Receipt, Result, Selection, Stats, Timestamp, UnknownIds,
 };
 
 use crate::begun::Begun;
@@ -29,14 +29,14 @@ pub enum Journal {
     Off,
 }
 
-/// Queues whose era is remembered, at the most. Beyond it all are forgotten, and asked for again.
-const REMEMBERED: usize = 100_000;
+/// Queues whose epoch is remembered, at the most. Beyond it all are forgotten, and asked for again.
+const CACHE_CAPACITY: usize = 100_000;
 
 /// How often a post is sent again because its queue was purged meanwhile.
-const PURGES: usize = 100;
+const MAX_REPOSTS: usize = 100;
 
-/// How long a pop has the broker hold a message: time to bury and to settle it.
-const POP: Duration = Duration::from_secs(30);
+/// How long a pop has the broker hold a message: time to delete and to settle it.
+const POP_VISIBILITY: Duration = Duration::from_secs(30);
 
 /// Queues of which something is the matter, so that the log tells of it once.
 #[derive(Debug, Default)]
@@ -46,7 +46,7 @@ impl Stuck {
     /// Whether it was not the matter before.
     pub(crate) fn begins(&self, queue: &QueueKey) -> bool {
         let mut stuck = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if stuck.len() >= REMEMBERED {
+        if stuck.len() >= CACHE_CAPACITY {
             stuck.clear();
         }
         stuck.insert(queue.clone())
@@ -72,7 +72,7 @@ pub struct Leased<B> {
     begun: Begun,
     pub(crate) journal: Journal,
     rooms: Arc<Rooms>,
-    eras: Arc<Mutex<HashMap<QueueKey, Era>>>,
+    epochs: Arc<Mutex<HashMap<QueueKey, Epoch>>>,
     closed: Arc<AtomicBool>,
 }
 
@@ -97,7 +97,7 @@ impl<B: LeaseBroker> Leased<B> {
             begun: Begun::default(),
             journal,
             rooms: Arc::default(),
-            eras: Arc::default(),
+            epochs: Arc::default(),
             closed: Arc::default(),
         }
     }
@@ -119,7 +119,7 @@ impl<B: LeaseBroker> Leased<B> {
             begun: self.begun.clone(),
             journal: self.journal,
             rooms: Arc::clone(&self.rooms),
-            eras: Arc::clone(&self.eras),
+            epochs: Arc::clone(&self.epochs),
             closed: Arc::clone(&self.closed),
         };
         self.begun.finish(work(same)).await
@@ -156,15 +156,16 @@ impl<B: LeaseBroker> Leased<B> {
         }
     }
 
-    fn holds_so_long(&self, lease: &Lease) -> Result<()> {
+    fn check_claim_ttl(&self, lease: &Lease) -> Result<()> {
         self.open()?;
         let longest = self.broker.capabilities().longest_claim;
         within(lease.ttl, longest, "hold a claim for so long")
     }
 
-    /// Sends messages and, with the journal, has them noted. The order is this one because a message that is noted and
-    /// was never sent would be listed until it ends. A failure of either leaves open what was posted, and the whole
-    /// may be repeated: by their ids the copies are one message. Their ages and lives are those of the moment `as_of`.
+    /// Sends messages and, with the journal, has them recorded. The order is this one because a message that is
+    /// recorded and was never sent would be listed until it ends. A failure of either leaves open what was posted, and
+    /// the whole may be repeated: by their ids the copies are one message. Their ages and lives are those of the moment
+    /// `as_of`.
     pub(crate) async fn dispatch(
         &self,
         queue: &QueueKey,
@@ -176,7 +177,11 @@ impl<B: LeaseBroker> Leased<B> {
         }
         // What has been on its way before is older by every way that it goes.
         let is_old = messages.iter().any(|message| message.transfers > 0);
-        let on_its_way = if is_old { Duration::ZERO } else { ON_ITS_WAY };
+        let on_its_way = if is_old {
+            Duration::ZERO
+        } else {
+            SEND_ALLOWANCE
+        };
         let mut grow_older = |messages: Vec<Message>| {
             let now = self.clock.now();
             let span = now.since(as_of);
@@ -186,8 +191,8 @@ impl<B: LeaseBroker> Leased<B> {
             as_of = now;
             (now, messages.into_iter().map(|it| it.later(span)).collect())
         };
-        for _ in 0..PURGES {
-            let era = self.era(queue).await?;
+        for _ in 0..MAX_REPOSTS {
+            let epoch = self.epoch(queue).await?;
             let sent;
             (sent, messages) = grow_older(messages);
             self.broker
@@ -195,9 +200,9 @@ impl<B: LeaseBroker> Leased<B> {
                 .await?;
             let as_of;
             (as_of, messages) = grow_older(messages);
-            let noted = self.ledger.note(queue, Some(era), as_of, &messages);
-            let present = noted.await?;
-            if present == era {
+            let recorded = self.ledger.record(queue, Some(epoch), as_of, &messages);
+            let present = recorded.await?;
+            if present == epoch {
                 return Ok(());
             }
             self.remember(queue, present);
@@ -206,30 +211,33 @@ impl<B: LeaseBroker> Leased<B> {
         Err(Error::new(ErrorKind::Unavailable, sentence))
     }
 
-    /// The era of a queue, as this server last heard of it.
-    async fn era(&self, queue: &QueueKey) -> Result<Era> {
-        if let Some(era) = self.eras().get(queue) {
-            return Ok(*era);
+    /// The epoch of a queue, as this server last heard of it.
+    async fn epoch(&self, queue: &QueueKey) -> Result<Epoch> {
+        if let Some(epoch) = self.epochs().get(queue) {
+            return Ok(*epoch);
         }
-        let era = self.ledger.note(queue, None, self.clock.now(), &[]).await?;
-        self.remember(queue, era);
-        Ok(era)
+        let epoch = self
+            .ledger
+            .record(queue, None, self.clock.now(), &[])
+            .await?;
+        self.remember(queue, epoch);
+        Ok(epoch)
     }
 
-    fn remember(&self, queue: &QueueKey, era: Era) {
-        let mut eras = self.eras();
-        if eras.len() >= REMEMBERED {
-            eras.clear();
+    fn remember(&self, queue: &QueueKey, epoch: Epoch) {
+        let mut epochs = self.epochs();
+        if epochs.len() >= CACHE_CAPACITY {
+            epochs.clear();
         }
-        eras.insert(queue.clone(), era);
+        epochs.insert(queue.clone(), epoch);
     }
 
-    fn eras(&self) -> std::sync::MutexGuard<'_, HashMap<QueueKey, Era>> {
-        self.eras.lock().unwrap_or_else(PoisonError::into_inner)
+    fn epochs(&self) -> std::sync::MutexGuard<'_, HashMap<QueueKey, Epoch>> {
+        self.epochs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends copies of messages that live longer now than a broker was told that ends lives by itself. The old ones,
-    /// which the caller settles, would take the messages with them.
+    /// Sends copies of messages that live longer now than a broker was told that expires messages by itself. The old
+    /// ones, which the caller settles, would take the messages with them.
     pub(crate) async fn copy(
         &self,
         queue: &QueueKey,
@@ -243,7 +251,7 @@ impl<B: LeaseBroker> Leased<B> {
         let copy = |store: Self| async move {
             let copies = envelopes(now, longer.clone());
             store.broker.send(&queue, copies).await?;
-            store.ledger.note(&queue, None, now, &longer).await?;
+            store.ledger.record(&queue, None, now, &longer).await?;
             Ok(())
         };
         self.finish(copy).await
@@ -319,7 +327,7 @@ impl<B: LeaseBroker> Leased<B> {
                 }
                 if !recounted {
                     recounted = true;
-                    tokio::time::sleep(missing::RECOUNT).await;
+                    tokio::time::sleep(missing::RECOUNT_DELAY).await;
                     continue;
                 }
                 self.missing.compare(queue, &depth).await?;
@@ -337,13 +345,13 @@ impl<B: LeaseBroker> Leased<B> {
     async fn clear(&self, queue: &QueueKey, whole: bool) -> Result<()> {
         self.ledger.purge(queue).await?;
         if whole {
-            self.broker.remove(queue).await?;
+            self.broker.drop_queue(queue).await?;
         } else {
             self.broker.purge(queue).await?;
         }
         if self.journal == Journal::On {
             self.ledger.purge(queue).await?;
-            self.eras().remove(queue);
+            self.epochs().remove(queue);
         }
         self.missing.clear(queue);
         Ok(())
@@ -351,7 +359,7 @@ impl<B: LeaseBroker> Leased<B> {
 }
 
 /// What any message needs on its way to the broker, and is not taken off its life.
-const ON_ITS_WAY: Duration = Duration::from_millis(100);
+const SEND_ALLOWANCE: Duration = Duration::from_millis(100);
 
 /// Refuses what is beyond the broker.
 fn within<T: PartialOrd>(wanted: T, limit: Option<T>, what: &str) -> Result<()> {
@@ -375,7 +383,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
             claims: true,
             at_least_once: true,
             browse: self.journal == Journal::On,
-            remembers: true,
+            deduplicates: true,
             adopts: self.broker.adopts(),
             ..self.broker.capabilities()
         }
@@ -440,20 +448,28 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.ledger.get(queue, ids).await
     }
 
-    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+    async fn delete(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        precondition: Precondition,
+    ) -> Result<usize> {
         self.open()?;
         // What a claim holds, or held, has a row.
-        let rowless = match self.journal {
-            Journal::On => Rowless::Skip,
-            Journal::Off => Rowless::Refuse,
+        let unknown_ids = match self.journal {
+            Journal::On => UnknownIds::Ignore,
+            Journal::Off => UnknownIds::Reject,
         };
-        let buried = self.ledger.bury(queue, ids, guard, rowless).await;
-        let (count, receipts) = match buried {
+        let deleted = self
+            .ledger
+            .delete(queue, ids, precondition, unknown_ids)
+            .await;
+        let (count, receipts) = match deleted {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
                 self.journaled("delete messages that were never claimed")?;
                 return Err(error);
             }
-            buried => buried?,
+            deleted => deleted?,
         };
         self.ack(queue, receipts).await;
         Ok(count)
@@ -461,11 +477,11 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
 
     async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
         self.open()?;
-        self.take(queue, Purpose::Pop, limit, POP).await
+        self.take(queue, Purpose::Pop, limit, POP_VISIBILITY).await
     }
 
     async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
-        self.holds_so_long(lease)?;
+        self.check_claim_ttl(lease)?;
         let purpose = Purpose::Claim(lease);
         let messages = self.take(queue, purpose, limit, lease.ttl).await?;
         let claim = Claim {
@@ -483,11 +499,11 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
     }
 
     async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
-        self.holds_so_long(lease)?;
+        self.check_claim_ttl(lease)?;
         let (now, budget) = (self.clock.now(), self.budget());
         let mut renewed = self.ledger.renew(queue, lease, now).await?;
         let mut settled = Vec::new();
-        if self.broker.ends_lives() {
+        if self.broker.expires_messages() {
             let (longer, old): (Vec<_>, Vec<_>) = renewed.longer.into_iter().unzip();
             settled.extend(old.into_iter().flatten());
             renewed.receipts.retain(|kept| !settled.contains(kept));
@@ -522,15 +538,15 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.redeliver(queue, receipts).await
     }
 
-    async fn hold(
+    async fn import_claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
         // The broker is not told: it delivers them, and the ledger holds them back.
         self.journaled("take over claims")?;
-        self.ledger.hold(queue, claim, ids).await
+        self.ledger.import_claim(queue, claim, ids).await
     }
 
     async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
@@ -559,7 +575,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.open()?;
         if self.journal == Journal::On {
             // Of the parts of a queue that moves natives know nothing, and the ledger everything.
-            let is_shared = self.broker.adopts() && !queue.name.is_part();
+            let is_shared = self.broker.adopts() && !queue.name.has_generation();
             return match is_shared {
                 true => self.shared_stats(queue).await,
                 false => self.ledger.stats(queue).await,
@@ -590,7 +606,7 @@ impl<B: LeaseBroker> MessageStore for Leased<B> {
         self.finish(clear).await
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
         self.open()?;
         let queue = queue.clone();
         let clear = |store: Self| async move { store.clear(&queue, true).await };

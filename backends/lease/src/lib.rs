@@ -30,26 +30,26 @@
 //!
 //! | call | in this order |
 //! |---|---|
-//! | post | `send`; with the journal, `note` |
+//! | post | `send`; with the journal, `record` |
 //! | claim, pop | `receive`, `grant`; copies and dead letters, if any; hints |
-//! | delete | `bury`; hint `ack` |
+//! | delete | `delete`; hint `ack` |
 //! | renew | `renew`; copies, if any; hint `extend` |
 //! | release | `release`; hint `release` |
 //! | purge | `purge` of the ledger, of the broker, and of the ledger again (below) |
-//! | list, get, find_claim, hold | the ledger alone |
+//! | list, get, find_claim, import_claim | the ledger alone |
 //!
 //! The **journal** writes a message's row when it is posted, and not when it is first delivered. It costs a write a post
 //! and buys everything that needs to know of messages that nobody has claimed: listing, reading and deleting by id,
 //! exact statistics, taking over claims. Without it those calls are refused, in a sentence that names the option.
 //!
-//! A message is noted after it was sent: one that is noted first, and then not sent, would be listed until it ends. A
-//! purge in between would leave the same phantom, so a note is made for an [`Era`](isimud_contract::Era); when that is
-//! over, the message is sent again. For the same reason a purge comes to the ledger twice: before the broker's, so that
-//! a failure in the middle leaves no message half purged, and after it, for what was noted meanwhile. No clocks are
-//! compared: a row is from before a purge by its number of arrival.
+//! A message is recorded after it was sent: one that is recorded first, and then not sent, would be listed until it
+//! ends. A purge in between would leave the same phantom, so a record is made for an [`Epoch`](isimud_contract::Epoch);
+//! when that is over, the message is sent again. For the same reason a purge comes to the ledger twice: before the
+//! broker's, so that a failure in the middle leaves no message half purged, and after it, for what was recorded
+//! meanwhile. No clocks are compared: a row is from before a purge by its number of arrival.
 //!
-//! The note also decides the order of listings. A delivery may be judged before its message is noted; the row that it
-//! gets is in no listing until the note numbers it, together with its batch, or until ten seconds have passed.
+//! The record also decides the order of listings. A delivery may be judged before its message is recorded; the row that
+//! it gets is in no listing until the record numbers it, together with its batch, or until ten seconds have passed.
 //!
 //! **Messages that come back.** What a row says, above all that its message was deleted, it says of one post of an id, and
 //! tells it by how often the message had been [transferred](isimud_contract::Message::transfers). The envelope carries
@@ -63,12 +63,13 @@
 //! | an earlier post: transferred less often | settled, and nobody is told of it |
 //! | an import that is repeated (never transferred) | as a post that is repeated: what was consumed here, or has left, does not come again for as long as it would have lived |
 //!
-//! **Copies.** A claim may lengthen a life (grace). A broker that ends lives by itself is sent a copy that lives longer,
-//! before the claim is answered; when that fails, the claim is ended and refused. **Dead letters** are sent to their
-//! queue under the same id, then buried here, then settled: cut off anywhere, they are sent once more, and are one.
+//! **Copies.** A claim may lengthen a life (grace). A broker that expires messages by itself is sent a copy that lives
+//! longer, before the claim is answered; when that fails, the claim is ended and refused. **Dead letters** are sent to
+//! their queue under the same id, then deleted here, then settled: cut off anywhere, they are sent once more, and are
+//! one.
 //!
 //! **Whoever goes away leaves nothing half done.** A post, copies, dead letters and a purge are finished once they were
-//! begun, by tasks of their own: otherwise what was sent and not noted would be delivered and never listed.
+//! begun, by tasks of their own: otherwise what was sent and not recorded would be delivered and never listed.
 //!
 //! **Hints are waited for**, up to 100 ms, by tasks of their own: so what was released is free when the caller has its
 //! answer, hints about one message keep their order, and a caller that goes away takes none with it. The price is the
@@ -86,8 +87,9 @@
 //! counted in the store's condition; the first of a spell is logged. An id is proof that it is the same message: this service
 //! gave it, or the pool's options say that producers use none twice.
 //!
-//! **Walls.** Deleted, delayed or held messages may stand in front at the broker. A call passes them in rounds that grow
-//! to a thousand messages, for one second at most; each is settled or put off then, and met no more.
+//! **Unavailable prefix.** The head of the broker queue may hold deleted, delayed or claimed messages. A call skips
+//! them in batches that grow to a thousand messages, for one second at most; each is settled or put off then, and met
+//! no more.
 //!
 //! # What is approximate
 //!
@@ -102,14 +104,16 @@
 //! * A copy goes to the end of the broker's queue; so does what a broker does not put back in its old place.
 //! * A server that dies between a grant that lengthens a life and the copy leaves the broker the old life.
 //! * Without the journal a message has no number of arrival, unless it was carried here with one, which its envelope keeps.
-//! * A message whose `note` failed is refused to its poster and yet delivered. Posting it again makes it one.
+//! * A message whose `record` failed is refused to its poster and yet delivered. Posting it again makes it one.
 //!
 //! # Roads not taken
 //!
-//! * *Noting before sending* saves nothing, and lists what was never sent. *Dating a purge* makes a message's fate depend
-//!   on whose clock dated it. *Receipts that decide* (settle, then delete the row) lose the claim with the connection.
-//! * *Asking the broker for no more than is wanted* met walls one message at a time: a claim of one message behind a
-//!   thousand deleted ones came back empty a thousand times. So a round may take too many, and gives back the rest.
+//! * *Recording before sending* saves nothing, and lists what was never sent. *Dating a purge* makes a message's fate
+//!   depend on whose clock dated it. *Receipts that decide* (settle, then delete the row) lose the claim with the
+//!   connection.
+//! * *Asking the broker for no more than is wanted* met such a prefix one message at a time: a claim of one message
+//!   behind a thousand deleted ones came back empty a thousand times. So a round may take too many, and gives back the
+//!   rest.
 //! * *Rounds that renew the claim* (each grant beginning it anew): a claim that ended between two rounds would have been
 //!   answered with messages that were free again. The second grant joins the claim or gets nothing.
 #![warn(missing_docs)]

@@ -140,7 +140,7 @@ pub(crate) fn free(known_free: u64, claimed: u64, depth: &Depth) -> u64 {
 }
 
 /// How long a count that lacks messages is given to come right.
-pub(crate) const RECOUNT: Duration = Duration::from_millis(100);
+pub(crate) const RECOUNT_DELAY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use isimud_contract::QueueKey;
 
 /// Queues whose count is remembered, at the most. Beyond it all are forgotten, and asked for again.
-const REMEMBERED: usize = 100_000;
+const CACHE_CAPACITY: usize = 100_000;
 
 /// How old a count may be: other servers post, too.
-const FRESH: Duration = Duration::from_secs(1);
+const CACHE_TTL: Duration = Duration::from_secs(1);
 
 /// What is known of each queue that has a bound.
 #[derive(Debug, Default)]
@@ -69,7 +69,7 @@ impl Rooms {
         most: u64,
     ) -> Option<UnderWay<'a>> {
         let fits = self.with(queue, |room| match room.counted {
-            Some((counted, at)) if at.elapsed() < FRESH => room.let_in(counted, more, most),
+            Some((counted, at)) if at.elapsed() < CACHE_TTL => room.let_in(counted, more, most),
             _ => false,
         });
         fits.then(|| self.under_way(queue, more))
@@ -100,7 +100,7 @@ impl Rooms {
 
     fn with<T>(&self, queue: &QueueKey, work: impl FnOnce(&mut Room) -> T) -> T {
         let mut rooms = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if rooms.len() >= REMEMBERED && !rooms.contains_key(queue) {
+        if rooms.len() >= CACHE_CAPACITY && !rooms.contains_key(queue) {
             rooms.clear();
         }
         work(rooms.entry(queue.clone()).or_default())
@@ -167,11 +167,11 @@ mod tests {
     #[test]
     fn queues_are_not_remembered_without_number() {
         let rooms = Rooms::default();
-        for number in 0..=REMEMBERED {
+        for number in 0..=CACHE_CAPACITY {
             let name = QueueName::parse(&format!("q{number}")).expect("a name");
             let queue = QueueKey::new(ProjectId::parse("p").expect("a project"), name);
             rooms.ask(&queue).let_in(0, 1, 1).expect("it fits");
         }
-        assert!(rooms.0.lock().expect("it is whole").len() <= REMEMBERED);
+        assert!(rooms.0.lock().expect("it is whole").len() <= CACHE_CAPACITY);
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    ClaimId, DeadLetter, Delivery, Error, ErrorKind, Guard, Message, PageRoom, Purpose, QueueKey,
-    Receipt, Result, Rowless, Timestamp, Verdict,
+    ClaimId, DeadLetter, Delivery, Error, ErrorKind, Message, PageRoom, Precondition, Purpose,
+    QueueKey, Receipt, Result, Timestamp, UnknownIds, Verdict,
 };
 
 use crate::broker::LeaseBroker;
@@ -14,13 +14,13 @@ use crate::budget::Budget;
 use crate::leased::{Journal, Leased};
 
 /// Rounds of one call, at the most.
-const ROUNDS: usize = 24;
+const MAX_ROUNDS: usize = 24;
 
 /// How long a call may go on with rounds.
-const PATIENCE: Duration = Duration::from_secs(1);
+const ROUNDS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Messages that a round asks for, at the most.
-const WIDEST: usize = 1000;
+const MAX_BATCH: usize = 1000;
 
 /// What a round came to.
 #[derive(Default)]
@@ -31,7 +31,7 @@ struct Round {
     /// What the broker delivered.
     received: usize,
     /// There was more than could be granted.
-    spare: bool,
+    surplus: bool,
     /// There was more than one answer has room for.
     is_cut: bool,
 }
@@ -52,7 +52,7 @@ impl From<Error> for Stop {
 
 /// What the broker is to be told after a round.
 #[derive(Default)]
-struct Tidings {
+struct Settlements {
     settled: Vec<Receipt>,
     free: Vec<Receipt>,
     held: BTreeMap<Duration, Vec<Receipt>>,
@@ -62,22 +62,22 @@ impl<B: LeaseBroker> Leased<B> {
     /// Takes up to `limit` messages.
     ///
     /// As a rule that is one delivery and one judgement. Where messages come that nobody may have (deleted before
-    /// anybody saw them, delayed, held by a claim whose server died) more rounds follow, wider ones, so that a wall of
-    /// them is passed once and then gone; a call gives up after a second, or some ten thousand of them, and the next one
-    /// goes on there.
+    /// anybody saw them, delayed, held by a claim whose server died) more rounds follow, wider ones, so that a prefix
+    /// of them is passed once and then gone; a call gives up after a second, or some ten thousand of them, and the next
+    /// one goes on there.
     pub(crate) async fn take(
         &self,
         queue: &QueueKey,
         purpose: Purpose<'_>,
         limit: usize,
-        hold: Duration,
+        visibility: Duration,
     ) -> Result<Vec<Message>> {
         let (mut taken, mut as_of) = (Vec::new(), self.clock.now());
-        let mut ask = limit.min(WIDEST);
+        let mut ask = limit.min(MAX_BATCH);
         let (begun, budget) = (Instant::now(), self.budget());
-        for _ in 0..ROUNDS {
+        for _ in 0..MAX_ROUNDS {
             let wanted = limit - taken.len();
-            if wanted == 0 || begun.elapsed() > PATIENCE {
+            if wanted == 0 || begun.elapsed() > ROUNDS_TIMEOUT {
                 break;
             }
             let purpose = match purpose {
@@ -85,7 +85,7 @@ impl<B: LeaseBroker> Leased<B> {
                 purpose => purpose,
             };
             let room = PageRoom::beside(&taken);
-            let round = self.round(queue, purpose, (wanted, ask, room), hold, budget);
+            let round = self.round(queue, purpose, (wanted, ask, room), visibility, budget);
             let round = match round.await {
                 Ok(round) => round,
                 Err(Stop::Claim(error)) => return Err(error),
@@ -103,13 +103,13 @@ impl<B: LeaseBroker> Leased<B> {
             }
             taken.extend(round.granted);
             // Where nothing of a page that was cut may be had, there may be something behind it.
-            let is_wall = round.is_cut && granted == 0;
-            if met == 0 || (round.spare && !is_wall) || (met < ask && granted > 0) {
+            let only_unavailable = round.is_cut && granted == 0;
+            if met == 0 || (round.surplus && !only_unavailable) || (met < ask && granted > 0) {
                 break;
             }
-            let wall = granted < met;
-            let wide = if wall { 4 * ask } else { 0 };
-            ask = (limit - taken.len()).max(wide).min(WIDEST);
+            let has_unavailable = granted < met;
+            let wide = if has_unavailable { 4 * ask } else { 0 };
+            ask = (limit - taken.len()).max(wide).min(MAX_BATCH);
         }
         if taken.is_empty() && self.journal == Journal::On {
             self.look_for_missing(queue);
@@ -135,30 +135,32 @@ impl<B: LeaseBroker> Leased<B> {
         queue: &QueueKey,
         purpose: Purpose<'_>,
         (wanted, ask, mut room): (usize, usize, PageRoom),
-        hold: Duration,
+        visibility: Duration,
         budget: Budget,
     ) -> Result<Round, Stop> {
-        let mut got = budget.step(self.broker.receive(queue, ask, hold)).await?;
+        let mut got = budget
+            .step(self.broker.receive(queue, ask, visibility))
+            .await?;
         for delivery in &mut got {
-            delivery.awaits_note &= self.has_journal();
+            delivery.awaits_record &= self.has_journal();
         }
         if got.is_empty() {
             return Ok(Round::default());
         }
         let now = self.clock.now();
-        let mut tidings = Tidings::default();
+        let mut settlements = Settlements::default();
         // What is too much for one answer is nobody's.
         let fit = got.iter().take_while(|it| room.takes(&it.message)).count();
         let beyond = got.split_off(fit);
         let is_cut = !beyond.is_empty();
-        tidings.free = beyond
+        settlements.free = beyond
             .into_iter()
             .map(|delivery| delivery.receipt)
             .collect();
         if got.is_empty() {
-            self.tell(queue, tidings, budget).await;
+            self.settle(queue, settlements, budget).await;
             return Ok(Round {
-                spare: true,
+                surplus: true,
                 is_cut,
                 ..Round::default()
             });
@@ -170,22 +172,29 @@ impl<B: LeaseBroker> Leased<B> {
             Err(error) => {
                 // Never delivered without a grant. It may have been granted all the same; then it is held.
                 let receipts = got.into_iter().map(|delivery| delivery.receipt);
-                tidings.free.extend(receipts);
-                self.tell(queue, tidings, budget).await;
+                settlements.free.extend(receipts);
+                self.settle(queue, settlements, budget).await;
                 return Err(error.into());
             }
         };
         let received = got.len();
-        let outcome = self.act(queue, purpose, (now, budget), got, verdicts, &mut tidings);
+        let outcome = self.act(
+            queue,
+            purpose,
+            (now, budget),
+            got,
+            verdicts,
+            &mut settlements,
+        );
         let granted = outcome.await;
-        let spare = !tidings.free.is_empty();
-        self.tell(queue, tidings, budget).await;
+        let surplus = !settlements.free.is_empty();
+        self.settle(queue, settlements, budget).await;
         Ok(Round {
             is_cut,
             granted: granted?,
             judged: Some(now),
             received,
-            spare,
+            surplus,
         })
     }
 
@@ -197,16 +206,17 @@ impl<B: LeaseBroker> Leased<B> {
         (now, budget): (Timestamp, Budget),
         got: Vec<Delivery>,
         verdicts: Vec<Verdict>,
-        tidings: &mut Tidings,
+        settlements: &mut Settlements,
     ) -> Result<Vec<Message>, Stop> {
-        let (mut granted, mut spent) = (Vec::with_capacity(got.len()), Vec::new());
+        let (mut granted, mut exceeded) = (Vec::with_capacity(got.len()), Vec::new());
         let (mut copies, mut copied) = (Vec::new(), Vec::new());
         for (delivery, mut verdict) in got.into_iter().zip(verdicts) {
             if verdict == Verdict::Gone {
                 self.dropped.note(queue, &delivery, now);
             }
             let receipt = delivery.receipt;
-            if let Verdict::Granted { message, .. } | Verdict::Spent(message) = &mut verdict
+            if let Verdict::Granted { message, .. } | Verdict::DeliveryLimitExceeded(message) =
+                &mut verdict
                 && !self.has_journal()
             {
                 // A row that was made by a delivery says nothing of the order of the posts; the envelope may.
@@ -215,17 +225,17 @@ impl<B: LeaseBroker> Leased<B> {
             match verdict {
                 Verdict::Granted { message, longer } => {
                     if matches!(purpose, Purpose::Pop) {
-                        tidings.settled.push(receipt);
-                    } else if longer && self.broker.ends_lives() {
+                        settlements.settled.push(receipt);
+                    } else if longer && self.broker.expires_messages() {
                         copies.push(message.clone());
                         copied.push(receipt);
                     }
                     granted.push(message);
                 }
-                Verdict::Spent(message) => spent.push((message, receipt)),
-                Verdict::Free => tidings.free.push(receipt),
-                Verdict::Held(span) => tidings.held.entry(span).or_default().push(receipt),
-                Verdict::Gone => tidings.settled.push(receipt),
+                Verdict::DeliveryLimitExceeded(message) => exceeded.push((message, receipt)),
+                Verdict::Free => settlements.free.push(receipt),
+                Verdict::Held(span) => settlements.held.entry(span).or_default().push(receipt),
+                Verdict::Gone => settlements.settled.push(receipt),
             }
         }
         let (Purpose::Claim(lease) | Purpose::More(lease)) = purpose else {
@@ -236,23 +246,23 @@ impl<B: LeaseBroker> Leased<B> {
             self.give_up_claim(queue, lease.id, budget).await;
             return Err(Stop::Claim(error));
         }
-        tidings.settled.append(&mut copied);
+        settlements.settled.append(&mut copied);
         let Some(policy) = &lease.dead_letter else {
             return Ok(granted);
         };
         match budget
-            .step(self.dead_letter(queue, policy, now, spent))
+            .step(self.dead_letter(queue, policy, now, exceeded))
             .await
         {
             Ok(mut receipts) => {
-                tidings.settled.append(&mut receipts);
+                settlements.settled.append(&mut receipts);
                 self.stuck.over(queue);
             }
             Err(error) if granted.is_empty() && error.kind() == ErrorKind::Unavailable => {
                 return Err(error.into());
             }
-            // They are held until this lease would end, and then spent again. What the queue's own messages cannot help
-            // is no answer to who claims them.
+            // They are held until this lease would end, and then over the limit again. What the queue's own messages
+            // cannot help is no answer to who claims them.
             Err(error) => {
                 if self.stuck.begins(queue) {
                     tracing::warn!(%queue, to = %policy.queue, %error,
@@ -264,19 +274,19 @@ impl<B: LeaseBroker> Leased<B> {
     }
 
     /// Moves messages to the end of the dead-letter queue and returns the receipts to settle. Safe to be cut off
-    /// anywhere: what was sent and not buried is spent again later, and the two copies are one message by their id. They
-    /// are as they were when they were judged.
+    /// anywhere: what was sent and not deleted is over the limit again later, and the two copies are one message by
+    /// their id. They are as they were when they were judged.
     async fn dead_letter(
         &self,
         queue: &QueueKey,
         policy: &DeadLetter,
         judged: Timestamp,
-        spent: Vec<(Message, Receipt)>,
+        exceeded: Vec<(Message, Receipt)>,
     ) -> Result<Vec<Receipt>> {
-        if spent.is_empty() {
+        if exceeded.is_empty() {
             return Ok(Vec::new());
         }
-        let (mut messages, mut receipts): (Vec<_>, Vec<_>) = spent.into_iter().unzip();
+        let (mut messages, mut receipts): (Vec<_>, Vec<_>) = exceeded.into_iter().unzip();
         let ids: Vec<_> = messages
             .iter()
             .map(|message: &Message| message.id)
@@ -287,14 +297,16 @@ impl<B: LeaseBroker> Leased<B> {
             message.arrival = policy.stands.arrival(message.arrival);
             message.transfers = message.transfers.saturating_add(1);
             if let Some(ttl) = policy.ttl {
-                (message.ttl, message.left) = (ttl, ttl);
+                (message.ttl, message.remaining_ttl) = (ttl, ttl);
             }
         }
         let (from, to) = (queue.clone(), policy.queue.clone());
         let hand_over = |store: Self| async move {
             store.dispatch(&to, judged, messages).await?;
             let ledger = &store.ledger;
-            ledger.bury(&from, &ids, Guard::Any, Rowless::Skip).await
+            ledger
+                .delete(&from, &ids, Precondition::None, UnknownIds::Ignore)
+                .await
         };
         let (_, newer) = self.finish(hand_over).await?;
         receipts.extend(newer);
@@ -316,12 +328,12 @@ impl<B: LeaseBroker> Leased<B> {
         self.hints.free(queue, budget, work).await;
     }
 
-    async fn tell(&self, queue: &QueueKey, tidings: Tidings, budget: Budget) {
-        let Tidings {
+    async fn settle(&self, queue: &QueueKey, settlements: Settlements, budget: Budget) {
+        let Settlements {
             settled,
             free,
             held,
-        } = tidings;
+        } = settlements;
         if settled.is_empty() && free.is_empty() && held.is_empty() {
             return;
         }

@@ -7,10 +7,10 @@ use std::task::Poll;
 use std::time::Duration;
 
 use isimud_contract::{
-    ClaimId, ClientId, DeadLetter, Guard, Lease, ManualClock, Message, MessageId, MessageStore,
-    ProjectId, QueueKey, QueueName, Selection, Stands,
+    ClaimId, ClientId, DeadLetter, Lease, ManualClock, Message, MessageId, MessageStore,
+    Precondition, ProjectId, QueueKey, QueueName, Selection, Stands,
 };
-use isimud_lease::fake::{FakeServer, Nature};
+use isimud_lease::fake::{FakeServer, FaultProfile};
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::{Config, SqliteStore};
 use uuid::Uuid;
@@ -49,7 +49,7 @@ impl World {
         let clock = Arc::<ManualClock>::default();
         let ledgers = SqliteStore::open(Config::memory(), Arc::clone(&clock) as _);
         Self {
-            server: FakeServer::new(Arc::clone(&clock) as _, Nature::PLAIN, 1),
+            server: FakeServer::new(Arc::clone(&clock) as _, FaultProfile::PLAIN, 1),
             ledgers: ledgers.expect("a store in memory"),
             clock,
         }
@@ -161,7 +161,7 @@ async fn a_claim_that_is_abandoned_hands_its_dead_letters_over() {
         let (here, there) = (listed(&store, &q).await, listed(&store, &dead).await);
         assert_eq!(here.len() + there.len(), 1, "{steps} steps");
         assert_eq!(delivered(&store, &dead).await, there, "{steps} steps");
-        let gone = store.delete(&dead, &there, Guard::Any).await;
+        let gone = store.delete(&dead, &there, Precondition::None).await;
         assert_eq!(gone.expect("deleted"), there.len());
     }
 }

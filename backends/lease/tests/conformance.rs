@@ -8,23 +8,23 @@ use std::time::Duration;
 use async_trait::async_trait;
 use isimud_conformance::{Fixture, Harness, Start, Stores};
 use isimud_contract::{Clock, ManualClock, Result, Timestamp};
-use isimud_lease::fake::{FakeServer, Nature};
+use isimud_lease::fake::{FakeServer, FaultProfile};
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::{Config, SqliteStore};
 
 fn main() -> ExitCode {
-    let bound = Nature {
-        ends_lives: true,
-        binds: true,
-        ..Nature::PLAIN
+    let bound = FaultProfile {
+        expires_messages: true,
+        connection_bound: true,
+        ..FaultProfile::PLAIN
     };
-    let wild = Nature {
-        scrambles: true,
+    let wild = FaultProfile {
+        reorders: true,
         duplicates: 100,
-        ..Nature::PLAIN
+        ..FaultProfile::PLAIN
     };
     isimud_conformance::run(vec![
-        Arc::new(SetUp("journal", Nature::PLAIN, Journal::On)),
+        Arc::new(SetUp("journal", FaultProfile::PLAIN, Journal::On)),
         Arc::new(SetUp("journal-bound", bound, Journal::On)),
         Arc::new(SetUp("journal-wild", wild, Journal::On)),
         Arc::new(SetUp("bare", bound, Journal::Off)),
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 
 /// A broker's nature, and whether there is a journal.
 #[derive(Debug)]
-struct SetUp(&'static str, Nature, Journal);
+struct SetUp(&'static str, FaultProfile, Journal);
 
 #[async_trait]
 impl Harness for SetUp {
@@ -43,7 +43,7 @@ impl Harness for SetUp {
 
     async fn start(&self) -> Result<Start> {
         let clock = Arc::<ManualClock>::default();
-        Ok(Start::Ready(Box::new(Place {
+        Ok(Start::Ready(Box::new(StoreFixture {
             broker: FakeServer::new(Arc::clone(&clock) as _, self.1, 1),
             ledgers: OnceLock::new(),
             journal: self.2,
@@ -54,7 +54,7 @@ impl Harness for SetUp {
 
 /// A broker and a ledger that outlive the stores made of them.
 #[derive(Debug)]
-struct Place {
+struct StoreFixture {
     broker: Arc<FakeServer>,
     ledgers: OnceLock<Arc<SqliteStore>>,
     journal: Journal,
@@ -62,7 +62,7 @@ struct Place {
 }
 
 #[async_trait]
-impl Fixture for Place {
+impl Fixture for StoreFixture {
     async fn open(&self) -> Result<Stores> {
         let clock = || Arc::clone(&self.clock) as Arc<dyn Clock>;
         let ledgers = match self.ledgers.get() {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    ClaimId, ClientId, Guard, Lease, ManualClock, Message, MessageId, MessageStore, ProjectId,
-    QueueKey, QueueName,
+    ClaimId, ClientId, Lease, ManualClock, Message, MessageId, MessageStore, Precondition,
+    ProjectId, QueueKey, QueueName,
 };
-use isimud_lease::fake::{FakeServer, Nature};
+use isimud_lease::fake::{FakeServer, FaultProfile};
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::{Config, SqliteStore};
 use uuid::Uuid;
@@ -32,10 +32,10 @@ async fn claim(store: &dyn MessageStore, queue: &QueueKey) -> Vec<MessageId> {
 }
 
 #[tokio::test]
-async fn a_delivery_that_is_dropped_before_its_life_has_ended_is_counted() {
+async fn a_delivery_that_is_dropped_before_its_message_expires_is_counted() {
     let clock = Arc::<ManualClock>::default();
     let ledgers = SqliteStore::open(Config::memory(), Arc::clone(&clock) as _).expect("a store");
-    let server = FakeServer::new(Arc::clone(&clock) as _, Nature::PLAIN, 1);
+    let server = FakeServer::new(Arc::clone(&clock) as _, FaultProfile::PLAIN, 1);
     let store = Leased::new(
         server.connect(),
         ledgers.ledger("pool"),
@@ -52,14 +52,14 @@ async fn a_delivery_that_is_dropped_before_its_life_has_ended_is_counted() {
     assert_eq!(store.condition().dropped, 0);
 
     // The broker delivers what was deleted by id, and what has ended.
-    let deleted = store.delete(&queue, &[first.id], Guard::Any).await;
+    let deleted = store.delete(&queue, &[first.id], Precondition::None).await;
     assert_eq!(deleted.expect("an answer"), 1);
     clock.advance(2 * MINUTE);
     assert_eq!(claim(&store, &queue).await, [second.id]);
     assert_eq!(store.condition().dropped, 1);
 
     // The same post once more, when it is done with.
-    let deleted = store.delete(&queue, &[second.id], Guard::Any).await;
+    let deleted = store.delete(&queue, &[second.id], Precondition::None).await;
     assert_eq!(deleted.expect("an answer"), 1);
     store.post(&queue, vec![second]).await.expect("a post");
     assert!(claim(&store, &queue).await.is_empty());

@@ -23,7 +23,7 @@ const OF_ZAQAR: [&str; 5] = [
 ];
 
 /// How long a call may take unless the URI says otherwise.
-const TIMEOUT: Duration = Duration::from_secs(2);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What [`RedisStore::open`](crate::RedisStore::open) needs to know.
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ pub struct Config {
     pub(crate) wait_replicas: u32,
     /// Whether a post waits for the log on the disk.
     pub(crate) wait_log: bool,
-    pub(crate) papers: Papers,
+    pub(crate) tls_config: TlsConfig,
     /// Whether the service's clock takes the place of the server's.
     own_clock: bool,
     pub(crate) time: Time,
@@ -49,11 +49,11 @@ pub struct Config {
 
 /// Files in PEM format, read anew for each connection: whom to trust, and what to show when asked.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Papers {
+pub(crate) struct TlsConfig {
     /// Instead of the authorities that the machine trusts.
-    pub(crate) authorities: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// A certificate and its key.
-    pub(crate) own: Option<(PathBuf, PathBuf)>,
+    pub(crate) client_cert: Option<(PathBuf, PathBuf)>,
 }
 
 /// Where a server listens.
@@ -124,11 +124,11 @@ impl Config {
             "rediss" => true,
             _ => return Err(wrong("the scheme is not 'redis:' or 'rediss:'")),
         };
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let place = place.strip_prefix("//").unwrap_or(place);
-        let (login, place) = match place.rsplit_once('@') {
-            Some((login, place)) => (Some(login), place),
-            None => (None, place),
+        let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let location = location.strip_prefix("//").unwrap_or(location);
+        let (credentials, location) = match location.rsplit_once('@') {
+            Some((credentials, location)) => (Some(credentials), location),
+            None => (None, location),
         };
         let mut config = Self {
             hosts: Vec::new(),
@@ -137,21 +137,21 @@ impl Config {
             user: None,
             password: None,
             database: 0,
-            timeout: TIMEOUT,
+            timeout: DEFAULT_TIMEOUT,
             prefix: "isimud:".into(),
             wait_replicas: 0,
             wait_log: false,
-            papers: Papers::default(),
+            tls_config: TlsConfig::default(),
             own_clock: false,
             time: Time::Server,
             ignored: Vec::new(),
         };
-        if let Some(login) = login {
-            config.log_in(login)?;
+        if let Some(credentials) = credentials {
+            config.log_in(credentials)?;
         }
         let options = Options::parse(query)?;
         options.apply(&mut config)?;
-        config.place(place)?;
+        config.location(location)?;
         config.check()?;
         Ok(config)
     }
@@ -159,16 +159,18 @@ impl Config {
     /// Whether both keep their keys in one place: a server in common, the database, and the prefix. Different prefixes
     /// have no key in common, whatever they are.
     pub fn is_beside(&self, other: &Self) -> bool {
-        let place = |host: &Host| match host {
+        let location = |host: &Host| match host {
             Host::Tcp(name, port) => Host::Tcp(name.to_ascii_lowercase(), *port),
             Host::Unix(path) => Host::Unix(path.clone()),
         };
-        let theirs: Vec<Host> = other.hosts.iter().map(place).collect();
+        let theirs: Vec<Host> = other.hosts.iter().map(location).collect();
         let master = |config: &Self| match &config.kind {
             Kind::Sentinel { master, .. } => Some(master.clone()),
             Kind::Single | Kind::Cluster => None,
         };
-        self.hosts.iter().any(|host| theirs.contains(&place(host)))
+        self.hosts
+            .iter()
+            .any(|host| theirs.contains(&location(host)))
             && master(self) == master(other)
             && (self.database, &self.prefix) == (other.database, &other.prefix)
     }
@@ -196,8 +198,8 @@ impl Config {
         }
     }
 
-    fn log_in(&mut self, login: &str) -> Result<()> {
-        let (user, password) = login
+    fn log_in(&mut self, credentials: &str) -> Result<()> {
+        let (user, password) = credentials
             .split_once(':')
             .ok_or_else(|| wrong("a user needs a password: 'user:password@' or ':password@'"))?;
         self.user = (!user.is_empty()).then(|| decoded(user)).transpose()?;
@@ -205,12 +207,12 @@ impl Config {
         Ok(())
     }
 
-    fn place(&mut self, place: &str) -> Result<()> {
-        if place.starts_with('/') {
-            self.hosts.push(Host::Unix(place.into()));
+    fn location(&mut self, location: &str) -> Result<()> {
+        if location.starts_with('/') {
+            self.hosts.push(Host::Unix(location.into()));
             return Ok(());
         }
-        let (hosts, database) = place.split_once('/').unwrap_or((place, ""));
+        let (hosts, database) = location.split_once('/').unwrap_or((location, ""));
         if !database.is_empty() {
             self.database = database
                 .parse()
@@ -241,7 +243,7 @@ impl Config {
                 "'wait_replicas' and 'wait_aof' are not for a cluster",
             ));
         }
-        if !self.tls && self.papers != Papers::default() {
+        if !self.tls && self.tls_config != TlsConfig::default() {
             return Err(wrong("certificates need the scheme 'rediss:'"));
         }
         if self.prefix.contains(['{', '}']) {
@@ -282,7 +284,7 @@ struct Options {
     prefix: Option<String>,
     wait_replicas: u32,
     wait_log: bool,
-    authorities: Option<PathBuf>,
+    ca: Option<PathBuf>,
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     own_clock: bool,
@@ -307,7 +309,7 @@ impl Options {
                         .ok()
                         .filter(|secs| (0.0..=600.0).contains(secs));
                     let secs = Duration::from_secs_f64(secs.ok_or_else(refused)?);
-                    options.socket_timeout = Some(secs.max(TIMEOUT));
+                    options.socket_timeout = Some(secs.max(DEFAULT_TIMEOUT));
                 }
                 "prefix" => options.prefix = Some(value),
                 "dbid" => options.database = Some(value.parse().map_err(|_| refused())?),
@@ -317,7 +319,7 @@ impl Options {
                 "cluster" => options.cluster = value.parse().map_err(|_| refused())?,
                 "wait_replicas" => options.wait_replicas = value.parse().map_err(|_| refused())?,
                 "wait_aof" => options.wait_log = one_of(&value, ["0", "1"]).ok_or_else(refused)?,
-                "ca_file" => options.authorities = Some(value.into()),
+                "ca_file" => options.ca = Some(value.into()),
                 "cert_file" => options.certificate = Some(value.into()),
                 "key_file" => options.key = Some(value.into()),
                 "clock" => {
@@ -354,9 +356,9 @@ impl Options {
         config.wait_replicas = self.wait_replicas;
         config.wait_log = self.wait_log;
         config.own_clock = self.own_clock;
-        config.papers = Papers {
-            authorities: self.authorities,
-            own: match (self.certificate, self.key) {
+        config.tls_config = TlsConfig {
+            ca: self.ca,
+            client_cert: match (self.certificate, self.key) {
                 (Some(certificate), Some(key)) => Some((certificate, key)),
                 (None, None) => None,
                 _ => return Err(wrong("'cert_file' and 'key_file' need each other")),
@@ -428,8 +430,11 @@ mod tests {
     #[test]
     fn files_and_waiting_are_options() {
         let config = Config::parse("rediss://h?ca_file=/c%20a&cert_file=c&key_file=k").unwrap();
-        assert_eq!(config.papers.authorities, Some("/c a".into()));
-        assert_eq!(config.papers.own, Some(("c".into(), "k".into())));
+        assert_eq!(config.tls_config.ca, Some("/c a".into()));
+        assert_eq!(
+            config.tls_config.client_cert,
+            Some(("c".into(), "k".into()))
+        );
         assert!(!config.wait_log);
         assert!(Config::parse("redis://h?wait_aof=1").unwrap().wait_log);
         assert!(!Config::parse("redis://h?wait_aof=0").unwrap().wait_log);

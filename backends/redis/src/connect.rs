@@ -14,7 +14,7 @@ use redis::{
     Value,
 };
 
-use crate::config::{Config, Host, Kind, Papers};
+use crate::config::{Config, Host, Kind, TlsConfig};
 
 /// An open connection. A clone is the same one.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ impl Connector {
     }
 
     /// How long making a connection may take: there must be time left for the call that needs it.
-    pub(crate) fn patience(&self) -> Duration {
+    pub(crate) fn connect_timeout(&self) -> Duration {
         self.config.timeout / 2
     }
 
@@ -67,12 +67,12 @@ impl Connector {
         if self.config.kind == Kind::Cluster {
             return self.cluster().await.map(Wire::Many);
         }
-        let patience = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.patience()))
+        let settings = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout()))
             .set_response_timeout(Some(self.config.timeout));
         self.client()
             .await?
-            .get_multiplexed_async_connection_with_config(&patience)
+            .get_multiplexed_async_connection_with_config(&settings)
             .await
             .map(Wire::One)
     }
@@ -85,11 +85,11 @@ impl Connector {
     /// The client follows slots that have moved, and repeats what failed on the way: the only retries there are.
     async fn cluster(&self) -> RedisResult<ClusterConnection> {
         let mut builder = ClusterClientBuilder::new(self.hosts()?);
-        if let Some(certificates) = certificates(&self.config.papers)? {
+        if let Some(certificates) = certificates(&self.config.tls_config)? {
             builder = builder.certs(certificates);
         }
         builder
-            .connection_timeout(self.patience())
+            .connection_timeout(self.connect_timeout())
             .response_timeout(self.config.timeout)
             .retries(3)
             .min_retry_wait(20)
@@ -111,7 +111,7 @@ impl Connector {
         let mut hosts = self.hosts()?;
         self.turn = (self.turn + 1) % hosts.len();
         let host = hosts.swap_remove(self.turn);
-        match certificates(&self.config.papers)? {
+        match certificates(&self.config.tls_config)? {
             Some(certificates) => Client::build_with_tls(host, certificates),
             None => Client::open(host),
         }
@@ -134,28 +134,28 @@ impl Connector {
     }
 }
 
-/// Refuses papers that cannot be used, before anybody asks for them.
-pub(crate) fn check(papers: &Papers) -> Result<()> {
+/// Refuses TLS files that cannot be used, before anybody asks for them.
+pub(crate) fn check(tls_config: &TlsConfig) -> Result<()> {
     let refused = |error| {
         Error::invalid("a certificate or key of the Redis store cannot be used").caused_by(error)
     };
-    if let Some(certificates) = certificates(papers).map_err(refused)? {
+    if let Some(certificates) = certificates(tls_config).map_err(refused)? {
         Client::build_with_tls("rediss://localhost", certificates).map_err(refused)?;
     }
     Ok(())
 }
 
-fn certificates(papers: &Papers) -> RedisResult<Option<TlsCertificates>> {
+fn certificates(tls_config: &TlsConfig) -> RedisResult<Option<TlsCertificates>> {
     let read = |path: &Path| {
         std::fs::read(path).map_err(|error| {
             let what = format!("{}: {error}", path.display());
             RedisError::from((ErrorKind::InvalidClientConfig, "no such file", what))
         })
     };
-    if *papers == Papers::default() {
+    if *tls_config == TlsConfig::default() {
         return Ok(None);
     }
-    let own = papers.own.as_ref();
+    let own = tls_config.client_cert.as_ref();
     let client_tls = own.map(|(certificate, key)| {
         RedisResult::Ok(ClientTlsConfig {
             client_cert: read(certificate)?,
@@ -164,7 +164,7 @@ fn certificates(papers: &Papers) -> RedisResult<Option<TlsCertificates>> {
     });
     Ok(Some(TlsCertificates {
         client_tls: client_tls.transpose()?,
-        root_cert: papers.authorities.as_deref().map(read).transpose()?,
+        root_cert: tls_config.ca.as_deref().map(read).transpose()?,
     }))
 }
 
@@ -198,7 +198,7 @@ fn sentinel(config: &Config) -> RedisResult<SentinelClient> {
             .set_client_to_redis_tls_mode(TlsMode::Secure)
             .set_client_to_sentinel_tls_mode(TlsMode::Secure);
     }
-    if let Some(certificates) = certificates(&config.papers)? {
+    if let Some(certificates) = certificates(&config.tls_config)? {
         builder = builder
             .set_client_to_redis_certificates(certificates.clone())
             .set_client_to_sentinel_certificates(certificates);

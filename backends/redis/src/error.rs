@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_told_from_what_stays() {
+    fn passing_failures_are_told_from_lasting_ones() {
         for (code, kind) in [
             ("OOM", ErrorKind::Unavailable),
             ("MISCONF", ErrorKind::Unavailable),

@@ -5,7 +5,7 @@ use isimud_contract::{Error, ErrorKind, Result};
 
 use crate::connect::Wire;
 use crate::node::{self, Change, Nodes};
-use crate::waiting::Waits;
+use crate::waiting::DurabilityWait;
 
 /// What is known; a managed server may keep it to itself.
 #[derive(Debug, Default)]
@@ -62,9 +62,9 @@ impl Health {
     }
 
     /// Refuses a server that cannot do what posts are to wait for.
-    pub(crate) fn fits(&self, waits: &Waits) -> Result<()> {
+    pub(crate) fn fits(&self, durability_wait: &DurabilityWait) -> Result<()> {
         let refused = |why| Err(Error::new(ErrorKind::Internal, why));
-        if !waits.log {
+        if !durability_wait.log {
             return Ok(());
         }
         for (major, minor) in self.nodes.values().filter_map(|node| node.version) {
@@ -86,7 +86,7 @@ impl Health {
     }
 
     /// Tells the operator what an acknowledged message survives, and what may lose it.
-    pub(crate) fn tell(&self, waits: &Waits) {
+    pub(crate) fn tell(&self, durability_wait: &DurabilityWait) {
         if let Some(policy) = &self.eviction
             && policy != "noeviction"
         {
@@ -105,7 +105,7 @@ impl Health {
             Kept::Always => tracing::info!(
                 "acknowledged messages, claims and deletions survive a killed Redis and a power cut (appendfsync always)"
             ),
-            Kept::EverySecond if waits.log => tracing::info!(
+            Kept::EverySecond if durability_wait.log => tracing::info!(
                 "acknowledged messages survive a killed Redis and a power cut, for they wait for the log (wait_aof); \
                  claims and deletions of the last two seconds may not (appendfsync everysec)"
             ),
@@ -121,7 +121,10 @@ impl Health {
                 "Redis does not show its settings to this user, so nothing can be said of what its messages survive"
             ),
         }
-        if waits.log && self.kept() == Kept::EverySecond && !waits.has_a_second() {
+        if durability_wait.log
+            && self.kept() == Kept::EverySecond
+            && !durability_wait.has_a_second()
+        {
             tracing::warn!(
                 "with 'wait_aof' and 'appendfsync everysec' a post takes up to two seconds; set timeout_ms to 5000"
             );
@@ -129,11 +132,11 @@ impl Health {
     }
 
     /// Tells the operator what may be lost by what became of a server.
-    pub(crate) fn tell_of(&self, node: &str, change: Change, waits: &Waits) {
+    pub(crate) fn tell_of(&self, node: &str, change: Change, durability_wait: &DurabilityWait) {
         match (change, self.kept()) {
-            (Change::TakenOver, _) if waits.replicas > 0 => tracing::warn!(
+            (Change::TakenOver, _) if durability_wait.replicas > 0 => tracing::warn!(
                 node,
-                wait_replicas = waits.replicas,
+                wait_replicas = durability_wait.replicas,
                 "a replica has taken over from its Redis server: messages that were acknowledged had reached \
                  'wait_replicas' of them, but claims and deletions of the last moments may be undone"
             ),
@@ -146,7 +149,7 @@ impl Health {
                 node,
                 "Redis was restarted, and has all that it had acknowledged (appendfsync always)"
             ),
-            (_, Kept::EverySecond) if waits.log => tracing::warn!(
+            (_, Kept::EverySecond) if durability_wait.log => tracing::warn!(
                 node,
                 "Redis was restarted, and has all messages that it had acknowledged (wait_aof); claims and deletions \
                  of its last two seconds may be undone (appendfsync everysec)"

@@ -1,6 +1,6 @@
 //! The names of keys. No project or queue can reach another's key, whatever characters it contains.
 
-use isimud_contract::{Home, ProjectId, QueueKey, QueueName};
+use isimud_contract::{ProjectId, QueueKey, QueueName, StoreId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// What a project's name keeps as it is. `/`, `{`, `}`, `%` and NUL are not among it.
@@ -13,7 +13,7 @@ const PLAIN: &AsciiSet = &NON_ALPHANUMERIC
 /// One letter a key, in the order of the scripts' KEYS: data, free, held, wait, time, mark, claim, rank.
 const LETTERS: [char; 8] = ['d', 'f', 'h', 'w', 't', 'm', 'c', 'r'];
 
-/// The same of a queue of a ledger, but in place of the rank: meta, terms, dead, over, old, transfers.
+/// The same of a queue of a ledger, but in place of the rank: meta, terms, deleted, expired, old, transfers.
 const LEDGER_LETTERS: [char; 13] = [
     'd', 'f', 'h', 'w', 't', 'm', 'c', 'e', 'k', 'x', 'o', 'l', 'n',
 ];
@@ -111,7 +111,7 @@ impl Names {
         }
     }
 
-    /// The keys that an entry of the agenda is about.
+    /// The keys that an entry of the sweep schedule is about.
     pub(crate) fn by_tag(&self, text: &str) -> Option<Keys> {
         if let Some(queue) = parse_tag(text) {
             return Some(self.queue(&queue));
@@ -128,7 +128,7 @@ impl Names {
     }
 
     /// Which queues have messages in which store, and which entries are to be looked at again.
-    pub(crate) fn homes(&self) -> [String; 2] {
+    pub(crate) fn placement_index(&self) -> [String; 2] {
         ["index", "entered"].map(|what| format!("{}{{:homes}}{what}", self.prefix))
     }
 
@@ -160,7 +160,7 @@ impl Names {
     }
 
     /// Which queues to sweep, and when.
-    pub(crate) fn agenda(&self) -> String {
+    pub(crate) fn sweep_schedule(&self) -> String {
         format!("{}sweep:agenda", self.prefix)
     }
 }
@@ -184,10 +184,10 @@ pub(crate) fn ledger_tag(scope: &str, queue: &QueueKey) -> String {
 }
 
 /// What the index of stores has of a store: every entry starts like this, and none of another store does.
-pub(crate) fn home_prefix(home: &Home) -> String {
-    match home {
-        Home::Default => "/".to_owned(),
-        Home::Pool(name) => format!("{}/", escaped(name.as_str())),
+pub(crate) fn store_prefix(store_id: &StoreId) -> String {
+    match store_id {
+        StoreId::Default => "/".to_owned(),
+        StoreId::Pool(name) => format!("{}/", escaped(name.as_str())),
     }
 }
 
@@ -203,10 +203,10 @@ pub(crate) fn owned_range(project: &ProjectId, after: &str) -> (String, String) 
     (start, format!("({}0", escaped(project.as_str())))
 }
 
-/// Reads an entry of the index of stores: the store as [`home_prefix`] writes it, and the queue.
+/// Reads an entry of the index of stores: the store as [`store_prefix`] writes it, and the queue.
 pub(crate) fn parse_entry(entry: &str) -> Option<(&str, QueueKey)> {
-    let (home, tag) = entry.split_at(entry.find('/')? + 1);
-    Some((home, parse_tag(tag)?))
+    let (store_id, tag) = entry.split_at(entry.find('/')? + 1);
+    Some((store_id, parse_tag(tag)?))
 }
 
 /// Reads a queue's tag; `None` for anything else.
@@ -244,15 +244,21 @@ mod tests {
 
     #[test]
     fn an_entry_names_one_store_and_one_queue() {
-        let pool = |name| Home::Pool(PoolName::parse(name).unwrap());
-        let homes = [Home::Default, pool("a"), pool("a/b"), pool("%"), pool("~ü")];
-        for home in &homes {
+        let pool = |name| StoreId::Pool(PoolName::parse(name).unwrap());
+        let placement_index = [
+            StoreId::Default,
+            pool("a"),
+            pool("a/b"),
+            pool("%"),
+            pool("~ü"),
+        ];
+        for store_id in &placement_index {
             let queue = queue("p/q", "q");
-            let entry = home_prefix(home) + &tag(&queue);
-            assert_eq!(parse_entry(&entry), Some((&*home_prefix(home), queue)));
-            let starts = homes
+            let entry = store_prefix(store_id) + &tag(&queue);
+            assert_eq!(parse_entry(&entry), Some((&*store_prefix(store_id), queue)));
+            let starts = placement_index
                 .iter()
-                .filter(|home| entry.starts_with(&home_prefix(home)));
+                .filter(|store_id| entry.starts_with(&store_prefix(store_id)));
             assert_eq!(starts.count(), 1, "{entry}");
         }
         assert_eq!(parse_entry("a"), None);
@@ -266,7 +272,7 @@ mod tests {
             "}",
         ];
         let mut seen = std::collections::HashSet::new();
-        for key in names.homes().into_iter().chain(names.pools()) {
+        for key in names.placement_index().into_iter().chain(names.pools()) {
             assert!(seen.insert(key));
         }
         for project in hostile {

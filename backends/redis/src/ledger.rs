@@ -2,16 +2,16 @@
 //!
 //! A queue of a scope has the keys of a queue of messages, for what has a row and is live, and five more (see the crate's
 //! docs): so reading, listing, counting and claims are the same scripts, and what ends by itself is settled in the same
-//! way. What is deleted or over leaves a tomb, an id and a moment, for as long as a copy may be alive.
+//! way. What is deleted or expired leaves a tombstone, an id and a moment, for as long as a copy may be alive.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    ByteCount, Claim, ClaimId, Delivery, Era, Error, ErrorKind, ForeignClaim, Guard, Lease, Ledger,
-    Message, MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Renewed, Resource, Result,
-    Rowless, Selection, Stats, Timestamp, Verdict,
+    ByteCount, Claim, ClaimId, Delivery, Epoch, Error, ErrorKind, ImportedClaim, Lease, Ledger,
+    Message, MessageId, MessageStore, Page, Precondition, Purpose, QueueKey, Receipt, Renewed,
+    Resource, Result, Selection, Stats, Timestamp, UnknownIds, Verdict,
 };
 use redis::Value;
 use uuid::Uuid;
@@ -21,15 +21,15 @@ use crate::error::strange;
 use crate::keys::{Keys, ledger_tag};
 use crate::scripts::scripts;
 use crate::store::RedisStore;
-use crate::sweep::Agenda;
+use crate::sweep::SweepSchedule;
 use crate::value::{Answer, Mark, NAMELESS, encode, millis, number, put_together, terms};
 
 scripts! {
-    NOTE: "common.lua" "ledger.lua" "note.lua";
+    RECORD: "common.lua" "ledger.lua" "ledger_record.lua";
     GRANT: "common.lua" "ledger.lua" "grant.lua";
     RENEW: "common.lua" "ledger.lua" "ledger_renew.lua";
     RELEASE: "common.lua" "ledger.lua" "ledger_release.lua";
-    BURY: "common.lua" "ledger.lua" "bury.lua";
+    DELETE: "common.lua" "ledger.lua" "ledger_delete.lua";
     FORGET: "common.lua" "ledger.lua" "ledger_forget.lua";
     PURGE: "common.lua" "ledger.lua" "ledger_purge.lua";
 }
@@ -39,7 +39,7 @@ scripts! {
 struct RedisLedger {
     store: Arc<RedisStore>,
     scope: String,
-    agenda: Agenda,
+    sweep_schedule: SweepSchedule,
 }
 
 impl RedisStore {
@@ -49,7 +49,7 @@ impl RedisStore {
         Arc::new(RedisLedger {
             store: Arc::clone(self),
             scope: scope.to_owned(),
-            agenda: Agenda::default(),
+            sweep_schedule: SweepSchedule::default(),
         })
     }
 }
@@ -65,9 +65,9 @@ impl RedisLedger {
 
     /// Sees to it that the queue is swept now and then.
     async fn enter(&self, queue: &QueueKey) {
-        if self.agenda.is_news(queue) {
+        if self.sweep_schedule.is_news(queue) {
             let tag = ledger_tag(&self.scope, queue);
-            crate::sweep::enter(&self.store, &self.agenda, queue, &tag).await;
+            crate::sweep::enter(&self.store, &self.sweep_schedule, queue, &tag).await;
         }
     }
 }
@@ -96,17 +96,17 @@ impl Ledger for RedisLedger {
         self.store.ping().await
     }
 
-    async fn note(
+    async fn record(
         &self,
         queue: &QueueKey,
-        era: Option<Era>,
+        epoch: Option<Epoch>,
         now: Timestamp,
         posted: &[Message],
-    ) -> Result<Era> {
+    ) -> Result<Epoch> {
         let keys = self.keys(queue);
-        let known = era.map(|era| era.0.to_string()).unwrap_or_default();
+        let known = epoch.map(|epoch| epoch.0.to_string()).unwrap_or_default();
         let call = || {
-            let mut call = self.on(&NOTE, &keys).bytes(known.as_bytes()).moment(now);
+            let mut call = self.on(&RECORD, &keys).bytes(known.as_bytes()).moment(now);
             for message in posted {
                 call = call.bytes(message.id.0.as_bytes()).bytes(&terms(message));
                 call = call.bytes(&encode(message)?);
@@ -114,8 +114,8 @@ impl Ledger for RedisLedger {
             Ok(call)
         };
         let present = number(&self.store.scripts.settled(call).await?)?;
-        let present = Era(present.unsigned_abs());
-        if era == Some(present) && !posted.is_empty() {
+        let present = Epoch(present.unsigned_abs());
+        if epoch == Some(present) && !posted.is_empty() {
             self.enter(queue).await;
         }
         Ok(present)
@@ -166,22 +166,22 @@ impl Ledger for RedisLedger {
         self.end_claim(queue, claim, true).await
     }
 
-    async fn bury(
+    async fn delete(
         &self,
         queue: &QueueKey,
         ids: &[MessageId],
-        guard: Guard,
-        rowless: Rowless,
+        precondition: Precondition,
+        unknown_ids: UnknownIds,
     ) -> Result<(usize, Vec<Receipt>)> {
         let keys = self.keys(queue);
-        let (word, claims): (&str, &[ClaimId]) = match &guard {
-            Guard::Any => ("any", &[]),
-            Guard::Free => ("free", &[]),
-            Guard::HeldBy(claims) => ("held", claims),
+        let (word, claims): (&str, &[ClaimId]) = match &precondition {
+            Precondition::None => ("any", &[]),
+            Precondition::Unclaimed => ("free", &[]),
+            Precondition::ClaimedBy(claims) => ("held", claims),
         };
         let call = || {
-            let mut call = self.on(&BURY, &keys).bytes(word.as_bytes());
-            call = call.number(usize::from(rowless == Rowless::Refuse));
+            let mut call = self.on(&DELETE, &keys).bytes(word.as_bytes());
+            call = call.number(usize::from(unknown_ids == UnknownIds::Reject));
             call = call.number(claims.len());
             for claim in claims {
                 call = call.bytes(claim.0.as_bytes());
@@ -201,17 +201,17 @@ impl Ledger for RedisLedger {
         }
     }
 
-    async fn hold(
+    async fn import_claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
         if ids.is_empty() {
             return Ok(0);
         }
         let scripts = &self.store.scripts;
-        scripts.hold(&self.keys(queue), claim, ids).await
+        scripts.import_claim(&self.keys(queue), claim, ids).await
     }
 
     async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
@@ -294,7 +294,7 @@ fn grant(
     for delivery in got {
         let message = &delivery.message;
         let posted = (delivery.posted.0 as f64).to_be_bytes();
-        let awaits = [u8::from(delivery.awaits_note)];
+        let awaits = [u8::from(delivery.awaits_record)];
         call = call
             .bytes(message.id.0.as_bytes())
             .bytes(&[&terms(message)[..], &posted, &awaits].concat())
@@ -312,7 +312,7 @@ fn read_verdict(verdict: Value, delivery: &Delivery, now: Timestamp) -> Result<V
             message: read_judged(&mut verdict, delivery, now)?,
             longer: verdict.number()? == 1,
         },
-        b"spent" => Verdict::Spent(read_judged(&mut verdict, delivery, now)?),
+        b"spent" => Verdict::DeliveryLimitExceeded(read_judged(&mut verdict, delivery, now)?),
         b"free" => Verdict::Free,
         b"held" => Verdict::Held(Duration::from_millis(verdict.number()?.unsigned_abs())),
         b"gone" => Verdict::Gone,
@@ -331,7 +331,7 @@ fn read_judged(verdict: &mut Answer, delivery: &Delivery, now: Timestamp) -> Res
     Ok(Message {
         ttl: mark.ttl.map_or(posted.ttl, Duration::from_millis),
         age: now.since(delivery.posted.before(posted.age)),
-        left: mark.ends.ok_or_else(strange)?.since(now),
+        remaining_ttl: mark.ends.ok_or_else(strange)?.since(now),
         delay: Duration::ZERO,
         claim: mark.claim,
         claim_count: mark.count,

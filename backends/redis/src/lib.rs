@@ -4,12 +4,12 @@
 //! store      the message contract, each method one call     management   the management contract
 //! scripts    one Lua file an atomic step, one function each  value        a message as bytes, answers
 //! keys       names of keys                                   sweep        what ends where nobody looks
-//! link       the connection, made again when it breaks       connect      how one is made
+//! reconnecting  the connection, made again when it breaks    connect      how one is made
 //! watch      what other servers changed                      health       what the server keeps, and what it warns of
 //! config     URIs                                            error        what Redis says, as kinds
 //! node       who a server is, and what became of it          waiting      posts that wait for a disk or a replica
 //! call       a call of a script to be                        queue        queue records
-//! homes      which queues have messages in which store       pool         pools and flavors
+//! placement_index  which queues have messages in which store  pool         pools and flavors
 //! subscription   of a queue                                  ledger       who holds what a broker delivers
 //! ```
 //!
@@ -43,12 +43,12 @@
 //!
 //! | key | type | what is in it | bytes |
 //! |---|---|---|---|
-//! | `e` meta | hash | the era, the last rank given, the last end of any row; it ends a day after that | 200 a queue |
+//! | `e` meta | hash | the epoch, the last rank given, the last end of any row; it ends a day after that | 200 a queue |
 //! | `k` terms | hash | id -> how long the broker was told to keep the message, when no copy can be alive any more, how often it was transferred, the newest receipt | 104 a row, and the receipt |
-//! | `x` dead | zset | ids of deleted messages, by when no copy can be alive any more | 130 a tomb |
-//! | `o` over | zset | the same of messages that ended or were purged, whose ids may be posted again | 130 a tomb |
+//! | `x` deleted | zset | ids of deleted messages, by when no copy can be alive any more | 130 a tombstone |
+//! | `o` expired | zset | the same of messages that ended or were purged, whose ids may be posted again | 130 a tombstone |
 //! | `l` old | hash | `terms` of messages that were purged when there were more than 500; it ends with the last copy | 104 a row |
-//! | `n` moved | hash | id -> how often a message with a tomb was transferred, where it was | 60 a tomb of such a message |
+//! | `n` moved | hash | id -> how often a message with a tombstone was transferred, where it was | 60 a tombstone of such a message |
 //!
 //! Beside the queues stand:
 //!
@@ -76,7 +76,7 @@
 //! | the contract | here |
 //! |---|---|
 //! | order, marker | the rank, which is the number of arrival: the one after the last, or the present millisecond if that is more. A queue that is removed while its ranks are ahead of the clock leaves the last one until the clock is there |
-//! | a row of a ledger that awaits its note | a rank beyond all others, from 2^52 on, which no listing reaches, and `n` in `time` |
+//! | a row of a ledger that awaits its record | a rank beyond all others, from 2^52 on, which no listing reaches, and `n` in `time` |
 //! | a free message | a member of `free`: claims and pops take from its head, and never see the others |
 //! | a claim | its ids move from `free` to `held` and back, at their old ranks; bodies are never written again |
 //! | what ends by itself | the head of `time`: a script *settles* its queue before anything else |
@@ -160,14 +160,14 @@ mod connect;
 mod deadline;
 mod error;
 mod health;
-mod homes;
 mod keys;
 mod ledger;
-mod link;
 mod management;
 mod node;
+mod placement_index;
 mod pool;
 mod queue;
+mod reconnecting;
 mod rights;
 mod scripts;
 mod store;

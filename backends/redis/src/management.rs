@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Flavor, FlavorName, Home, Kind, Members, Metadata, Place, Pool, PoolName, PoolRecord, Pools,
-    ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Subscription,
+    Flavor, FlavorName, Kind, MembershipChange, Metadata, Placement, Pool, PoolName, PoolRecord,
+    Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, StoreId, Subscription,
     SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
 };
 
@@ -16,9 +16,9 @@ impl Queues for RedisStore {
         &self,
         queue: &QueueKey,
         metadata: &Metadata,
-        place: &Place,
+        placement: &Placement,
     ) -> Result<bool> {
-        queue::create(self, queue, metadata, place).await
+        queue::create(self, queue, metadata, placement).await
     }
 
     async fn find_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
@@ -29,10 +29,10 @@ impl Queues for RedisStore {
         &self,
         queue: &QueueKey,
         metadata: &Metadata,
-        place: &Place,
+        placement: &Placement,
         version: u64,
     ) -> Result<Option<u64>> {
-        queue::update(self, queue, metadata, place, version).await
+        queue::update(self, queue, metadata, placement, version).await
     }
 
     async fn delete_queue(&self, queue: &QueueKey) -> Result<Option<QueueRecord>> {
@@ -53,11 +53,11 @@ impl Queues for RedisStore {
 
     async fn queues_in(
         &self,
-        home: &Home,
+        store_id: &StoreId,
         after: Option<&QueueKey>,
         limit: usize,
     ) -> Result<Vec<QueueKey>> {
-        self.in_home(home, after, limit).await
+        self.queues_in_store(store_id, after, limit).await
     }
 
     fn watch(&self, watcher: Watcher) -> Result<()> {
@@ -87,7 +87,7 @@ impl Pools for RedisStore {
         &self,
         flavor: &Flavor,
         pools: &[PoolName],
-        members: Members,
+        members: MembershipChange,
     ) -> Result<()> {
         pool::save_flavor(self, flavor, pools, members).await
     }

@@ -5,8 +5,8 @@
 
 use bytes::{Buf, BufMut};
 use isimud_contract::{
-    Error, ErrorKind, Flavor, FlavorName, Members, Pool, PoolName, PoolRecord, ProjectId, Resource,
-    Result, read_metadata,
+    Error, ErrorKind, Flavor, FlavorName, MembershipChange, Pool, PoolName, PoolRecord, ProjectId,
+    Resource, Result, read_metadata,
 };
 use redis::Value;
 use uuid::Uuid;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::call::{Call, Source};
 use crate::error::strange;
 use crate::keys::{owned, owned_range};
-use crate::queue::{MOST_AT_ONCE, RECORDS};
+use crate::queue::{MAX_PAGE_SIZE, RECORDS};
 use crate::scripts::scripts;
 use crate::store::RedisStore;
 use crate::value::Answer;
@@ -75,7 +75,7 @@ pub(crate) async fn list(
     let mut after = after.unwrap_or_default().to_owned();
     let mut found = Vec::new();
     loop {
-        let count = (limit - found.len()).min(MOST_AT_ONCE);
+        let count = (limit - found.len()).min(MAX_PAGE_SIZE);
         let call = Call::new(&RECORDS, &[&keys])
             .bytes(format!("({after}").as_bytes())
             .bytes(b"+")
@@ -111,10 +111,10 @@ pub(crate) async fn save_flavor(
     store: &RedisStore,
     flavor: &Flavor,
     pools: &[PoolName],
-    members: Members,
+    members: MembershipChange,
 ) -> Result<()> {
     let mut call = flavor_call(store, &SAVE_FLAVOR, &flavor.project, &flavor.name);
-    call = call.number(usize::from(members == Members::Replace));
+    call = call.number(usize::from(members == MembershipChange::Replace));
     call = told(store, call);
     for pool in pools {
         call = call.bytes(pool.as_str().as_bytes());

@@ -2,7 +2,7 @@
 //! as JSON.
 
 use isimud_contract::{
-    Error, ErrorKind, Kind, Metadata, Place, ProjectId, QueueKey, QueueName, QueueRecord,
+    Error, ErrorKind, Kind, Metadata, Placement, ProjectId, QueueKey, QueueName, QueueRecord,
     QueueSelection, Result, read_metadata,
 };
 use redis::Value;
@@ -26,7 +26,7 @@ scripts! {
 const READ_AHEAD: usize = 200;
 
 /// Records that any listing reads at a time.
-pub(crate) const MOST_AT_ONCE: usize = 1_000;
+pub(crate) const MAX_PAGE_SIZE: usize = 1_000;
 
 /// Attempts to write a record before the entry in the index of stores is too old to rely on.
 const ATTEMPTS: usize = 3;
@@ -35,11 +35,11 @@ pub(crate) async fn create(
     store: &RedisStore,
     queue: &QueueKey,
     metadata: &Metadata,
-    place: &Place,
+    placement: &Placement,
 ) -> Result<bool> {
-    let record = write(first_version(), metadata, place)?;
+    let record = write(first_version(), metadata, placement)?;
     for _ in 0..ATTEMPTS {
-        let deadline = store.enter_homes(queue, &place.homes()).await?;
+        let deadline = store.enter_stores(queue, &placement.store_ids()).await?;
         let call = Call::new(&CREATE, &[&store.names.records(&queue.project)])
             .bytes(queue.name.as_str().as_bytes())
             .bytes(&record)
@@ -56,13 +56,13 @@ pub(crate) async fn update(
     store: &RedisStore,
     queue: &QueueKey,
     metadata: &Metadata,
-    place: &Place,
+    placement: &Placement,
     version: u64,
 ) -> Result<Option<u64>> {
     let next = version.wrapping_add(1);
-    let record = write(next, metadata, place)?;
+    let record = write(next, metadata, placement)?;
     for _ in 0..ATTEMPTS {
-        let deadline = store.enter_homes(queue, &place.homes()).await?;
+        let deadline = store.enter_stores(queue, &placement.store_ids()).await?;
         let call = Call::new(&UPDATE, &[&store.names.records(&queue.project)[..1]])
             .bytes(queue.name.as_str().as_bytes())
             .bytes(&version.to_be_bytes())
@@ -72,9 +72,9 @@ pub(crate) async fn update(
             Value::Int(-1) => {}
             Value::Int(_) => return Ok(None),
             Value::BulkString(old) => {
-                let old = read_place(&old)?;
-                if old != *place {
-                    store.leave_homes(queue, &old).await;
+                let old = read_placement(&old)?;
+                if old != *placement {
+                    store.leave_stores(queue, &old).await;
                 }
                 return Ok(Some(next));
             }
@@ -91,7 +91,7 @@ pub(crate) async fn delete(store: &RedisStore, queue: &QueueKey) -> Result<Optio
         Value::Nil => Ok(None),
         Value::BulkString(old) => {
             let old = read(queue.name.clone(), &old)?;
-            store.leave_homes(queue, &old.place).await;
+            store.leave_stores(queue, &old.placement).await;
             Ok(Some(old))
         }
         _ => Err(strange()),
@@ -111,11 +111,11 @@ pub(crate) async fn find(store: &RedisStore, queue: &QueueKey) -> Result<Option<
 }
 
 /// The places of queues of one project, in the order asked; `None` for those that there are not.
-pub(crate) async fn places(
+pub(crate) async fn placements(
     store: &RedisStore,
     project: &ProjectId,
     names: &[QueueName],
-) -> Result<Vec<Option<Place>>> {
+) -> Result<Vec<Option<Placement>>> {
     let [records, _] = store.names.records(project);
     let mut command = redis::cmd("HMGET");
     command.arg(records);
@@ -126,12 +126,14 @@ pub(crate) async fn places(
     let Value::Array(found) = link.in_time(link.send(&command)).await? else {
         return Err(strange());
     };
-    let place = |record| match record {
+    let placement = |record| match record {
         Value::Nil => Ok(None),
-        Value::BulkString(record) => split(&record).and_then(|(_, place, _)| Ok(Some(place?))),
+        Value::BulkString(record) => {
+            split(&record).and_then(|(_, placement, _)| Ok(Some(placement?)))
+        }
         _ => Err(strange()),
     };
-    found.into_iter().map(place).collect()
+    found.into_iter().map(placement).collect()
 }
 
 pub(crate) async fn list(
@@ -148,9 +150,9 @@ pub(crate) async fn list(
         let wanted = selection.limit - found.len();
         let filtered = selection.name_contains.is_some() || !selection.filters.is_empty();
         let count = if filtered {
-            wanted.clamp(READ_AHEAD, MOST_AT_ONCE)
+            wanted.clamp(READ_AHEAD, MAX_PAGE_SIZE)
         } else {
-            wanted.min(MOST_AT_ONCE)
+            wanted.min(MAX_PAGE_SIZE)
         };
         let call = Call::new(&RECORDS, &[&keys])
             .bytes(format!("({after}").as_bytes())
@@ -219,11 +221,11 @@ fn too_slow() -> Error {
     Error::new(ErrorKind::Unavailable, "Redis is too slow for a change")
 }
 
-fn write(version: u64, metadata: &Metadata, place: &Place) -> Result<Vec<u8>> {
+fn write(version: u64, metadata: &Metadata, placement: &Placement) -> Result<Vec<u8>> {
     let mut record = version.to_be_bytes().to_vec();
-    let place = place.to_text();
-    if !place.is_empty() {
-        record.extend_from_slice(place.as_bytes());
+    let placement = placement.to_text();
+    if !placement.is_empty() {
+        record.extend_from_slice(placement.as_bytes());
         record.push(b'\n');
     }
     serde_json::to_writer(&mut record, metadata).map_err(|error| strange().caused_by(error))?;
@@ -231,38 +233,42 @@ fn write(version: u64, metadata: &Metadata, place: &Place) -> Result<Vec<u8>> {
 }
 
 /// The version, the place and the metadata of a record.
-fn split(record: &[u8]) -> Result<(u64, Result<Place>, &[u8])> {
+fn split(record: &[u8]) -> Result<(u64, Result<Placement>, &[u8])> {
     let (version, rest) = record.split_first_chunk().ok_or_else(strange)?;
-    let (place, metadata) = if rest.first() == Some(&b'{') {
+    let (placement, metadata) = if rest.first() == Some(&b'{') {
         (&[][..], rest)
     } else {
         // JSON in one line has no line feed.
         let end = rest.iter().position(|byte| *byte == b'\n');
-        let (place, metadata) = rest.split_at(end.ok_or_else(strange)?);
-        (place, &metadata[1..])
+        let (placement, metadata) = rest.split_at(end.ok_or_else(strange)?);
+        (placement, &metadata[1..])
     };
-    Ok((u64::from_be_bytes(*version), read_place(place), metadata))
+    Ok((
+        u64::from_be_bytes(*version),
+        read_placement(placement),
+        metadata,
+    ))
 }
 
-fn read_place(text: &[u8]) -> Result<Place> {
+fn read_placement(text: &[u8]) -> Result<Placement> {
     let text = std::str::from_utf8(text).map_err(|error| strange().caused_by(error))?;
-    Place::parse(text).map_err(|error| strange().caused_by(error))
+    Placement::parse(text).map_err(|error| strange().caused_by(error))
 }
 
 fn read(name: QueueName, record: &[u8]) -> Result<QueueRecord> {
-    let (version, place, metadata) = split(record)?;
+    let (version, placement, metadata) = split(record)?;
     let metadata = std::str::from_utf8(metadata).map_err(|error| strange().caused_by(error))?;
     Ok(QueueRecord {
         name,
         version,
-        place: place?,
+        placement: placement?,
         metadata: read_metadata(metadata).map_err(|error| strange().caused_by(error))?,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use isimud_contract::{Home, PoolName};
+    use isimud_contract::{PoolName, StoreId};
 
     use super::*;
 
@@ -270,21 +276,21 @@ mod tests {
     fn a_record_is_read_as_it_was_written() {
         let name = QueueName::parse("q").unwrap();
         let metadata = read_metadata(r#"{"a": "line\nfeed"}"#).unwrap();
-        let pool = Home::Pool(PoolName::parse("a \"b\"").unwrap());
-        for place in [Place::default(), Place::at(pool)] {
-            let record = write(7, &metadata, &place).unwrap();
+        let pool = StoreId::Pool(PoolName::parse("a \"b\"").unwrap());
+        for placement in [Placement::default(), Placement::at(pool)] {
+            let record = write(7, &metadata, &placement).unwrap();
             let read = read(name.clone(), &record).unwrap();
-            assert_eq!((read.version, read.place), (7, place));
+            assert_eq!((read.version, read.placement), (7, placement));
             assert_eq!(read.metadata, metadata);
         }
     }
 
     #[test]
-    fn a_record_of_the_earlier_format_is_at_the_default_place() {
+    fn a_record_of_the_earlier_format_has_the_default_placement() {
         let mut record = 9u64.to_be_bytes().to_vec();
         record.extend_from_slice(b"{\"a\":1}");
         let read = read(QueueName::parse("q").unwrap(), &record).unwrap();
-        assert_eq!((read.version, read.place), (9, Place::default()));
+        assert_eq!((read.version, read.placement), (9, Placement::default()));
         assert_eq!(read.metadata["a"], 1);
     }
 }

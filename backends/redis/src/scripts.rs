@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use isimud_contract::{
-    ByteCount, Claim, ClaimId, Error, ErrorKind, ForeignClaim, Guard, Lease, Message, MessageId,
-    Resource, Result, Stands, Timestamp,
+    ByteCount, Claim, ClaimId, Error, ErrorKind, ImportedClaim, Lease, Message, MessageId,
+    Precondition, Resource, Result, Stands, Timestamp,
 };
 use redis::Value;
 
@@ -16,7 +16,7 @@ use crate::config::Time;
 use crate::deadline::{Deadline, ServerClock};
 use crate::error::{strange, too_late};
 use crate::keys::Keys;
-use crate::link::Link;
+use crate::reconnecting::ReconnectingConnection;
 use crate::value::{Answer, encode, millis, number, terms};
 
 /// Declares scripts, each of one or several files.
@@ -39,20 +39,20 @@ scripts! {
     FIND_CLAIM: "common.lua" "find_claim.lua";
     RENEW_CLAIM: "common.lua" "renew_claim.lua";
     RELEASE_CLAIM: "common.lua" "release_claim.lua";
-    HOLD: "common.lua" "hold.lua";
+    IMPORT_CLAIM: "common.lua" "import_claim.lua";
     STATS: "common.lua" "stats.lua";
     COUNT_BYTES: "common.lua" "count_bytes.lua";
     SWEEP: "common.lua" "sweep.lua";
-    REMOVE: "common.lua" "remove.lua";
+    DROP_QUEUE: "common.lua" "drop_queue.lua";
     LEDGER_LIST: "common.lua" "ledger.lua" "list.lua";
     LEDGER_GET: "common.lua" "ledger.lua" "get.lua";
     LEDGER_FIND_CLAIM: "common.lua" "ledger.lua" "find_claim.lua";
-    LEDGER_HOLD: "common.lua" "ledger.lua" "hold.lua";
+    LEDGER_IMPORT_CLAIM: "common.lua" "ledger.lua" "import_claim.lua";
     LEDGER_STATS: "common.lua" "ledger.lua" "stats.lua";
     LEDGER_COUNT_BYTES: "common.lua" "ledger.lua" "count_bytes.lua";
     LEDGER_SWEEP: "common.lua" "ledger.lua" "ledger_sweep.lua";
     LEASE: "lease.lua";
-    AGENDA: "agenda.lua";
+    SWEEP_SCHEDULE: "sweep_schedule.lua";
 }
 
 /// Messages of one kind (free, claimed, delayed) that one step of a count of bytes passes: about half a millisecond of the
@@ -62,9 +62,9 @@ const COUNT_STEP: usize = 1_000;
 /// Calls about one store's queues.
 #[derive(Debug)]
 pub(crate) struct Scripts {
-    pub(crate) link: Link,
+    pub(crate) link: ReconnectingConnection,
     /// Where posts wait for more than their answer, if they do.
-    pub(crate) waiting: Option<Link>,
+    pub(crate) waiting: Option<ReconnectingConnection>,
     pub(crate) time: Time,
 }
 
@@ -72,7 +72,7 @@ pub(crate) struct Scripts {
 #[derive(Debug)]
 pub(crate) struct Taken {
     pub(crate) messages: Vec<Message>,
-    pub(crate) worn: Vec<Message>,
+    pub(crate) exceeded: Vec<Message>,
 }
 
 /// Where the messages go that were claimed too often.
@@ -216,12 +216,12 @@ impl Scripts {
         &self,
         keys: &Keys,
         ids: &[MessageId],
-        guard: &Guard,
+        precondition: &Precondition,
     ) -> Result<usize> {
-        let (word, claims): (&str, &[ClaimId]) = match guard {
-            Guard::Any => ("any", &[]),
-            Guard::Free => ("free", &[]),
-            Guard::HeldBy(claims) => ("held", claims),
+        let (word, claims): (&str, &[ClaimId]) = match precondition {
+            Precondition::None => ("any", &[]),
+            Precondition::Unclaimed => ("free", &[]),
+            Precondition::ClaimedBy(claims) => ("held", claims),
         };
         let call = || {
             let mut call = self.on(&DELETE, keys).bytes(word.as_bytes());
@@ -294,7 +294,7 @@ impl Scripts {
         let count = answer.count()?;
         Ok(Taken {
             messages: answer.some(count, now)?,
-            worn: answer.messages(now)?,
+            exceeded: answer.messages(now)?,
         })
     }
 
@@ -341,15 +341,15 @@ impl Scripts {
         Ok(())
     }
 
-    pub(crate) async fn hold(
+    pub(crate) async fn import_claim(
         &self,
         keys: &Keys,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
         let call = || {
             let call = self
-                .on(keys.pick(&HOLD, &LEDGER_HOLD), keys)
+                .on(keys.pick(&IMPORT_CLAIM, &LEDGER_IMPORT_CLAIM), keys)
                 .bytes(claim.id.0.as_bytes());
             let call = call.float(millis(claim.ttl)).float(millis(claim.age));
             Ok(call.ids(ids))
@@ -358,8 +358,8 @@ impl Scripts {
         usize::try_from(held).map_err(|_| strange())
     }
 
-    pub(crate) async fn remove(&self, keys: &Keys) -> Result<()> {
-        self.plain(self.on(&REMOVE, keys)).await.map(drop)
+    pub(crate) async fn drop_queue(&self, keys: &Keys) -> Result<()> {
+        self.plain(self.on(&DROP_QUEUE, keys)).await.map(drop)
     }
 
     pub(crate) async fn stats(&self, keys: &Keys) -> Result<Answer> {
@@ -415,7 +415,7 @@ impl Scripts {
         new: Option<i64>,
     ) -> Result<()> {
         let new = new.map(|new| new.to_string()).unwrap_or_default();
-        let call = Call::new(&AGENDA, &[&[key]])
+        let call = Call::new(&SWEEP_SCHEDULE, &[&[key]])
             .bytes(tag.as_bytes())
             .bytes(old.to_string().as_bytes())
             .bytes(new.as_bytes());

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, DeadLetter, Edge, Error,
-    ErrorKind, ForeignClaim, Guard, Lease, Marker, Message, MessageId, MessageStore, Page,
-    PageRoom, QueueKey, Resource, Result, Selection, Stats, Timestamp, Watcher,
+    Backlog, ByteCount, Capabilities, Claim, ClaimId, Condition, DeadLetter, Error, ErrorKind,
+    ImportedClaim, Lease, Marker, Message, MessageId, MessageStore, Page, PageRoom, Precondition,
+    QueueKey, Resource, Result, Selection, Stats, StatsMessage, Timestamp, Watcher,
 };
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
@@ -16,15 +16,15 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::connect::Connector;
 use crate::keys::{Keys, Names, tag};
-use crate::link::Link;
+use crate::reconnecting::ReconnectingConnection;
 use crate::scripts::{More, Scripts, Target, Walk};
-use crate::sweep::Agenda;
+use crate::sweep::SweepSchedule;
 use crate::value::{Answer, client_bytes, posted};
-use crate::waiting::Waits;
+use crate::waiting::DurabilityWait;
 
 /// Messages that one claim or pop takes at the most: a script that takes so many holds the server up for some ten
 /// milliseconds.
-const MOST_AT_ONCE: usize = 10_000;
+const MAX_BATCH: usize = 10_000;
 
 /// Messages that one step of a listing walks over.
 const PAGE: std::ops::RangeInclusive<usize> = 100..=1_000;
@@ -37,7 +37,7 @@ const HAND_OVER: Duration = Duration::from_secs(60);
 pub struct RedisStore {
     pub(crate) names: Names,
     pub(crate) scripts: Scripts,
-    pub(crate) agenda: Agenda,
+    pub(crate) sweep_schedule: SweepSchedule,
     config: Config,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -50,7 +50,7 @@ impl RedisStore {
     /// Must be called on a Tokio runtime, on which the connection and the sweep then live.
     pub fn open(config: Config) -> Result<Arc<Self>> {
         let runtime = runtime()?;
-        crate::connect::check(&config.papers)?;
+        crate::connect::check(&config.tls_config)?;
         for option in &config.ignored {
             tracing::info!(
                 option,
@@ -59,13 +59,13 @@ impl RedisStore {
         }
         let store = Arc::new(Self {
             names: Names::new(&config.prefix),
-            agenda: Agenda::default(),
+            sweep_schedule: SweepSchedule::default(),
             scripts: Scripts {
                 time: config.time.clone(),
-                link: Link::new(config.clone()),
-                waiting: Waits::of(&config)
+                link: ReconnectingConnection::new(config.clone()),
+                waiting: DurabilityWait::of(&config)
                     .any()
-                    .then(|| Link::silent(config.clone())),
+                    .then(|| ReconnectingConnection::silent(config.clone())),
             },
             config,
             tasks: Mutex::default(),
@@ -102,8 +102,8 @@ impl RedisStore {
 
     /// Sees to it that the queue is swept now and then. Called when something is in it: an empty one is soon forgotten.
     async fn enter(&self, queue: &QueueKey) {
-        if self.agenda.is_news(queue) {
-            crate::sweep::enter(self, &self.agenda, queue, &tag(queue)).await;
+        if self.sweep_schedule.is_news(queue) {
+            crate::sweep::enter(self, &self.sweep_schedule, queue, &tag(queue)).await;
         }
     }
 
@@ -171,8 +171,8 @@ impl RedisStore {
             free,
             claimed,
             last_arrival: answer.count()? as u64,
-            oldest: edge(&mut answer, now)?,
-            newest: edge(&mut answer, now)?,
+            oldest: stats_message(&mut answer, now)?,
+            newest: stats_message(&mut answer, now)?,
         })
     }
 
@@ -202,14 +202,14 @@ impl RedisStore {
     async fn hand_over(
         &self,
         keys: &Keys,
-        worn: Vec<Message>,
+        exceeded: Vec<Message>,
         policy: &DeadLetter,
         holder: ClaimId,
     ) {
-        let ids: Vec<MessageId> = worn.iter().map(|message| message.id).collect();
-        let moved = worn.into_iter().map(|message| Message {
+        let ids: Vec<MessageId> = exceeded.iter().map(|message| message.id).collect();
+        let moved = exceeded.into_iter().map(|message| Message {
             ttl: policy.ttl.unwrap_or(message.ttl),
-            left: policy.ttl.unwrap_or(message.left),
+            remaining_ttl: policy.ttl.unwrap_or(message.remaining_ttl),
             claim: None,
             claim_count: 0,
             transfers: message.transfers.saturating_add(1),
@@ -218,8 +218,8 @@ impl RedisStore {
         });
         let work = async {
             self.post(&policy.queue, moved.collect()).await?;
-            let guard = Guard::HeldBy(vec![holder]);
-            self.scripts.delete(keys, &ids, &guard).await?;
+            let precondition = Precondition::ClaimedBy(vec![holder]);
+            self.scripts.delete(keys, &ids, &precondition).await?;
             self.scripts.release_claim(keys, holder, false).await
         };
         if let Err(error) = self.scripts.link.in_time(work).await {
@@ -291,30 +291,37 @@ impl MessageStore for RedisStore {
         self.scripts.get(&self.keys(queue), ids).await
     }
 
-    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+    async fn delete(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        precondition: Precondition,
+    ) -> Result<usize> {
         if ids.is_empty() {
             return Ok(0);
         }
-        self.scripts.delete(&self.keys(queue), ids, &guard).await
+        self.scripts
+            .delete(&self.keys(queue), ids, &precondition)
+            .await
     }
 
     async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
         if limit == 0 {
             return Ok(Vec::new());
         }
-        let limit = limit.min(MOST_AT_ONCE);
+        let limit = limit.min(MAX_BATCH);
         self.scripts.pop(&self.keys(queue), limit).await
     }
 
     async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
         let keys = self.keys(queue);
         let target = self.target(queue, lease);
-        let limit = limit.min(MOST_AT_ONCE);
+        let limit = limit.min(MAX_BATCH);
         let taken = self.scripts.claim(&keys, lease, limit, &target).await?;
         if let Some(policy) = &lease.dead_letter {
             match target {
-                Target::Far(holder, _) if !taken.worn.is_empty() => {
-                    self.hand_over(&keys, taken.worn, policy, holder).await;
+                Target::Far(holder, _) if !taken.exceeded.is_empty() => {
+                    self.hand_over(&keys, taken.exceeded, policy, holder).await;
                 }
                 _ => self.enter(&policy.queue).await,
             }
@@ -350,16 +357,18 @@ impl MessageStore for RedisStore {
         self.scripts.release_claim(&keys, claim, counted).await
     }
 
-    async fn hold(
+    async fn import_claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
         if ids.is_empty() {
             return Ok(0);
         }
-        self.scripts.hold(&self.keys(queue), claim, ids).await
+        self.scripts
+            .import_claim(&self.keys(queue), claim, ids)
+            .await
     }
 
     async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
@@ -378,14 +387,17 @@ impl MessageStore for RedisStore {
         self.unlink(self.keys(queue).purged()).await
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        self.scripts.remove(&self.keys(queue)).await
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
+        self.scripts.drop_queue(&self.keys(queue)).await
     }
 
     async fn close(&self) -> Result<()> {
         self.stop();
         self.scripts.link.close();
-        self.scripts.waiting.iter().for_each(Link::close);
+        self.scripts
+            .waiting
+            .iter()
+            .for_each(ReconnectingConnection::close);
         Ok(())
     }
 }
@@ -406,12 +418,12 @@ fn start(after: Option<Marker>) -> Vec<u8> {
 }
 
 /// The next edge of the statistics; `None` when the queue is empty.
-fn edge(answer: &mut Answer, now: Timestamp) -> Result<Option<Edge>> {
+fn stats_message(answer: &mut Answer, now: Timestamp) -> Result<Option<StatsMessage>> {
     if answer.left() == 0 {
         return Ok(None);
     }
     let id = MessageId(answer.id()?);
     let posted = posted(&answer.blob()?)?;
     let age = now.since(posted);
-    Ok(Some(Edge { id, age, posted }))
+    Ok(Some(StatsMessage { id, age, posted }))
 }

@@ -11,7 +11,7 @@ use redis::Value;
 
 use crate::call::{Call, Source};
 use crate::error::strange;
-use crate::queue::{MOST_AT_ONCE, told};
+use crate::queue::{MAX_PAGE_SIZE, told};
 use crate::scripts::scripts;
 use crate::store::RedisStore;
 use crate::value::{Answer, millis};
@@ -118,7 +118,7 @@ pub(crate) async fn list(
             None => b"-".to_vec(),
             Some(id) => [b"(", &id.0.as_bytes()[..]].concat(),
         };
-        let count = (limit - found.len()).min(MOST_AT_ONCE);
+        let count = (limit - found.len()).min(MAX_PAGE_SIZE);
         let make = || Ok(call(store, &LIST, source).bytes(&start).number(count));
         let mut answer = Answer::new(store.scripts.settled(make).await?)?;
         let now = answer.moment()?;

@@ -1,8 +1,8 @@
 //! The sweep: gives back the memory of what has ended in queues that nobody uses any more.
 //!
 //! Nothing depends on it, for every script settles its queue first. A server that posts to a queue enters it into the
-//! agenda, once in a while; one server at a time has the lease of the sweep and works through what is due there. A
-//! queue in which nothing can end any more is struck off, unless it was entered again meanwhile.
+//! sweep schedule, once in a while; one server at a time has the lease of the sweep and works through what is due
+//! there. A queue in which nothing can end any more is struck off, unless it was entered again meanwhile.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError, Weak};
@@ -18,39 +18,39 @@ use crate::store::RedisStore;
 use crate::value::{Answer, number};
 
 /// How often a server looks whether there is something to do.
-const PACE: Duration = Duration::from_secs(1);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a server looks what became of the nodes of a cluster: each so many looks.
-const ROLL_CALL: u32 = 5;
+const NODE_CHECK_EVERY: u32 = 5;
 /// How long the lease lasts after its holder has died.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE_TTL: Duration = Duration::from_secs(10);
 /// A server enters a queue again after so long.
-const ENTRY: Duration = Duration::from_secs(60);
-/// A queue stays on the agenda so long after its last message: longer than [`ENTRY`], so that it is not struck off
-/// while a server believes that it stands there.
+const REENTRY_INTERVAL: Duration = Duration::from_secs(60);
+/// A queue stays on the sweep schedule so long after its last message: longer than [`REENTRY_INTERVAL`], so that it is
+/// not struck off while a server believes that it stands there.
 const LINGER_MS: i64 = 180_000;
 /// A queue is looked at so often, whatever is about to end in it.
-const SELDOM_MS: i64 = 60_000;
-/// Queues in one look at the agenda, and steps in one queue.
-const BOUND: usize = 100;
+const MAX_INTERVAL_MS: i64 = 60_000;
+/// Queues in one look at the sweep schedule, and steps in one queue.
+const PAGE_SIZE: usize = 100;
 /// Queues of which a server remembers that it has entered them.
-const REMEMBERED: usize = 100_000;
+const CACHE_CAPACITY: usize = 100_000;
 
 /// Which queues this server has entered, and when.
 #[derive(Debug, Default)]
-pub(crate) struct Agenda(Mutex<HashMap<QueueKey, Instant>>);
+pub(crate) struct SweepSchedule(Mutex<HashMap<QueueKey, Instant>>);
 
-impl Agenda {
+impl SweepSchedule {
     /// Whether it is time to enter the queue (again).
     pub(crate) fn is_news(&self, queue: &QueueKey) -> bool {
         let now = Instant::now();
         let mut entered = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if entered
             .get(queue)
-            .is_some_and(|entry| now.duration_since(*entry) < ENTRY)
+            .is_some_and(|entry| now.duration_since(*entry) < REENTRY_INTERVAL)
         {
             return false;
         }
-        if entered.len() >= REMEMBERED {
+        if entered.len() >= CACHE_CAPACITY {
             entered.clear();
         }
         entered.insert(queue.clone(), now);
@@ -64,12 +64,17 @@ impl Agenda {
 }
 
 /// Enters a queue. Failing to is no reason to refuse a post, whose own answer will tell.
-pub(crate) async fn enter(store: &RedisStore, agenda: &Agenda, queue: &QueueKey, tag: &str) {
+pub(crate) async fn enter(
+    store: &RedisStore,
+    sweep_schedule: &SweepSchedule,
+    queue: &QueueKey,
+    tag: &str,
+) {
     let mut command = redis::cmd("ZADD");
-    command.arg(store.names.agenda()).arg(0).arg(tag);
+    command.arg(store.names.sweep_schedule()).arg(0).arg(tag);
     let link = &store.scripts.link;
     if let Err(error) = link.in_time(link.send(&command)).await {
-        agenda.forget(queue);
+        sweep_schedule.forget(queue);
         tracing::debug!(%error, "a queue could not be entered for the sweep");
     }
 }
@@ -84,7 +89,7 @@ pub(crate) async fn run(store: Weak<RedisStore>) {
         let Some(store) = store.upgrade() else {
             return;
         };
-        if look.is_multiple_of(ROLL_CALL) {
+        if look.is_multiple_of(NODE_CHECK_EVERY) {
             for link in std::iter::once(&store.scripts.link).chain(&store.scripts.waiting) {
                 if let Err(error) = link.look().await {
                     tracing::debug!(%error, "the servers do not say who they are");
@@ -95,7 +100,7 @@ pub(crate) async fn run(store: Weak<RedisStore>) {
             tracing::debug!(%error, "the sweep is interrupted");
         }
         drop(store);
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(SWEEP_INTERVAL).await;
     }
 }
 
@@ -108,12 +113,12 @@ struct Sweeper {
 impl Sweeper {
     async fn look(&mut self, store: &RedisStore) -> Result<()> {
         let lease = store.names.lease();
-        if !store.scripts.lease(lease, &self.name, LEASE).await? {
+        if !store.scripts.lease(lease, &self.name, LEASE_TTL).await? {
             self.empty.clear();
             return Ok(());
         }
         let now = server_time(store).await?;
-        store.sweep_homes().await?;
+        store.sweep_placement_index().await?;
         for (tag, score) in due(store, now).await? {
             self.sweep(store, &tag, score, now).await?;
         }
@@ -121,12 +126,15 @@ impl Sweeper {
     }
 
     async fn sweep(&mut self, store: &RedisStore, tag: &str, score: i64, now: i64) -> Result<()> {
-        let agenda = store.names.agenda();
+        let sweep_schedule = store.names.sweep_schedule();
         let Some(keys) = store.names.by_tag(tag) else {
-            return store.scripts.put_off(agenda, tag, score, None).await;
+            return store
+                .scripts
+                .put_off(sweep_schedule, tag, score, None)
+                .await;
         };
         let mut next = None;
-        for _ in 0..BOUND {
+        for _ in 0..PAGE_SIZE {
             let (settled, end) = store.scripts.sweep(&keys).await?;
             next = end;
             if settled {
@@ -135,14 +143,17 @@ impl Sweeper {
         }
         let was_empty = self.empty.remove(tag) == Some(score);
         let again = match next {
-            Some(next) => Some(next.0.clamp(now + 1_000, now + SELDOM_MS)),
+            Some(next) => Some(next.0.clamp(now + 1_000, now + MAX_INTERVAL_MS)),
             None if was_empty => None,
             None => {
                 self.empty.insert(tag.to_owned(), now + LINGER_MS);
                 Some(now + LINGER_MS)
             }
         };
-        store.scripts.put_off(agenda, tag, score, again).await
+        store
+            .scripts
+            .put_off(sweep_schedule, tag, score, again)
+            .await
     }
 }
 
@@ -157,12 +168,15 @@ async fn server_time(store: &RedisStore) -> Result<i64> {
 /// Queues whose time has come, with their scores.
 async fn due(store: &RedisStore, now: i64) -> Result<Vec<(String, i64)>> {
     let mut command = redis::cmd("ZRANGE");
-    command.arg(store.names.agenda()).arg("-inf").arg(now);
+    command
+        .arg(store.names.sweep_schedule())
+        .arg("-inf")
+        .arg(now);
     command
         .arg("BYSCORE")
         .arg("LIMIT")
         .arg(0)
-        .arg(BOUND)
+        .arg(PAGE_SIZE)
         .arg("WITHSCORES");
     let link = &store.scripts.link;
     let Value::Array(found) = link.in_time(link.send(&command)).await? else {

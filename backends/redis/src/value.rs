@@ -44,8 +44,10 @@ const DELAYED: u8 = 128;
 
 /// Milliseconds, small enough that a float counts them one by one even after they are added to the time of day.
 pub(crate) fn millis(span: Duration) -> f64 {
-    const MOST: u64 = 1 << 51;
-    u64::try_from(span.as_millis()).unwrap_or(MOST).min(MOST) as f64
+    const MAX_MILLIS: u64 = 1 << 51;
+    u64::try_from(span.as_millis())
+        .unwrap_or(MAX_MILLIS)
+        .min(MAX_MILLIS) as f64
 }
 
 /// The client as it stands in a value.
@@ -95,7 +97,7 @@ pub(crate) fn encode(message: &Message) -> Result<Vec<u8>> {
 /// or what that is to be above, as a negative number).
 pub(crate) fn terms(message: &Message) -> [u8; 36] {
     let mut out = [0; 36];
-    let spans = [message.left, message.delay, message.age];
+    let spans = [message.remaining_ttl, message.delay, message.age];
     for (at, span) in spans.into_iter().enumerate() {
         out[at * 8..at * 8 + 8].copy_from_slice(&millis(span).to_be_bytes());
     }
@@ -173,7 +175,7 @@ pub(crate) fn put_together(
         checksum,
         ttl: Duration::from_millis(mark.ttl.unwrap_or(ttl)),
         age: now.since(posted),
-        left: mark.ends.unwrap_or_else(as_posted).since(now),
+        remaining_ttl: mark.ends.unwrap_or_else(as_posted).since(now),
         delay: Duration::ZERO,
         claim: mark.claim,
         claim_count: mark.count,
@@ -349,7 +351,7 @@ mod tests {
 
     fn mark(message: &Message) -> Vec<u8> {
         let mut mark = millis(message.ttl).to_be_bytes().to_vec();
-        let ends = NOW.after(message.left).0 as f64;
+        let ends = NOW.after(message.remaining_ttl).0 as f64;
         mark.extend_from_slice(&ends.to_be_bytes());
         mark.extend_from_slice(&message.claim_count.to_be_bytes());
         mark.extend_from_slice(message.claim.unwrap().0.as_bytes());
@@ -371,7 +373,7 @@ mod tests {
             sealed: true,
             checksum: Some(Checksum([9; 16])),
             age: Duration::from_millis(77),
-            left: hour - Duration::from_millis(77),
+            remaining_ttl: hour - Duration::from_millis(77),
             delay: Duration::from_millis(5),
             ..plain.clone()
         };
@@ -391,7 +393,7 @@ mod tests {
             let mut text = shown(&message);
             let changed = Message {
                 ttl: Duration::from_secs(9_000),
-                left: Duration::from_secs(8_000),
+                remaining_ttl: Duration::from_secs(8_000),
                 claim: Some(ClaimId(Uuid::from_u128(9))),
                 claim_count: 3,
                 ..message

@@ -16,21 +16,21 @@ use crate::error::strange;
 
 /// What a post waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Waits {
+pub(crate) struct DurabilityWait {
     /// So many replicas have it.
     pub(crate) replicas: u32,
     /// It is in the log on the disk, with replicas on theirs.
     pub(crate) log: bool,
     /// How long it waits. A post may come behind an earlier wait, and both must fit into its time.
-    patience: Duration,
+    connect_timeout: Duration,
 }
 
-impl Waits {
+impl DurabilityWait {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             replicas: config.wait_replicas,
             log: config.wait_log,
-            patience: config.timeout * 2 / 5,
+            connect_timeout: config.timeout * 2 / 5,
         }
     }
 
@@ -40,7 +40,7 @@ impl Waits {
 
     /// Whether a log that reaches the disk once a second is in time.
     pub(crate) fn has_a_second(&self) -> bool {
-        self.patience > Duration::from_millis(1500)
+        self.connect_timeout > Duration::from_millis(1500)
     }
 
     pub(crate) fn command(&self) -> Cmd {
@@ -48,7 +48,7 @@ impl Waits {
         if self.log {
             command.arg(1);
         }
-        let millis = self.patience.as_millis() as u64;
+        let millis = self.connect_timeout.as_millis() as u64;
         command.arg(self.replicas).arg(millis);
         command
     }
@@ -105,38 +105,46 @@ mod tests {
 
     use super::*;
 
-    fn waits(options: &str) -> Waits {
-        Waits::of(&Config::parse(&format!("redis://h?{options}")).unwrap())
+    fn durability_wait(options: &str) -> DurabilityWait {
+        DurabilityWait::of(&Config::parse(&format!("redis://h?{options}")).unwrap())
     }
 
     #[test]
     fn what_was_to_happen_must_have_happened() {
         let both = |here, replicas| Value::Array(vec![Value::Int(here), Value::Int(replicas)]);
-        let log = waits("wait_aof=1&wait_replicas=1");
+        let log = durability_wait("wait_aof=1&wait_replicas=1");
         assert!(log.judge(&both(1, 1)).is_ok());
         for late in [both(0, 1), both(1, 0), both(0, 0)] {
             let refusal = log.judge(&late).unwrap_err();
             assert_eq!(refusal.kind(), ErrorKind::Unavailable);
         }
-        assert!(waits("wait_replicas=2").judge(&Value::Int(2)).is_ok());
-        assert!(waits("wait_replicas=2").judge(&Value::Int(1)).is_err());
-        assert!(waits("wait_aof=1").judge(&both(1, 0)).is_ok());
-        assert!(!waits("").any());
-        assert!(!waits("wait_aof=1").has_a_second());
-        assert!(waits("wait_aof=1&timeout_ms=5000").has_a_second());
+        assert!(
+            durability_wait("wait_replicas=2")
+                .judge(&Value::Int(2))
+                .is_ok()
+        );
+        assert!(
+            durability_wait("wait_replicas=2")
+                .judge(&Value::Int(1))
+                .is_err()
+        );
+        assert!(durability_wait("wait_aof=1").judge(&both(1, 0)).is_ok());
+        assert!(!durability_wait("").any());
+        assert!(!durability_wait("wait_aof=1").has_a_second());
+        assert!(durability_wait("wait_aof=1&timeout_ms=5000").has_a_second());
     }
 
     #[tokio::test]
     async fn one_wait_stands_for_all_that_were_answered_before() {
         let round = Arc::new(Round::default());
-        let waits = Arc::new(AtomicUsize::new(0));
+        let durability_wait = Arc::new(AtomicUsize::new(0));
         let all: Vec<_> = (0..100)
             .map(|_| {
-                let (round, waits) = (Arc::clone(&round), Arc::clone(&waits));
+                let (round, durability_wait) = (Arc::clone(&round), Arc::clone(&durability_wait));
                 tokio::spawn(async move {
                     let wait = async {
                         tokio::task::yield_now().await;
-                        waits.fetch_add(1, Ordering::SeqCst);
+                        durability_wait.fetch_add(1, Ordering::SeqCst);
                         Ok(())
                     };
                     round.join(wait).await
@@ -146,7 +154,7 @@ mod tests {
         for one in all {
             one.await.unwrap().unwrap();
         }
-        assert!((1..=2).contains(&waits.load(Ordering::SeqCst)));
+        assert!((1..=2).contains(&durability_wait.load(Ordering::SeqCst)));
     }
 
     #[tokio::test]

@@ -16,10 +16,10 @@ use crate::pool::POOLS;
 use crate::rights::NOTHING;
 
 /// How long a silent connection is trusted, and how long it may take to answer then.
-const SILENCE: Duration = Duration::from_millis(500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Between two attempts to listen.
-const PAUSE: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Listens for ever.
 pub(crate) async fn run(mut connector: Connector, channel: String, watcher: Watcher) {
@@ -38,26 +38,26 @@ pub(crate) async fn run(mut connector: Connector, channel: String, watcher: Watc
             tracing::debug!(%error, "lost the subscription to changes in Redis; subscribing again");
         }
         watcher(Change::All);
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(RETRY_DELAY).await;
     }
 }
 
 /// Listens until the connection is lost.
 async fn listen(connector: &mut Connector, channel: &str, watcher: &Watcher) -> RedisResult<()> {
-    let patience = connector.patience();
-    let listener = within(patience, connector.pubsub()).await?;
+    let connect_timeout = connector.connect_timeout();
+    let listener = within(connect_timeout, connector.pubsub()).await?;
     let (mut ask, mut hear) = listener.split();
-    within(patience, ask.subscribe(channel)).await?;
+    within(connect_timeout, ask.subscribe(channel)).await?;
     // What was remembered so far may have changed before.
     watcher(Change::All);
     loop {
-        match tokio::time::timeout(SILENCE, hear.next()).await {
+        match tokio::time::timeout(ANSWER_TIMEOUT, hear.next()).await {
             Ok(Some(change)) => {
                 let tag = std::str::from_utf8(change.get_payload_bytes()).unwrap_or_default();
                 tell(watcher, tag);
             }
             Ok(None) => return Ok(()),
-            Err(_) => within(SILENCE, ask.ping::<redis::Value>())
+            Err(_) => within(ANSWER_TIMEOUT, ask.ping::<redis::Value>())
                 .await
                 .map(drop)?,
         }
@@ -75,10 +75,10 @@ fn tell(watcher: &Watcher, text: &str) {
 }
 
 async fn within<T>(
-    patience: Duration,
+    connect_timeout: Duration,
     work: impl Future<Output = RedisResult<T>>,
 ) -> RedisResult<T> {
-    tokio::time::timeout(patience, work)
+    tokio::time::timeout(connect_timeout, work)
         .await
         .unwrap_or_else(|_| Err(RedisError::from((ErrorKind::Io, "no answer in time"))))
 }

@@ -75,7 +75,7 @@ impl Harness for SetUp {
             Ticks::WhenTold => {
                 let config = Config::parse(&format!("{uri}&clock=service"))?;
                 let clock = Arc::new(ManualClock::default());
-                Place {
+                StoreFixture {
                     config: config.by(Arc::clone(&clock) as _),
                     ledgers: OnceLock::new(),
                     time: Time::Still(clock),
@@ -83,7 +83,7 @@ impl Harness for SetUp {
             }
             Ticks::ByItself => {
                 let ahead = Arc::new(AtomicI64::new(0));
-                Place {
+                StoreFixture {
                     config: Config::parse(&uri)?.ahead(Arc::clone(&ahead)),
                     ledgers: OnceLock::new(),
                     time: Time::Running(ahead),
@@ -95,7 +95,7 @@ impl Harness for SetUp {
 
 /// Keys of one trial's prefix.
 #[derive(Debug)]
-struct Place {
+struct StoreFixture {
     config: Config,
     /// The store that keeps the ledgers, where a trial asks for them.
     ledgers: OnceLock<Arc<RedisStore>>,
@@ -109,7 +109,7 @@ enum Time {
 }
 
 #[async_trait]
-impl Fixture for Place {
+impl Fixture for StoreFixture {
     async fn open(&self) -> Result<Stores> {
         let store = RedisStore::open(self.config.clone())?;
         store.ping().await?;

@@ -11,24 +11,24 @@ use std::time::Duration;
 use async_trait::async_trait;
 use isimud_conformance::{Fixture, Harness, Start, Stores};
 use isimud_contract::{Clock, ManualClock, Result, Timestamp};
-use isimud_lease::fake::{FakeServer, Nature};
+use isimud_lease::fake::{FakeServer, FaultProfile};
 use isimud_lease::{Journal, Leased};
 use isimud_redis::{Config, RedisStore};
 use servers::Servers;
 
 fn main() -> ExitCode {
-    let bound = Nature {
-        ends_lives: true,
-        binds: true,
-        ..Nature::PLAIN
+    let bound = FaultProfile {
+        expires_messages: true,
+        connection_bound: true,
+        ..FaultProfile::PLAIN
     };
-    let wild = Nature {
-        scrambles: true,
+    let wild = FaultProfile {
+        reorders: true,
         duplicates: 100,
-        ..Nature::PLAIN
+        ..FaultProfile::PLAIN
     };
     isimud_conformance::run(vec![
-        Arc::new(SetUp("journal", Nature::PLAIN, Journal::On, &SINGLE)),
+        Arc::new(SetUp("journal", FaultProfile::PLAIN, Journal::On, &SINGLE)),
         Arc::new(SetUp("journal-bound", bound, Journal::On, &SINGLE)),
         Arc::new(SetUp("journal-wild", wild, Journal::On, &SINGLE)),
         Arc::new(SetUp("bare", bound, Journal::Off, &SINGLE)),
@@ -43,7 +43,7 @@ static CLUSTER: Started = LazyLock::new(Servers::cluster);
 
 /// A broker's nature, whether there is a journal, and where the ledger is.
 #[derive(Debug)]
-struct SetUp(&'static str, Nature, Journal, &'static Started);
+struct SetUp(&'static str, FaultProfile, Journal, &'static Started);
 
 #[async_trait]
 impl Harness for SetUp {
@@ -61,7 +61,7 @@ impl Harness for SetUp {
         let uri = servers.limited_uri(&format!("trial{trial}:"));
         let clock = Arc::<ManualClock>::default();
         let config = Config::parse(&format!("{uri}&clock=service"))?;
-        Ok(Start::Ready(Box::new(Place {
+        Ok(Start::Ready(Box::new(StoreFixture {
             config: config.by(Arc::clone(&clock) as _),
             broker: FakeServer::new(Arc::clone(&clock) as _, self.1, 1),
             journal: self.2,
@@ -72,7 +72,7 @@ impl Harness for SetUp {
 
 /// A broker, and keys of one trial's prefix.
 #[derive(Debug)]
-struct Place {
+struct StoreFixture {
     config: Config,
     broker: Arc<FakeServer>,
     journal: Journal,
@@ -80,7 +80,7 @@ struct Place {
 }
 
 #[async_trait]
-impl Fixture for Place {
+impl Fixture for StoreFixture {
     async fn open(&self) -> Result<Stores> {
         let ledger = RedisStore::open(self.config.clone())?.ledger("pool");
         ledger.ping().await?;

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use isimud_contract::{
-    Arrival, Claim, ClaimId, DeadLetter, Error, ErrorKind, ForeignClaim, Lease, Message, MessageId,
-    QueueKey, Resource, Timestamp,
+    Arrival, Claim, ClaimId, DeadLetter, Error, ErrorKind, ImportedClaim, Lease, Message,
+    MessageId, QueueKey, Resource, Timestamp,
 };
 use rusqlite::{OptionalExtension, params};
 
-use crate::lane::Outcome;
 use crate::message::{FREE, Head, find_target, remove_row};
+use crate::queue_log::{self, QueueLog};
 use crate::row::{columns, read};
 use crate::session::Session;
-use crate::stream::{self, Stream};
+use crate::worker_thread::Outcome;
 
 /// A claim's row, while it is live.
 pub(crate) struct LiveClaim {
@@ -24,7 +24,7 @@ pub(crate) struct LiveClaim {
 
 pub(crate) fn find_live(
     session: &Session,
-    stream: &Stream,
+    log: &QueueLog,
     claim: ClaimId,
     now: Timestamp,
 ) -> rusqlite::Result<Option<LiveClaim>> {
@@ -32,7 +32,7 @@ pub(crate) fn find_live(
         .statement(
             "SELECT no, ttl, renewed FROM claim WHERE id = ? AND stream = ? AND expires > ?",
         )?
-        .query_row(params![claim.0.as_bytes(), stream.no, now.0], |row| {
+        .query_row(params![claim.0.as_bytes(), log.no, now.0], |row| {
             let ttl = Duration::from_millis(row.get::<_, i64>(1)?.unsigned_abs());
             Ok(LiveClaim {
                 no: row.get(0)?,
@@ -53,19 +53,19 @@ pub(crate) fn claim(
     let policy = lease.dead_letter.as_ref();
     let fit =
         |message: &Message| policy.is_none_or(|policy| message.claim_count < policy.max_claims);
-    let Some((mut stream, mut head)) = Head::take(session, queue, now, limit, fit)? else {
+    let Some((mut log, mut head)) = Head::take(session, queue, now, limit, fit)? else {
         return Ok(Ok(None));
     };
     if !head.taken.is_empty() {
-        let no = insert_claim(session, &stream, lease.id, lease.ttl, now)?;
+        let no = insert_claim(session, &log, lease.id, lease.ttl, now)?;
         for (row, message) in &mut head.taken {
             take(session, no, *row, message, lease, now)?;
         }
-        stream.held += i64::try_from(head.taken.len()).unwrap_or(0);
-        session.put_stream(stream);
+        log.held += i64::try_from(head.taken.len()).unwrap_or(0);
+        session.put_log(log);
     }
     if let Some(policy) = policy {
-        bury(session, stream, &head.refused, policy, now)?;
+        dead_letter_refused(session, log, &head.refused, policy, now)?;
     }
     if head.taken.is_empty() {
         return Ok(Ok(None));
@@ -81,7 +81,7 @@ pub(crate) fn claim(
 
 fn insert_claim(
     session: &mut Session,
-    stream: &Stream,
+    log: &QueueLog,
     id: ClaimId,
     ttl: Duration,
     renewed: Timestamp,
@@ -91,12 +91,12 @@ fn insert_claim(
         .statement("INSERT INTO claim (id, stream, ttl, renewed, expires) VALUES (?, ?, ?, ?, ?)")?
         .execute(params![
             id.0.as_bytes(),
-            stream.no,
+            log.no,
             millis(ttl),
             renewed.0,
             ends
         ])?;
-    session.ends.release = session.ends.release.min(ends);
+    session.next_expiry.release = session.next_expiry.release.min(ends);
     Ok(session.last_number())
 }
 
@@ -109,12 +109,12 @@ fn take(
     lease: &Lease,
     now: Timestamp,
 ) -> rusqlite::Result<()> {
-    let extended = message.left <= lease.ttl;
+    let extended = message.remaining_ttl <= lease.ttl;
     message.claim = Some(lease.id);
     message.claim_count += u32::from(lease.dead_letter.is_some());
     if extended {
         message.ttl = lease.ttl + lease.grace;
-        message.left = message.ttl;
+        message.remaining_ttl = message.ttl;
     }
     if extended || lease.dead_letter.is_some() {
         session
@@ -124,7 +124,7 @@ fn take(
             .execute(params![
                 claim,
                 millis(message.ttl),
-                now.after(message.left).0,
+                now.after(message.remaining_ttl).0,
                 message.claim_count,
                 row
             ])?;
@@ -137,9 +137,9 @@ fn take(
 }
 
 /// Moves messages to the end of the dead-letter queue, where they are free at once and counted anew.
-fn bury(
+fn dead_letter_refused(
     session: &mut Session,
-    mut from: Stream,
+    mut from: QueueLog,
     refused: &[(i64, MessageId)],
     policy: &DeadLetter,
     now: Timestamp,
@@ -152,13 +152,13 @@ fn bury(
         .first()
         .map_or(0, |(row, _)| from.numbering.number(*row));
     let arrival = policy.stands.arrival(Arrival::At(first));
-    let mut to = stream::open(session, &policy.queue, arrival)?;
+    let mut to = queue_log::open(session, &policy.queue, arrival)?;
     if !to.has_room(refused.len()) {
         // They stay where they are until the dead-letter queue is purged.
         return Ok(());
     }
     let ends = policy.ttl.map(|ttl| now.after(ttl).0);
-    session.ends.expiry = session.ends.expiry.min(ends.unwrap_or(i64::MAX));
+    session.next_expiry.expiry = session.next_expiry.expiry.min(ends.unwrap_or(i64::MAX));
     for (row, id) in refused {
         if to.no != from.no {
             from.total -= 1;
@@ -189,9 +189,9 @@ fn bury(
             ])?;
     }
     if to.no != from.no {
-        session.put_stream(from);
+        session.put_log(from);
     }
-    session.put_stream(to);
+    session.put_log(to);
     Ok(())
 }
 
@@ -211,16 +211,16 @@ const HELD: &str = concat!(
 
 pub(crate) fn find(session: &mut Session, queue: &QueueKey, id: ClaimId) -> Outcome<Claim> {
     let now = session.now();
-    let Some(stream) = session.stream(queue)? else {
+    let Some(log) = session.log(queue)? else {
         return Ok(Err(Error::not_found(Resource::Claim)));
     };
-    let Some(claim) = find_live(session, &stream, id, now)? else {
+    let Some(claim) = find_live(session, &log, id, now)? else {
         return Ok(Err(Error::not_found(Resource::Claim)));
     };
     let messages = session
         .statement(HELD)?
         .query_map(params![claim.no, now.0, id.0.as_bytes()], |row| {
-            session.whole(queue, row, |row| read(row, &stream.numbering, now))
+            session.whole(queue, row, |row| read(row, &log.numbering, now))
         })?
         .filter_map(Result::transpose)
         .collect::<rusqlite::Result<_>>()?;
@@ -234,10 +234,10 @@ pub(crate) fn find(session: &mut Session, queue: &QueueKey, id: ClaimId) -> Outc
 
 pub(crate) fn renew(session: &mut Session, queue: &QueueKey, lease: &Lease) -> Outcome<()> {
     let now = session.now();
-    let Some(stream) = session.stream(queue)? else {
+    let Some(log) = session.log(queue)? else {
         return Ok(Err(Error::not_found(Resource::Claim)));
     };
-    let Some(claim) = find_live(session, &stream, lease.id, now)? else {
+    let Some(claim) = find_live(session, &log, lease.id, now)? else {
         return Ok(Err(Error::not_found(Resource::Claim)));
     };
     let ends = now.after(lease.ttl).0;
@@ -250,7 +250,7 @@ pub(crate) fn renew(session: &mut Session, queue: &QueueKey, lease: &Lease) -> O
             "UPDATE message SET ttl = ?, expires = ? WHERE hold = ? AND expires > ? AND expires <= ?",
         )?
         .execute(params![millis(life), now.after(life).0, claim.no, now.0, ends])?;
-    session.ends.release = session.ends.release.min(ends);
+    session.next_expiry.release = session.next_expiry.release.min(ends);
     Ok(Ok(()))
 }
 
@@ -262,67 +262,65 @@ pub(crate) fn release(
     is_undone: bool,
 ) -> Outcome<()> {
     let now = session.now();
-    let Some(mut stream) = session.stream(queue)? else {
+    let Some(mut log) = session.log(queue)? else {
         return Ok(Ok(()));
     };
-    if let Some(claim) = find_live(session, &stream, id, now)? {
+    if let Some(claim) = find_live(session, &log, id, now)? {
         if is_undone {
             session
                 .statement("UPDATE message SET claims = max(claims - 1, 0) WHERE hold = ?")?
                 .execute([claim.no])?;
         }
         let (rows, first) = free_all(session, claim.no)?;
-        stream.freed(rows, first);
-        session.put_stream(stream);
+        log.freed(rows, first);
+        session.put_log(log);
     }
     Ok(Ok(()))
 }
 
 /// Puts free messages under a claim that was made elsewhere.
-pub(crate) fn hold(
+pub(crate) fn import_claim(
     session: &mut Session,
     queue: &QueueKey,
-    claim: ForeignClaim,
+    claim: ImportedClaim,
     ids: &[MessageId],
 ) -> Outcome<usize> {
     let now = session.now();
     let renewed = now.before(claim.age);
     crate::sweep::release_all(session, now)?;
-    let Some(mut stream) = session.stream(queue)? else {
+    let Some(mut log) = session.log(queue)? else {
         return Ok(Ok(0));
     };
-    let mut no = find_live(session, &stream, claim.id, now)?.map(|live| live.no);
+    let mut no = find_live(session, &log, claim.id, now)?.map(|live| live.no);
     if no.is_none() && claim.age >= claim.ttl {
         return Ok(Ok(0));
     }
     if no.is_none()
-        && let Err(refusal) = clear_name(session, &mut stream, claim.id, now)?
+        && let Err(refusal) = clear_name(session, &mut log, claim.id, now)?
     {
         return Ok(Err(refusal));
     }
     let mut held = BTreeSet::new();
     for id in ids {
-        let Some(target) = find_target(session, &stream, *id, now)?.filter(|target| target.live)
+        let Some(target) = find_target(session, &log, *id, now)?.filter(|target| target.live)
         else {
             continue;
         };
         if target.hold == FREE {
             let no = match no {
                 Some(no) => no,
-                None => *no.insert(insert_claim(
-                    session, &stream, claim.id, claim.ttl, renewed,
-                )?),
+                None => *no.insert(insert_claim(session, &log, claim.id, claim.ttl, renewed)?),
             };
             session
                 .statement("UPDATE message SET hold = ? WHERE at = ?")?
                 .execute([no, target.row])?;
-            stream.held += 1;
+            log.held += 1;
         } else if Some(target.hold) != no {
             continue;
         }
         held.insert(target.row);
     }
-    session.put_stream(stream);
+    session.put_log(log);
     Ok(Ok(held.len()))
 }
 
@@ -330,7 +328,7 @@ pub(crate) fn hold(
 /// claim is a refusal.
 fn clear_name(
     session: &mut Session,
-    here: &mut Stream,
+    here: &mut QueueLog,
     claim: ClaimId,
     now: Timestamp,
 ) -> Outcome<()> {
@@ -346,15 +344,15 @@ fn clear_name(
     if of == here.no {
         let (rows, first) = free_all(session, no)?;
         here.freed(rows, first);
-    } else if let Some(mut stream) = session.stream_by_number(of)? {
+    } else if let Some(mut log) = session.log_by_number(of)? {
         if ends > now.0 {
             let kind = ErrorKind::AlreadyExists(Resource::Claim);
             let refusal = Error::new(kind, "a claim of another queue has this id");
             return Ok(Err(refusal));
         }
         let (rows, first) = free_all(session, no)?;
-        stream.freed(rows, first);
-        session.put_stream(stream);
+        log.freed(rows, first);
+        session.put_log(log);
     } else {
         free_all(session, no)?;
     }

@@ -11,7 +11,7 @@ pub const OPTIONS: &str =
 /// What [`SqliteStore::open`](crate::SqliteStore::open) needs to know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     pub(crate) synchronous: Synchronous,
     pub(crate) readers: usize,
     pub(crate) cache_mib: u32,
@@ -27,7 +27,7 @@ pub struct Config {
 const RESERVE_MIB: u32 = 16;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum Location {
     Memory,
     File(PathBuf),
 }
@@ -45,7 +45,7 @@ impl Config {
     /// A store that is gone when it is closed.
     pub fn memory() -> Self {
         Self {
-            place: Place::Memory,
+            location: Location::Memory,
             synchronous: Synchronous::Normal,
             readers: 0,
             cache_mib: 64,
@@ -58,7 +58,7 @@ impl Config {
     /// A store in one file, durable. The file and its folder are created when they are missing.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self {
-            place: Place::File(path.into()),
+            location: Location::File(path.into()),
             synchronous: Synchronous::Full,
             readers: 2,
             cache_mib: 64,
@@ -70,9 +70,9 @@ impl Config {
 
     /// The file that the store is; `None` for one in memory.
     pub fn path(&self) -> Option<&Path> {
-        match &self.place {
-            Place::Memory => None,
-            Place::File(path) => Some(path),
+        match &self.location {
+            Location::Memory => None,
+            Location::File(path) => Some(path),
         }
     }
 
@@ -118,7 +118,7 @@ impl Config {
                 }
             }
         }
-        if config.place == Place::Memory {
+        if config.location == Location::Memory {
             config.readers = 0;
             config.reserve_mib = 0;
         }
@@ -126,22 +126,24 @@ impl Config {
     }
 
     /// Whether both are one file, whatever it is called: links and mounts are followed. Memory is another one each time.
-    pub fn is_place_of(&self, other: &Self) -> bool {
-        match (&self.place, &other.place) {
-            (Place::File(one), Place::File(other)) => file_identity(one) == file_identity(other),
+    pub fn is_location_of(&self, other: &Self) -> bool {
+        match (&self.location, &other.location) {
+            (Location::File(one), Location::File(other)) => {
+                file_identity(one) == file_identity(other)
+            }
             _ => false,
         }
     }
 }
 
 /// What a file is, whatever it is called: its device and number where it is there, else its name without links and dots.
-fn file_identity(place: &Path) -> String {
+fn file_identity(location: &Path) -> String {
     use std::os::unix::fs::MetadataExt;
 
-    if let Ok(file) = std::fs::metadata(place) {
+    if let Ok(file) = std::fs::metadata(location) {
         return format!("{}:{}", file.dev(), file.ino());
     }
-    let path = std::path::absolute(place).unwrap_or_else(|_| place.into());
+    let path = std::path::absolute(location).unwrap_or_else(|_| location.into());
     // The folders that are there may be links; those that will be made are not.
     let mut there = path.as_path();
     while let Some(above) = there.parent() {
@@ -164,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uris_name_a_place_and_options() {
+    fn uris_name_a_location_and_options() {
         let parsed = |uri| Config::parse(uri).expect(uri);
         assert_eq!(parsed("sqlite::memory:"), Config::memory());
         assert_eq!(

@@ -13,7 +13,7 @@ use isimud_contract::{ClientId, Message, MessageId, QueueKey};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Damaged messages that are remembered, so that each is told once.
-const REMEMBERED: usize = 10_000;
+const CACHE_CAPACITY: usize = 10_000;
 
 /// The checksum of what does not change of a message.
 #[expect(
@@ -49,7 +49,7 @@ impl Damage {
     /// Tells of a damaged message, once.
     pub(crate) fn note(&self, queue: &QueueKey, at: i64, id: Option<MessageId>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED || !known.insert(at) {
+        if known.len() >= CACHE_CAPACITY || !known.insert(at) {
             return;
         }
         drop(known);
@@ -66,7 +66,7 @@ mod tests {
 
     use bytes::Bytes;
     use isimud_contract::{
-        ClaimId, Guard, Lease, MessageStore, ProjectId, QueueName, Selection, SystemClock,
+        ClaimId, Lease, MessageStore, Precondition, ProjectId, QueueName, Selection, SystemClock,
     };
     use uuid::Uuid;
 
@@ -136,7 +136,7 @@ mod tests {
             .expect("it is live");
         assert_eq!(found(&held.messages), [ids[1]]);
         assert_eq!(store.condition().damaged, 2, "each is told once");
-        let deleted = store.delete(&queue, &ids, Guard::Any).await;
+        let deleted = store.delete(&queue, &ids, Precondition::None).await;
         assert_eq!(deleted.expect("they go"), 3);
         let stats = store.stats(&queue).await.expect("statistics");
         assert_eq!((stats.free, stats.claimed), (0, 0));

@@ -7,14 +7,14 @@ use isimud_contract::{Error, ErrorKind, Result};
 use rusqlite::{Connection, OpenFlags};
 use rustix::fs::{Access, access};
 
-use crate::config::{Config, Place};
+use crate::config::{Config, Location};
 use crate::error::from_sqlite;
 use crate::{schema, wal};
 
 /// Says what opening the store would be refused for, as [`SqliteStore::open`](crate::SqliteStore::open) does, or what is
 /// worth knowing of it: nothing is made or changed. A store that a server has open cannot be looked at, and is right.
 pub fn inspect(config: &Config) -> Result<Option<&'static str>> {
-    let Place::File(path) = &config.place else {
+    let Location::File(path) = &config.location else {
         return Ok(None);
     };
     look(path, config).map_err(|error| error.with("file", path.display()))
@@ -104,23 +104,23 @@ mod tests {
     #[test]
     fn what_opening_would_find_is_said_and_nothing_is_made() {
         let folder = tempfile::tempdir().expect("a folder");
-        let place = |name: &str| Config::file(folder.path().join(name));
-        let said = inspect(&place("a/b/isimud.db")).expect("it can be made");
+        let location = |name: &str| Config::file(folder.path().join(name));
+        let said = inspect(&location("a/b/isimud.db")).expect("it can be made");
         assert!(said.is_some_and(|said| said.contains("not there yet")));
         fs::write(folder.path().join("text"), "not a database".repeat(100)).expect("a file");
-        let refusal = |name: &str| inspect(&place(name)).expect_err(name).to_string();
+        let refusal = |name: &str| inspect(&location(name)).expect_err(name).to_string();
         assert!(refusal("text").contains("not an SQLite database"));
         assert!(refusal("text/isimud.db").contains("cannot write to the folder"));
         assert!(refusal(".").contains("no file"));
         let names = || fs::read_dir(folder.path()).expect("a folder").count();
         assert_eq!(names(), 1);
 
-        let store = schema::open(&place("odd ?#%.db")).expect("a store");
-        let said = inspect(&place("odd ?#%.db")).expect("it is open");
+        let store = schema::open(&location("odd ?#%.db")).expect("a store");
+        let said = inspect(&location("odd ?#%.db")).expect("it is open");
         assert!(said.is_some_and(|said| said.contains("in use by a server")));
         drop(store);
         let before = names();
-        assert_eq!(inspect(&place("odd ?#%.db")).expect("it is right"), None);
+        assert_eq!(inspect(&location("odd ?#%.db")).expect("it is right"), None);
         assert_eq!(names(), before);
         assert_eq!(inspect(&Config::memory()).expect("it is right"), None);
     }

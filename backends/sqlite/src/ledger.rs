@@ -1,13 +1,13 @@
 //! The ledger: who holds a message of a broker that can only lease. Tables of its own, on the same threads.
 //!
 //! ```text
-//! queue   a queue's number, counters and era; purge; statistics
-//! row     a message's row: found, inserted, buried       judge   notes and grants
+//! queue   a queue's number, counters and epoch; purge; statistics
+//! row     a message's row: found, inserted, deleted       judge   records and grants
 //! hold    claims and deletes                             read    reading and listing
 //! sweep   what ends by itself
 //! ```
 
-mod hold;
+mod claims;
 mod judge;
 mod queue;
 mod read;
@@ -18,9 +18,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    ByteCount, Claim, ClaimId, Delivery, Era, ForeignClaim, Guard, Lease, Ledger, Message,
-    MessageId, MessageStore, Page, Purpose, QueueKey, Receipt, Renewed, Result, Rowless, Selection,
-    Stats, Timestamp, Verdict,
+    ByteCount, Claim, ClaimId, Delivery, Epoch, ImportedClaim, Lease, Ledger, Message, MessageId,
+    MessageStore, Page, Precondition, Purpose, QueueKey, Receipt, Renewed, Result, Selection,
+    Stats, Timestamp, UnknownIds, Verdict,
 };
 
 use crate::SqliteStore;
@@ -84,16 +84,16 @@ impl Ledger for SqliteLedger {
         self.store.ping().await
     }
 
-    async fn note(
+    async fn record(
         &self,
         queue: &QueueKey,
-        era: Option<Era>,
+        epoch: Option<Epoch>,
         now: Timestamp,
         posted: &[Message],
-    ) -> Result<Era> {
+    ) -> Result<Epoch> {
         let (key, posted) = (self.key(queue), posted.to_vec());
         self.store
-            .write(move |session| judge::note(session, &key, era, now, &posted))
+            .write(move |session| judge::record_posted(session, &key, epoch, now, &posted))
             .await
     }
 
@@ -119,53 +119,53 @@ impl Ledger for SqliteLedger {
     async fn renew(&self, queue: &QueueKey, lease: &Lease, now: Timestamp) -> Result<Renewed> {
         let (key, lease) = (self.key(queue), lease.clone());
         self.store
-            .write(move |session| hold::renew(session, &key, &lease, now))
+            .write(move |session| claims::renew(session, &key, &lease, now))
             .await
     }
 
     async fn release(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
         let key = self.key(queue);
         self.store
-            .write(move |session| hold::release(session, &key, claim, false))
+            .write(move |session| claims::release(session, &key, claim, false))
             .await
     }
 
     async fn undo(&self, queue: &QueueKey, claim: ClaimId) -> Result<Vec<Receipt>> {
         let key = self.key(queue);
         self.store
-            .write(move |session| hold::release(session, &key, claim, true))
+            .write(move |session| claims::release(session, &key, claim, true))
             .await
     }
 
-    async fn bury(
+    async fn delete(
         &self,
         queue: &QueueKey,
         ids: &[MessageId],
-        guard: Guard,
-        rowless: Rowless,
+        precondition: Precondition,
+        unknown_ids: UnknownIds,
     ) -> Result<(usize, Vec<Receipt>)> {
         let (key, ids) = (self.key(queue), ids.to_vec());
         self.store
-            .write(move |session| hold::bury(session, &key, &ids, &guard, rowless))
+            .write(move |session| claims::delete(session, &key, &ids, &precondition, unknown_ids))
             .await
     }
 
-    async fn hold(
+    async fn import_claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
         let (key, ids) = (self.key(queue), ids.to_vec());
         self.store
-            .write(move |session| hold::hold(session, &key, claim, &ids))
+            .write(move |session| claims::import_claim(session, &key, claim, &ids))
             .await
     }
 
     async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
         let key = self.key(queue);
         self.store
-            .read(move |session| hold::find(session, &key, claim))
+            .read(move |session| claims::find(session, &key, claim))
             .await
     }
 
@@ -200,7 +200,7 @@ impl Ledger for SqliteLedger {
     async fn forget(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<usize> {
         let (key, ids) = (self.key(queue), ids.to_vec());
         self.store
-            .write(move |session| hold::forget(session, &key, &ids))
+            .write(move |session| claims::forget(session, &key, &ids))
             .await
     }
 

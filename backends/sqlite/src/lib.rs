@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! store, management   the contracts, each method one call on the right thread
-//! lane       a thread with a connection: calls in groups, one transaction and one disk flush a group
+//! worker_thread  a thread with a connection: calls in groups, one transaction and one disk flush a group
 //! session    a connection with its counters, and the horizon: when something next ends by itself
-//! stream     a queue's number, where its rows stand, its counters; purge; statistics
+//! queue_log  a queue's number, where its rows stand, its counters; purge; statistics
 //! message    posting, reading, deleting    claim   claims and dead letters
 //! ledger     the same for brokers that can only lease: who holds what
 //! sweep      what ends by itself
@@ -18,14 +18,14 @@
 //!
 //! | the contract | here |
 //! |---|---|
-//! | a queue's messages | a *stream*: a number, and rows `number << 40 \| arrival` of the table `message` |
-//! | order, marker | the number of arrival, which is the row number's arrival and the stream's base: the table itself is the listing |
-//! | a row of a ledger that awaits its note | an arrival beyond all others, and a row of `ledger_unnoted` |
-//! | a free message | `hold = 0`; an index on `hold` finds the free ones of a stream without passing the others |
+//! | a queue's messages | a *queue log*: a number, and rows `number << 40 \| arrival` of the table `message` |
+//! | order, marker | the number of arrival, which is the row number's arrival and the queue log's base: the table itself is the listing |
+//! | a row of a ledger that awaits its record | an arrival beyond all others, and a row of `ledger_unnoted` |
+//! | a free message | `hold = 0`; an index on `hold` finds the free ones of a queue log without passing the others |
 //! | a claim | a row of `claim`; its messages have its number in `hold` |
 //! | a delay | `hold = -1` until `due`; a row of `delay` finds it when the time has come |
 //! | expiry | compared with the clock by every query; swept by ranges of `expires` |
-//! | purge | a new stream number for the queue, in which its numbers of arrival go on; the rows under the old one are swept in the background |
+//! | purge | a new queue log number for the queue, in which its numbers of arrival go on; the rows under the old one are swept in the background |
 //! | queues of a store | rows of `segment`, written with the queue's record |
 //! | a flavor's members | the rows of `pool` that name it |
 //! | a subscription's end | compared with the clock by every query; swept by ranges of `expires` |
@@ -67,7 +67,6 @@ mod config;
 mod damage;
 mod error;
 mod inspect;
-mod lane;
 mod ledger;
 mod lock;
 mod management;
@@ -75,16 +74,17 @@ mod message;
 mod numbering;
 mod pool;
 mod queue;
+mod queue_log;
 mod reserve;
 mod row;
 mod schema;
 mod session;
 mod store;
-mod stream;
 mod subscription;
 mod sweep;
 mod upkeep;
 mod wal;
+mod worker_thread;
 
 pub use config::{Config, OPTIONS};
 pub use inspect::inspect;

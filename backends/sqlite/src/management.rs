@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Flavor, FlavorName, Home, Kind, Members, Metadata, Place, Pool, PoolName, PoolRecord, Pools,
-    ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, Subscription,
+    Flavor, FlavorName, Kind, MembershipChange, Metadata, Placement, Pool, PoolName, PoolRecord,
+    Pools, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result, StoreId, Subscription,
     SubscriptionChange, SubscriptionId, Subscriptions, Watcher,
 };
 
@@ -16,10 +16,10 @@ impl Queues for SqliteStore {
         &self,
         queue: &QueueKey,
         metadata: &Metadata,
-        place: &Place,
+        placement: &Placement,
     ) -> Result<bool> {
-        let (key, metadata, place) = (queue.clone(), metadata.clone(), place.clone());
-        self.grow(move |session| queue::create(session, &key, &metadata, &place))
+        let (key, metadata, placement) = (queue.clone(), metadata.clone(), placement.clone());
+        self.grow(move |session| queue::create(session, &key, &metadata, &placement))
             .await
     }
 
@@ -32,11 +32,11 @@ impl Queues for SqliteStore {
         &self,
         queue: &QueueKey,
         metadata: &Metadata,
-        place: &Place,
+        placement: &Placement,
         version: u64,
     ) -> Result<Option<u64>> {
-        let (key, metadata, place) = (queue.clone(), metadata.clone(), place.clone());
-        self.grow(move |session| queue::update(session, &key, &metadata, &place, version))
+        let (key, metadata, placement) = (queue.clone(), metadata.clone(), placement.clone());
+        self.grow(move |session| queue::update(session, &key, &metadata, &placement, version))
             .await
     }
 
@@ -64,12 +64,12 @@ impl Queues for SqliteStore {
 
     async fn queues_in(
         &self,
-        home: &Home,
+        store_id: &StoreId,
         after: Option<&QueueKey>,
         limit: usize,
     ) -> Result<Vec<QueueKey>> {
-        let (home, after) = (home.clone(), after.cloned());
-        self.read(move |session| queue::list_in(session, &home, after.as_ref(), limit))
+        let (store_id, after) = (store_id.clone(), after.cloned());
+        self.read(move |session| queue::list_in(session, &store_id, after.as_ref(), limit))
             .await
     }
 
@@ -108,7 +108,7 @@ impl Pools for SqliteStore {
         &self,
         flavor: &Flavor,
         pools: &[PoolName],
-        members: Members,
+        members: MembershipChange,
     ) -> Result<()> {
         let (flavor, pools) = (flavor.clone(), pools.to_vec());
         self.grow(move |session| pool::save_flavor(session, &flavor, &pools, members))

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 
 use isimud_contract::{
-    Arrival, ClaimId, Error, ErrorKind, Guard, Marker, Message, MessageId, Page, PageRoom,
+    Arrival, ClaimId, Error, ErrorKind, Marker, Message, MessageId, Page, PageRoom, Precondition,
     QueueKey, Resource, Selection, Timestamp,
 };
 use rusqlite::{OptionalExtension, Row, Rows, params};
 use uuid::Uuid;
 
-use crate::lane::Outcome;
+use crate::queue_log::{self, QueueLog};
 use crate::row::{Column, NEXT_COLUMN, columns, read, read_free};
 use crate::session::Session;
-use crate::stream::{self, Stream};
+use crate::worker_thread::Outcome;
 
 /// `hold` of a free message.
 pub(crate) const FREE: i64 = 0;
@@ -32,43 +32,43 @@ pub(crate) fn post(
     let arrival = messages
         .first()
         .map_or_else(Arrival::default, |first| first.arrival);
-    let mut stream = stream::open(session, queue, arrival)?;
-    if !stream.has_room(messages.len()) {
-        return Ok(Err(stream::full()));
+    let mut log = queue_log::open(session, queue, arrival)?;
+    if !log.has_room(messages.len()) {
+        return Ok(Err(queue_log::full()));
     }
     if let Some(most) = most
-        && !has_room(session, &stream, messages, most, now)?
+        && !has_room(session, &log, messages, most, now)?
     {
         return Ok(Err(Error::full(most)));
     }
     let mut first_end = i64::MAX;
     for message in messages {
-        if insert(session, &mut stream, message, now)? {
-            first_end = first_end.min(now.after(message.left).0);
+        if insert(session, &mut log, message, now)? {
+            first_end = first_end.min(now.after(message.remaining_ttl).0);
         }
     }
-    session.ends.expiry = session.ends.expiry.min(first_end);
-    session.put_stream(stream);
+    session.next_expiry.expiry = session.next_expiry.expiry.min(first_end);
+    session.put_log(log);
     Ok(Ok(()))
 }
 
-/// Whether a stream has room for messages below a bound. The counter says so at once where it does; otherwise what has
-/// expired and is not swept yet, and what the stream has already, is taken off.
+/// Whether a queue log has room for messages below a bound. The counter says so at once where it does; otherwise what
+/// has expired and is not swept yet, and what the queue log has already, is taken off.
 fn has_room(
     session: &Session,
-    stream: &Stream,
+    log: &QueueLog,
     messages: &[Message],
     most: u64,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
-    let total = stream::count(stream.total);
+    let total = queue_log::count(log.total);
     if total.saturating_add(messages.len() as u64) <= most {
         return Ok(true);
     }
-    let live = total.saturating_sub(stream::count(stream::expired(session, stream, now)?.0));
+    let live = total.saturating_sub(queue_log::count(queue_log::expired(session, log, now)?.0));
     let mut new = HashSet::new();
     for message in messages {
-        let found = find_target(session, stream, message.id, now)?;
+        let found = find_target(session, log, message.id, now)?;
         if found.is_none_or(|found| !found.live) {
             new.insert(message.id);
         }
@@ -76,20 +76,20 @@ fn has_room(
     Ok(new.is_empty() || live.saturating_add(new.len() as u64) <= most)
 }
 
-/// Writes one message. `false` when its stream has it already.
+/// Writes one message. `false` when its queue log has it already.
 fn insert(
     session: &mut Session,
-    stream: &mut Stream,
+    log: &mut QueueLog,
     message: &Message,
     now: Timestamp,
 ) -> rusqlite::Result<bool> {
-    let (mut row, came_with_it) = stream.row_for(message.arrival, now);
+    let (mut row, came_with_it) = log.row_for(message.arrival, now);
     let mut written = insert_row(session, row, message, now)?;
     if !written {
         // What is there may have expired and wait for the sweep: then the name is free again.
-        match find_target(session, stream, message.id, now)? {
+        match find_target(session, log, message.id, now)? {
             Some(old) if !old.live => {
-                remove_row(session, stream, old.row, old.hold)?;
+                remove_row(session, log, old.row, old.hold)?;
                 written = insert_row(session, row, message, now)?;
             }
             Some(_) => return Ok(false),
@@ -98,14 +98,14 @@ fn insert(
     }
     // Another message has the number that this one came with.
     if !written && came_with_it {
-        row = stream.numbering.take_row(now, 0);
+        row = log.numbering.take_row(now, 0);
         written = insert_row(session, row, message, now)?;
     }
     if !written {
         // A row number that was taken just now cannot be taken.
         return Err(rusqlite::Error::StatementChangedRows(0));
     }
-    stream.count_free(row);
+    log.count_free(row);
     Ok(true)
 }
 
@@ -131,7 +131,7 @@ fn insert_row(
             row,
             message.id.0.as_bytes(),
             if delayed { DELAYED } else { FREE },
-            now.after(message.left).0,
+            now.after(message.remaining_ttl).0,
             now.before(message.age).0,
             i64::try_from(message.ttl.as_millis()).unwrap_or(i64::MAX),
             due,
@@ -148,8 +148,8 @@ fn insert_row(
         session
             .statement("INSERT OR IGNORE INTO delay (due, at) VALUES (?, ?)")?
             .execute([due, row])?;
-        session.ends.delayed = true;
-        session.ends.release = session.ends.release.min(due);
+        session.next_expiry.delayed = true;
+        session.next_expiry.release = session.next_expiry.release.min(due);
     }
     Ok(inserted == 1)
 }
@@ -209,15 +209,13 @@ pub(crate) fn list(
     selection: &Selection,
 ) -> Outcome<Page> {
     let now = session.now();
-    let Some(stream) = session.stream(queue)? else {
+    let Some(log) = session.log(queue)? else {
         return Ok(Ok(Page::default()));
     };
-    let after = position(session, &stream, selection.after)?;
-    let quiet = !session.ends.delayed && !session.ends.release_due(now);
+    let after = position(session, &log, selection.after)?;
+    let quiet = !session.next_expiry.delayed && !session.next_expiry.release_due(now);
     if quiet && !selection.include_claimed {
-        return Ok(Ok(list_free(
-            session, queue, &stream, after, selection, now,
-        )?));
+        return Ok(Ok(list_free(session, queue, &log, after, selection, now)?));
     }
     let sql = match (selection.include_claimed, selection.include_delayed) {
         (true, _) => LIST_ALL,
@@ -226,7 +224,7 @@ pub(crate) fn list(
     };
     let mut statement = session.statement(sql)?;
     statement.raw_bind_parameter(1, after)?;
-    statement.raw_bind_parameter(2, stream.rows().end())?;
+    statement.raw_bind_parameter(2, log.rows().end())?;
     statement.raw_bind_parameter(3, now.0)?;
     statement.raw_bind_parameter(4, selection.not_from.as_ref().map(Column))?;
     statement.raw_bind_parameter(5, i64::try_from(selection.limit).unwrap_or(i64::MAX))?;
@@ -236,13 +234,13 @@ pub(crate) fn list(
     let mut rows = statement.raw_query();
     let (mut page, mut room) = (Page::default(), PageRoom::default());
     while let Some(row) = rows.next()? {
-        let message = session.whole(queue, row, |row| read(row, &stream.numbering, now))?;
+        let message = session.whole(queue, row, |row| read(row, &log.numbering, now))?;
         if message.as_ref().is_some_and(|message| !room.takes(message)) {
             page.is_cut = true;
             break;
         }
         // Also behind one that is damaged, or the next page would begin with it again.
-        page.marker = Some(Marker::Arrival(stream.numbering.number(row.get(0)?)));
+        page.marker = Some(Marker::Arrival(log.numbering.number(row.get(0)?)));
         page.messages.extend(message);
     }
     Ok(Ok(page))
@@ -253,20 +251,20 @@ pub(crate) fn list(
 fn list_free(
     session: &Session,
     queue: &QueueKey,
-    stream: &Stream,
+    log: &QueueLog,
     mut after: i64,
     selection: &Selection,
     now: Timestamp,
 ) -> rusqlite::Result<Page> {
     const HELD: usize = 8;
-    let last = *stream.rows().end();
+    let last = *log.rows().end();
     let mut page = Page::default();
     page.messages.reserve(selection.limit.min(32));
     for (sql, patience) in [(SCAN, HELD), (LIST_FREE, usize::MAX)] {
         let mut statement = session.statement(sql)?;
         let mut rows = statement.query([after, last])?;
         let mut add =
-            |row: &Row<'_>| session.whole(queue, row, |row| read_free(row, &stream.numbering, now));
+            |row: &Row<'_>| session.whole(queue, row, |row| read_free(row, &log.numbering, now));
         match add_free(&mut page, &mut rows, selection, &mut add, patience)? {
             Some(row) => after = row,
             None => break,
@@ -298,7 +296,8 @@ fn add_free(
         let Some(message) = read(row)? else {
             continue;
         };
-        if !message.left.is_zero() && selection.not_from.as_ref() != Some(&message.client) {
+        if !message.remaining_ttl.is_zero() && selection.not_from.as_ref() != Some(&message.client)
+        {
             if !room.takes(&message) {
                 page.is_cut = true;
                 break;
@@ -311,16 +310,16 @@ fn add_free(
 }
 
 /// The row after which a listing starts.
-fn position(session: &Session, stream: &Stream, marker: Option<Marker>) -> rusqlite::Result<i64> {
-    let rows = stream.rows();
+fn position(session: &Session, log: &QueueLog, marker: Option<Marker>) -> rusqlite::Result<i64> {
+    let rows = log.rows();
     let row = match marker {
         None => None,
-        Some(Marker::Arrival(number)) => Some(stream.numbering.row_behind(number)),
+        Some(Marker::Arrival(number)) => Some(log.numbering.row_behind(number)),
         Some(Marker::Message(id)) => session
             .statement(
                 "SELECT at FROM message WHERE id <= ? AND at >> 40 = ? ORDER BY id DESC LIMIT 1",
             )?
-            .query_row(params![id.0.as_bytes(), stream.no], |row| row.get(0))
+            .query_row(params![id.0.as_bytes(), log.no], |row| row.get(0))
             .optional()?,
     };
     Ok(row
@@ -341,15 +340,15 @@ pub(crate) fn get(
     ids: &[MessageId],
 ) -> Outcome<Vec<Message>> {
     let now = session.now();
-    let Some(stream) = session.stream(queue)? else {
+    let Some(log) = session.log(queue)? else {
         return Ok(Ok(Vec::new()));
     };
     let mut statement = session.statement(GET)?;
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let message = statement
-            .query_row(params![id.0.as_bytes(), stream.no, now.0], |row| {
-                session.whole(queue, row, |row| read(row, &stream.numbering, now))
+            .query_row(params![id.0.as_bytes(), log.no, now.0], |row| {
+                session.whole(queue, row, |row| read(row, &log.numbering, now))
             })
             .optional()?;
         found.extend(message.flatten());
@@ -370,34 +369,34 @@ pub(crate) fn delete(
     session: &mut Session,
     queue: &QueueKey,
     ids: &[MessageId],
-    guard: &Guard,
+    precondition: &Precondition,
 ) -> Outcome<usize> {
     let now = session.now();
-    let Some(mut stream) = session.stream(queue)? else {
+    let Some(mut log) = session.log(queue)? else {
         return Ok(Ok(0));
     };
     let mut targets = Vec::with_capacity(ids.len());
     for id in ids {
-        targets.extend(find_target(session, &stream, *id, now)?);
+        targets.extend(find_target(session, &log, *id, now)?);
     }
     for target in targets.iter().filter(|target| target.live) {
-        if let Err(refusal) = allowed(session, &stream, target, guard, now)? {
+        if let Err(refusal) = allowed(session, &log, target, precondition, now)? {
             return Ok(Err(refusal));
         }
     }
     let mut deleted = 0;
     for target in targets {
-        if remove_row(session, &mut stream, target.row, target.hold)? && target.live {
+        if remove_row(session, &mut log, target.row, target.hold)? && target.live {
             deleted += 1;
         }
     }
-    session.put_stream(stream);
+    session.put_log(log);
     Ok(Ok(deleted))
 }
 
 pub(crate) fn find_target(
     session: &Session,
-    stream: &Stream,
+    log: &QueueLog,
     id: MessageId,
     now: Timestamp,
 ) -> rusqlite::Result<Option<Target>> {
@@ -406,30 +405,32 @@ pub(crate) fn find_target(
             "SELECT m.at, m.hold, m.expires > ?3, c.id FROM message m
              LEFT JOIN claim c ON c.no = m.hold AND c.expires > ?3 WHERE m.id = ?1 AND m.at >> 40 = ?2",
         )?
-        .query_row(params![id.0.as_bytes(), stream.no, now.0], |row| {
+        .query_row(params![id.0.as_bytes(), log.no, now.0], |row| {
             let claim = row.get::<_, Option<[u8; 16]>>(3)?.map(|id| ClaimId(Uuid::from_bytes(id)));
             Ok(Target { row: row.get(0)?, hold: row.get(1)?, live: row.get(2)?, claim })
         })
         .optional()
 }
 
-/// The rules of [`Guard`].
+/// The rules of [`Precondition`].
 fn allowed(
     session: &Session,
-    stream: &Stream,
+    log: &QueueLog,
     target: &Target,
-    guard: &Guard,
+    precondition: &Precondition,
     now: Timestamp,
 ) -> Outcome<()> {
     let refused = |kind, sentence: &'static str| Ok(Err(Error::new(kind, sentence)));
-    match (guard, target.claim) {
-        (Guard::Any, _) | (Guard::Free, None) => Ok(Ok(())),
-        (Guard::Free, Some(_)) => refused(ErrorKind::Claimed, "the message is claimed"),
-        (Guard::HeldBy(_), None) => refused(ErrorKind::NotClaimed, "the message is not claimed"),
-        (Guard::HeldBy(claims), Some(holder)) if claims.contains(&holder) => Ok(Ok(())),
-        (Guard::HeldBy(claims), Some(_)) => {
+    match (precondition, target.claim) {
+        (Precondition::None, _) | (Precondition::Unclaimed, None) => Ok(Ok(())),
+        (Precondition::Unclaimed, Some(_)) => refused(ErrorKind::Claimed, "the message is claimed"),
+        (Precondition::ClaimedBy(_), None) => {
+            refused(ErrorKind::NotClaimed, "the message is not claimed")
+        }
+        (Precondition::ClaimedBy(claims), Some(holder)) if claims.contains(&holder) => Ok(Ok(())),
+        (Precondition::ClaimedBy(claims), Some(_)) => {
             for claim in claims {
-                if crate::claim::find_live(session, stream, *claim, now)?.is_some() {
+                if crate::claim::find_live(session, log, *claim, now)?.is_some() {
                     return refused(ErrorKind::Claimed, "another claim holds the message");
                 }
             }
@@ -438,10 +439,10 @@ fn allowed(
     }
 }
 
-/// Deletes a row and takes it out of its stream's counters. `false` when it is gone already.
+/// Deletes a row and takes it out of its queue log's counters. `false` when it is gone already.
 pub(crate) fn remove_row(
     session: &Session,
-    stream: &mut Stream,
+    log: &mut QueueLog,
     row: i64,
     hold: i64,
 ) -> rusqlite::Result<bool> {
@@ -450,21 +451,21 @@ pub(crate) fn remove_row(
         .execute([row])?
         == 1;
     if removed {
-        stream.total -= 1;
-        stream.held -= i64::from(hold > 0);
+        log.total -= 1;
+        log.held -= i64::from(hold > 0);
     }
     Ok(removed)
 }
 
 pub(crate) fn pop(session: &mut Session, queue: &QueueKey, limit: usize) -> Outcome<Vec<Message>> {
     let now = session.now();
-    let Some((mut stream, head)) = Head::take(session, queue, now, limit, |_| true)? else {
+    let Some((mut log, head)) = Head::take(session, queue, now, limit, |_| true)? else {
         return Ok(Ok(Vec::new()));
     };
     for (row, _) in &head.taken {
-        remove_row(session, &mut stream, *row, FREE)?;
+        remove_row(session, &mut log, *row, FREE)?;
     }
-    session.put_stream(stream);
+    session.put_log(log);
     Ok(Ok(head
         .taken
         .into_iter()
@@ -494,19 +495,19 @@ impl Head {
     /// Messages that one call may refuse to deliver.
     const REFUSED: usize = 500;
 
-    /// Finds up to `limit` messages that `fit`, oldest first. `None` when the queue has no stream.
+    /// Finds up to `limit` messages that `fit`, oldest first. `None` when the queue has no queue log.
     pub(crate) fn take(
         session: &mut Session,
         queue: &QueueKey,
         now: Timestamp,
         limit: usize,
         fit: impl Fn(&Message) -> bool,
-    ) -> rusqlite::Result<Option<(Stream, Self)>> {
+    ) -> rusqlite::Result<Option<(QueueLog, Self)>> {
         crate::sweep::release_all(session, now)?;
-        let Some(mut stream) = session.stream(queue)? else {
+        let Some(mut log) = session.log(queue)? else {
             return Ok(None);
         };
-        let head = Self::read(session, queue, &stream, now, limit, fit)?;
+        let head = Self::read(session, queue, &log, now, limit, fit)?;
         for row in &head.damaged {
             session
                 .statement("UPDATE message SET hold = ? WHERE at = ?")?
@@ -515,27 +516,27 @@ impl Head {
         // What was passed has expired and stays so: the next call begins behind it.
         let first = head.taken.iter().map(|(row, _)| *row);
         let first = first.chain(head.refused.iter().map(|(row, _)| *row)).min();
-        stream.floor = first.map_or(stream.last_row(), |row| row - 1);
-        session.set_floor(stream.no, stream.floor);
-        Ok(Some((stream, head)))
+        log.low_watermark = first.map_or(log.last_row(), |row| row - 1);
+        session.set_low_watermark(log.no, log.low_watermark);
+        Ok(Some((log, head)))
     }
 
     fn read(
         session: &Session,
         queue: &QueueKey,
-        stream: &Stream,
+        log: &QueueLog,
         now: Timestamp,
         limit: usize,
         fit: impl Fn(&Message) -> bool,
     ) -> rusqlite::Result<Self> {
         let (mut head, mut room) = (Self::default(), PageRoom::default());
         let mut statement = session.statement(HEAD)?;
-        let mut rows = statement.query([stream.first_row(), *stream.rows().end(), now.0])?;
+        let mut rows = statement.query([log.first_row(), *log.rows().end(), now.0])?;
         while head.taken.len() < limit
             && head.refused.len() < Self::REFUSED
             && let Some(row) = rows.next()?
         {
-            let whole = session.whole(queue, row, |row| read_free(row, &stream.numbering, now))?;
+            let whole = session.whole(queue, row, |row| read_free(row, &log.numbering, now))?;
             let Some(message) = whole else {
                 head.damaged.push(row.get(0)?);
                 if head.damaged.len() >= Self::REFUSED {

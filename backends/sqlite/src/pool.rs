@@ -1,14 +1,14 @@
 //! Pools and flavors.
 
 use isimud_contract::{
-    Error, ErrorKind, Flavor, FlavorName, Members, Pool, PoolName, PoolRecord, ProjectId, Resource,
-    read_metadata,
+    Error, ErrorKind, Flavor, FlavorName, MembershipChange, Pool, PoolName, PoolRecord, ProjectId,
+    Resource, read_metadata,
 };
 use rusqlite::{OptionalExtension, Row, params};
 
-use crate::lane::Outcome;
 use crate::queue::{damaged, first_version, json};
 use crate::session::Session;
+use crate::worker_thread::Outcome;
 
 const COLUMNS: &str = "name, uri, weight, flavor, options, version";
 
@@ -118,7 +118,7 @@ pub(crate) fn save_flavor(
     session: &mut Session,
     flavor: &Flavor,
     pools: &[PoolName],
-    members: Members,
+    members: MembershipChange,
 ) -> Outcome<()> {
     let name = &flavor.name;
     if owner(session, name)?.is_some_and(|owner| owner != flavor.project) {
@@ -133,7 +133,7 @@ pub(crate) fn save_flavor(
     session
         .statement("INSERT OR IGNORE INTO flavor (name, project) VALUES (?, ?)")?
         .execute([name.as_str(), flavor.project.as_str()])?;
-    if members == Members::Replace {
+    if members == MembershipChange::Replace {
         let present: Vec<PoolName> = members_of(session, name)?;
         for pool in present.iter().filter(|pool| !pools.contains(pool)) {
             assign(session, pool, None)?;

@@ -1,15 +1,15 @@
 //! Queue records, and which stores their messages are in.
 
 use isimud_contract::{
-    Home, Kind, Metadata, Place, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection,
-    read_metadata,
+    Kind, Metadata, Placement, ProjectId, QueueKey, QueueName, QueueRecord, QueueSelection,
+    StoreId, read_metadata,
 };
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use crate::lane::Outcome;
 use crate::session::Session;
+use crate::worker_thread::Outcome;
 
 /// Records that room is made for before they are read.
 const ROOM: usize = 200;
@@ -30,20 +30,20 @@ pub(crate) fn damaged(
 fn read(row: &Row<'_>) -> rusqlite::Result<QueueRecord> {
     let name: String = row.get(0)?;
     let metadata: String = row.get(1)?;
-    let place = row.get_ref(3)?.as_str()?;
+    let placement = row.get_ref(3)?.as_str()?;
     Ok(QueueRecord {
         name: QueueName::parse_stored(&name).map_err(|error| damaged(0, error))?,
         metadata: read_metadata(&metadata).map_err(|error| damaged(1, error))?,
         version: row.get::<_, i64>(2)?.unsigned_abs(),
-        place: Place::parse(place).map_err(|error| damaged(3, error))?,
+        placement: Placement::parse(placement).map_err(|error| damaged(3, error))?,
     })
 }
 
 /// A store as a column.
-fn home_text(home: &Home) -> &str {
-    match home {
-        Home::Default => "",
-        Home::Pool(name) => name.as_str(),
+fn store_text(store_id: &StoreId) -> &str {
+    match store_id {
+        StoreId::Default => "",
+        StoreId::Pool(name) => name.as_str(),
     }
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn create(
     session: &mut Session,
     queue: &QueueKey,
     metadata: &Metadata,
-    place: &Place,
+    placement: &Placement,
 ) -> Outcome<bool> {
     let created = session
         .statement(
@@ -70,30 +70,38 @@ pub(crate) fn create(
             queue.name.as_str(),
             json(metadata)?,
             first_version(),
-            place.to_text(),
+            placement.to_text(),
         ])?;
     if created == 1 {
-        enter(session, queue, place)?;
+        enter(session, queue, placement)?;
     }
     Ok(Ok(created == 1))
 }
 
 /// Enters a queue under every store that it has messages in.
-fn enter(session: &Session, queue: &QueueKey, place: &Place) -> rusqlite::Result<()> {
-    for home in place.homes() {
+fn enter(session: &Session, queue: &QueueKey, placement: &Placement) -> rusqlite::Result<()> {
+    for store_id in placement.store_ids() {
         session
             .statement("INSERT OR IGNORE INTO segment (home, project, name) VALUES (?, ?, ?)")?
-            .execute([home_text(home), queue.project.as_str(), queue.name.as_str()])?;
+            .execute([
+                store_text(store_id),
+                queue.project.as_str(),
+                queue.name.as_str(),
+            ])?;
     }
     Ok(())
 }
 
 /// Takes a queue out again.
-fn leave(session: &Session, queue: &QueueKey, place: &Place) -> rusqlite::Result<()> {
-    for home in place.homes() {
+fn leave(session: &Session, queue: &QueueKey, placement: &Placement) -> rusqlite::Result<()> {
+    for store_id in placement.store_ids() {
         session
             .statement("DELETE FROM segment WHERE home = ? AND project = ? AND name = ?")?
-            .execute([home_text(home), queue.project.as_str(), queue.name.as_str()])?;
+            .execute([
+                store_text(store_id),
+                queue.project.as_str(),
+                queue.name.as_str(),
+            ])?;
     }
     Ok(())
 }
@@ -121,7 +129,7 @@ pub(crate) fn update(
     session: &mut Session,
     queue: &QueueKey,
     metadata: &Metadata,
-    place: &Place,
+    placement: &Placement,
     version: u64,
 ) -> Outcome<Option<u64>> {
     let old = record(session, queue)?.filter(|record| record.version == version);
@@ -132,13 +140,13 @@ pub(crate) fn update(
         .statement("UPDATE queue SET metadata = ?, version = version + 1, place = ? WHERE project = ? AND name = ?")?
         .execute(params![
             json(metadata)?,
-            place.to_text(),
+            placement.to_text(),
             queue.project.as_str(),
             queue.name.as_str(),
         ])?;
-    if old.place != *place {
-        leave(session, queue, &old.place)?;
-        enter(session, queue, place)?;
+    if old.placement != *placement {
+        leave(session, queue, &old.placement)?;
+        enter(session, queue, placement)?;
     }
     Ok(Ok(Some(version + 1)))
 }
@@ -150,7 +158,7 @@ pub(crate) fn delete(session: &mut Session, queue: &QueueKey) -> Outcome<Option<
     session
         .statement("DELETE FROM queue WHERE project = ? AND name = ?")?
         .execute(params![queue.project.as_str(), queue.name.as_str()])?;
-    leave(session, queue, &old.place)?;
+    leave(session, queue, &old.placement)?;
     Ok(Ok(Some(old)))
 }
 
@@ -198,7 +206,7 @@ pub(crate) fn count(session: &mut Session, project: &ProjectId, kind: Kind) -> O
 
 pub(crate) fn list_in(
     session: &mut Session,
-    home: &Home,
+    store_id: &StoreId,
     after: Option<&QueueKey>,
     limit: usize,
 ) -> Outcome<Vec<QueueKey>> {
@@ -212,7 +220,10 @@ pub(crate) fn list_in(
             "SELECT project, name FROM segment
              WHERE home = ? AND (project, name) > (?, ?) ORDER BY project, name LIMIT ?",
         )?
-        .query_map(params![home_text(home), project, name, limit], read_key)?
+        .query_map(
+            params![store_text(store_id), project, name, limit],
+            read_key,
+        )?
         .collect::<rusqlite::Result<_>>()?;
     Ok(Ok(found))
 }

@@ -36,7 +36,7 @@ pub(crate) fn read_free(
     Ok(Message {
         arrival: numbering.arrival(row.get(0)?),
         id: MessageId(Uuid::from_bytes(row.get(1)?)),
-        left: Timestamp(row.get(2)?).since(now),
+        remaining_ttl: Timestamp(row.get(2)?).since(now),
         age: now.since(Timestamp(row.get(3)?)),
         ttl: Duration::from_millis(row.get::<_, i64>(4)?.unsigned_abs()),
         claim_count: row.get(5)?,

@@ -6,7 +6,7 @@ use isimud_contract::{Error, ErrorKind, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::config::{Config, Place, Synchronous};
+use crate::config::{Config, Location, Synchronous};
 use crate::error::from_sqlite;
 use crate::lock::Lock;
 use crate::reserve::Reserve;
@@ -44,7 +44,7 @@ pub(crate) struct Connections {
 }
 
 pub(crate) fn open(config: &Config) -> Result<Connections> {
-    let Place::File(path) = &config.place else {
+    let Location::File(path) = &config.location else {
         let mut writer = Connection::open_in_memory().map_err(failed)?;
         prepare(&mut writer, config).map_err(failed)?;
         migrate(&mut writer, 0)?;
@@ -129,9 +129,9 @@ fn prepare(connection: &mut Connection, config: &Config) -> rusqlite::Result<()>
         Synchronous::Full => "FULL",
         Synchronous::Normal => "NORMAL",
     };
-    if config.place == Place::Memory {
+    if config.location == Location::Memory {
         // With every page in the cache, a commit's cost grows with their number: fewer, larger ones cost less. A
-        // journal would copy each of them to undo what only a lack of memory can make fail (see `lane`).
+        // journal would copy each of them to undo what only a lack of memory can make fail (see `worker_thread`).
         connection.pragma_update(None, "page_size", 16_384)?;
         connection.pragma_update(None, "journal_mode", "OFF")?;
     } else {

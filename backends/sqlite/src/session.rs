@@ -8,18 +8,18 @@ use rusqlite::{CachedStatement, Connection, Error as Failure, OptionalExtension,
 use uuid::Uuid;
 
 use crate::damage::Damage;
+use crate::queue_log::QueueLog;
 use crate::row;
-use crate::stream::Stream;
 
-/// Streams whose counters are kept in memory, at the most. Beyond it they are forgotten and read again.
-const REMEMBERED: usize = 100_000;
+/// Queue logs whose counters are kept in memory, at the most. Beyond it they are forgotten and read again.
+const CACHE_CAPACITY: usize = 100_000;
 
 /// When something next ends by itself: bounds that may be too early, never too late.
 ///
 /// They spare the hot path every look at claims and delays while nothing is due. The writing session keeps them; the
 /// others take over what it has published.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ends {
+pub(crate) struct NextExpiry {
     /// The next end of a claim, or of a delay.
     pub(crate) release: i64,
     /// The next end of a message's life.
@@ -29,17 +29,17 @@ pub(crate) struct Ends {
     /// There may be delayed messages.
     pub(crate) delayed: bool,
     /// There may be purged messages to sweep.
-    pub(crate) doomed: bool,
+    pub(crate) purged: bool,
 }
 
-impl Ends {
+impl NextExpiry {
     /// Knows nothing: everything may be due.
     const UNKNOWN: Self = Self {
         release: i64::MIN,
         expiry: i64::MIN,
         subscription: i64::MIN,
         delayed: true,
-        doomed: true,
+        purged: true,
     };
 
     /// What is certain when one of two is right.
@@ -49,7 +49,7 @@ impl Ends {
             expiry: self.expiry.min(other.expiry),
             subscription: self.subscription.min(other.subscription),
             delayed: self.delayed || other.delayed,
-            doomed: self.doomed || other.doomed,
+            purged: self.purged || other.purged,
         }
     }
 
@@ -65,38 +65,38 @@ impl Ends {
 /// reader takes the lower one of before and after its snapshot begins: so no reader believes that nothing is due while
 /// its snapshot says otherwise.
 #[derive(Debug)]
-pub(crate) struct Horizon(Mutex<Ends>);
+pub(crate) struct ExpiryWatermark(Mutex<NextExpiry>);
 
-impl Default for Horizon {
+impl Default for ExpiryWatermark {
     fn default() -> Self {
-        Self(Mutex::new(Ends::UNKNOWN))
+        Self(Mutex::new(NextExpiry::UNKNOWN))
     }
 }
 
-impl Horizon {
-    fn get(&self) -> Ends {
+impl ExpiryWatermark {
+    fn get(&self) -> NextExpiry {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, ends: Ends) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = ends;
+    fn set(&self, next_expiry: NextExpiry) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = next_expiry;
     }
 
-    fn lower(&self, ends: Ends) {
+    fn lower(&self, next_expiry: NextExpiry) {
         let mut shared = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *shared = shared.lower_of(ends);
+        *shared = shared.lower_of(next_expiry);
     }
 }
 
-/// A connection and its memory. Only a session that writes remembers streams: only it hears of every change.
+/// A connection and its memory. Only a session that writes remembers queue logs: only it hears of every change.
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Connection,
     clock: Arc<dyn Clock>,
-    horizon: Arc<Horizon>,
+    expiry_watermark: Arc<ExpiryWatermark>,
     damage: Arc<Damage>,
     /// This session's copy of the horizon.
-    pub(crate) ends: Ends,
+    pub(crate) next_expiry: NextExpiry,
     /// When something next ends in the ledger; too early perhaps, never too late. Only the writing session uses it.
     pub(crate) ledger_end: i64,
     /// Rows that one step of a sweep touches, at the most.
@@ -104,7 +104,7 @@ pub(crate) struct Session {
     /// It writes: it keeps counters, and the horizon.
     writes: bool,
     numbers: HashMap<QueueKey, i64>,
-    streams: HashMap<i64, Stream>,
+    logs: HashMap<i64, QueueLog>,
     changed: Vec<i64>,
 }
 
@@ -112,21 +112,21 @@ impl Session {
     pub(crate) fn new(
         connection: Connection,
         clock: Arc<dyn Clock>,
-        horizon: Arc<Horizon>,
+        expiry_watermark: Arc<ExpiryWatermark>,
         damage: Arc<Damage>,
         writes: bool,
     ) -> Self {
         Self {
             connection,
             clock,
-            horizon,
+            expiry_watermark,
             damage,
-            ends: Ends::UNKNOWN,
+            next_expiry: NextExpiry::UNKNOWN,
             ledger_end: i64::MIN,
-            step: crate::lane::STEP,
+            step: crate::worker_thread::STEP,
             writes,
             numbers: HashMap::new(),
-            streams: HashMap::new(),
+            logs: HashMap::new(),
             changed: Vec::new(),
         }
     }
@@ -178,19 +178,19 @@ impl Session {
             self.statement("BEGIN IMMEDIATE")?.execute([])?;
             return Ok(());
         }
-        let before = self.horizon.get();
+        let before = self.expiry_watermark.get();
         self.statement("BEGIN")?.execute([])?;
         // A snapshot begins with the first reading.
         self.statement("SELECT EXISTS (SELECT 1 FROM stream)")?
             .query_row([], |_| Ok(()))?;
-        self.ends = before.lower_of(self.horizon.get());
+        self.next_expiry = before.lower_of(self.expiry_watermark.get());
         Ok(())
     }
 
-    /// The stream of a queue, if anything was ever posted there.
-    pub(crate) fn stream(&mut self, queue: &QueueKey) -> rusqlite::Result<Option<Stream>> {
+    /// The queue log of a queue, if anything was ever posted there.
+    pub(crate) fn log(&mut self, queue: &QueueKey) -> rusqlite::Result<Option<QueueLog>> {
         if let Some(no) = self.numbers.get(queue) {
-            return self.stream_by_number(*no);
+            return self.log_by_number(*no);
         }
         let found = self
             .statement(
@@ -198,54 +198,54 @@ impl Session {
             )?
             .query_row(
                 params![queue.project.as_str(), queue.name.as_str()],
-                Stream::read,
+                QueueLog::read,
             )
             .optional()?;
-        if let Some(stream) = found
+        if let Some(log) = found
             && self.writes
         {
-            self.numbers.insert(queue.clone(), stream.no);
-            return Ok(Some(*self.streams.entry(stream.no).or_insert(stream)));
+            self.numbers.insert(queue.clone(), log.no);
+            return Ok(Some(*self.logs.entry(log.no).or_insert(log)));
         }
         Ok(found)
     }
 
-    /// The stream of a number; `None` once it is purged.
-    pub(crate) fn stream_by_number(&mut self, no: i64) -> rusqlite::Result<Option<Stream>> {
-        if let Some(stream) = self.streams.get(&no) {
-            return Ok(Some(*stream));
+    /// The queue log of a number; `None` once it is purged.
+    pub(crate) fn log_by_number(&mut self, no: i64) -> rusqlite::Result<Option<QueueLog>> {
+        if let Some(log) = self.logs.get(&no) {
+            return Ok(Some(*log));
         }
         let found = self
             .statement("SELECT no, next, total, held, base FROM stream WHERE no = ?")?
-            .query_row([no], Stream::read)
+            .query_row([no], QueueLog::read)
             .optional()?;
-        if let Some(stream) = found
+        if let Some(log) = found
             && self.writes
         {
-            self.streams.insert(no, stream);
+            self.logs.insert(no, log);
         }
         Ok(found)
     }
 
-    /// Keeps a stream's new counters; they are written once, with the transaction.
-    pub(crate) fn put_stream(&mut self, stream: Stream) {
-        if self.changed.last() != Some(&stream.no) {
-            self.changed.push(stream.no);
+    /// Keeps a queue log's new counters; they are written once, with the transaction.
+    pub(crate) fn put_log(&mut self, log: QueueLog) {
+        if self.changed.last() != Some(&log.no) {
+            self.changed.push(log.no);
         }
-        self.streams.insert(stream.no, stream);
+        self.logs.insert(log.no, log);
     }
 
-    /// Keeps where a stream's first free message can stand. It is not written.
-    pub(crate) fn set_floor(&mut self, no: i64, floor: i64) {
-        if let Some(stream) = self.streams.get_mut(&no) {
-            stream.floor = floor;
+    /// Keeps where a queue log's first free message can stand. It is not written.
+    pub(crate) fn set_low_watermark(&mut self, no: i64, low_watermark: i64) {
+        if let Some(log) = self.logs.get_mut(&no) {
+            log.low_watermark = low_watermark;
         }
     }
 
-    /// Forgets the number of a queue whose stream was purged.
+    /// Forgets the number of a queue whose queue log was purged.
     pub(crate) fn forget(&mut self, queue: &QueueKey, no: i64) {
         self.numbers.remove(queue);
-        self.streams.remove(&no);
+        self.logs.remove(&no);
         self.changed.retain(|changed| *changed != no);
     }
 
@@ -255,25 +255,20 @@ impl Session {
         changed.sort_unstable();
         changed.dedup();
         for no in changed.drain(..) {
-            if let Some(stream) = self.streams.get(&no) {
+            if let Some(log) = self.logs.get(&no) {
                 self.statement("UPDATE stream SET next = ?, total = ?, held = ? WHERE no = ?")?
-                    .execute(params![
-                        stream.numbering.next,
-                        stream.total,
-                        stream.held,
-                        no
-                    ])?;
+                    .execute(params![log.numbering.next, log.total, log.held, no])?;
             }
         }
         self.changed = changed;
         if self.writes {
-            self.horizon.lower(self.ends);
+            self.expiry_watermark.lower(self.next_expiry);
         }
         self.statement("COMMIT")?.execute([])?;
         if self.writes {
-            self.horizon.set(self.ends);
+            self.expiry_watermark.set(self.next_expiry);
         }
-        if self.streams.len() > REMEMBERED {
+        if self.logs.len() > CACHE_CAPACITY {
             self.forget_all();
         }
         Ok(())
@@ -287,7 +282,7 @@ impl Session {
     /// Undoes the transaction, and what was remembered of it.
     pub(crate) fn roll_back(&mut self) {
         self.forget_all();
-        self.ends = Ends::UNKNOWN;
+        self.next_expiry = NextExpiry::UNKNOWN;
         self.ledger_end = i64::MIN;
         if !self.connection.is_autocommit()
             && let Err(error) = self.connection.execute_batch("ROLLBACK")
@@ -298,7 +293,7 @@ impl Session {
 
     fn forget_all(&mut self) {
         self.numbers.clear();
-        self.streams.clear();
+        self.logs.clear();
         self.changed.clear();
     }
 }

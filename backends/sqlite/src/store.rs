@@ -6,19 +6,19 @@ use std::sync::{Arc, PoisonError, RwLock};
 use async_trait::async_trait;
 use isimud_contract::{
     Backlog, ByteCount, Capabilities, Claim, ClaimId, Clock, Condition, Error, ErrorKind,
-    ForeignClaim, Guard, Lease, Message, MessageId, MessageStore, Page, QueueKey, Result,
+    ImportedClaim, Lease, Message, MessageId, MessageStore, Page, Precondition, QueueKey, Result,
     Selection, Stats,
 };
 
-use crate::config::{Config, Place};
+use crate::config::{Config, Location};
 use crate::damage::Damage;
 use crate::error::{closed, full};
-use crate::lane::{Access, Lane, Outcome, Size};
 use crate::lock::Lock;
 use crate::schema::{self, Connections};
 use crate::session::Session;
 use crate::upkeep::{Full, Upkeep};
-use crate::{claim, message, stream};
+use crate::worker_thread::{Access, Outcome, Size, WorkerThread};
+use crate::{claim, message, queue_log};
 
 /// Messages and queues in one SQLite database. See the crate's docs.
 #[derive(Debug)]
@@ -26,21 +26,21 @@ pub struct SqliteStore {
     durable: bool,
     full: Full,
     damage: Arc<Damage>,
-    lanes: RwLock<Option<Lanes>>,
+    threads: RwLock<Option<WorkerThreads>>,
 }
 
 #[derive(Debug)]
-struct Lanes {
-    writer: Lane,
+struct WorkerThreads {
+    writer: WorkerThread,
     /// Empty in memory, where there is one connection and no disk to wait for.
-    readers: Vec<Lane>,
+    readers: Vec<WorkerThread>,
     turn: AtomicUsize,
     /// Freed after the threads have ended: fields drop in order.
     _lock: Option<Lock>,
 }
 
-impl Lanes {
-    fn reader(&self) -> &Lane {
+impl WorkerThreads {
+    fn reader(&self) -> &WorkerThread {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         self.readers
             .get(turn % self.readers.len().max(1))
@@ -62,16 +62,16 @@ impl SqliteStore {
         } = schema::open(&config)?;
         let damage = Arc::<Damage>::default();
         let full = upkeep.as_ref().map(Upkeep::full).unwrap_or_default();
-        let horizon = Arc::default();
+        let expiry_watermark = Arc::default();
         let start = |name: &str, access, connection, upkeep| {
             let session = Session::new(
                 connection,
                 Arc::clone(&clock),
-                Arc::clone(&horizon),
+                Arc::clone(&expiry_watermark),
                 Arc::clone(&damage),
                 access == Access::Write,
             );
-            Lane::start(name, access, session, upkeep).map_err(|error| {
+            WorkerThread::start(name, access, session, upkeep).map_err(|error| {
                 Error::new(
                     ErrorKind::Unavailable,
                     "cannot start a thread for the embedded store",
@@ -79,7 +79,7 @@ impl SqliteStore {
                 .caused_by(error)
             })
         };
-        let lanes = Lanes {
+        let threads = WorkerThreads {
             writer: start("sqlite-writer", Access::Write, writer, upkeep)?,
             readers: readers
                 .into_iter()
@@ -89,10 +89,10 @@ impl SqliteStore {
             _lock: lock,
         };
         Ok(Arc::new(Self {
-            durable: config.place != Place::Memory,
+            durable: config.location != Location::Memory,
             full,
             damage: Arc::clone(&damage),
-            lanes: RwLock::new(Some(lanes)),
+            threads: RwLock::new(Some(threads)),
         }))
     }
 
@@ -102,7 +102,7 @@ impl SqliteStore {
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
     {
-        let answer = self.with_lanes(|lanes| lanes.writer.send(Size::Stays, work))?;
+        let answer = self.with_threads(|threads| threads.writer.send(Size::Stays, work))?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -115,7 +115,7 @@ impl SqliteStore {
         if self.full.get() {
             return Err(full());
         }
-        let answer = self.with_lanes(|lanes| lanes.writer.send(Size::Grows, work))?;
+        let answer = self.with_threads(|threads| threads.writer.send(Size::Grows, work))?;
         answer.await.map_err(|_| closed())?
     }
 
@@ -124,15 +124,15 @@ impl SqliteStore {
         T: Send + 'static,
         W: FnMut(&mut Session) -> Outcome<T> + Send + 'static,
     {
-        let answer = self.with_lanes(|lanes| lanes.reader().send(Size::Stays, work))?;
+        let answer = self.with_threads(|threads| threads.reader().send(Size::Stays, work))?;
         answer.await.map_err(|_| closed())?
     }
 }
 
 impl SqliteStore {
-    fn with_lanes<T>(&self, use_them: impl FnOnce(&Lanes) -> Result<T>) -> Result<T> {
-        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
-        use_them(lanes.as_ref().ok_or_else(closed)?)
+    fn with_threads<T>(&self, use_them: impl FnOnce(&WorkerThreads) -> Result<T>) -> Result<T> {
+        let threads = self.threads.read().unwrap_or_else(PoisonError::into_inner);
+        use_them(threads.as_ref().ok_or_else(closed)?)
     }
 }
 
@@ -187,9 +187,14 @@ impl MessageStore for SqliteStore {
             .await
     }
 
-    async fn delete(&self, queue: &QueueKey, ids: &[MessageId], guard: Guard) -> Result<usize> {
+    async fn delete(
+        &self,
+        queue: &QueueKey,
+        ids: &[MessageId],
+        precondition: Precondition,
+    ) -> Result<usize> {
         let (queue, ids) = (queue.clone(), ids.to_vec());
-        self.write(move |session| message::delete(session, &queue, &ids, &guard))
+        self.write(move |session| message::delete(session, &queue, &ids, &precondition))
             .await
     }
 
@@ -229,14 +234,14 @@ impl MessageStore for SqliteStore {
             .await
     }
 
-    async fn hold(
+    async fn import_claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
         let (queue, ids) = (queue.clone(), ids.to_vec());
-        self.write(move |session| claim::hold(session, &queue, claim, &ids))
+        self.write(move |session| claim::import_claim(session, &queue, claim, &ids))
             .await
     }
 
@@ -246,36 +251,36 @@ impl MessageStore for SqliteStore {
 
     async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
         let queue = queue.clone();
-        self.read(move |session| stream::stats(session, &queue))
+        self.read(move |session| queue_log::stats(session, &queue))
             .await
     }
 
     async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
         let queue = queue.clone();
-        self.read(move |session| stream::count_bytes(session, &queue, after))
+        self.read(move |session| queue_log::count_bytes(session, &queue, after))
             .await
     }
 
     async fn purge(&self, queue: &QueueKey) -> Result<()> {
         let queue = queue.clone();
-        self.write(move |session| stream::doom(session, &queue, false))
+        self.write(move |session| queue_log::mark_purged(session, &queue, false))
             .await
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
         let queue = queue.clone();
-        self.write(move |session| stream::doom(session, &queue, true))
+        self.write(move |session| queue_log::mark_purged(session, &queue, true))
             .await
     }
 
     async fn close(&self) -> Result<()> {
-        let lanes = self
-            .lanes
+        let threads = self
+            .threads
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         // Waits for the threads to finish what was begun.
-        tokio::task::spawn_blocking(move || drop(lanes))
+        tokio::task::spawn_blocking(move || drop(threads))
             .await
             .map_err(|error| closed().caused_by(error))
     }

@@ -9,10 +9,10 @@ use isimud_contract::{
 use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
-use crate::lane::Outcome;
 use crate::pool::most;
 use crate::queue::{damaged, json};
 use crate::session::Session;
+use crate::worker_thread::Outcome;
 
 const LIVE: &str = "SELECT id, subscriber, ttl, made, options, confirmed FROM subscription
     WHERE project = ?1 AND name = ?2 AND expires > ?3";
@@ -117,7 +117,7 @@ fn write(session: &mut Session, new: &Subscription, made: Timestamp) -> rusqlite
             json(&new.options)?,
             new.confirmed,
         ])?;
-    session.ends.subscription = session.ends.subscription.min(expires.0);
+    session.next_expiry.subscription = session.next_expiry.subscription.min(expires.0);
     Ok(())
 }
 

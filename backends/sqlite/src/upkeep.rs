@@ -21,7 +21,7 @@ const STEP: i64 = 200;
 const STEPS_WHEN_FULL: usize = 16;
 
 /// How often a store on a full disk looks whether there is room again.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whether a store's disk is full: for those who ask, and those who would add to it.
 #[derive(Debug, Clone, Default)]
@@ -151,7 +151,7 @@ impl Upkeep {
     /// back to the disk.
     pub(crate) fn tend(&mut self, connection: &Connection, is_idle: bool) {
         let is_due = match self.is_full() {
-            true => self.looked.elapsed() >= LOOK,
+            true => self.looked.elapsed() >= CHECK_INTERVAL,
             false => is_idle && (self.has_changed || self.is_shrinking),
         };
         if !is_due {

@@ -135,12 +135,12 @@ mod tests {
     use crate::schema::{self, Connections};
 
     /// An open store with a row that stands in the log alone, and copies of it.
-    struct Place {
+    struct Setup {
         folder: tempfile::TempDir,
         store: Connections,
     }
 
-    impl Place {
+    impl Setup {
         fn new() -> Self {
             let folder = tempfile::tempdir().expect("a folder");
             let store = schema::open(&Config::file(folder.path().join("isimud.db")));
@@ -180,9 +180,9 @@ mod tests {
 
     #[test]
     fn a_copy_of_an_open_store_without_its_log_is_refused_unless_it_is_accepted() {
-        let place = Place::new();
-        let copy = place.copy(&[""]);
-        let before = std::fs::read(place.path("copy.db")).expect("its bytes");
+        let setup = Setup::new();
+        let copy = setup.copy(&[""]);
+        let before = std::fs::read(setup.path("copy.db")).expect("its bytes");
         for _ in 0..2 {
             let sentence = refusal(&copy);
             assert!(sentence.contains("its log"), "{sentence}");
@@ -193,7 +193,7 @@ mod tests {
             .to_string();
         assert_eq!(seen, refusal(&copy));
         assert_eq!(
-            std::fs::read(place.path("copy.db")).expect("its bytes"),
+            std::fs::read(setup.path("copy.db")).expect("its bytes"),
             before
         );
         let accepted = Config {
@@ -206,9 +206,9 @@ mod tests {
 
     #[test]
     fn a_copy_with_its_log_and_one_of_a_closed_store_are_whole() {
-        let place = Place::new();
-        assert_eq!(rows(&place.copy(&["", "-wal"])), 1);
-        let Place { folder, store } = place;
+        let setup = Setup::new();
+        assert_eq!(rows(&setup.copy(&["", "-wal"])), 1);
+        let Setup { folder, store } = setup;
         drop(store);
         let (from, to) = (
             folder.path().join("isimud.db"),
@@ -220,9 +220,9 @@ mod tests {
 
     #[test]
     fn copies_that_sqlite_makes_of_an_open_store_are_whole() {
-        let place = Place::new();
-        let (vacuumed, saved) = (place.path("vacuumed.db"), place.path("saved.db"));
-        let reader = Connection::open(place.path("isimud.db")).expect("a second connection");
+        let setup = Setup::new();
+        let (vacuumed, saved) = (setup.path("vacuumed.db"), setup.path("saved.db"));
+        let reader = Connection::open(setup.path("isimud.db")).expect("a second connection");
         let into = [vacuumed.display().to_string()];
         reader.execute("VACUUM INTO ?", into).expect("a copy");
         reader
@@ -234,10 +234,10 @@ mod tests {
 
     #[test]
     fn the_log_is_written_back_when_it_is_long_and_the_file_stays_marked() {
-        let mut place = Place::new();
-        let upkeep = place.store.upkeep.as_mut().expect("a file has upkeep");
+        let mut setup = Setup::new();
+        let upkeep = setup.store.upkeep.as_mut().expect("a file has upkeep");
         let size = |path: PathBuf| std::fs::metadata(path).expect("a file").len();
-        let file = place.folder.path().join("isimud.db");
+        let file = setup.folder.path().join("isimud.db");
         let (before, limit) = (
             size(file.clone()),
             u64::try_from(upkeep.limit()).expect("pages"),
@@ -246,12 +246,12 @@ mod tests {
         for number in 0..limit * PAGE / 100_000 + 10 {
             let row = "INSERT INTO queue (project, name, metadata, version) VALUES ('p', ?, ?, 1)";
             let values = (number.to_string(), &body);
-            place.store.writer.execute(row, values).expect("a row");
-            upkeep.committed(&place.store.writer);
+            setup.store.writer.execute(row, values).expect("a row");
+            upkeep.committed(&setup.store.writer);
         }
         assert!(size(file) > before + limit * 3000, "the file has grown");
-        let log = size(place.path("isimud.db-wal"));
+        let log = size(setup.path("isimud.db-wal"));
         assert!(log < (limit + 100) * PAGE, "the log has {log} bytes");
-        assert!(refusal(&place.copy(&[""])).contains("its log"));
+        assert!(refusal(&setup.copy(&[""])).contains("its log"));
     }
 }

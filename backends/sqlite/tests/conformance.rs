@@ -35,7 +35,7 @@ impl Harness for SetUp {
             Self::Memory => None,
             Self::File => Some(TempDir::new().map_err(no_folder)?),
         };
-        Ok(Start::Ready(Box::new(Place {
+        Ok(Start::Ready(Box::new(StoreFixture {
             folder,
             clock: Arc::default(),
             ledgers: OnceCell::new(),
@@ -49,14 +49,14 @@ fn no_folder(cause: std::io::Error) -> Error {
 
 /// A database of one trial: a file in a folder of its own, or none.
 #[derive(Debug)]
-struct Place {
+struct StoreFixture {
     folder: Option<TempDir>,
     clock: Arc<ManualClock>,
     /// The store that keeps the ledgers, where a trial asks for them.
     ledgers: OnceCell<Arc<SqliteStore>>,
 }
 
-impl Place {
+impl StoreFixture {
     fn store(&self) -> Result<Arc<SqliteStore>> {
         let config = match &self.folder {
             Some(folder) => Config::file(folder.path().join("isimud.db")),
@@ -67,7 +67,7 @@ impl Place {
 }
 
 #[async_trait]
-impl Fixture for Place {
+impl Fixture for StoreFixture {
     async fn open(&self) -> Result<Stores> {
         let store = self.store()?;
         Ok(Stores {

@@ -25,7 +25,7 @@ use aws_sdk_sqs::types::{
     MessageSystemAttributeName as System, SendMessageBatchRequestEntry,
 };
 use emulator::{Corner, Emulator};
-use isimud_contract::{ClaimId, Clock, Guard, Lease, MessageStore, QueueKey, SystemClock};
+use isimud_contract::{ClaimId, Clock, Lease, MessageStore, Precondition, QueueKey, SystemClock};
 use isimud_lease::{Envelope, Journal, LeaseBroker, Leased};
 use isimud_sqlite::SqliteStore;
 use isimud_sqs::SqsBroker;
@@ -175,8 +175,8 @@ async fn through_the_store(store: &Leased<SqsBroker>, queue: &QueueKey, batch: V
     let claim = store.claim(queue, &lease, 10).await.unwrap().unwrap();
     let ids: Vec<_> = claim.messages.iter().map(|message| message.id).collect();
     assert_eq!(ids.len(), 10);
-    let guard = Guard::HeldBy(vec![claim.id]);
-    assert_eq!(store.delete(queue, &ids, guard).await.unwrap(), 10);
+    let precondition = Precondition::ClaimedBy(vec![claim.id]);
+    assert_eq!(store.delete(queue, &ids, precondition).await.unwrap(), 10);
 }
 
 async fn send_bare(client: &Client, url: &str, batch: &[Envelope], attribute: Option<&str>) {

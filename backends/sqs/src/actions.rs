@@ -12,9 +12,9 @@ use isimud_contract::{ClientId, Result};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, Order};
-use crate::envelope::{ATTRIBUTE, Letter};
+use crate::envelope::{ATTRIBUTE, BatchEntry};
 use crate::error::{Fault, strange};
-use crate::queue::Site;
+use crate::queue::QueueInfo;
 use crate::queues::make;
 use crate::round::{Action, Answer};
 
@@ -40,26 +40,26 @@ fn incomplete<E>(_: E) -> Fault {
 
 /// Sends messages.
 #[derive(Debug)]
-pub(crate) struct Posting(pub(crate) Arc<Site>);
+pub(crate) struct Posting(pub(crate) Arc<QueueInfo>);
 
 #[async_trait]
 impl Action for Posting {
-    type Item = Letter;
-    const LETS_GO: bool = false;
+    type Item = BatchEntry;
+    const IS_DELETE: bool = false;
 
     fn in_order(&self) -> bool {
         self.0.account.config.order.is_fifo()
     }
 
-    fn weight(&self, letter: &Letter) -> usize {
-        letter.weight()
+    fn weight(&self, batch_entry: &BatchEntry) -> usize {
+        batch_entry.weight()
     }
 
-    async fn call(&self, letters: &[(String, &Letter)]) -> Result<Answer, Fault> {
+    async fn call(&self, batch_entries: &[(String, &BatchEntry)]) -> Result<Answer, Fault> {
         let account = &self.0.account;
-        let entries: Option<Vec<Send>> = letters
+        let entries: Option<Vec<Send>> = batch_entries
             .iter()
-            .map(|(number, letter)| entry(number, letter, &account.config))
+            .map(|(number, batch_entry)| entry(number, batch_entry, &account.config))
             .collect();
         let entries = entries.ok_or(()).map_err(incomplete)?;
         let client = account.client().await.map_err(Fault::other)?;
@@ -68,26 +68,26 @@ impl Action for Posting {
         answer!(output.map_err(|error| account.told(error))?)
     }
 
-    async fn mend(&self) -> Result<bool> {
-        let site = &self.0;
-        if site.is_made_here {
-            make(&site.account, &site.name, &site.tags).await?;
+    async fn ensure_queue(&self) -> Result<bool> {
+        let queue_info = &self.0;
+        if queue_info.is_made_here {
+            make(&queue_info.account, &queue_info.name, &queue_info.tags).await?;
         }
-        Ok(site.is_made_here)
+        Ok(queue_info.is_made_here)
     }
 }
 
-fn entry(number: &str, letter: &Letter, config: &Config) -> Option<Send> {
+fn entry(number: &str, batch_entry: &BatchEntry, config: &Config) -> Option<Send> {
     let delay = if config.native_delays {
-        letter.delay
+        batch_entry.delay
     } else {
         0
     };
     let entry = Send::builder()
         .id(number)
-        .message_body(&letter.body)
-        .message_attributes(ATTRIBUTE, letter.attribute_value()?);
-    let beside = letter.beside.iter();
+        .message_body(&batch_entry.body)
+        .message_attributes(ATTRIBUTE, batch_entry.attribute_value()?);
+    let beside = batch_entry.beside.iter();
     let entry = beside.fold(entry, |entry, attribute| match attribute.value() {
         Some(value) => entry.message_attributes(&attribute.name, value),
         None => entry,
@@ -96,10 +96,10 @@ fn entry(number: &str, letter: &Letter, config: &Config) -> Option<Send> {
         // Said although it is none, because an adopted queue may have a delay of its own.
         Order::Loose => entry.delay_seconds(i32::try_from(delay).unwrap_or(900)),
         Order::Queue => entry.message_group_id("isimud"),
-        Order::Client => entry.message_group_id(group(&letter.client)),
+        Order::Client => entry.message_group_id(group(&batch_entry.client)),
     };
     let entry = if config.order.is_fifo() {
-        entry.message_deduplication_id(letter.deduplication_id())
+        entry.message_deduplication_id(batch_entry.deduplication_id())
     } else {
         entry
     };
@@ -122,12 +122,12 @@ fn group(client: &ClientId) -> String {
 
 /// Deletes messages, by their handles.
 #[derive(Debug)]
-pub(crate) struct Settling(pub(crate) Arc<Site>);
+pub(crate) struct Settling(pub(crate) Arc<QueueInfo>);
 
 #[async_trait]
 impl Action for Settling {
     type Item = String;
-    const LETS_GO: bool = true;
+    const IS_DELETE: bool = true;
 
     fn in_order(&self) -> bool {
         false
@@ -150,19 +150,19 @@ impl Action for Settling {
         answer!(output.map_err(|error| account.told(error))?)
     }
 
-    async fn mend(&self) -> Result<bool> {
+    async fn ensure_queue(&self) -> Result<bool> {
         Ok(false)
     }
 }
 
 /// Hides messages for so many seconds from now on, by their handles. For none they are free.
 #[derive(Debug)]
-pub(crate) struct Hiding(pub(crate) Arc<Site>);
+pub(crate) struct Hiding(pub(crate) Arc<QueueInfo>);
 
 #[async_trait]
 impl Action for Hiding {
     type Item = (String, i32);
-    const LETS_GO: bool = true;
+    const IS_DELETE: bool = true;
 
     fn in_order(&self) -> bool {
         false
@@ -190,7 +190,7 @@ impl Action for Hiding {
         answer!(output.map_err(|error| account.told(error))?)
     }
 
-    async fn mend(&self) -> Result<bool> {
+    async fn ensure_queue(&self) -> Result<bool> {
         Ok(false)
     }
 }

@@ -1,11 +1,12 @@
 //! Concurrent calls that share requests.
 //!
-//! SQS takes up to ten entries a request, and is paid by the request. What callers hand in stands in one line for each
-//! queue and kind; a bounded number of *lanes* takes from its head, as many as fit into a request. So while all lanes
-//! are busy the line grows, and the next request is the fuller for it. With a linger a lane waits that long for more
-//! before it sends what does not fill a request.
+//! SQS takes up to ten entries a request, and is paid by the request. What callers hand in stands in one buffer for
+//! each queue and kind; a bounded number of *request tasks* takes from its head, as many as fit into a request. So
+//! while all request tasks are busy the buffer grows, and the next request is the fuller for it. With a linger a
+//! request task waits that long for more before it sends what does not fill a request.
 //!
-//! Lanes are tasks of their own: what a caller handed in is sent, though the caller may have gone away meanwhile.
+//! Request tasks are tasks of their own: what a caller handed in is sent, though the caller may have gone away
+//! meanwhile.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -20,11 +21,11 @@ use tokio::time::Instant;
 use crate::error::{strange, too_late};
 
 /// Entries of one request, at the most (Amazon SQS Developer Guide, "Batch actions").
-pub(crate) const FULL: usize = 10;
+pub(crate) const MAX_ENTRIES: usize = 10;
 
 /// Makes requests of entries.
 #[async_trait]
-pub(crate) trait Carrier: Debug + Send + Sync + 'static {
+pub(crate) trait BatchSender: Debug + Send + Sync + 'static {
     /// One entry.
     type Item: Send + 'static;
 
@@ -32,38 +33,38 @@ pub(crate) trait Carrier: Debug + Send + Sync + 'static {
     fn weight(&self, item: &Self::Item) -> usize;
 
     /// Makes one request, and tells what became of each entry, in their order. What is not done by `until` is given up.
-    async fn carry(&self, items: Vec<Self::Item>, until: Instant) -> Vec<Result<()>>;
+    async fn send_batch(&self, items: Vec<Self::Item>, until: Instant) -> Vec<Result<()>>;
 }
 
 /// How requests are shared.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Terms {
+pub(crate) struct BatchConfig {
     /// Requests at once.
-    pub(crate) lanes: usize,
+    pub(crate) requests: usize,
     /// How long an entry waits for others.
     pub(crate) linger: Duration,
-    /// How long an entry may stand in line, and a request may take.
-    pub(crate) patience: Duration,
+    /// How long an entry may wait, and a request may take.
+    pub(crate) timeout: Duration,
     /// What a request may weigh.
     pub(crate) capacity: usize,
 }
 
-/// One line of entries.
+/// One buffer of entries.
 #[derive(Debug)]
-pub(crate) struct Batches<C: Carrier>(Arc<Shared<C>>);
+pub(crate) struct Batches<C: BatchSender>(Arc<Shared<C>>);
 
-struct Shared<C: Carrier> {
-    carrier: C,
-    terms: Terms,
-    line: Mutex<Line<C::Item>>,
+struct Shared<C: BatchSender> {
+    sender: C,
+    batch_config: BatchConfig,
+    buffer: Mutex<Buffer<C::Item>>,
     more: Notify,
 }
 
-struct Line<T> {
+struct Buffer<T> {
     waiting: VecDeque<Waiting<T>>,
-    /// Lanes that there are.
-    lanes: usize,
-    /// Lanes among them that wait for more entries.
+    /// Request tasks that there are.
+    requests: usize,
+    /// Request tasks among them that wait for more entries.
     idle: usize,
 }
 
@@ -73,30 +74,30 @@ struct Waiting<T> {
     told: oneshot::Sender<Result<()>>,
 }
 
-/// What a lane does next.
+/// What a request task does next.
 enum Next<T> {
     Carry(Vec<Waiting<T>>),
     Wait(Instant),
     End,
 }
 
-impl<C: Carrier> Debug for Shared<C> {
+impl<C: BatchSender> Debug for Shared<C> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Shared")
-            .field("carrier", &self.carrier)
-            .field("terms", &self.terms)
+            .field("sender", &self.sender)
+            .field("batch_config", &self.batch_config)
             .finish_non_exhaustive()
     }
 }
 
-impl<C: Carrier> Batches<C> {
-    pub(crate) fn new(carrier: C, terms: Terms) -> Self {
+impl<C: BatchSender> Batches<C> {
+    pub(crate) fn new(sender: C, batch_config: BatchConfig) -> Self {
         Self(Arc::new(Shared {
-            carrier,
-            terms,
-            line: Mutex::new(Line {
+            sender,
+            batch_config,
+            buffer: Mutex::new(Buffer {
                 waiting: VecDeque::new(),
-                lanes: 0,
+                requests: 0,
                 idle: 0,
             }),
             more: Notify::new(),
@@ -108,8 +109,11 @@ impl<C: Carrier> Batches<C> {
     pub(crate) async fn put(&self, items: impl IntoIterator<Item = C::Item>) -> Result<()> {
         let mut items = items.into_iter().fuse();
         loop {
-            // So many at a time that every lane has a request: more would only stand in line, and time out there.
-            let some: Vec<_> = items.by_ref().take(self.0.terms.lanes * FULL).collect();
+            // So many at a time that every task has a request: more would only wait, and time out there.
+            let some: Vec<_> = items
+                .by_ref()
+                .take(self.0.batch_config.requests * MAX_ENTRIES)
+                .collect();
             if some.is_empty() {
                 return Ok(());
             }
@@ -124,87 +128,90 @@ impl<C: Carrier> Batches<C> {
 
     fn hand_in(&self, items: Vec<C::Item>) -> Vec<oneshot::Receiver<Result<()>>> {
         let since = Instant::now();
-        let mut line = self.0.line();
+        let mut buffer = self.0.buffer();
         let receivers = items
             .into_iter()
             .map(|item| {
                 let (told, receiver) = oneshot::channel();
-                line.waiting.push_back(Waiting { item, since, told });
+                buffer.waiting.push_back(Waiting { item, since, told });
                 receiver
             })
             .collect();
-        let wanted = line.waiting.len().div_ceil(FULL);
-        for _ in 0..line.idle.min(wanted) {
+        let wanted = buffer.waiting.len().div_ceil(MAX_ENTRIES);
+        for _ in 0..buffer.idle.min(wanted) {
             self.0.more.notify_one();
         }
-        let further = wanted.saturating_sub(line.idle);
-        for _ in 0..further.min(self.0.terms.lanes - line.lanes) {
-            line.lanes += 1;
-            tokio::spawn(lane(Arc::clone(&self.0)));
+        let further = wanted.saturating_sub(buffer.idle);
+        for _ in 0..further.min(self.0.batch_config.requests - buffer.requests) {
+            buffer.requests += 1;
+            tokio::spawn(send_loop(Arc::clone(&self.0)));
         }
         receivers
     }
 }
 
-async fn lane<C: Carrier>(shared: Arc<Shared<C>>) {
+async fn send_loop<C: BatchSender>(shared: Arc<Shared<C>>) {
     loop {
         match shared.next() {
             Next::End => return,
             Next::Wait(until) => {
                 drop(tokio::time::timeout_at(until, shared.more.notified()).await);
-                shared.line().idle -= 1;
+                shared.buffer().idle -= 1;
             }
-            Next::Carry(batch) => shared.carry(batch).await,
+            Next::Carry(batch) => shared.send_batch(batch).await,
         }
     }
 }
 
-impl<C: Carrier> Shared<C> {
-    fn line(&self) -> MutexGuard<'_, Line<C::Item>> {
-        self.line.lock().unwrap_or_else(PoisonError::into_inner)
+impl<C: BatchSender> Shared<C> {
+    fn buffer(&self) -> MutexGuard<'_, Buffer<C::Item>> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn next(&self) -> Next<C::Item> {
-        let mut line = self.line();
+        let mut buffer = self.buffer();
         let now = Instant::now();
-        while let Some(late) = line.waiting.front()
-            && now - late.since > self.terms.patience + self.terms.linger
+        while let Some(late) = buffer.waiting.front()
+            && now - late.since > self.batch_config.timeout + self.batch_config.linger
         {
-            let late = line.waiting.pop_front();
+            let late = buffer.waiting.pop_front();
             if let Some(late) = late {
                 // Whoever handed it in may be gone.
                 drop(late.told.send(Err(too_late())));
             }
         }
-        let Some(first) = line.waiting.front() else {
-            line.lanes -= 1;
+        let Some(first) = buffer.waiting.front() else {
+            buffer.requests -= 1;
             return Next::End;
         };
-        let (ripe, (count, full)) = (first.since + self.terms.linger, self.fit(&line.waiting));
+        let (ripe, (count, full)) = (
+            first.since + self.batch_config.linger,
+            self.fit(&buffer.waiting),
+        );
         if full || ripe <= now {
-            return Next::Carry(line.waiting.drain(..count).collect());
+            return Next::Carry(buffer.waiting.drain(..count).collect());
         }
-        line.idle += 1;
+        buffer.idle += 1;
         Next::Wait(ripe)
     }
 
     /// How many entries from the head go into one request, and whether no further one can.
     fn fit(&self, waiting: &VecDeque<Waiting<C::Item>>) -> (usize, bool) {
         let mut weight = 0;
-        for (count, waiting) in waiting.iter().take(FULL).enumerate() {
-            weight += self.carrier.weight(&waiting.item);
-            if weight > self.terms.capacity && count > 0 {
+        for (count, waiting) in waiting.iter().take(MAX_ENTRIES).enumerate() {
+            weight += self.sender.weight(&waiting.item);
+            if weight > self.batch_config.capacity && count > 0 {
                 return (count, true);
             }
         }
-        (waiting.len().min(FULL), waiting.len() >= FULL)
+        (waiting.len().min(MAX_ENTRIES), waiting.len() >= MAX_ENTRIES)
     }
 
-    async fn carry(&self, batch: Vec<Waiting<C::Item>>) {
-        let until = Instant::now() + self.terms.patience;
+    async fn send_batch(&self, batch: Vec<Waiting<C::Item>>) {
+        let until = Instant::now() + self.batch_config.timeout;
         let (items, tellers): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|w| (w.item, w.told)).unzip();
-        let mut outcomes = self.carrier.carry(items, until).await.into_iter();
+        let mut outcomes = self.sender.send_batch(items, until).await.into_iter();
         for teller in tellers {
             let outcome = outcomes
                 .next()
@@ -224,14 +231,14 @@ mod tests {
     struct Counter(Arc<Mutex<Vec<Vec<usize>>>>);
 
     #[async_trait]
-    impl Carrier for Counter {
+    impl BatchSender for Counter {
         type Item = usize;
 
         fn weight(&self, item: &usize) -> usize {
             *item
         }
 
-        async fn carry(&self, items: Vec<usize>, _: Instant) -> Vec<Result<()>> {
+        async fn send_batch(&self, items: Vec<usize>, _: Instant) -> Vec<Result<()>> {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let outcomes = items.iter().map(|_| Ok(())).collect();
             self.0.lock().unwrap().push(items);
@@ -240,14 +247,14 @@ mod tests {
     }
 
     impl Counter {
-        fn batches(&self, lanes: usize, linger: u64) -> Batches<Self> {
-            let terms = Terms {
-                lanes,
+        fn batches(&self, requests: usize, linger: u64) -> Batches<Self> {
+            let batch_config = BatchConfig {
+                requests,
                 linger: Duration::from_millis(linger),
-                patience: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
                 capacity: 100,
             };
-            Batches::new(self.clone(), terms)
+            Batches::new(self.clone(), batch_config)
         }
 
         fn requests(&self) -> Vec<Vec<usize>> {
@@ -268,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_comes_while_all_lanes_are_busy_shares_the_next_request() {
+    async fn an_entry_that_comes_while_all_requests_are_busy_shares_the_next_one() {
         let counter = Counter::default();
         let batches = counter.batches(2, 0);
         let posts = (0..22).map(|_| batches.put([1]));
@@ -303,28 +310,28 @@ mod tests {
     struct Stuck;
 
     #[async_trait]
-    impl Carrier for Stuck {
+    impl BatchSender for Stuck {
         type Item = ();
 
         fn weight(&self, (): &()) -> usize {
             1
         }
 
-        async fn carry(&self, items: Vec<()>, until: Instant) -> Vec<Result<()>> {
+        async fn send_batch(&self, items: Vec<()>, until: Instant) -> Vec<Result<()>> {
             tokio::time::sleep_until(until).await;
             items.iter().map(|()| Err(too_late())).collect()
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nobody_stands_in_line_for_ever() {
-        let terms = Terms {
-            lanes: 1,
+    async fn an_entry_that_waits_too_long_is_given_up() {
+        let batch_config = BatchConfig {
+            requests: 1,
             linger: Duration::ZERO,
-            patience: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
             capacity: 100,
         };
-        let batches = Batches::new(Stuck, terms);
+        let batches = Batches::new(Stuck, batch_config);
         let begun = Instant::now();
         let posts = (0..100).map(|_| batches.put([()]));
         for outcome in futures_util::future::join_all(posts).await {

@@ -10,7 +10,7 @@ use isimud_lease::{Depth, Envelope, LeaseBroker};
 
 use crate::client::Account;
 use crate::config::{Config, Removal};
-use crate::envelope::{Letter, read_receipt};
+use crate::envelope::{BatchEntry, read_receipt};
 use crate::error::What;
 use crate::purge::drain;
 use crate::queue::{LONGEST_HOLD, seconds};
@@ -40,7 +40,12 @@ impl SqsBroker {
     }
 
     /// Hides messages for so long from now on, or as long as SQS can.
-    async fn hide(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
+    async fn hide(
+        &self,
+        queue: &QueueKey,
+        receipts: &[Receipt],
+        visibility: Duration,
+    ) -> Result<()> {
         let Some(found) = self.queues.find(queue).await? else {
             return Ok(());
         };
@@ -50,9 +55,10 @@ impl SqsBroker {
             .filter_map(read_receipt)
             .filter_map(|(received, handle)| {
                 let left = (LONGEST_HOLD - MARGIN).saturating_sub(now.since(received));
-                let span = hold.min(left);
+                let span = visibility.min(left);
                 // What SQS cannot hold any longer it delivers again; the ledger judges that.
-                (hold.is_zero() || !span.is_zero()).then(|| (handle.to_owned(), seconds(span)))
+                (visibility.is_zero() || !span.is_zero())
+                    .then(|| (handle.to_owned(), seconds(span)))
             })
             .collect();
         found.hiding.put(entries).await
@@ -65,7 +71,7 @@ impl LeaseBroker for SqsBroker {
         self.account.config.capabilities()
     }
 
-    fn ends_lives(&self) -> bool {
+    fn expires_messages(&self) -> bool {
         false
     }
 
@@ -100,13 +106,20 @@ impl LeaseBroker for SqsBroker {
         if batch.is_empty() {
             return Ok(());
         }
-        let letters: Vec<_> = batch.into_iter().map(Letter::of).collect();
+        let batch_entries: Vec<_> = batch.into_iter().map(BatchEntry::of).collect();
         let found = self.queues.get_or_make(queue).await?;
-        letters.iter().try_for_each(|letter| found.check(letter))?;
-        found.posting.put(letters).await
+        batch_entries
+            .iter()
+            .try_for_each(|batch_entry| found.check(batch_entry))?;
+        found.posting.put(batch_entries).await
     }
 
-    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>> {
+    async fn receive(
+        &self,
+        queue: &QueueKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>> {
         let Some(found) = self.queues.find(queue).await? else {
             return Ok(Vec::new());
         };
@@ -116,7 +129,7 @@ impl LeaseBroker for SqsBroker {
         let receiving = Receiving {
             queue: found,
             clock: Arc::clone(&self.clock),
-            hold,
+            visibility,
         };
         match receiving.take(max).await {
             Err(fault) if fault.what == What::Missing => {
@@ -127,8 +140,13 @@ impl LeaseBroker for SqsBroker {
         }
     }
 
-    async fn extend(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
-        self.hide(queue, receipts, hold).await
+    async fn extend(
+        &self,
+        queue: &QueueKey,
+        receipts: &[Receipt],
+        visibility: Duration,
+    ) -> Result<()> {
+        self.hide(queue, receipts, visibility).await
     }
 
     async fn ack(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()> {
@@ -151,7 +169,7 @@ impl LeaseBroker for SqsBroker {
         let client = self.account.client().await?;
         let answer = client
             .get_queue_attributes()
-            .queue_url(&found.site.url)
+            .queue_url(&found.queue_info.url)
             .attribute_names(Attribute::ApproximateNumberOfMessages)
             .attribute_names(Attribute::ApproximateNumberOfMessagesDelayed)
             .attribute_names(Attribute::ApproximateNumberOfMessagesNotVisible)
@@ -193,7 +211,7 @@ impl LeaseBroker for SqsBroker {
         }
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
         if self.account.config.removal == Removal::Keep {
             return self.purge(queue).await;
         }

@@ -100,13 +100,13 @@ impl Config {
         let rest = uri
             .strip_prefix("sqs://")
             .ok_or_else(|| wrong("the scheme is not 'sqs://'"))?;
-        let (place, query) = rest.split_once('?').unwrap_or((rest, ""));
-        if place.contains('@') {
+        let (location, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if location.contains('@') {
             return Err(wrong(
                 "credentials have no place: they come from the environment, a profile or a role; something is in front of '@'",
             ));
         }
-        let (region, owner) = place.split_once('/').unwrap_or((place, ""));
+        let (region, owner) = location.split_once('/').unwrap_or((location, ""));
         let named = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
         if region.is_empty() || !region.bytes().all(named) {
             return Err(wrong("there is no region such as 'eu-central-1'"));
@@ -135,7 +135,7 @@ impl Config {
 
     /// Whether both name the same account of the same service.
     pub fn is_beside(&self, other: &Self) -> bool {
-        let place = |config: &Self| {
+        let location = |config: &Self| {
             let endpoint = config
                 .endpoint
                 .as_deref()
@@ -147,7 +147,7 @@ impl Config {
                 config.profile.clone(),
             )
         };
-        place(self) == place(other)
+        location(self) == location(other)
     }
 
     /// Whether a queue of one pool could be in the SQS queue of any queue of the other.

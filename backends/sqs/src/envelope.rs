@@ -91,7 +91,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 
 /// A message ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Letter {
+pub(crate) struct BatchEntry {
     pub(crate) id: MessageId,
     /// How often it was transferred before.
     transfers: u32,
@@ -103,10 +103,10 @@ pub(crate) struct Letter {
     /// Whole seconds, rounded up.
     pub(crate) delay: u64,
     /// How long it is to live.
-    pub(crate) left: Duration,
+    pub(crate) remaining_ttl: Duration,
 }
 
-impl Letter {
+impl BatchEntry {
     /// Writes a message for SQS.
     pub(crate) fn of(envelope: Envelope) -> Self {
         let Envelope { message, posted } = envelope;
@@ -122,7 +122,7 @@ impl Letter {
             client: Some(message.client.to_string()),
             posted_ms: Some(posted.0),
             ttl_ms: Some(millis(message.ttl)),
-            left_ms: (message.left != message.ttl).then(|| millis(message.left)),
+            left_ms: (message.remaining_ttl != message.ttl).then(|| millis(message.remaining_ttl)),
             age_ms: millis(message.age),
             delay_ms: millis(message.delay),
             claims: message.claim_count,
@@ -144,7 +144,7 @@ impl Letter {
             attribute: carried(attribute),
             beside: beside.attributes,
             delay: message.delay.as_millis().div_ceil(1000) as u64,
-            left: message.left,
+            remaining_ttl: message.remaining_ttl,
         }
     }
 
@@ -255,7 +255,7 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
     let message = Message {
         sealed: stamp.sealed,
         checksum: stamp.md5.as_deref().and_then(checksum),
-        left: stamp.left_ms.map_or(ttl, Duration::from_millis),
+        remaining_ttl: stamp.left_ms.map_or(ttl, Duration::from_millis),
         age: Duration::from_millis(stamp.age_ms),
         delay: Duration::from_millis(stamp.delay_ms),
         claim_count: stamp.claims,
@@ -278,7 +278,7 @@ pub(crate) fn read(message: SqsMessage, now: Timestamp, native_ttl: Duration) ->
         posted,
         receipt: receipt(now, &handle),
         // Whatever else a producer writes, this one is ours.
-        awaits_note: stamp.posted_ms.is_some(),
+        awaits_record: stamp.posted_ms.is_some(),
     })
 }
 
@@ -364,18 +364,25 @@ mod tests {
         read(message, NOW, HOUR).expect("a delivery")
     }
 
-    fn there_and_back(message: Message) -> Letter {
+    fn there_and_back(message: Message) -> BatchEntry {
         let envelope = Envelope {
             message: message.clone(),
             posted: NOW,
         };
-        let letter = Letter::of(envelope);
-        assert!(letter.body.chars().all(is_carried), "{letter:?}");
-        assert!(letter.attribute.chars().all(is_carried), "{letter:?}");
-        assert!(letter.weight() <= letter.body.len() + OVERHEAD);
-        let delivery = delivered_with(&letter.body, Some(&letter.attribute), &letter.beside);
+        let batch_entry = BatchEntry::of(envelope);
+        assert!(batch_entry.body.chars().all(is_carried), "{batch_entry:?}");
+        assert!(
+            batch_entry.attribute.chars().all(is_carried),
+            "{batch_entry:?}"
+        );
+        assert!(batch_entry.weight() <= batch_entry.body.len() + OVERHEAD);
+        let delivery = delivered_with(
+            &batch_entry.body,
+            Some(&batch_entry.attribute),
+            &batch_entry.beside,
+        );
         assert_eq!((delivery.message, delivery.posted), (message, NOW));
-        letter
+        batch_entry
     }
 
     fn some_headers() -> Option<Headers> {
@@ -399,7 +406,7 @@ mod tests {
             ])),
             ttl: Duration::from_secs(60),
             age: Duration::from_millis(1),
-            left: Duration::from_millis(59_001),
+            remaining_ttl: Duration::from_millis(59_001),
             delay: Duration::from_millis(1500),
             claim_count: 3,
             transfers: 4,
@@ -489,7 +496,10 @@ mod tests {
             "5fea7756-0ea4-451a-a703-a558b933e274"
         );
         assert_eq!(native.message.client, ClientId::Uuid(Uuid::nil()));
-        assert_eq!((native.message.ttl, native.message.left), (HOUR, HOUR));
+        assert_eq!(
+            (native.message.ttl, native.message.remaining_ttl),
+            (HOUR, HOUR)
+        );
         assert_eq!(native.posted, Timestamp(NOW.0 - 5));
         let with_ttl = delivered("1", Some(r#"{"ttl_ms": 60000, "colour": "red"}"#));
         assert_eq!(with_ttl.message.ttl, Duration::from_secs(60));

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use isimud_contract::{HeaderMap, HeaderValue, Headers, Property};
 
 /// Attributes that a message may have beside the service's own.
-const MOST: usize = 9;
+const MAX_ATTRIBUTES: usize = 9;
 
 /// The header with the labels of attributes' types.
 const TYPES: &str = "isimud-attribute-types";
@@ -84,7 +84,7 @@ pub(crate) fn write(headers: &Headers) -> Written {
     let mut unused = labels.clone();
     for (property, value) in map.properties {
         let name = property.name();
-        let is_free = !map.headers.contains_key(name) && written.attributes.len() < MOST;
+        let is_free = !map.headers.contains_key(name) && written.attributes.len() < MAX_ATTRIBUTES;
         match attribute(name, &value, None).filter(|_| is_free && !is_told_to_sqs(property)) {
             Some(attribute) => {
                 written.properties.push(name.to_owned());
@@ -96,7 +96,7 @@ pub(crate) fn write(headers: &Headers) -> Written {
         }
     }
     for (name, value) in map.headers {
-        let is_free = written.attributes.len() < MOST;
+        let is_free = written.attributes.len() < MAX_ATTRIBUTES;
         match attribute(&name, &value, labels.get(&name)).filter(|_| is_free) {
             Some(attribute) => {
                 unused.remove(&name);
@@ -292,7 +292,7 @@ mod tests {
     fn there_and_back(map: &HeaderMap) -> Written {
         let headers = Headers::of(map).expect("within bounds").expect("some");
         let written = write(&headers);
-        assert!(written.attributes.len() <= MOST);
+        assert!(written.attributes.len() <= MAX_ATTRIBUTES);
         let attributes: HashMap<String, MessageAttributeValue> = written
             .attributes
             .iter()
@@ -389,7 +389,7 @@ mod tests {
             .map(|(name, value)| (name.as_str(), value.clone()))
             .collect();
         let written = there_and_back(&map(&[(Property::Type, text("t"))], &many));
-        assert_eq!(written.attributes.len(), MOST);
+        assert_eq!(written.attributes.len(), MAX_ATTRIBUTES);
         assert_eq!(names(&written)[..2], ["type", "h00"]);
     }
 

@@ -6,14 +6,14 @@
 //! of which nothing can be read back; the queue's tags tell what it is. `h` is no code, so that the two
 //! never meet.
 //!
-//! With a pattern, names are those of an estate that is there already. Two queues, above all of two projects, must not
+//! With a pattern, names are those of an existing deployment. Two queues, above all of two projects, must not
 //! come out as one: see [`Pattern`].
 
 use isimud_contract::{Error, ErrorKind, ProjectId, QueueKey, Result, globs_meet};
 use sha2::{Digest, Sha256};
 
 /// The longest name, the ending of FIFO queues included.
-const LONGEST: usize = 80;
+const MAX_NAME_LENGTH: usize = 80;
 
 /// What the names of our own queues begin with, unless the pool says otherwise. No pattern of any pool makes such names by
 /// chance: no client reaches another pool's queues with a name like that.
@@ -65,7 +65,7 @@ impl Naming {
     /// What the queue is called. `Unsupported` for a project that the pool is not for.
     pub(crate) fn name(&self, queue: &QueueKey, fifo: bool) -> Result<SqsName> {
         let ending = if fifo { FIFO } else { "" };
-        let room = LONGEST - ending.len();
+        let room = MAX_NAME_LENGTH - ending.len();
         let (begin, salt, plain) = match self {
             Self::Own(prefix) => (prefix.as_str(), String::new(), Some(own(prefix, queue))),
             // Two pools of one project must not have one queue for what neither of them can name.
@@ -340,7 +340,7 @@ mod tests {
 
     fn fits(name: &str) {
         let plain = name.strip_suffix(FIFO).unwrap_or(name);
-        assert!(name.len() <= LONGEST && is_plain(plain), "{name}");
+        assert!(name.len() <= MAX_NAME_LENGTH && is_plain(plain), "{name}");
     }
 
     #[test]
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn an_estate_keeps_its_names() {
+    fn existing_queues_keep_their_names() {
         let one = pattern("prod-{queue}-v2", Some("p")).unwrap();
         let name = |naming: &Naming, project, queue| naming.name(&key(project, queue), true);
         assert_eq!(
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_queues_of_an_estate_are_one() {
+    fn no_two_existing_queues_have_one_name() {
         let many = pattern("{project}-{queue}", None).unwrap();
         let name = |project, queue: &str| many.name(&key(project, queue), false).unwrap();
         assert_ne!(name("a-b", "c").text, name("a", "b-c").text);

@@ -20,27 +20,27 @@ use crate::queue::Queue;
 use crate::receiving::receive;
 
 /// How long messages are hidden that are about to be deleted, or to be given back, in seconds.
-const HIDE: i32 = 60;
+const HIDE_SECS: i32 = 60;
 
 /// How long one call goes on.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PURGE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Receives at once, once it is known that there is much to delete.
-const ABREAST: usize = 8;
+const MAX_CONCURRENT: usize = 8;
 
 /// Rounds with nothing but what is newer, after which there is nothing else: while posts go on, none is empty.
-const ENOUGH: usize = 3;
+const MAX_NEWER_ROUNDS: usize = 3;
 
 /// Deletes what was sent before now. `Unavailable` where there is too much for one call; another goes on there.
 pub(crate) async fn drain(queue: &Queue) -> Result<(), Fault> {
-    let until = Instant::now() + PATIENCE;
+    let until = Instant::now() + PURGE_TIMEOUT;
     let mut newer = Vec::new();
     let outcome = delete_older(queue, until, &mut newer).await;
     let given_back = queue
         .hiding
         .put(newer.into_iter().map(|handle| (handle, 0)));
     if let Err(error) = given_back.await {
-        tracing::warn!(%error, name = queue.site.name, "messages newer than a purge stay hidden for a minute");
+        tracing::warn!(%error, name = queue.queue_info.name, "messages newer than a purge stay hidden for a minute");
     }
     outcome
 }
@@ -50,7 +50,7 @@ async fn delete_older(queue: &Queue, until: Instant, newer: &mut Vec<String>) ->
     let (mut abreast, mut only_newer) = (1, 0);
     loop {
         let wait = Duration::from_secs(1);
-        let receives = (0..abreast).map(|_| receive(queue, 10, HIDE, wait));
+        let receives = (0..abreast).map(|_| receive(queue, 10, HIDE_SECS, wait));
         let got: Vec<Message> = try_join_all(receives)
             .await?
             .into_iter()
@@ -71,7 +71,7 @@ async fn delete_older(queue: &Queue, until: Instant, newer: &mut Vec<String>) ->
             }
         }
         only_newer = if older.is_empty() { only_newer + 1 } else { 0 };
-        if empty || only_newer == ENOUGH {
+        if empty || only_newer == MAX_NEWER_ROUNDS {
             return Ok(());
         }
         queue.settling.put(older).await.map_err(Fault::other)?;
@@ -80,7 +80,7 @@ async fn delete_older(queue: &Queue, until: Instant, newer: &mut Vec<String>) ->
                 "there is more in the queue than one purge deletes from SQS; another one goes on";
             return Err(Fault::other(Error::new(ErrorKind::Unavailable, sentence)));
         }
-        abreast = if many { ABREAST } else { 1 };
+        abreast = if many { MAX_CONCURRENT } else { 1 };
     }
 }
 

@@ -12,17 +12,17 @@ use crate::client::Account;
 use crate::config::{LARGEST, Order, Removal};
 use crate::error::{Fault, What, resting, strange};
 use crate::names::{SqsName, tags};
-use crate::queue::{Queue, Site};
+use crate::queue::{Queue, QueueInfo};
 
 /// Queues that are remembered. One more costs two requests when it is used again.
-const REMEMBERED: usize = 10_000;
+const CACHE_CAPACITY: usize = 10_000;
 
 /// The longest that SQS keeps messages; queues of our own do, as each message has its own life.
-const LONGEST: Duration = crate::config::LONGEST_TTL;
+const RETENTION: Duration = crate::config::LONGEST_TTL;
 
 /// How long a name rests after its queue was deleted (action `CreateQueue`). Messages sent to what is left of the old
 /// queue may be lost in that time (action `DeleteQueue`), so nothing is sent.
-const REST: Duration = Duration::from_secs(60);
+const NAME_REUSE_DELAY: Duration = Duration::from_secs(60);
 
 /// The queues of a pool.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Queues {
     pub(crate) fn new(account: Arc<Account>) -> Self {
         Self {
             account,
-            known: Cache::new(REMEMBERED),
+            known: Cache::new(CACHE_CAPACITY),
             deleted: Mutex::default(),
         }
     }
@@ -106,13 +106,13 @@ impl Queues {
     pub(crate) async fn delete(&self, key: &QueueKey, queue: &Queue) -> Result<()> {
         self.forget(key);
         let client = self.account.client().await?;
-        let call = client.delete_queue().queue_url(&queue.site.url);
+        let call = client.delete_queue().queue_url(&queue.queue_info.url);
         match call.send().await.map_err(|error| self.account.told(error)) {
             Err(fault) if fault.what != What::Missing => return Err(fault.into()),
             _ => {}
         }
         let mut deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
-        deleted.retain(|_, at| at.elapsed() < REST);
+        deleted.retain(|_, at| at.elapsed() < NAME_REUSE_DELAY);
         deleted.insert(key.clone(), Instant::now());
         Ok(())
     }
@@ -120,13 +120,15 @@ impl Queues {
     /// Whether a queue is made where it is missing. Where a deployment's queues are adopted, the parts of one that moves
     /// are the service's own all the same.
     fn makes(&self, key: &QueueKey) -> bool {
-        self.account.config.create || key.name.is_part()
+        self.account.config.create || key.name.has_generation()
     }
 
     fn rests(&self, key: &QueueKey) -> bool {
         self.account.config.removal == Removal::Delete && {
             let deleted = self.deleted.lock().unwrap_or_else(PoisonError::into_inner);
-            deleted.get(key).is_some_and(|at| at.elapsed() < REST)
+            deleted
+                .get(key)
+                .is_some_and(|at| at.elapsed() < NAME_REUSE_DELAY)
         }
     }
 
@@ -166,12 +168,12 @@ impl Queues {
                 "SQS moves messages of this queue away by a count of its own, which every delivery adds to"
             );
         }
-        let queue = Queue::new(Site {
+        let queue = Queue::new(QueueInfo {
             account: Arc::clone(&self.account),
             url,
             largest: largest.unwrap_or(LARGEST).min(self.account.config.largest),
             retention: number(Attribute::MessageRetentionPeriod)
-                .map_or(LONGEST, Duration::from_secs),
+                .map_or(RETENTION, Duration::from_secs),
             is_made_here: self.makes(key),
             tags: tags_of(key, &name),
             name: name.text,
@@ -218,7 +220,7 @@ pub(crate) async fn make(
         .queue_name(name)
         .attributes(
             Attribute::MessageRetentionPeriod,
-            LONGEST.as_secs().to_string(),
+            RETENTION.as_secs().to_string(),
         )
         .attributes(Attribute::MaximumMessageSize, config.largest.to_string());
     if config.order.is_fifo() {

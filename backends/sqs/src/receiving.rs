@@ -17,10 +17,10 @@ use crate::polling::Turn;
 use crate::queue::{Queue, seconds};
 
 /// Messages of one receive, at the most (action `ReceiveMessage`).
-const TEN: usize = 10;
+const MAX_BATCH: usize = 10;
 
 /// Receives at once of one call that asks for many.
-const ABREAST: usize = 8;
+const MAX_CONCURRENT: usize = 8;
 
 /// One call that wants messages.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ pub(crate) struct Receiving {
     pub(crate) queue: Arc<Queue>,
     pub(crate) clock: Arc<dyn Clock>,
     /// For how long they are hidden.
-    pub(crate) hold: Duration,
+    pub(crate) visibility: Duration,
 }
 
 impl Receiving {
@@ -52,22 +52,22 @@ impl Receiving {
         let free = handles.map(|(_, handle)| (handle.to_owned(), 0));
         let free: Vec<_> = free.collect();
         if let Err(error) = self.queue.hiding.put(free).await {
-            tracing::warn!(%error, name = self.queue.site.name, "messages that nobody waits for stay hidden");
+            tracing::warn!(%error, name = self.queue.queue_info.name, "messages that nobody waits for stay hidden");
         }
     }
 
     /// Receives until there are enough, or an answer was not full: one more would most likely be empty, and is paid.
     async fn receive_all(&self, max: usize) -> Result<Vec<Delivery>, Fault> {
-        let mut got = self.receive_first(max.min(TEN)).await?;
+        let mut got = self.receive_first(max.min(MAX_BATCH)).await?;
         // Of one group, nothing is delivered while some of it is held.
         let fifo = self.account().config.order.is_fifo();
-        let abreast = if fifo { 1 } else { ABREAST };
-        let mut full = got.len() >= TEN;
+        let abreast = if fifo { 1 } else { MAX_CONCURRENT };
+        let mut full = got.len() >= MAX_BATCH;
         while full && got.len() < max {
             let rest = max - got.len();
             let asks: Vec<usize> = (0..rest)
-                .step_by(TEN)
-                .map(|at| (rest - at).min(TEN))
+                .step_by(MAX_BATCH)
+                .map(|at| (rest - at).min(MAX_BATCH))
                 .take(abreast)
                 .collect();
             let receives = asks
@@ -105,7 +105,7 @@ impl Receiving {
     }
 
     async fn receive_ten(&self, max: usize, wait: Duration) -> Result<Vec<Delivery>, Fault> {
-        let hide = seconds(self.hold).max(1);
+        let hide = seconds(self.visibility).max(1);
         let messages = receive(&self.queue, max, hide, wait).await?;
         let now = self.clock.now();
         let read = |message| envelope::read(message, now, self.queue.native_ttl());
@@ -113,7 +113,7 @@ impl Receiving {
     }
 
     fn account(&self) -> &Account {
-        &self.queue.site.account
+        &self.queue.queue_info.account
     }
 }
 
@@ -124,13 +124,13 @@ pub(crate) async fn receive(
     hide: i32,
     wait: Duration,
 ) -> Result<Vec<Message>, Fault> {
-    let account = &queue.site.account;
+    let account = &queue.queue_info.account;
     let config = &account.config;
     let client = account.client().await.map_err(Fault::other)?;
     let mut call = client
         .receive_message()
-        .queue_url(&queue.site.url)
-        .max_number_of_messages(i32::try_from(max.min(TEN)).unwrap_or(1))
+        .queue_url(&queue.queue_info.url)
+        .max_number_of_messages(i32::try_from(max.min(MAX_BATCH)).unwrap_or(1))
         .visibility_timeout(hide)
         .wait_time_seconds(seconds(wait))
         .message_attribute_names("All")

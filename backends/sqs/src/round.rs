@@ -11,11 +11,11 @@ use aws_sdk_sqs::types::BatchResultErrorEntry;
 use isimud_contract::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
-use crate::batching::Carrier;
+use crate::batching::BatchSender;
 use crate::error::{Fault, What, again, by_code, refused, strange, too_late};
 
 /// The pause before what failed is sent again; each further one is twice as long.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// One of SQS's actions on up to ten entries.
 #[async_trait]
@@ -24,7 +24,7 @@ pub(crate) trait Action: Debug + Send + Sync + 'static {
     type Item: Send + Sync + 'static;
 
     /// Whether it tells SQS to let go of a message: one that SQS has let go of already is done then.
-    const LETS_GO: bool;
+    const IS_DELETE: bool;
 
     /// Whether entries must be accepted in their order, or not at all.
     fn in_order(&self) -> bool;
@@ -36,7 +36,7 @@ pub(crate) trait Action: Debug + Send + Sync + 'static {
     async fn call(&self, entries: &[(String, &Self::Item)]) -> Result<Answer, Fault>;
 
     /// Makes the queue that is not there. Whether that was right to try.
-    async fn mend(&self) -> Result<bool>;
+    async fn ensure_queue(&self) -> Result<bool>;
 }
 
 /// What SQS says of the entries.
@@ -48,21 +48,21 @@ pub(crate) struct Answer {
 }
 
 #[async_trait]
-impl<A: Action> Carrier for A {
+impl<A: Action> BatchSender for A {
     type Item = A::Item;
 
     fn weight(&self, item: &A::Item) -> usize {
         Action::weight(self, item)
     }
 
-    async fn carry(&self, items: Vec<A::Item>, until: Instant) -> Vec<Result<()>> {
+    async fn send_batch(&self, items: Vec<A::Item>, until: Instant) -> Vec<Result<()>> {
         let mut round = Round::new(items);
-        let (mut pause, mut most) = (PAUSE, round.items.len());
+        let (mut pause, mut most) = (RETRY_DELAY, round.items.len());
         while !round.open.is_empty() {
             let entries = round.ask(most);
             match self.call(&entries).await {
-                Ok(answer) => round.read(&answer, A::LETS_GO),
-                Err(fault) if is_one_of_many(&fault, A::LETS_GO) && entries.len() > 1 => {
+                Ok(answer) => round.read(&answer, A::IS_DELETE),
+                Err(fault) if is_one_of_many(&fault, A::IS_DELETE) && entries.len() > 1 => {
                     most = entries.len().div_ceil(2);
                     continue;
                 }
@@ -85,10 +85,10 @@ impl<A: Action> Carrier for A {
 }
 
 /// Whether a whole request may have been refused for a few of its entries.
-fn is_one_of_many(fault: &Fault, lets_go: bool) -> bool {
+fn is_one_of_many(fault: &Fault, is_delete: bool) -> bool {
     match fault.what {
         What::TooLong => true,
-        What::Late | What::Refused => lets_go,
+        What::Late | What::Refused => is_delete,
         _ => false,
     }
 }
@@ -142,14 +142,14 @@ impl<T> Round<T> {
     }
 
     /// Takes an answer in. What the answer leaves out stays open, as does what failed by no fault of its own.
-    fn read(&mut self, answer: &Answer, lets_go: bool) {
+    fn read(&mut self, answer: &Answer, is_delete: bool) {
         for at in answer.done.iter().filter_map(|id| id.parse().ok()) {
             self.settle(at, Ok(()));
         }
         for entry in &answer.failed {
             let Ok(at) = entry.id.parse() else { continue };
             let (what, kind, _) = by_code(&entry.code, if entry.sender_fault { 400 } else { 500 });
-            if lets_go && matches!(what, What::Late | What::Refused) {
+            if is_delete && matches!(what, What::Late | What::Refused) {
                 tracing::debug!(
                     code = entry.code,
                     told = entry.message,
@@ -170,13 +170,13 @@ impl<T> Round<T> {
     /// Takes in that the whole request failed.
     async fn fail<A: Action>(&mut self, action: &A, fault: Fault) {
         match fault.what {
-            What::Missing | What::Late | What::Refused if A::LETS_GO => {
+            What::Missing | What::Late | What::Refused if A::IS_DELETE => {
                 for at in std::mem::take(&mut self.open) {
                     self.outcomes[at] = Some(Ok(()));
                 }
             }
             // Deleted by somebody else, or made a moment ago: SQS asks for a second's patience then.
-            What::Missing => match action.mend().await {
+            What::Missing => match action.ensure_queue().await {
                 Ok(true) => self.reason = Some(fault.error),
                 Ok(false) => self.settle_all(&fault.error),
                 Err(error) => self.settle_all(&error),

@@ -76,7 +76,7 @@ impl Harness for SetUp {
             return Ok(Start::BackendDown(why.clone()));
         }
         corner.hurry();
-        Ok(Start::Ready(Box::new(Place {
+        Ok(Start::Ready(Box::new(StoreFixture {
             corner,
             ledger: OnceLock::new(),
             journal: self.1,
@@ -91,7 +91,7 @@ impl Harness for SetUp {
 /// The ledger's clock stands still until it is told to move; the server's runs by itself and is set forward with it, so
 /// what has ended for the ledger has ended for the server.
 #[derive(Debug)]
-struct Place {
+struct StoreFixture {
     corner: Corner,
     ledger: OnceLock<Arc<dyn Ledger>>,
     journal: Journal,
@@ -100,7 +100,7 @@ struct Place {
 }
 
 #[async_trait]
-impl Fixture for Place {
+impl Fixture for StoreFixture {
     async fn open(&self) -> Result<Stores> {
         let clock = || Arc::clone(&self.clock) as Arc<dyn Clock>;
         let ledger = match self.ledger.get() {

@@ -85,7 +85,7 @@ async fn without_terms_a_claim_has_the_defaults() {
 }
 
 #[tokio::test]
-async fn one_term_may_be_left_out() {
+async fn create_claim_without_ttl_or_grace_uses_defaults() {
     for (terms, ttl, extended) in [
         (json!({"ttl": 100}), 100, 160),
         (json!({"grace": 100}), 300, 400),

@@ -72,7 +72,7 @@ async fn terms_that_are_no_integers_are_refused() {
 }
 
 #[tokio::test]
-async fn terms_that_are_no_object_are_refused() {
+async fn claim_terms_that_are_not_an_object_are_refused() {
     let app = with_message().await;
     for (terms, description) in [
         ("[]", UNSUPPORTED),

@@ -235,7 +235,7 @@ async fn the_limits_of_bodies_can_be_set() {
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_refused() {
+async fn a_body_that_is_not_json_is_refused() {
     let app = App::new();
     let utf16: Vec<u8> = "{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
     for body in [

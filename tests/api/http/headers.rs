@@ -104,7 +104,7 @@ async fn switched_off_a_client_id_may_be_any_text_of_10_to_36_characters() {
 }
 
 #[tokio::test]
-async fn switched_off_the_lengths_can_be_set() {
+async fn client_id_lengths_are_configurable_when_uuids_are_not_required() {
     let app = App::with(
         "[access]\nclient_id = \"off\"\nmin_client_id_length = 2\nmax_client_id_length = 3",
     );
@@ -258,7 +258,7 @@ async fn errors_are_json_even_where_xml_is_preferred() {
 }
 
 #[tokio::test]
-async fn forms_are_refused() {
+async fn form_content_type_is_refused() {
     let app = App::new();
     for media in [
         "application/x-www-form-urlencoded",

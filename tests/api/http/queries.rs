@@ -109,7 +109,7 @@ async fn the_values_of_a_repeated_list_are_joined() {
 }
 
 #[tokio::test]
-async fn integers_may_have_a_sign_spaces_around_and_underscores_between_digits() {
+async fn query_integers_are_parsed_as_python_does() {
     let app = app_with_queues().await;
     for (written, count) in [
         ("5", 5),

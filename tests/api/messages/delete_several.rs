@@ -177,7 +177,7 @@ async fn with_claim_ids_ids_that_name_nothing_are_skipped() {
 }
 
 #[tokio::test]
-async fn with_claim_ids_both_lists_are_needed() {
+async fn delete_with_claim_ids_needs_ids_and_claim_ids() {
     let app = strict();
     let ids = post_bodies(&app, [0]).await;
     for query in [

@@ -10,7 +10,7 @@ use super::{
 use crate::support::App;
 
 /// How long a broker that can only lease may take to deliver thousands of messages that have ended, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A service with a message that lives for a minute, and its path.
 async fn short_lived() -> (App, String) {
@@ -104,7 +104,7 @@ async fn expired_messages_in_front_do_not_hide_those_behind() {
     let mut claim = app.post(CLAIMS, ()).await;
     // A broker that can only lease delivers what is in front, for a second in each call.
     let begun = Instant::now();
-    while claim.status == 204 && crate::store::leases() && begun.elapsed() < PATIENCE {
+    while claim.status == 204 && crate::store::leases() && begun.elapsed() < TIMEOUT {
         claim = app.post(CLAIMS, ()).await;
     }
     assert_eq!(bodies(&claim), json!(["there"]));

@@ -216,7 +216,7 @@ async fn a_list_of_ids_without_any_is_refused() {
 }
 
 #[tokio::test]
-async fn blank_ids_are_a_plain_listing() {
+async fn get_with_blank_ids_lists_messages() {
     let app = App::new();
     post_bodies(&app, [0]).await;
     let plain = reader(&app).get(MESSAGES).await;

@@ -49,7 +49,7 @@ async fn what_is_not_a_json_document_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_not_utf_8_is_refused() {
+async fn a_post_that_is_not_utf_8_is_refused() {
     let app = App::new();
     let utf_16: Vec<u8> =
         r#"{"messages": [{"body": 1}]}"#.encode_utf16().flat_map(u16::to_le_bytes).collect();

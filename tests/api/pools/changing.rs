@@ -62,7 +62,7 @@ async fn a_change_must_change_something() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_changes_nothing() {
+async fn an_invalid_pool_update_changes_nothing() {
     let app = App::new().admin();
     app.pool("p", 10).await;
     let before = app.get("/v2/pools/p?detailed=true").await.json();

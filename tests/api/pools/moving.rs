@@ -81,7 +81,7 @@ async fn workers_get_what_was_there_before_first() {
 }
 
 #[tokio::test]
-async fn pops_go_through_both() {
+async fn pop_reads_both_pools_of_a_migrating_queue() {
     let (app, _) = in_the_middle().await;
     let popped = app.delete(&format!("{MESSAGES}?pop=7")).await;
     popped.assert_status(200);
@@ -155,7 +155,7 @@ async fn a_position_in_a_place_that_is_gone_begins_at_the_beginning() {
 }
 
 #[tokio::test]
-async fn messages_are_found_by_id_in_both() {
+async fn get_by_id_finds_messages_in_both_pools_of_a_migrating_queue() {
     let (app, ids) = in_the_middle().await;
     for id in &ids {
         app.get(&format!("{MESSAGES}/{id}"))
@@ -212,7 +212,7 @@ async fn claims_stay_valid_where_they_are() {
 }
 
 #[tokio::test]
-async fn statistics_are_of_both() {
+async fn stats_of_a_migrating_queue_cover_both_pools() {
     let (app, ids) = in_the_middle().await;
     claim(&app, 2).await;
     let stats = app.get("/v2/queues/q/stats").await.json()["messages"].clone();
@@ -230,7 +230,7 @@ async fn statistics_are_of_both() {
 }
 
 #[tokio::test]
-async fn a_purge_and_a_deletion_are_of_both() {
+async fn purge_and_delete_reach_both_pools_of_a_migrating_queue() {
     let (app, _) = in_the_middle().await;
     app.post("/v2/queues/q/purge", ()).await.assert_status(204);
     let total = async || app.get("/v2/queues/q/stats").await.json()["messages"]["total"].clone();
@@ -429,7 +429,7 @@ async fn an_observer_goes_on_where_it_is_across_moves_there_and_back() {
         );
         last += 2;
         let pool = app.home_of("q").await;
-        while app.homes_of("q").await.iter().any(|home| *home != pool)
+        while app.store_ids_of("q").await.iter().any(|home| *home != pool)
             || seen_in_step.last() != Some(&last)
         {
             seen_in_step.extend(look(&app, &mut in_step).await);

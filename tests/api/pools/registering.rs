@@ -176,7 +176,7 @@ async fn each_fault_has_a_sentence() {
 }
 
 #[tokio::test]
-async fn the_extremes_are_taken() {
+async fn pool_weights_0_and_u32_max_are_accepted() {
     let app = App::new().admin();
     for weight in [0_u32, u32::MAX] {
         let name = format!("p{weight}");

@@ -11,7 +11,7 @@ async fn total(app: &App) -> Value {
 }
 
 #[tokio::test]
-async fn what_is_named_is_purged() {
+async fn purge_deletes_the_named_resource_types() {
     let app = App::new();
     for (types, left) in [
         (json!(["messages"]), 0),

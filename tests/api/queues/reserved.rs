@@ -91,7 +91,7 @@ async fn a_boolean_is_no_integer() {
 }
 
 #[tokio::test]
-async fn integers_have_bounds() {
+async fn reserved_integers_out_of_bounds_are_refused() {
     let app = app_with_an_old_queue().await;
     for (key, wrong, right, sentence) in [
         (
@@ -172,7 +172,7 @@ async fn the_bounds_follow_the_configured_limits() {
 }
 
 #[tokio::test]
-async fn null_means_unset() {
+async fn a_reserved_key_that_is_null_counts_as_unset() {
     let app = app_with_an_old_queue().await;
     for key in INTEGERS.into_iter().chain([
         "_dead_letter_queue",
@@ -185,7 +185,7 @@ async fn null_means_unset() {
 }
 
 #[tokio::test]
-async fn encryption_is_on_or_off() {
+async fn enable_encrypt_messages_must_be_a_boolean() {
     let app = app_with_an_old_queue().await;
     for wrong in [
         json!(1),

@@ -51,7 +51,7 @@ async fn a_retry_policy_is_an_object() {
 }
 
 #[tokio::test]
-async fn its_numbers_are_integers() {
+async fn retry_policy_numbers_must_be_integers() {
     let app = app_with_an_old_queue().await;
     for key in [
         "retries_with_no_delay",
@@ -84,7 +84,7 @@ async fn negative_numbers_and_zero_pass() {
 }
 
 #[tokio::test]
-async fn its_function_is_one_of_four() {
+async fn retry_policy_function_must_be_one_of_four() {
     let app = app_with_an_old_queue().await;
     for right in ["linear", "arithmetic", "geometric", "exponential", ""] {
         assert_taken(&app, &json!({"retry_backoff_function": right})).await;
@@ -183,7 +183,7 @@ async fn its_faults_are_reported_in_a_fixed_order() {
 }
 
 #[tokio::test]
-async fn unknown_keys_of_it_are_kept() {
+async fn unknown_retry_policy_keys_are_kept() {
     let app = app_with_an_old_queue().await;
     assert_taken(&app, &json!({"note": "mine", "minimum_delay": 6})).await;
 }

@@ -8,7 +8,7 @@ use super::{MESSAGES, count};
 use crate::support::{Answer, App};
 
 /// How long a full queue may refuse after it was emptied: a count a second, and time for a slow machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A post of one message whose body has so many bytes.
 fn body(bytes: usize) -> Value {
@@ -24,7 +24,7 @@ async fn post_until_let_in(app: &App, path: &str, document: Value) {
             return;
         }
         answer.assert_status(403);
-        assert!(since.elapsed() < PATIENCE, "it is never let in again");
+        assert!(since.elapsed() < TIMEOUT, "it is never let in again");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -103,7 +103,7 @@ async fn a_queue_that_is_popped_from_has_room_at_once() {
             .as_array()
             .is_none_or(Vec::is_empty)
         {
-            assert!(since.elapsed() < PATIENCE, "it is never popped");
+            assert!(since.elapsed() < TIMEOUT, "it is never popped");
         }
     }
 }

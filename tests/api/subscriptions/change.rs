@@ -6,7 +6,7 @@ use super::{HOOK, SUBSCRIPTIONS, faults, hook, show, subscribe};
 use crate::support::App;
 
 #[tokio::test]
-async fn each_part_changes_by_itself() {
+async fn update_subscription_changes_only_the_given_fields() {
     let app = App::new();
     let id = subscribe(
         &app,
@@ -103,7 +103,7 @@ async fn a_change_has_to_change_something_that_can_be_changed() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_cannot_be_changed() {
+async fn updating_a_missing_subscription_is_refused() {
     let app = App::new();
     let id = hook(&app).await;
     for (path, id) in [

@@ -1,4 +1,4 @@
-//! Whether a receiver agrees (spec: subscriptions.md 6.2). What it is asked is looked at in `tests/deliveries`.
+//! Whether a receiver agrees (spec: subscriptions.md 6.2). What it is asked is looked at in `tests/notifications`.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ async fn a_receiver_agrees_and_leaves() {
 }
 
 #[tokio::test]
-async fn an_answer_is_true_or_false() {
+async fn confirmed_must_be_a_boolean() {
     let app = App::new();
     let id = hook(&app).await;
     let path = format!("{SUBSCRIPTIONS}/{id}/confirm");
@@ -52,7 +52,7 @@ async fn an_answer_is_true_or_false() {
 }
 
 #[tokio::test]
-async fn who_is_not_subscribed_cannot_agree() {
+async fn confirming_a_missing_subscription_is_refused() {
     let app = App::new();
     let id = hook(&app).await;
     for (path, id) in [

@@ -73,7 +73,7 @@ async fn schemes_are_compared_in_lower_case_and_addresses_as_given() {
 }
 
 #[tokio::test]
-async fn one_that_exists_is_left_as_it_is() {
+async fn creating_an_existing_subscription_leaves_it_unchanged() {
     let app = App::new();
     let id = hook(&app).await;
     let again = json!({"subscriber": HOOK, "ttl": 60, "options": {"a": 1}});
@@ -93,7 +93,7 @@ async fn one_that_exists_is_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn one_that_is_confirmed_is_in_the_way() {
+async fn creating_a_confirmed_subscription_again_is_a_conflict() {
     let app = App::new();
     let id = hook(&app).await;
     app.put(

@@ -152,7 +152,7 @@ async fn subscriptions_survive_their_queue() {
 }
 
 #[tokio::test]
-async fn a_purge_takes_them_all() {
+async fn purging_a_queue_deletes_all_subscriptions() {
     let app = App::new();
     for at in 0..15 {
         subscribe(

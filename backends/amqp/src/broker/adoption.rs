@@ -22,7 +22,7 @@ use crate::holder::Got;
 use crate::message;
 use crate::names::Address;
 use crate::native;
-use crate::publisher::{Fate, Target};
+use crate::publisher::{PublishOutcome, Target};
 use crate::queues::Known;
 use crate::receipt;
 
@@ -42,7 +42,7 @@ pub(super) struct Batch {
     /// All that this call has come to hold; some of it may be settled.
     tags: Vec<Tag>,
     ready: Vec<(usize, Delivery)>,
-    worn: Vec<Original>,
+    exhausted: Vec<Original>,
 }
 
 /// A message that is to be replaced by a copy.
@@ -105,15 +105,15 @@ impl Inner {
             true => at.max(COMPANION_RETURNS),
             false => at,
         });
-        let is_worn = most.is_some_and(|most| native::returns(&got.properties) >= most);
+        let is_exhausted = most.is_some_and(|most| native::returns(&got.properties) >= most);
         match read {
-            Some(delivery) if !is_worn => {
+            Some(delivery) if !is_exhausted => {
                 if from_companion {
                     self.goes_back_to(address, got);
                 }
                 batch.ready.push((place, delivery));
             }
-            delivery => batch.worn.push(Original {
+            delivery => batch.exhausted.push(Original {
                 place,
                 id: delivery
                     .as_ref()
@@ -121,7 +121,11 @@ impl Inner {
                 left: delivery
                     .as_ref()
                     .filter(|_| message::is_ours(&got.properties))
-                    .map(|it| it.posted.after(it.message.left).since(self.clock.now())),
+                    .map(|it| {
+                        it.posted
+                            .after(it.message.remaining_ttl)
+                            .since(self.clock.now())
+                    }),
                 delivery,
                 got,
             }),
@@ -183,7 +187,7 @@ impl Inner {
         let copy = (got.is_again && !self.doubts.is_empty())
             .then(|| self.doubts.id_of(fingerprint(address, got)))
             .flatten()
-            .filter(|id| batch.worn.iter().all(|other| other.id != *id));
+            .filter(|id| batch.exhausted.iter().all(|other| other.id != *id));
         copy.unwrap_or_else(|| MessageId(Uuid::now_v7()))
     }
 
@@ -195,7 +199,7 @@ impl Inner {
             message,
             posted,
             receipt: receipt::write(self.server, got.tag),
-            awaits_note: message::is_posted_by_us(&got.properties),
+            awaits_record: message::is_posted_by_us(&got.properties),
         })
     }
 
@@ -219,10 +223,10 @@ impl Inner {
         address: &Address,
         known: &Known,
         batch: &mut Batch,
-        hold: Duration,
+        visibility: Duration,
     ) -> Result<()> {
-        let mut worn = std::mem::take(&mut batch.worn);
-        if worn.is_empty() {
+        let mut exhausted = std::mem::take(&mut batch.exhausted);
+        if exhausted.is_empty() {
             return Ok(());
         }
         let is_silent = known.companion.is_silent();
@@ -231,14 +235,16 @@ impl Inner {
             false => self.queues.make_companion(address, known).await,
         };
         if is_silent || (made.is_ok() && known.companion.is_young()) {
-            worn = self.deliver_what_can_wait(batch, worn);
-            if worn.is_empty() {
+            exhausted = self.deliver_what_can_wait(batch, exhausted);
+            if exhausted.is_empty() {
                 return Ok(());
             }
         }
         let held = Arc::clone(&self.holder.held);
-        let expecting = known.expected.expect(worn.iter().map(|it| it.id), held);
-        let in_doubt: Vec<_> = worn
+        let expecting = known
+            .expected
+            .expect(exhausted.iter().map(|it| it.id), held);
+        let in_doubt: Vec<_> = exhausted
             .iter()
             .map(|it| {
                 let is_nameless = it.delivery.is_none();
@@ -249,11 +255,13 @@ impl Inner {
             made?;
             self.doubts.note(&flat(&in_doubt));
             let target = Target::queue(&address.companion);
-            let copies = worn.iter().map(|it| native::copy(&it.got, it.id, it.left));
+            let copies = exhausted
+                .iter()
+                .map(|it| native::copy(&it.got, it.id, it.left));
             let copies = self.publisher.publish_some(target, copies.collect());
             match self.unless_silent(known, copies).await? {
-                (Fate::Stored, refused) => Ok(refused),
-                (Fate::Unroutable, _) => Err(Error::new(
+                (PublishOutcome::Stored, refused) => Ok(refused),
+                (PublishOutcome::Unroutable, _) => Err(Error::new(
                     ErrorKind::Unavailable,
                     "the companion of the RabbitMQ queue is gone",
                 )),
@@ -271,11 +279,11 @@ impl Inner {
                 if known.companion.answers() {
                     self.queues.forget(address);
                 }
-                ((0..worn.len()).collect(), Some(error))
+                ((0..exhausted.len()).collect(), Some(error))
             }
         };
         let (mut copies, mut originals, mut nameless) = (HashMap::new(), Vec::new(), Vec::new());
-        for (at, original) in worn.into_iter().enumerate() {
+        for (at, original) in exhausted.into_iter().enumerate() {
             let tag = original.got.tag;
             if !refused_at.contains(&at) {
                 copies.insert(original.id, original.place);
@@ -291,7 +299,7 @@ impl Inner {
         if !copies.is_empty() {
             self.replace(held.take(&originals), flat(&in_doubt)).await?;
             match self
-                .get_copies(address, known, &expecting, &copies, hold)
+                .get_copies(address, known, &expecting, &copies, visibility)
                 .await
             {
                 Ok(got) => {
@@ -334,10 +342,10 @@ impl Inner {
 
     /// Delivers as they are what RabbitMQ takes back a few times more, as a companion that has just been made may not
     /// outlive a crash. Returns the others.
-    fn deliver_what_can_wait(&self, batch: &mut Batch, worn: Vec<Original>) -> Vec<Original> {
+    fn deliver_what_can_wait(&self, batch: &mut Batch, exhausted: Vec<Original>) -> Vec<Original> {
         let urgent = self.take_over_at.unwrap_or_default().saturating_add(1);
         let mut others = Vec::new();
-        for mut original in worn {
+        for mut original in exhausted {
             let can_wait = native::returns(&original.got.properties) <= urgent;
             match original.delivery.take_if(|_| can_wait) {
                 Some(delivery) => batch.ready.push((original.place, delivery)),
@@ -354,7 +362,7 @@ impl Inner {
         known: &Known,
         expecting: &Expecting,
         places: &HashMap<MessageId, usize>,
-        hold: Duration,
+        visibility: Duration,
     ) -> Result<Vec<(usize, Delivery)>> {
         let holder = &self.holder;
         let until = Instant::now() + COPIES_TIME.min(self.timeout / 2);
@@ -367,14 +375,17 @@ impl Inner {
         loop {
             let comes = expecting.comes();
             for (tag, delivery) in expecting.take() {
-                holder.held.extend(&[tag], holder.held.now() + hold);
+                holder.held.extend(&[tag], holder.held.now() + visibility);
                 copies.push((place(&delivery), delivery));
             }
             let missing = places.len().saturating_sub(copies.len());
             if missing == 0 {
                 return Ok(copies);
             }
-            let got = match holder.get(&address.companion, missing, hold, false).await {
+            let got = match holder
+                .get(&address.companion, missing, visibility, false)
+                .await
+            {
                 Err(error) if copies.is_empty() => return Err(error),
                 Err(_) => return Ok(copies),
                 Ok(got) => got,

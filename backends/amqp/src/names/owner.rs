@@ -6,7 +6,7 @@ use super::pattern::{self, Pattern};
 use super::{Names, PREFIX, Patterns, no_place};
 
 impl Names {
-    /// A client chooses the names of queues. None of them makes a name that is not the estate's.
+    /// A client chooses the names of queues. None of them makes a name that is not the existing deployment's.
     pub(super) fn check_name(&self, pattern: &Pattern, name: &str) -> Result<()> {
         if name.starts_with("amq.") {
             return Err(no_place("names that begin with 'amq.' are RabbitMQ's own"));

@@ -8,12 +8,12 @@ use isimud_contract::{ErrorKind, MessageId};
 use isimud_lease::LeaseBroker;
 use lapin::options::QueueDeleteOptions;
 
-use crate::place::{
-    MINUTE, Place, bodies, envelope, ids, numbered, numbers, queue, receipts, until, until_there,
+use crate::setup::{
+    MINUTE, Setup, bodies, envelope, ids, numbered, numbers, queue, receipts, until, until_there,
 };
 
-pub(crate) async fn what_was_sent_is_received_in_order(place: Place) {
-    let broker = place.open();
+pub(crate) async fn what_was_sent_is_received_in_order(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     let sent = numbered(150);
     broker.send(&q, sent.clone()).await.unwrap();
@@ -29,18 +29,18 @@ pub(crate) async fn what_was_sent_is_received_in_order(place: Place) {
     broker.ping().await.unwrap();
 }
 
-pub(crate) async fn a_queue_that_is_not_there_is_empty(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_queue_that_is_not_there_is_empty(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     assert!(broker.receive(&q, 10, MINUTE).await.unwrap().is_empty());
     assert_eq!(broker.depth(&q).await.unwrap().ready, 0);
     broker.purge(&q).await.unwrap();
-    broker.remove(&q).await.unwrap();
-    assert_eq!(place.native().await.ready(&place.name("q")).await, None);
+    broker.drop_queue(&q).await.unwrap();
+    assert_eq!(setup.native().await.ready(&setup.name("q")).await, None);
 }
 
-pub(crate) async fn what_is_held_is_delivered_to_nobody_else(place: Place) {
-    let (broker, other) = (place.open(), place.open());
+pub(crate) async fn what_is_held_is_delivered_to_nobody_else(setup: Setup) {
+    let (broker, other) = (setup.open(), setup.open());
     let q = queue("q");
     broker.send(&q, numbered(3)).await.unwrap();
     assert_eq!(broker.receive(&q, 2, MINUTE).await.unwrap().len(), 2);
@@ -49,22 +49,22 @@ pub(crate) async fn what_is_held_is_delivered_to_nobody_else(place: Place) {
     assert!(broker.receive(&q, 10, MINUTE).await.unwrap().is_empty());
 }
 
-pub(crate) async fn what_was_settled_is_gone(place: Place) {
-    let broker = place.open();
+pub(crate) async fn what_was_settled_is_gone(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(20)).await.unwrap();
     let got = broker.receive(&q, 20, MINUTE).await.unwrap();
     broker.ack(&q, &receipts(&got[..15])).await.unwrap();
     broker.close().await.unwrap();
-    let other = place.open();
+    let other = setup.open();
     let again = until_there(&other, &q, 5).await;
     let expected: HashSet<MessageId> = ids(&got[15..]).into_iter().collect();
     assert_eq!(ids(&again).into_iter().collect::<HashSet<_>>(), expected);
-    assert_eq!(place.native().await.ready(&place.name("q")).await, Some(0));
+    assert_eq!(setup.native().await.ready(&setup.name("q")).await, Some(0));
 }
 
-pub(crate) async fn counts_are_told(place: Place) {
-    let broker = place.open();
+pub(crate) async fn counts_are_told(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(5)).await.unwrap();
     broker.receive(&q, 2, MINUTE).await.unwrap();
@@ -72,8 +72,8 @@ pub(crate) async fn counts_are_told(place: Place) {
     until("3 ready, 2 held", is_so).await;
 }
 
-pub(crate) async fn a_purge_forgets_what_is_there(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_purge_forgets_what_is_there(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(10)).await.unwrap();
     let held = broker.receive(&q, 4, MINUTE).await.unwrap();
@@ -84,29 +84,29 @@ pub(crate) async fn a_purge_forgets_what_is_there(place: Place) {
     assert_eq!(bodies(&got), ["\"new\""]);
 }
 
-pub(crate) async fn a_queue_that_was_removed_can_be_used_again(place: Place) {
-    let broker = place.open();
-    let native = place.native().await;
+pub(crate) async fn a_queue_that_was_removed_can_be_used_again(setup: Setup) {
+    let broker = setup.open();
+    let native = setup.native().await;
     let q = queue("q");
     broker.send(&q, numbered(3)).await.unwrap();
     let held = broker.receive(&q, 1, MINUTE).await.unwrap();
-    broker.remove(&q).await.unwrap();
-    assert_eq!(native.ready(&place.name("q")).await, None);
+    broker.drop_queue(&q).await.unwrap();
+    assert_eq!(native.ready(&setup.name("q")).await, None);
     broker.ack(&q, &receipts(&held)).await.unwrap();
     assert!(broker.receive(&q, 1, MINUTE).await.unwrap().is_empty());
     broker.send(&q, numbered(1)).await.unwrap();
     assert_eq!(broker.receive(&q, 9, MINUTE).await.unwrap().len(), 1);
 }
 
-pub(crate) async fn a_queue_that_somebody_deleted_is_made_again(place: Place) {
-    let broker = place.open();
-    let native = place.native().await;
+pub(crate) async fn a_queue_that_somebody_deleted_is_made_again(setup: Setup) {
+    let broker = setup.open();
+    let native = setup.native().await;
     let (q, other) = (queue("q"), queue("other"));
     broker.send(&q, numbered(1)).await.unwrap();
     broker.send(&other, numbered(1)).await.unwrap();
     let held = until_there(&broker, &other, 1).await;
     let deleted = async || {
-        let name = place.name("q").into();
+        let name = setup.name("q").into();
         let deleted = native
             .channel
             .queue_delete(name, QueueDeleteOptions::default());
@@ -126,8 +126,8 @@ pub(crate) async fn a_queue_that_somebody_deleted_is_made_again(place: Place) {
     assert_eq!(broker.depth(&other).await.unwrap().ready, 0);
 }
 
-pub(crate) async fn many_queues_have_nothing_in_common(place: Place) {
-    let broker = place.open();
+pub(crate) async fn many_queues_have_nothing_in_common(setup: Setup) {
+    let broker = setup.open();
     let queues: Vec<_> = (0..40).map(|number| queue(&format!("q{number}"))).collect();
     for (number, q) in queues.iter().enumerate() {
         broker
@@ -141,8 +141,8 @@ pub(crate) async fn many_queues_have_nothing_in_common(place: Place) {
     }
 }
 
-pub(crate) async fn as_much_is_held_as_is_allowed(place: Place) {
-    let broker = place.open_with("&max_held=5");
+pub(crate) async fn as_much_is_held_as_is_allowed(setup: Setup) {
+    let broker = setup.open_with("&max_held=5");
     let q = queue("q");
     broker.send(&q, numbered(10)).await.unwrap();
     let held = broker.receive(&q, 5, MINUTE).await.unwrap();
@@ -153,8 +153,8 @@ pub(crate) async fn as_much_is_held_as_is_allowed(place: Place) {
     assert_eq!(broker.receive(&q, 5, MINUTE).await.unwrap().len(), 5);
 }
 
-pub(crate) async fn whoever_has_gone_takes_nothing_with_him(place: Place) {
-    let broker = place.open();
+pub(crate) async fn whoever_has_gone_takes_nothing_with_him(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(20)).await.unwrap();
     for micros in (0..4000).step_by(100) {
@@ -170,8 +170,8 @@ pub(crate) async fn whoever_has_gone_takes_nothing_with_him(place: Place) {
     assert_eq!(until_there(&broker, &q, 20).await.len(), 20);
 }
 
-pub(crate) async fn many_at_once_take_each_message_once(place: Place) {
-    let brokers = [place.open(), place.open()];
+pub(crate) async fn many_at_once_take_each_message_once(setup: Setup) {
+    let brokers = [setup.open(), setup.open()];
     let q = queue("q");
     brokers[0].send(&q, numbered(600)).await.unwrap();
     let takers = (0..16).map(|number: usize| {

@@ -7,31 +7,31 @@ use isimud_amqp::{AmqpBroker, Config};
 use isimud_contract::{ManualClock, Receipt};
 use isimud_lease::{Envelope, LeaseBroker};
 
-use crate::place::{
-    MINUTE, Place, bodies, envelope, ids, numbered, numbers, queue, receipts, until, until_there,
+use crate::setup::{
+    MINUTE, Setup, bodies, envelope, ids, numbered, numbers, queue, receipts, until, until_there,
 };
 
-pub(crate) async fn a_hold_ends_by_itself_and_in_place(place: Place) {
-    let broker = place.open();
+pub(crate) async fn visibility_ends_by_itself_and_in_place(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(20)).await.unwrap();
-    let hold = Duration::from_millis(700);
+    let visibility = Duration::from_millis(700);
     let begun = Instant::now();
-    let got = broker.receive(&q, 10, hold).await.unwrap();
+    let got = broker.receive(&q, 10, visibility).await.unwrap();
     assert_eq!(got.len(), 10);
-    let native = place.native().await;
-    let name = place.name("q");
+    let native = setup.native().await;
+    let name = setup.name("q");
     until("all are back", || async {
         native.ready(&name).await == Some(20)
     })
     .await;
-    assert!(begun.elapsed() >= hold, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() >= visibility, "{:?}", begun.elapsed());
     let again = broker.receive(&q, 20, MINUTE).await.unwrap();
     assert_eq!(bodies(&again), numbers(0..20));
 }
 
-pub(crate) async fn a_hold_is_extended_and_cut_short(place: Place) {
-    let broker = place.open();
+pub(crate) async fn visibility_is_extended_and_cut_short(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(2)).await.unwrap();
     let got = broker.receive(&q, 2, Duration::from_secs(3)).await.unwrap();
@@ -47,8 +47,8 @@ pub(crate) async fn a_hold_is_extended_and_cut_short(place: Place) {
     assert_eq!(ids(&again), ids(&got[1..]));
 }
 
-pub(crate) async fn what_was_given_back_is_there_at_once_and_in_place(place: Place) {
-    let broker = place.open();
+pub(crate) async fn what_was_given_back_is_there_at_once_and_in_place(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(40)).await.unwrap();
     // More often than RabbitMQ 4 delivers a message unless it is told how often it may.
@@ -59,30 +59,33 @@ pub(crate) async fn what_was_given_back_is_there_at_once_and_in_place(place: Pla
     }
 }
 
-pub(crate) async fn a_hold_ends_before_the_patience_of_rabbitmq(place: Place) {
+pub(crate) async fn visibility_ends_before_the_consumer_timeout_of_rabbitmq(setup: Setup) {
     let clock = Arc::new(ManualClock::default());
     let uri = format!(
         "{}?queue_type={}&prefix={}&timeout_ms=5000&hold_cap_s=1200&clock=service",
-        place.node(),
-        place.kind,
-        place.prefix
+        setup.node(),
+        setup.kind,
+        setup.prefix
     );
     let config = Config::parse(&uri).unwrap();
     let broker = AmqpBroker::open(config, Arc::clone(&clock) as _).unwrap();
     let q = queue("q");
     broker.send(&q, numbered(1)).await.unwrap();
-    let hold = Duration::from_secs(43_200);
-    let got = broker.receive(&q, 1, hold).await.unwrap();
-    broker.extend(&q, &receipts(&got), hold).await.unwrap();
+    let visibility = Duration::from_secs(43_200);
+    let got = broker.receive(&q, 1, visibility).await.unwrap();
+    broker
+        .extend(&q, &receipts(&got), visibility)
+        .await
+        .unwrap();
     clock.advance(Duration::from_secs(1199));
-    assert!(broker.receive(&q, 1, hold).await.unwrap().is_empty());
+    assert!(broker.receive(&q, 1, visibility).await.unwrap().is_empty());
     clock.advance(Duration::from_secs(2));
-    let again = broker.receive(&q, 1, hold).await.unwrap();
+    let again = broker.receive(&q, 1, visibility).await.unwrap();
     assert_eq!(ids(&again), ids(&got));
 }
 
-pub(crate) async fn late_hints_change_nothing(place: Place) {
-    let broker = place.open();
+pub(crate) async fn late_hints_change_nothing(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(30)).await.unwrap();
     let kept = broker.receive(&q, 10, MINUTE).await.unwrap();
@@ -109,15 +112,15 @@ pub(crate) async fn late_hints_change_nothing(place: Place) {
     assert_eq!(ids(&back), ids(&kept));
 }
 
-pub(crate) async fn a_life_ends_in_rabbitmq_too(place: Place) {
-    let broker = place.open();
+pub(crate) async fn rabbitmq_drops_expired_messages(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     let mut short = envelope("1");
-    short.message.left = Duration::from_millis(300);
+    short.message.remaining_ttl = Duration::from_millis(300);
     let sent: Vec<Envelope> = vec![short, envelope("2")];
     broker.send(&q, sent).await.unwrap();
-    let native = place.native().await;
-    let name = place.name("q");
+    let native = setup.native().await;
+    let name = setup.name("q");
     until("one has ended", || async {
         native.ready(&name).await == Some(1)
     })
@@ -126,8 +129,8 @@ pub(crate) async fn a_life_ends_in_rabbitmq_too(place: Place) {
     assert_eq!(bodies(&got), ["2"]);
 }
 
-pub(crate) async fn a_closed_broker_gives_everything_back(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_closed_broker_gives_everything_back(setup: Setup) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, numbered(30)).await.unwrap();
     let mut got = broker.receive(&q, 15, MINUTE).await.unwrap();
@@ -136,17 +139,17 @@ pub(crate) async fn a_closed_broker_gives_everything_back(place: Place) {
     assert!(broker.receive(&q, 1, MINUTE).await.is_err());
     assert!(broker.send(&q, numbered(1)).await.is_err());
     assert!(broker.ping().await.is_err());
-    let again = until_there(&place.open(), &q, 30).await;
+    let again = until_there(&setup.open(), &q, 30).await;
     assert_eq!(bodies(&again), numbers(0..30));
 }
 
 /// On a quorum queue whatever comes back first is first, and what was received at the same moment came over several
 /// channels.
 pub(crate) async fn what_several_received_at_once_goes_back_in_order_when_the_broker_closes(
-    place: Place,
+    setup: Setup,
 ) {
     for round in 0..3 {
-        let (broker, q) = (place.open(), queue(&format!("q{round}")));
+        let (broker, q) = (setup.open(), queue(&format!("q{round}")));
         broker.send(&q, numbered(60)).await.unwrap();
         let crowd = (0..10).map(|_| {
             let (broker, q) = (Arc::clone(&broker), q.clone());
@@ -158,15 +161,15 @@ pub(crate) async fn what_several_received_at_once_goes_back_in_order_when_the_br
         }
         assert!(received >= 20, "{received}");
         broker.close().await.unwrap();
-        let again = until_there(&place.open(), &q, 60).await;
+        let again = until_there(&setup.open(), &q, 60).await;
         assert_eq!(bodies(&again), numbers(0..60), "in round {round}");
     }
 }
 
 /// Somebody else may be giving it back just then.
-pub(crate) async fn what_has_ended_is_there_for_the_next_call(place: Place) {
+pub(crate) async fn what_has_ended_is_there_for_the_next_call(setup: Setup) {
     let clock = Arc::new(ManualClock::default());
-    let broker = place.open_by(Arc::clone(&clock));
+    let broker = setup.open_by(Arc::clone(&clock));
     let q = queue("q");
     broker.send(&q, numbered(1)).await.unwrap();
     for round in 0..500 {

@@ -4,15 +4,15 @@
     reason = "a failed step fails its trial, and says so at that line"
 )]
 
-mod crowd;
+mod contention;
 mod delivering;
 mod ending;
-mod estate;
+mod existing_queues;
 mod native;
 #[path = "../nodes/mod.rs"]
 mod nodes;
-mod place;
 mod servers;
+mod setup;
 
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use nodes::{Node, Rights, Set};
-use place::Place;
+use setup::Setup;
 
-/// The documented rights: of the estate's queues, `trialN.…`, those to read and to write; all of them on those that are
-/// made here, in a trial `trialN.PROJECT.…` and `own.…`, and on the queues beside others.
+/// The documented rights: of the existing deployment's queues, `trialN.…`, those to read and to write; all of them on
+/// those that are made here, in a trial `trialN.PROJECT.…` and `own.…`, and on the queues beside others.
 const RIGHTS: Rights = Rights {
     configure: r"^own\.|^trial[0-9]+\.(p|other|~server)\.|^trial[0-9]+\.q-|~adopted$",
     write: r"^own\.|^trial[0-9]+\.|^amq\.default$|~adopted$",
@@ -39,7 +39,7 @@ static NODE: LazyLock<Result<Node, String>> = LazyLock::new(|| {
 
 static TRIALS: AtomicU64 = AtomicU64::new(0);
 
-type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+type Check = fn(Setup) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
     isimud_conformance::show_logs();
@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     macro_rules! trials {
         ($($name:path,)+) => {
             for kind in ["classic", "quorum"] {
-                $(trials.push(trial(stringify!($name), kind, |place| Box::pin($name(place))));)+
+                $(trials.push(trial(stringify!($name), kind, |setup| Box::pin($name(setup))));)+
             }
         };
     }
@@ -64,17 +64,17 @@ fn main() -> ExitCode {
         delivering::as_much_is_held_as_is_allowed,
         delivering::whoever_has_gone_takes_nothing_with_him,
         delivering::many_at_once_take_each_message_once,
-        crowd::a_crowd_gets_each_message_once_and_in_order,
-        crowd::whoever_leaves_a_crowd_takes_nothing_with_him,
-        crowd::a_queue_that_is_deleted_under_a_crowd_holds_nobody_up,
-        crowd::crowds_of_two_servers_and_a_native_leave_nothing,
-        ending::a_hold_ends_by_itself_and_in_place,
+        contention::concurrent_callers_get_each_message_once_and_in_order,
+        contention::a_caller_that_is_cancelled_takes_no_messages_from_others,
+        contention::a_queue_that_is_deleted_under_concurrent_callers_delays_nobody,
+        contention::concurrent_callers_of_two_servers_and_a_native_leave_nothing,
+        ending::visibility_ends_by_itself_and_in_place,
         ending::what_has_ended_is_there_for_the_next_call,
-        ending::a_hold_is_extended_and_cut_short,
+        ending::visibility_is_extended_and_cut_short,
         ending::what_was_given_back_is_there_at_once_and_in_place,
-        ending::a_hold_ends_before_the_patience_of_rabbitmq,
+        ending::visibility_ends_before_the_consumer_timeout_of_rabbitmq,
         ending::late_hints_change_nothing,
-        ending::a_life_ends_in_rabbitmq_too,
+        ending::rabbitmq_drops_expired_messages,
         ending::a_closed_broker_gives_everything_back,
         ending::what_several_received_at_once_goes_back_in_order_when_the_broker_closes,
         servers::one_settles_what_another_holds,
@@ -85,21 +85,21 @@ fn main() -> ExitCode {
         native::an_id_of_the_producer_stays_where_it_is_relied_upon,
         native::a_message_lives_no_longer_than_its_queue_keeps_it,
         native::a_message_without_an_id_is_given_one_that_stays,
-        native::an_adopted_message_goes_back_to_the_estate,
+        native::an_adopted_message_goes_back_to_its_existing_queue,
         native::an_adopted_message_is_never_there_twice,
         native::an_adopted_message_is_once_where_its_copy_was_refused,
         native::what_rabbitmq_dead_lettered_can_be_received,
         native::a_user_and_copies_do_not_lead_astray,
-        estate::queues_keep_their_names_exchanges_and_keys,
-        estate::a_queue_that_is_missing_is_not_made,
-        estate::queues_of_any_arguments_are_adopted,
-        estate::a_queue_with_other_arguments_is_used_as_it_is,
-        estate::a_stream_is_refused_and_costs_nothing,
-        estate::a_queue_of_somebody_alone_is_refused,
-        estate::an_estate_is_adopted_with_the_rights_to_read_and_to_write,
-        estate::a_full_queue_is_unavailable,
-        estate::a_removed_queue_of_the_estate_is_emptied_only,
-        estate::queues_of_one_project_are_not_those_of_another,
+        existing_queues::queues_keep_their_names_exchanges_and_keys,
+        existing_queues::a_queue_that_is_missing_is_not_made,
+        existing_queues::queues_of_any_arguments_are_adopted,
+        existing_queues::a_queue_with_other_arguments_is_used_as_it_is,
+        existing_queues::a_stream_is_refused_and_costs_nothing,
+        existing_queues::a_queue_of_somebody_alone_is_refused,
+        existing_queues::existing_queues_are_adopted_with_the_rights_to_read_and_to_write,
+        existing_queues::a_full_queue_is_unavailable,
+        existing_queues::an_existing_queue_that_is_dropped_is_emptied_only,
+        existing_queues::queues_of_one_project_are_not_those_of_another,
     }
     let status = libtest_mimic::run(&Arguments::from_args(), trials);
     // A static is never dropped, and the node is to end.
@@ -123,7 +123,7 @@ fn trial(name: &'static str, kind: &'static str, check: Check) -> Trial {
             .worker_threads(2)
             .enable_all()
             .build()?
-            .block_on(check(Place::new(node, kind, number)));
+            .block_on(check(Setup::new(node, kind, number)));
         Ok(Completion::Completed)
     };
     Trial::ignorable_test(name, run).with_kind(kind)

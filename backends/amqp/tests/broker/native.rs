@@ -12,25 +12,25 @@ use lapin::options::{BasicGetOptions, BasicRejectOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use uuid::Uuid;
 
-use crate::place::{
-    MINUTE, Place, bodies, envelope, ids, queue, receipts, table, text, until, until_there,
+use crate::setup::{
+    MINUTE, Setup, bodies, envelope, ids, queue, receipts, table, text, until, until_there,
 };
 
 /// A broker, and a native client on its queue `q`.
-async fn both(place: &Place) -> (Arc<AmqpBroker>, crate::place::Native, String) {
-    let broker = place.open();
+async fn both(setup: &Setup) -> (Arc<AmqpBroker>, crate::setup::Native, String) {
+    let broker = setup.open();
     let q = queue("q");
     broker.send(&q, vec![envelope("0")]).await.unwrap();
     broker.purge(&q).await.unwrap();
-    (broker, place.native().await, place.name("q"))
+    (broker, setup.native().await, setup.name("q"))
 }
 
 fn header(properties: &BasicProperties, name: &str) -> Option<AMQPValue> {
     properties.headers().as_ref()?.inner().get(name).cloned()
 }
 
-pub(crate) async fn a_post_is_a_plain_message_for_natives(place: Place) {
-    let (broker, native, name) = both(&place).await;
+pub(crate) async fn a_post_is_a_plain_message_for_natives(setup: Setup) {
+    let (broker, native, name) = both(&setup).await;
     let sent = envelope(r#"{"order": 7}"#);
     broker.send(&queue("q"), vec![sent.clone()]).await.unwrap();
     let got = native.get(&name).await.unwrap();
@@ -50,8 +50,8 @@ pub(crate) async fn a_post_is_a_plain_message_for_natives(place: Place) {
     );
 }
 
-pub(crate) async fn any_body_can_be_received(place: Place) {
-    let (broker, native, name) = both(&place).await;
+pub(crate) async fn any_body_can_be_received(setup: Setup) {
+    let (broker, native, name) = both(&setup).await;
     let typed =
         |content_type: &str| BasicProperties::default().with_content_type(content_type.into());
     native
@@ -79,9 +79,9 @@ pub(crate) async fn any_body_can_be_received(place: Place) {
     );
 }
 
-pub(crate) async fn an_id_of_the_producer_stays_where_it_is_relied_upon(place: Place) {
-    let (_, native, name) = both(&place).await;
-    let broker = place.open_with("&native_ids=keep");
+pub(crate) async fn an_id_of_the_producer_stays_where_it_is_relied_upon(setup: Setup) {
+    let (_, native, name) = both(&setup).await;
+    let broker = setup.open_with("&native_ids=keep");
     let q = queue("q");
     let id = Uuid::now_v7();
     let properties = BasicProperties::default()
@@ -106,11 +106,11 @@ pub(crate) async fn an_id_of_the_producer_stays_where_it_is_relied_upon(place: P
     assert!(back.redelivered);
 }
 
-pub(crate) async fn a_message_lives_no_longer_than_its_queue_keeps_it(place: Place) {
-    let native = place.native().await;
-    let name = format!("{}kept", place.prefix);
+pub(crate) async fn a_message_lives_no_longer_than_its_queue_keeps_it(setup: Setup) {
+    let native = setup.native().await;
+    let name = format!("{}kept", setup.prefix);
     let arguments = table(&[
-        ("x-queue-type", text(place.kind)),
+        ("x-queue-type", text(setup.kind)),
         ("x-message-ttl", AMQPValue::LongInt(90_000)),
     ]);
     native.declare(&name, arguments).await;
@@ -119,18 +119,18 @@ pub(crate) async fn a_message_lives_no_longer_than_its_queue_keeps_it(place: Pla
     for properties in [BasicProperties::default(), longer, shorter] {
         native.publish(&name, properties, b"1").await;
     }
-    let broker = place.adopting_with_all_rights();
+    let broker = setup.adopting_with_all_rights();
     let got = until_there(&broker, &queue("kept"), 3).await;
     let lives: Vec<u64> = got.iter().map(|it| it.message.ttl.as_secs()).collect();
-    match place.kind {
+    match setup.kind {
         "classic" => assert_eq!(lives, [90, 90, 60]),
         // RabbitMQ does not tell this argument of a quorum queue.
         _ => assert_eq!(lives, [1_209_600, 3600, 60]),
     }
 }
 
-pub(crate) async fn a_message_without_an_id_is_given_one_that_stays(place: Place) {
-    let (broker, native, name) = both(&place).await;
+pub(crate) async fn a_message_without_an_id_is_given_one_that_stays(setup: Setup) {
+    let (broker, native, name) = both(&setup).await;
     let q = queue("q");
     for number in 0..30 {
         native
@@ -148,7 +148,7 @@ pub(crate) async fn a_message_without_an_id_is_given_one_that_stays(place: Place
     assert_eq!(first.len(), 20);
     // The server dies with what it held; another one delivers it, by the same names.
     drop(broker);
-    let other = place.open();
+    let other = setup.open();
     let again = until_there(&other, &q, 30).await;
     let second: HashSet<MessageId> = ids(&again).into_iter().collect();
     assert!(first.is_subset(&second));
@@ -162,8 +162,8 @@ pub(crate) async fn a_message_without_an_id_is_given_one_that_stays(place: Place
     .await;
 }
 
-pub(crate) async fn an_adopted_message_goes_back_to_the_estate(place: Place) {
-    let (broker, native, name) = both(&place).await;
+pub(crate) async fn an_adopted_message_goes_back_to_its_existing_queue(setup: Setup) {
+    let (broker, native, name) = both(&setup).await;
     let q = queue("q");
     let properties = BasicProperties::default()
         .with_message_id("order 7".into())
@@ -191,8 +191,8 @@ pub(crate) async fn an_adopted_message_goes_back_to_the_estate(place: Place) {
     native
         .publish(&name, BasicProperties::default(), b"2")
         .await;
-    let hold = Duration::from_millis(100);
-    assert_eq!(broker.receive(&q, 1, hold).await.unwrap().len(), 1);
+    let visibility = Duration::from_millis(100);
+    assert_eq!(broker.receive(&q, 1, visibility).await.unwrap().len(), 1);
     until("it is back", || async {
         native.ready(&name).await == Some(1)
     })
@@ -200,10 +200,10 @@ pub(crate) async fn an_adopted_message_goes_back_to_the_estate(place: Place) {
     assert_eq!(broker.depth(&q).await.unwrap().ready, 1);
 }
 
-pub(crate) async fn an_adopted_message_is_never_there_twice(place: Place) {
-    let (broker, native, name) = both(&place).await;
+pub(crate) async fn an_adopted_message_is_never_there_twice(setup: Setup) {
+    let (broker, native, name) = both(&setup).await;
     let q = queue("q");
-    let other = place.open();
+    let other = setup.open();
     for number in 0..200 {
         native
             .publish(
@@ -251,10 +251,10 @@ pub(crate) async fn an_adopted_message_is_never_there_twice(place: Place) {
     assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 200);
 }
 
-pub(crate) async fn an_adopted_message_is_once_where_its_copy_was_refused(place: Place) {
-    let (broker, native, name) = both(&place).await;
+pub(crate) async fn an_adopted_message_is_once_where_its_copy_was_refused(setup: Setup) {
+    let (broker, native, name) = both(&setup).await;
     let arguments = table(&[
-        ("x-queue-type", text(place.kind)),
+        ("x-queue-type", text(setup.kind)),
         ("x-max-length", AMQPValue::LongInt(3)),
         ("x-overflow", text("reject-publish")),
     ]);
@@ -277,32 +277,32 @@ pub(crate) async fn an_adopted_message_is_once_where_its_copy_was_refused(place:
         all.extend(bodies(&got));
     }
     // A quorum queue may take more than it is to have, and tells producers a little later.
-    let must_refuse = place.kind == "classic";
+    let must_refuse = setup.kind == "classic";
     assert!(refused > 0 || !must_refuse, "nothing was refused");
     assert_eq!(broker.depth(&q).await.unwrap().ready, 0);
     assert_eq!(all.len(), 30);
     assert_eq!(all.into_iter().collect::<HashSet<_>>().len(), 30);
 }
 
-pub(crate) async fn what_rabbitmq_dead_lettered_can_be_received(place: Place) {
-    let native = place.native().await;
+pub(crate) async fn what_rabbitmq_dead_lettered_can_be_received(setup: Setup) {
+    let native = setup.native().await;
     let (from, to) = (
-        format!("{}from", place.prefix),
-        format!("{}to", place.prefix),
+        format!("{}from", setup.prefix),
+        format!("{}to", setup.prefix),
     );
     let arguments = table(&[
-        ("x-queue-type", text(place.kind)),
+        ("x-queue-type", text(setup.kind)),
         ("x-dead-letter-exchange", text("")),
         ("x-dead-letter-routing-key", text(&to)),
     ]);
     native.declare(&from, arguments).await;
     native
-        .declare(&to, table(&[("x-queue-type", text(place.kind))]))
+        .declare(&to, table(&[("x-queue-type", text(setup.kind))]))
         .await;
-    let broker = place.adopting("&native_ttl_s=500");
+    let broker = setup.adopting("&native_ttl_s=500");
     let mut short = envelope("1");
     short.message.ttl = Duration::from_millis(50);
-    short.message.left = short.message.ttl;
+    short.message.remaining_ttl = short.message.ttl;
     broker
         .send(&queue("from"), vec![short.clone(), envelope("2")])
         .await
@@ -325,12 +325,12 @@ pub(crate) async fn what_rabbitmq_dead_lettered_can_be_received(place: Place) {
     let got = until_there(&broker, &queue("to"), 2).await;
     assert_eq!(bodies(&got), ["1", "2"]);
     assert_eq!(got[0].message.id, short.message.id);
-    assert_eq!(got[0].message.left, Duration::from_secs(500));
+    assert_eq!(got[0].message.remaining_ttl, Duration::from_secs(500));
 }
 
-pub(crate) async fn a_user_and_copies_do_not_lead_astray(place: Place) {
-    let (broker, native, name) = both(&place).await;
-    let elsewhere = format!("{}elsewhere", place.prefix);
+pub(crate) async fn a_user_and_copies_do_not_lead_astray(setup: Setup) {
+    let (broker, native, name) = both(&setup).await;
+    let elsewhere = format!("{}elsewhere", setup.prefix);
     native.declare(&elsewhere, FieldTable::default()).await;
     let copies = AMQPValue::FieldArray(vec![text(&elsewhere)].into());
     let properties = BasicProperties::default()

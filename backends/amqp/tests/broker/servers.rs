@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use isimud_lease::LeaseBroker;
 
-use crate::place::{
-    MINUTE, Place, bodies, ids, numbered, numbers, queue, receipts, until, until_there,
+use crate::setup::{
+    MINUTE, Setup, bodies, ids, numbered, numbers, queue, receipts, until, until_there,
 };
 
-pub(crate) async fn one_settles_what_another_holds(place: Place) {
-    let (holder, other) = (place.open(), place.open());
+pub(crate) async fn one_settles_what_another_holds(setup: Setup) {
+    let (holder, other) = (setup.open(), setup.open());
     let q = queue("q");
     holder.send(&q, numbered(6)).await.unwrap();
     let got = holder.receive(&q, 6, MINUTE).await.unwrap();
@@ -17,7 +17,7 @@ pub(crate) async fn one_settles_what_another_holds(place: Place) {
     // A server listens soon after it was started, and until then its receipts are void.
     until("they are given back", || async {
         other.release(&q, &receipts[..2]).await.unwrap();
-        place.native().await.ready(&place.name("q")).await == Some(2)
+        setup.native().await.ready(&setup.name("q")).await == Some(2)
     })
     .await;
     let begun = Instant::now();
@@ -40,8 +40,8 @@ pub(crate) async fn one_settles_what_another_holds(place: Place) {
     assert_eq!(other.depth(&q).await.unwrap().ready, 0);
 }
 
-pub(crate) async fn receipts_of_the_dead_are_void(place: Place) {
-    let (dead, alive) = (place.open(), place.open());
+pub(crate) async fn receipts_of_the_dead_are_void(setup: Setup) {
+    let (dead, alive) = (setup.open(), setup.open());
     let q = queue("q");
     dead.send(&q, numbered(1000)).await.unwrap();
     let mut got = Vec::new();
@@ -57,7 +57,7 @@ pub(crate) async fn receipts_of_the_dead_are_void(place: Place) {
         begun.elapsed()
     );
     let mut bodies = bodies(&again);
-    if place.kind == "quorum" {
+    if setup.kind == "quorum" {
         // It has them in no order then.
         bodies.sort_by_key(|body| body.parse::<u32>().unwrap());
     }
@@ -73,12 +73,12 @@ pub(crate) async fn receipts_of_the_dead_are_void(place: Place) {
     assert_eq!(alive.depth(&q).await.unwrap().ready, 0);
 }
 
-pub(crate) async fn a_queue_removed_by_one_is_usable_by_the_other(place: Place) {
-    let (one, other) = (place.open(), place.open());
+pub(crate) async fn a_queue_removed_by_one_is_usable_by_the_other(setup: Setup) {
+    let (one, other) = (setup.open(), setup.open());
     let q = queue("q");
     one.send(&q, numbered(1)).await.unwrap();
     other.send(&q, numbered(1)).await.unwrap();
-    one.remove(&q).await.unwrap();
+    one.drop_queue(&q).await.unwrap();
     other.send(&q, numbered(3)).await.unwrap();
     let got = one.receive(&q, 9, MINUTE).await.unwrap();
     assert_eq!(bodies(&got), numbers(0..3));

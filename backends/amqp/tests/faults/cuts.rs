@@ -12,18 +12,18 @@ use lapin::{BasicProperties, ConnectionProperties};
 
 use crate::proxy::{Proxy, Way};
 use crate::{
-    MINUTE, Place, SLACK, TIMEOUT, all_come, assert_unavailable, envelope, open, queue, receipts,
+    MINUTE, SLACK, Setup, TIMEOUT, all_come, assert_unavailable, envelope, open, queue, receipts,
     recovered, send_one,
 };
 
 const ROUNDS: usize = 60;
 
 /// How long a call may take in which the network failed.
-const BOUND: Duration = Duration::from_millis(5000);
+const CALL_TIMEOUT: Duration = Duration::from_millis(5000);
 
-pub(crate) async fn what_is_confirmed_is_there_wherever_a_publish_is_cut(place: Place) {
-    let proxy = Proxy::before(place.node.port()).await;
-    let broker = open(&place.uri(proxy.port, ""));
+pub(crate) async fn what_is_confirmed_is_there_wherever_a_publish_is_cut(setup: Setup) {
+    let proxy = Proxy::before(setup.node.port()).await;
+    let broker = open(&setup.uri(proxy.port, ""));
     let mut confirmed: HashSet<MessageId> = HashSet::new();
     let mut refused = 0;
     for round in 0..ROUNDS {
@@ -41,7 +41,7 @@ pub(crate) async fn what_is_confirmed_is_there_wherever_a_publish_is_cut(place: 
             Ok(()) => confirmed.extend(ids),
             Err(_) => refused += 1,
         }
-        assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < CALL_TIMEOUT, "{:?}", begun.elapsed());
         proxy.call_off();
     }
     println!("{refused} of {ROUNDS} posts were cut off");
@@ -49,10 +49,10 @@ pub(crate) async fn what_is_confirmed_is_there_wherever_a_publish_is_cut(place: 
     all_come(&broker, confirmed, MINUTE).await;
 }
 
-pub(crate) async fn nothing_is_lost_wherever_a_get_is_cut(place: Place) {
-    let steady = place.open();
-    let proxy = Proxy::before(place.node.port()).await;
-    let broker = open(&place.uri(proxy.port, ""));
+pub(crate) async fn nothing_is_lost_wherever_a_get_is_cut(setup: Setup) {
+    let steady = setup.open();
+    let proxy = Proxy::before(setup.node.port()).await;
+    let broker = open(&setup.uri(proxy.port, ""));
     let mut all = HashSet::new();
     for _ in 0..100 {
         all.insert(send_one(&steady).await.unwrap());
@@ -67,7 +67,7 @@ pub(crate) async fn nothing_is_lost_wherever_a_get_is_cut(place: Place) {
         proxy.cut_after(way, bytes);
         let begun = Instant::now();
         let got = broker.receive(&queue("q"), 20, MINUTE).await;
-        assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < CALL_TIMEOUT, "{:?}", begun.elapsed());
         match got {
             Ok(got) => broker
                 .release(&queue("q"), &receipts(&got))
@@ -84,10 +84,10 @@ pub(crate) async fn nothing_is_lost_wherever_a_get_is_cut(place: Place) {
     all_come(&steady, all, MINUTE / 2).await;
 }
 
-pub(crate) async fn nothing_is_lost_wherever_an_ack_is_cut(place: Place) {
-    let steady = place.open();
-    let proxy = Proxy::before(place.node.port()).await;
-    let broker = open(&place.uri(proxy.port, ""));
+pub(crate) async fn nothing_is_lost_wherever_an_ack_is_cut(setup: Setup) {
+    let steady = setup.open();
+    let proxy = Proxy::before(setup.node.port()).await;
+    let broker = open(&setup.uri(proxy.port, ""));
     let (mut kept, mut settled) = (HashSet::new(), HashSet::new());
     for _ in 0..ROUNDS / 2 {
         for _ in 0..10 {
@@ -105,7 +105,7 @@ pub(crate) async fn nothing_is_lost_wherever_an_ack_is_cut(place: Place) {
         let begun = Instant::now();
         // A hint has no answer that could be trusted.
         broker.ack(&queue("q"), &receipts(some)).await.ok();
-        assert!(begun.elapsed() < BOUND, "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < CALL_TIMEOUT, "{:?}", begun.elapsed());
         settled.extend(some.iter().map(|it| it.message.id));
         proxy.call_off();
         proxy.cut();
@@ -115,9 +115,9 @@ pub(crate) async fn nothing_is_lost_wherever_an_ack_is_cut(place: Place) {
     all_come(&steady, kept, MINUTE).await;
 }
 
-pub(crate) async fn a_native_message_has_one_id_wherever_its_adoption_is_cut(place: Place) {
-    let name = format!("native.{}q", place.prefix);
-    let uri = place.node.uri();
+pub(crate) async fn a_native_message_has_one_id_wherever_its_adoption_is_cut(setup: Setup) {
+    let name = format!("native.{}q", setup.prefix);
+    let uri = setup.node.uri();
     let natives = lapin::Connection::connect(&uri, ConnectionProperties::default());
     let natives = natives.await.unwrap();
     let channel = natives.create_channel().await.unwrap();
@@ -134,12 +134,12 @@ pub(crate) async fn a_native_message_has_one_id_wherever_its_adoption_is_cut(pla
     declared.await.unwrap();
     let confirms = ConfirmSelectOptions::default();
     channel.confirm_select(confirms).await.unwrap();
-    let proxy = Proxy::before(place.node.port()).await;
+    let proxy = Proxy::before(setup.node.port()).await;
     let adopting = format!(
         "&adopt=true&project=p&name=native.{}{{queue}}",
-        place.prefix
+        setup.prefix
     );
-    let broker = open(&place.uri(proxy.port, &adopting));
+    let broker = open(&setup.uri(proxy.port, &adopting));
     let q = queue("q");
     let (mut cut, mut ids) = (0, HashMap::<Bytes, HashSet<MessageId>>::new());
     for round in 0..ROUNDS / 5 {
@@ -196,10 +196,10 @@ pub(crate) async fn a_native_message_has_one_id_wherever_its_adoption_is_cut(pla
     assert!(cut > 0, "nothing was cut off");
 }
 
-pub(crate) async fn a_silent_network_is_unavailable_in_time(place: Place) {
-    let steady = place.open();
-    let proxy = Proxy::before(place.node.port()).await;
-    let broker = open(&place.uri(proxy.port, ""));
+pub(crate) async fn a_silent_network_is_unavailable_in_time(setup: Setup) {
+    let steady = setup.open();
+    let proxy = Proxy::before(setup.node.port()).await;
+    let broker = open(&setup.uri(proxy.port, ""));
     let ids: HashSet<_> = [
         send_one(&broker).await.unwrap(),
         send_one(&broker).await.unwrap(),

@@ -8,46 +8,46 @@ use isimud_contract::ErrorKind;
 use isimud_lease::LeaseBroker;
 
 use crate::{
-    MINUTE, Place, SLACK, TIMEOUT, all_come, assert_unavailable, envelope, open, queue, receipts,
+    MINUTE, SLACK, Setup, TIMEOUT, all_come, assert_unavailable, envelope, open, queue, receipts,
     recovered, send_one,
 };
 
-pub(crate) async fn a_killed_node_is_unavailable_until_it_is_back(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_killed_node_is_unavailable_until_it_is_back(setup: Setup) {
+    let broker = setup.open();
     let before = send_one(&broker).await.unwrap();
     // RabbitMQ 3.10 writes down every half a second which quorum queues a node has, and loses a younger one in a crash.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    place.node.kill();
+    setup.node.kill();
     assert_unavailable(&broker).await;
-    place.node.start_again().unwrap();
+    setup.node.start_again().unwrap();
     let after = recovered(&broker).await;
     all_come(&broker, [before, after].into(), MINUTE).await;
 }
 
-pub(crate) async fn a_broker_opens_while_the_node_is_down(place: Place) {
-    place.node.stop().unwrap();
-    let broker = place.open();
+pub(crate) async fn a_broker_opens_while_the_node_is_down(setup: Setup) {
+    setup.node.stop().unwrap();
+    let broker = setup.open();
     assert_unavailable(&broker).await;
-    place.node.start_again().unwrap();
+    setup.node.start_again().unwrap();
     let sent = recovered(&broker).await;
     all_come(&broker, [sent].into(), MINUTE).await;
 }
 
-pub(crate) async fn a_node_that_hangs_is_unavailable_in_time(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_node_that_hangs_is_unavailable_in_time(setup: Setup) {
+    let broker = setup.open();
     let sent = send_one(&broker).await.unwrap();
-    place.node.signal("-STOP");
+    setup.node.signal("-STOP");
     assert_unavailable(&broker).await;
-    place.node.signal("-CONT");
+    setup.node.signal("-CONT");
     let after = recovered(&broker).await;
     all_come(&broker, [sent, after].into(), MINUTE).await;
 }
 
 /// What it hangs in the middle of, above all, is sending many messages for a crowd. It may go on with that when nobody
 /// waits any more.
-pub(crate) async fn a_crowd_gets_everything_from_a_node_that_hangs(place: Place) {
+pub(crate) async fn concurrent_callers_get_everything_from_a_node_that_hangs(setup: Setup) {
     const ALL: usize = 6000;
-    let broker = place.open();
+    let broker = setup.open();
     for _ in 0..ALL / 500 {
         let envelopes = (0..500).map(|_| envelope()).collect();
         broker.send(&queue("q"), envelopes).await.unwrap();
@@ -78,21 +78,21 @@ pub(crate) async fn a_crowd_gets_everything_from_a_node_that_hangs(place: Place)
         while taken.lock().unwrap().len() < (so_many + 200).min(ALL) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        place.node.signal("-STOP");
+        setup.node.signal("-STOP");
         tokio::time::sleep(TIMEOUT + Duration::from_millis(300)).await;
-        place.node.signal("-CONT");
+        setup.node.signal("-CONT");
     }
     for member in crowd {
         member.await.unwrap();
     }
 }
 
-pub(crate) async fn a_node_without_memory_takes_no_messages_and_gives_them(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_node_without_memory_takes_no_messages_and_gives_them(setup: Setup) {
+    let broker = setup.open();
     for _ in 0..10 {
         send_one(&broker).await.unwrap();
     }
-    place
+    setup
         .node
         .control(&["set_vm_memory_high_watermark", "0.000001"])
         .unwrap();
@@ -110,19 +110,19 @@ pub(crate) async fn a_node_without_memory_takes_no_messages_and_gives_them(place
     assert_eq!(got.len(), 10);
     broker.ack(&queue("q"), &receipts(&got)).await.unwrap();
     broker.ping().await.unwrap();
-    place
+    setup
         .node
         .control(&["set_vm_memory_high_watermark", "0.4"])
         .unwrap();
     recovered(&broker).await;
 }
 
-pub(crate) async fn whoever_is_not_let_in_is_told(place: Place) {
+pub(crate) async fn whoever_is_not_let_in_is_told(setup: Setup) {
     for (login, vhost, sentence) in [
         ("guest:wrong@", "", "refuses the user or the password"),
         ("", "/missing", "into the virtual host"),
     ] {
-        let port = place.node.port();
+        let port = setup.node.port();
         let broker = open(&format!(
             "amqp://{login}127.0.0.1:{port}{vhost}?timeout_ms=1800"
         ));
@@ -135,8 +135,8 @@ pub(crate) async fn whoever_is_not_let_in_is_told(place: Place) {
     }
 }
 
-pub(crate) async fn holds_end_before_the_node_loses_patience(place: Place) {
-    let uri = place.uri(place.node.port(), "&hold_cap_s=2");
+pub(crate) async fn visibility_ends_before_the_consumer_timeout_of_the_node(setup: Setup) {
+    let uri = setup.uri(setup.node.port(), "&hold_cap_s=2");
     let broker = open(&uri);
     let sent = send_one(&broker).await.unwrap();
     let got = broker.receive(&queue("q"), 1, 10 * MINUTE).await.unwrap();
@@ -160,12 +160,12 @@ pub(crate) async fn holds_end_before_the_node_loses_patience(place: Place) {
     assert!(rounds <= most, "it was held {rounds} times anew");
 }
 
-pub(crate) async fn a_node_that_loses_patience_costs_a_channel(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_node_that_loses_patience_costs_a_channel(setup: Setup) {
+    let broker = setup.open();
     let sent = send_one(&broker).await.unwrap();
     let held = broker.receive(&queue("q"), 1, 10 * MINUTE).await.unwrap();
     assert_eq!(held.len(), 1);
-    let came = all_come(&place.open(), [sent].into(), MINUTE / 2).await;
+    let came = all_come(&setup.open(), [sent].into(), MINUTE / 2).await;
     assert_eq!(came, [sent]);
     broker.ack(&queue("q"), &receipts(&held)).await.unwrap();
     let again = recovered(&broker).await;

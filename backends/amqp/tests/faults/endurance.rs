@@ -11,7 +11,7 @@ use isimud_contract::{ProjectId, QueueKey, QueueName};
 use isimud_lease::LeaseBroker;
 
 use crate::nodes::Node;
-use crate::{MINUTE, Place, envelope, receipts};
+use crate::{MINUTE, Setup, envelope, receipts};
 
 /// How many calls of a kind.
 const CALLS: usize = 100;
@@ -50,11 +50,11 @@ async fn post_and_take(broker: &AmqpBroker, queue: &QueueKey) {
     broker.ack(queue, &receipts(&got)).await.unwrap();
 }
 
-pub(crate) async fn refused_questions_use_nothing_up(place: Place) {
-    let broker = crate::open(&place.uri(place.node.port(), "&queue_type=classic&timeout_ms=10000"));
+pub(crate) async fn refused_questions_use_nothing_up(setup: Setup) {
+    let broker = crate::open(&setup.uri(setup.node.port(), "&queue_type=classic&timeout_ms=10000"));
     let other = queue("other", "q".into());
     post_and_take(&broker, &other).await;
-    let (open, said) = (channels(place.node), complaints(place.node));
+    let (open, said) = (channels(setup.node), complaints(setup.node));
     let begun = Instant::now();
     let calls = CALLS * times();
     for number in 0..calls {
@@ -79,15 +79,15 @@ pub(crate) async fn refused_questions_use_nothing_up(place: Place) {
             let health = queue("health", format!("h{number}"));
             post_and_take(&broker, &health).await;
             assert_eq!(broker.depth(&health).await.unwrap().ready, 0);
-            broker.remove(&health).await.unwrap();
+            broker.drop_queue(&health).await.unwrap();
         }
     }
     eprintln!("{calls} pings: {:?}", begun.elapsed());
     for number in 0..calls {
         let made = queue("p", format!("made{number}"));
-        broker.remove(&made).await.unwrap();
+        broker.drop_queue(&made).await.unwrap();
         // Once more, and what else is done with what is not there.
-        broker.remove(&made).await.unwrap();
+        broker.drop_queue(&made).await.unwrap();
         if number % 20 == 0 {
             broker.purge(&made).await.unwrap();
             assert_eq!(broker.depth(&made).await.unwrap().ready, 0);
@@ -96,7 +96,7 @@ pub(crate) async fn refused_questions_use_nothing_up(place: Place) {
     eprintln!("{calls} deletes: {:?}", begun.elapsed());
     post_and_take(&broker, &other).await;
     post_and_take(&broker, &queue("another", "q".into())).await;
-    let more = complaints(place.node).split_off(said.len());
+    let more = complaints(setup.node).split_off(said.len());
     // Of what is not there RabbitMQ is asked a few times, and now and then while it is asked for; no more.
     let names = 19 + calls / 20;
     let again = usize::try_from(begun.elapsed().as_secs()).unwrap() / 4 + 4;
@@ -108,10 +108,10 @@ pub(crate) async fn refused_questions_use_nothing_up(place: Place) {
     );
     eprintln!("{} lines of complaint, {names} names", more.len());
     // Idle, it costs nothing.
-    let lines = complaints(place.node).len();
+    let lines = complaints(setup.node).len();
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(complaints(place.node).len(), lines);
-    let now = channels(place.node);
+    assert_eq!(complaints(setup.node).len(), lines);
+    let now = channels(setup.node);
     assert!(
         now <= open + 4,
         "{now} channels are open, there were {open}"

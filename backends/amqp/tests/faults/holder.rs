@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_amqp::{AmqpBroker, Config};
-use isimud_contract::{ClaimId, Clock, Guard, Lease, MessageId, MessageStore, SystemClock};
+use isimud_contract::{ClaimId, Clock, Lease, MessageId, MessageStore, Precondition, SystemClock};
 use isimud_lease::{Journal, LeaseBroker, Leased};
 use isimud_redis::RedisStore;
 use uuid::Uuid;
 
 use crate::servers::Servers;
-use crate::{MINUTE, Place, all_come, message, open, queue, send_one};
+use crate::{MINUTE, Setup, all_come, message, open, queue, send_one};
 
 /// In the environment of the process that holds: `receive URI` or `claim URI LEDGER SECONDS`.
 pub(crate) const ORDER: &str = "ISIMUD_TEST_HOLD";
@@ -97,13 +97,13 @@ fn kill(mut child: Child) {
     child.wait().unwrap();
 }
 
-pub(crate) async fn a_killed_server_leaves_nothing_behind(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_killed_server_leaves_nothing_behind(setup: Setup) {
+    let broker = setup.open();
     let mut sent: HashSet<MessageId> = HashSet::new();
     while sent.len() < COUNT {
         sent.insert(send_one(&broker).await.unwrap());
     }
-    let (child, _) = start(format!("receive {}", place.uri(place.node.port(), ""))).await;
+    let (child, _) = start(format!("receive {}", setup.uri(setup.node.port(), ""))).await;
     assert!(
         broker
             .receive(&queue("q"), 10, MINUTE)
@@ -120,7 +120,7 @@ pub(crate) async fn a_killed_server_leaves_nothing_behind(place: Place) {
     );
 }
 
-pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(place: Place) {
+pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(setup: Setup) {
     // Long enough for all that is done while the claims live, on a busy machine.
     const TTL: Duration = Duration::from_secs(30);
     // Two programs share the ledger, so it is in Redis.
@@ -130,7 +130,7 @@ pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(place: Pla
         Err(why) => return println!("left out: {why}"),
     };
     let ledger = redis.uri("holder:");
-    let uri = place.uri(place.node.port(), "");
+    let uri = setup.uri(setup.node.port(), "");
     let (store, q) = (store(&uri, &ledger), queue("q"));
     for _ in 0..COUNT / 100 {
         let messages = (0..100).map(|_| message("{}")).collect();
@@ -150,7 +150,7 @@ pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(place: Pla
     assert_eq!(first.messages.len(), 100);
     let ids: Vec<MessageId> = first.messages.iter().map(|it| it.id).collect();
     let deleted = store
-        .delete(&q, &ids, Guard::HeldBy(vec![claims[0]]))
+        .delete(&q, &ids, Precondition::ClaimedBy(vec![claims[0]]))
         .await
         .unwrap();
     assert_eq!(deleted, 100);

@@ -13,15 +13,15 @@ use std::time::{Duration, Instant};
 
 use isimud_amqp::{AmqpBroker, Config};
 use isimud_contract::{
-    Claim, ClaimId, Clock, ErrorKind, Guard, Lease, Message, MessageId, MessageStore, QueueKey,
-    Result, SystemClock,
+    Claim, ClaimId, Clock, ErrorKind, Lease, Message, MessageId, MessageStore, Precondition,
+    QueueKey, Result, SystemClock,
 };
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::{MINUTE, Place, SLACK, TIMEOUT, message, queue};
+use crate::{MINUTE, SLACK, Setup, TIMEOUT, message, queue};
 
 const KINDS: [&str; 2] = ["classic", "quorum"];
 
@@ -36,10 +36,10 @@ const TTL: Duration = Duration::from_secs(8);
 const LIMIT: usize = 10;
 
 /// How long a call may take, whatever becomes of the node.
-const BOUND: Duration = TIMEOUT.saturating_add(SLACK);
+const CALL_TIMEOUT: Duration = TIMEOUT.saturating_add(SLACK);
 
 /// Between two tries.
-const PAUSE: Duration = Duration::from_millis(10);
+const RETRY_DELAY: Duration = Duration::from_millis(10);
 
 type Store = Leased<AmqpBroker>;
 
@@ -88,12 +88,12 @@ struct Facts {
 }
 
 impl Load {
-    pub(crate) async fn start(place: &Place) -> Self {
+    pub(crate) async fn start(setup: &Setup) -> Self {
         let told = Arc::<Told>::default();
         let (mut pairs, mut clients) = (Vec::new(), Vec::new());
         let (mut posting, mut working) = (Vec::new(), Vec::new());
         for kind in KINDS {
-            let (stores, queue) = pair(place, kind);
+            let (stores, queue) = pair(setup, kind);
             for number in 0..POSTERS + WORKERS {
                 let posts = number < POSTERS;
                 let role = if posts { "poster" } else { "worker" };
@@ -162,7 +162,7 @@ impl Load {
                 panic!("{} never {what}: {all:#?}", client.name);
             }
             self.assert_well();
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -197,7 +197,7 @@ impl Load {
             }
             assert!(begun.elapsed() < 2 * MINUTE, "{left} never came. {why}");
             self.assert_well();
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
         self.told.all_done.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut self.working) {
@@ -226,12 +226,12 @@ impl Load {
     }
 }
 
-fn pair(place: &Place, kind: &str) -> Pair {
+fn pair(setup: &Setup, kind: &str) -> Pair {
     let clock = || Arc::new(SystemClock) as Arc<dyn Clock>;
     let beside = SqliteStore::open(isimud_sqlite::Config::memory(), clock()).unwrap();
     let options = format!("&queue_type={kind}");
     let store = || {
-        let config = Config::parse(&place.uri(place.node.port(), &options)).unwrap();
+        let config = Config::parse(&setup.uri(setup.node.port(), &options)).unwrap();
         let broker = AmqpBroker::open(config, clock()).unwrap();
         let ledger = beside.ledger("pool");
         Arc::new(Leased::new(broker, ledger, clock(), Journal::On))
@@ -258,12 +258,12 @@ impl Client {
                 if self.call("a post", post).await.is_some() {
                     break;
                 }
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_DELAY).await;
             }
             self.served.fetch_add(1, Ordering::Relaxed);
             let ids = batch.iter().map(|message| message.id);
             self.told.facts().acknowledged.extend(ids);
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
@@ -272,7 +272,7 @@ impl Client {
             let (lease, began) = (lease(), Instant::now());
             let claim = self.stores[0].claim(&self.queue, &lease, LIMIT);
             let Some(Some(claim)) = self.call("a claim", claim).await else {
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_DELAY).await;
                 continue;
             };
             self.told.facts().claimed(&claim, began);
@@ -298,8 +298,8 @@ impl Client {
             5..=8 => ids.truncate(ids.len() / 2),
             _ => {}
         }
-        let guard = Guard::HeldBy(vec![claim.id]);
-        let delete = store.delete(&self.queue, &ids, guard);
+        let precondition = Precondition::ClaimedBy(vec![claim.id]);
+        let delete = store.delete(&self.queue, &ids, precondition);
         if let Some(count) = self.call("a delete", delete).await {
             assert_eq!(count, ids.len(), "a claim has lost messages");
             self.told.facts().deleted(&ids);
@@ -317,7 +317,7 @@ impl Client {
         let answer = call.await;
         let took = begun.elapsed();
         let name = &self.name;
-        assert!(took < BOUND, "{name}: {what} took {took:?}");
+        assert!(took < CALL_TIMEOUT, "{name}: {what} took {took:?}");
         let mut facts = self.told.facts();
         facts.slowest = facts.slowest.max(took);
         drop(facts);

@@ -68,7 +68,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_millis(1800);
 /// How much longer than its time-out a call may take on a busy machine.
 pub(crate) const SLACK: Duration = Duration::from_millis(3000);
 
-type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+type Check = fn(Setup) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
     isimud_conformance::show_logs();
@@ -77,14 +77,14 @@ fn main() -> ExitCode {
     }
     macro_rules! trials {
         ($($node:ident: $($name:path),+ $(,)?;)+) => {
-            vec![$($(trial(stringify!($name), &$node, |place| Box::pin($name(place))),)+)+]
+            vec![$($(trial(stringify!($name), &$node, |setup| Box::pin($name(setup))),)+)+]
         };
     }
     let mut trials = trials! {
         MORTAL:
             deaths::a_killed_node_is_unavailable_until_it_is_back,
             deaths::a_node_that_hangs_is_unavailable_in_time,
-            deaths::a_crowd_gets_everything_from_a_node_that_hangs,
+            deaths::concurrent_callers_get_everything_from_a_node_that_hangs,
             deaths::a_node_without_memory_takes_no_messages_and_gives_them,
             deaths::a_broker_opens_while_the_node_is_down,
             stops::nothing_acknowledged_is_lost_when_a_node_dies_under_load,
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
             sizes::a_message_that_the_node_does_not_take_is_refused_for_good_and_costs_nobody_else,
             sizes::of_several_messages_none_is_stored_where_one_is_too_large;
         IMPATIENT:
-            deaths::holds_end_before_the_node_loses_patience,
+            deaths::visibility_ends_before_the_consumer_timeout_of_the_node,
             deaths::a_node_that_loses_patience_costs_a_channel;
     };
     macro_rules! tls_trials {
@@ -117,7 +117,7 @@ fn main() -> ExitCode {
         tls::a_certificate_of_a_known_authority_is_trusted,
         tls::a_certificate_of_nobody_known_is_not_trusted,
         tls::a_client_shows_its_certificate,
-        tls::papers_that_cannot_be_read_are_refused_at_once,
+        tls::tls_files_that_cannot_be_read_are_refused_at_once,
     }
     let status = libtest_mimic::run(&Arguments::from_args(), trials);
     // Statics are never dropped, and nodes are to end.
@@ -141,7 +141,7 @@ fn trial(name: &'static str, node: &'static Started, check: Check) -> Trial {
         let _turn = std::ptr::eq(node, &raw const MORTAL)
             .then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
         match &**node {
-            Ok(node) => run(check(Place::on(node))),
+            Ok(node) => run(check(Setup::on(node))),
             Err(why) => missing(why),
         }
     })
@@ -171,12 +171,12 @@ fn run(check: impl Future<Output = ()>) -> Result<Completion, Failed> {
 
 /// A trial's place in a node.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
+pub(crate) struct Setup {
     pub(crate) node: &'static Node,
     pub(crate) prefix: String,
 }
 
-impl Place {
+impl Setup {
     fn on(node: &'static Node) -> Self {
         let number = TRIALS.fetch_add(1, Ordering::Relaxed);
         Self {

@@ -18,7 +18,7 @@ pub(crate) enum Way {
 
 /// What happens to bytes of one way.
 #[derive(Debug)]
-struct Lane {
+struct Direction {
     /// So many bytes go through before all connections are cut; negative for no end.
     left: AtomicI64,
 }
@@ -26,8 +26,8 @@ struct Lane {
 #[derive(Debug)]
 struct State {
     port: u16,
-    there: Lane,
-    back: Lane,
+    there: Direction,
+    back: Direction,
     silent: tokio::sync::watch::Sender<bool>,
     connections: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -42,15 +42,15 @@ pub(crate) struct Proxy {
 impl Proxy {
     pub(crate) async fn before(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let lane = || Lane {
+        let direction = || Direction {
             left: AtomicI64::new(-1),
         };
         let proxy = Self {
             port: listener.local_addr().unwrap().port(),
             state: Arc::new(State {
                 port,
-                there: lane(),
-                back: lane(),
+                there: direction(),
+                back: direction(),
                 silent: tokio::sync::watch::Sender::new(false),
                 connections: Mutex::default(),
             }),
@@ -73,13 +73,16 @@ impl Proxy {
 
     /// Lets so many bytes more go that way, and cuts all connections then.
     pub(crate) fn cut_after(&self, way: Way, bytes: i64) {
-        self.state.lane(way).left.store(bytes, Ordering::SeqCst);
+        self.state
+            .direction(way)
+            .left
+            .store(bytes, Ordering::SeqCst);
     }
 
     /// Whether the cut that was ordered is still to come. It is called off.
     pub(crate) fn call_off(&self) -> bool {
         [Way::There, Way::Back]
-            .map(|way| self.state.lane(way).left.swap(-1, Ordering::SeqCst) >= 0)
+            .map(|way| self.state.direction(way).left.swap(-1, Ordering::SeqCst) >= 0)
             .contains(&true)
     }
 
@@ -96,7 +99,7 @@ impl State {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lane(&self, way: Way) -> &Lane {
+    fn direction(&self, way: Way) -> &Direction {
         match way {
             Way::There => &self.there,
             Way::Back => &self.back,
@@ -132,7 +135,7 @@ impl State {
                 // What was swallowed never comes, so the rest of the connection would make no sense either.
                 std::future::pending::<()>().await;
             }
-            let (count, cut) = self.lane(way).take(read);
+            let (count, cut) = self.direction(way).take(read);
             if to.write_all(&buffer[..count]).await.is_err() {
                 return;
             }
@@ -144,7 +147,7 @@ impl State {
     }
 }
 
-impl Lane {
+impl Direction {
     /// How many of these bytes go through, and whether those are the last.
     fn take(&self, bytes: usize) -> (usize, bool) {
         let bytes = bytes as i64;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use isimud_contract::{Clock, ErrorKind, Result, SystemClock};
 use isimud_lease::{Envelope, LeaseBroker};
 
-use crate::{MINUTE, Place, message, open, queue, receipts};
+use crate::{MINUTE, Setup, message, open, queue, receipts};
 
 /// What the node takes, in bytes.
 const LIMIT: usize = 65_536;
@@ -29,11 +29,11 @@ fn assert_final(refusal: Result<()>) {
 }
 
 pub(crate) async fn a_message_that_the_node_does_not_take_is_refused_for_good_and_costs_nobody_else(
-    place: Place,
+    setup: Setup,
 ) {
     for kind in ["classic", "quorum"] {
-        let broker = open(&place.uri(
-            place.node.port(),
+        let broker = open(&setup.uri(
+            setup.node.port(),
             &format!("&queue_type={kind}&prefix={kind}."),
         ));
         for number in 0..NEIGHBOURS {
@@ -54,7 +54,7 @@ pub(crate) async fn a_message_that_the_node_does_not_take_is_refused_for_good_an
         let neighbours: Vec<_> = neighbours.collect();
         for _ in 0..5 {
             // What was learned of the node ends with the connection; here it is learned anew each time.
-            let other = open(&place.uri(place.node.port(), "&queue_type=classic&prefix=large."));
+            let other = open(&setup.uri(setup.node.port(), "&queue_type=classic&prefix=large."));
             assert_final(other.send(&queue("q"), vec![sized(LIMIT + 1)]).await);
             assert_final(broker.send(&queue("q"), vec![sized(LIMIT + 1)]).await);
             broker.send(&queue("q"), vec![sized(LIMIT)]).await.unwrap();
@@ -84,8 +84,8 @@ pub(crate) async fn a_message_that_the_node_does_not_take_is_refused_for_good_an
     }
 }
 
-pub(crate) async fn of_several_messages_none_is_stored_where_one_is_too_large(place: Place) {
-    let broker = open(&place.uri(place.node.port(), "&queue_type=classic&prefix=several."));
+pub(crate) async fn of_several_messages_none_is_stored_where_one_is_too_large(setup: Setup) {
+    let broker = open(&setup.uri(setup.node.port(), "&queue_type=classic&prefix=several."));
     let several = || vec![sized(1), sized(LIMIT + 1), sized(2)];
     assert_final(broker.send(&queue("q"), several()).await);
     assert_final(broker.send(&queue("q"), several()).await);

@@ -8,7 +8,7 @@ use isimud_amqp::AmqpBroker;
 use isimud_contract::{ErrorKind, Result};
 use isimud_lease::LeaseBroker;
 
-use crate::{MINUTE, Place, SLACK, TIMEOUT, envelope, queue, receipts};
+use crate::{MINUTE, SLACK, Setup, TIMEOUT, envelope, queue, receipts};
 
 /// How many claim from it, and post to it.
 const CLAIMERS: usize = 16;
@@ -22,10 +22,10 @@ fn span() -> Duration {
 }
 
 /// Stops the process in which RabbitMQ has a quorum queue, or lets it go on.
-fn tell(place: &Place, what: &str, queue: &str) {
-    let name = format!("%2F_{}p.{queue}", place.prefix);
+fn tell(setup: &Setup, what: &str, queue: &str) {
+    let name = format!("%2F_{}p.{queue}", setup.prefix);
     let order = format!("sys:{what}(whereis(list_to_atom(\"{name}\"))).");
-    place.node.control(&["eval", &order]).unwrap();
+    setup.node.control(&["eval", &order]).unwrap();
 }
 
 async fn serves(broker: &AmqpBroker, name: &str) -> Result<()> {
@@ -38,12 +38,12 @@ async fn serves(broker: &AmqpBroker, name: &str) -> Result<()> {
     broker.ack(&q, &receipts(&got)).await
 }
 
-pub(crate) async fn a_queue_that_does_not_answer_disturbs_no_other(place: Place) {
-    let broker = place.open();
+pub(crate) async fn a_queue_that_does_not_answer_disturbs_no_other(setup: Setup) {
+    let broker = setup.open();
     for name in ["stalled", "healthy", "held"] {
         serves(&broker, name).await.unwrap();
     }
-    tell(&place, "suspend", "stalled");
+    tell(&setup, "suspend", "stalled");
     let (over, calls) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
@@ -100,7 +100,7 @@ pub(crate) async fn a_queue_that_does_not_answer_disturbs_no_other(place: Place)
         calls > 4 * (CLAIMERS + POSTERS),
         "only {calls} calls were refused"
     );
-    tell(&place, "resume", "stalled");
+    tell(&setup, "resume", "stalled");
     let begun = Instant::now();
     let back = queue("stalled");
     while broker.send(&back, vec![envelope()]).await.is_err()
@@ -116,23 +116,23 @@ pub(crate) async fn a_queue_that_does_not_answer_disturbs_no_other(place: Place)
 const PASSED_BY: Duration = Duration::from_secs(20);
 
 pub(crate) async fn a_companion_that_never_answers_is_passed_by_and_not_taken_for_empty(
-    place: Place,
+    setup: Setup,
 ) {
-    let (broker, q) = (place.open(), queue("worn"));
+    let (broker, q) = (setup.open(), queue("worn"));
     broker.send(&q, vec![envelope()]).await.unwrap();
     let begun = Instant::now();
-    let companion = format!("{}p.worn~adopted", place.prefix);
+    let companion = format!("{}p.worn~adopted", setup.prefix);
     // A message that comes back again and again is taken over, once its companion is old enough.
     let one = format!("{companion}\t1");
     let taken_over = || {
-        let listed = place.node.control(&["list_queues", "name", "messages"]);
+        let listed = setup.node.control(&["list_queues", "name", "messages"]);
         listed.unwrap().contains(&one)
     };
     while !taken_over() {
         assert!(begun.elapsed() < MINUTE, "it is not taken over");
         if broker.receive(&q, 1, MINUTE).await.is_ok() {
             // From 4.3 on a release does not count, and a lost connection does.
-            let closed = place.node.control(&["close_all_connections", "away"]);
+            let closed = setup.node.control(&["close_all_connections", "away"]);
             closed.unwrap();
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -147,7 +147,7 @@ pub(crate) async fn a_companion_that_never_answers_is_passed_by_and_not_taken_fo
         tokio::time::sleep(Duration::from_millis(300)).await;
     };
 
-    tell(&place, "suspend", "worn~adopted");
+    tell(&setup, "suspend", "worn~adopted");
     let begun = Instant::now();
     let (mut refused, mut told) = (0, false);
     loop {
@@ -172,7 +172,7 @@ pub(crate) async fn a_companion_that_never_answers_is_passed_by_and_not_taken_fo
     }
     assert!(told, "nobody says which queue it is");
 
-    tell(&place, "resume", "worn~adopted");
+    tell(&setup, "resume", "worn~adopted");
     let begun = Instant::now();
     loop {
         let got = broker.receive(&q, 1, MINUTE).await;

@@ -164,7 +164,7 @@ pub(crate) async fn a_client_shows_its_certificate() {
     works(&uri(&STRICT, &format!("{trust}{}", papers("client")))).await;
 }
 
-pub(crate) async fn papers_that_cannot_be_read_are_refused_at_once() {
+pub(crate) async fn tls_files_that_cannot_be_read_are_refused_at_once() {
     OFFICE.write("rubbish", "-----BEGIN CERTIFICATE-----\nnot even this\n");
     OFFICE.write("empty", "");
     for options in [

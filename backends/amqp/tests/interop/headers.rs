@@ -5,9 +5,9 @@ use std::process::Stdio;
 use isimud_contract::{HeaderMap, HeaderValue, Headers, Message, MessageStore, Property};
 use serde_json::Value;
 
-use crate::{HOUR, PYTHON, Place, SystemClock, lease, message};
+use crate::{HOUR, PYTHON, Setup, SystemClock, lease, message};
 
-impl Place {
+impl Setup {
     /// Runs the script of headers on a queue, and returns what it shows.
     fn headers(&self, queue: &str, what: &str) -> Vec<Value> {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop/headers.py");
@@ -24,7 +24,7 @@ impl Place {
             .collect()
     }
 
-    /// Another queue of the estate, of the same kind.
+    /// Another queue of the existing deployment, of the same kind.
     fn beside(&self, suffix: &str) -> Self {
         let beside = Self {
             node: self.node,
@@ -38,10 +38,10 @@ impl Place {
     }
 }
 
-async fn take(store: &dyn MessageStore, place: &Place, count: usize) -> Vec<Message> {
+async fn take(store: &dyn MessageStore, setup: &Setup, count: usize) -> Vec<Message> {
     let mut taken = Vec::new();
     while taken.len() < count {
-        let claim = store.claim(&place.queue(), &lease(), 20).await.unwrap();
+        let claim = store.claim(&setup.queue(), &lease(), 20).await.unwrap();
         taken.extend(claim.expect("more messages").messages);
     }
     for message in &mut taken {
@@ -51,14 +51,14 @@ async fn take(store: &dyn MessageStore, place: &Place, count: usize) -> Vec<Mess
 }
 
 /// The way of a bridge: RabbitMQ, the embedded store, RabbitMQ.
-pub(crate) async fn what_natives_say_beside_bodies_comes_through_other_stores(place: Place) {
-    place.declare();
-    let target = place.beside("copy");
-    let sent = place.headers(&place.name, "publish");
-    let (here, embedded) = (place.open(), isimud_sqlite::Config::memory());
+pub(crate) async fn what_natives_say_beside_bodies_comes_through_other_stores(setup: Setup) {
+    setup.declare();
+    let target = setup.beside("copy");
+    let sent = setup.headers(&setup.name, "publish");
+    let (here, embedded) = (setup.open(), isimud_sqlite::Config::memory());
     let clock = std::sync::Arc::new(SystemClock);
     let embedded = isimud_sqlite::SqliteStore::open(embedded, clock).unwrap();
-    let taken = take(&*here, &place, sent.len()).await;
+    let taken = take(&*here, &setup, sent.len()).await;
     let celery = taken[0].headers.as_ref().expect("headers").read();
     let task = HeaderValue::Text("proj.tasks.add".into());
     assert_eq!(celery.headers["task"], task);
@@ -70,8 +70,8 @@ pub(crate) async fn what_natives_say_beside_bodies_comes_through_other_stores(pl
     let name = HeaderValue::Text("order 1".into());
     assert_eq!(named.properties[&Property::MessageId], name);
 
-    embedded.post(&place.queue(), taken.clone()).await.unwrap();
-    let kept = take(&*embedded, &place, sent.len()).await;
+    embedded.post(&setup.queue(), taken.clone()).await.unwrap();
+    let kept = take(&*embedded, &setup, sent.len()).await;
     for (kept, taken) in kept.iter().zip(&taken) {
         assert_eq!(kept.headers, taken.headers);
     }
@@ -81,9 +81,9 @@ pub(crate) async fn what_natives_say_beside_bodies_comes_through_other_stores(pl
     for (back, taken) in back.iter().zip(&taken) {
         assert_eq!((&back.headers, &back.body), (&taken.headers, &taken.body));
     }
-    let another = place.beside("natives");
+    let another = setup.beside("natives");
     here.post(&another.queue(), back).await.unwrap();
-    let found = place.headers(&another.name, "get");
+    let found = setup.headers(&another.name, "get");
     assert_eq!(found.len(), sent.len());
     for (found, sent) in found.iter().zip(&sent) {
         assert_eq!(found["body"], sent["body"]);
@@ -102,10 +102,10 @@ pub(crate) async fn what_natives_say_beside_bodies_comes_through_other_stores(pl
     }
 }
 
-pub(crate) async fn headers_that_rabbitmq_acts_upon_do_nothing(place: Place) {
-    place.declare();
-    let victim = place.beside("victim");
-    let store = place.open();
+pub(crate) async fn headers_that_rabbitmq_acts_upon_do_nothing(setup: Setup) {
+    setup.declare();
+    let victim = setup.beside("victim");
+    let store = setup.open();
     let others = HeaderValue::List(vec![HeaderValue::Text(victim.name.clone())]);
     let map = HeaderMap {
         properties: [(Property::UserId, HeaderValue::Text("root".into()))].into(),
@@ -121,11 +121,11 @@ pub(crate) async fn headers_that_rabbitmq_acts_upon_do_nothing(place: Place) {
         ..message(1)
     };
     store
-        .post(&place.queue(), vec![posted.clone()])
+        .post(&setup.queue(), vec![posted.clone()])
         .await
         .unwrap();
-    assert_eq!(place.headers(&victim.name, "get"), Vec::<Value>::new());
-    let taken = take(&*store, &place, 1).await;
+    assert_eq!(setup.headers(&victim.name, "get"), Vec::<Value>::new());
+    let taken = take(&*store, &setup, 1).await;
     assert_eq!(taken[0].headers, posted.headers);
     assert_eq!((taken[0].id, taken[0].ttl), (posted.id, HOUR));
 }

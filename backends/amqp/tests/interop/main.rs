@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 
 use isimud_amqp::{AmqpBroker, Config};
 use isimud_contract::{
-    ClaimId, ClientId, Clock, Guard, Lease, Message, MessageId, MessageStore, ProjectId, QueueKey,
-    QueueName, SystemClock,
+    ClaimId, ClientId, Clock, Lease, Message, MessageId, MessageStore, Precondition, ProjectId,
+    QueueKey, QueueName, SystemClock,
 };
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
@@ -53,10 +53,10 @@ static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// How long a trial may take.
-const PATIENCE: Duration = Duration::from_secs(240);
+const TRIAL_TIMEOUT: Duration = Duration::from_secs(240);
 
 type Store = Arc<Leased<AmqpBroker>>;
-type Check = fn(Place) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
+type Check = fn(Setup) -> std::pin::Pin<Box<dyn Future<Output = ()>>>;
 
 fn main() -> ExitCode {
     isimud_conformance::show_logs();
@@ -64,20 +64,20 @@ fn main() -> ExitCode {
     macro_rules! trials {
         ($($name:ident,)+) => {
             for (kind, journal) in [("classic", Journal::Off), ("quorum", Journal::On)] {
-                $(trials.push(trial(stringify!($name), kind, journal, |place| Box::pin($name(place))));)+
+                $(trials.push(trial(stringify!($name), kind, journal, |setup| Box::pin($name(setup))));)+
             }
         };
     }
     for kind in ["classic", "quorum"] {
         for journal in [Journal::Off, Journal::On] {
             let name = "what_natives_say_beside_bodies_comes_through_other_stores";
-            let check: Check = |place| {
-                Box::pin(headers::what_natives_say_beside_bodies_comes_through_other_stores(place))
+            let check: Check = |setup| {
+                Box::pin(headers::what_natives_say_beside_bodies_comes_through_other_stores(setup))
             };
             trials.push(trial(name, kind, journal, check));
             let name = "headers_that_rabbitmq_acts_upon_do_nothing";
             let check: Check =
-                |place| Box::pin(headers::headers_that_rabbitmq_acts_upon_do_nothing(place));
+                |setup| Box::pin(headers::headers_that_rabbitmq_acts_upon_do_nothing(setup));
             trials.push(trial(name, kind, journal, check));
         }
     }
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         ($($name:path,)+) => {
             for kind in ["classic", "quorum"] {
                 for journal in [Journal::Off, Journal::On] {
-                    $(trials.push(trial(stringify!($name), kind, journal, |place| Box::pin($name(place))));)+
+                    $(trials.push(trial(stringify!($name), kind, journal, |setup| Box::pin($name(setup))));)+
                 }
             }
         };
@@ -127,7 +127,7 @@ fn trial(name: &'static str, kind: &'static str, journal: Journal, check: Check)
         };
         PYTHON.as_ref()?;
         let number = TRIALS.fetch_add(1, Ordering::Relaxed);
-        let place = Place {
+        let setup = Setup {
             node,
             name: format!("estate.{number}"),
             kind,
@@ -138,15 +138,15 @@ fn trial(name: &'static str, kind: &'static str, journal: Journal, check: Check)
             .worker_threads(2)
             .enable_all()
             .build()?
-            .block_on(async { tokio::time::timeout(PATIENCE, check(place)).await })
+            .block_on(async { tokio::time::timeout(TRIAL_TIMEOUT, check(setup)).await })
             .map_err(|_| Failed::from("nothing happens any more"))?;
         Ok(Completion::Completed)
     };
     Trial::ignorable_test(name, run).with_kind(kind)
 }
 
-/// A queue of the estate, and a ledger for the servers that adopt it.
-struct Place {
+/// A queue of the existing deployment, and a ledger for the servers that adopt it.
+struct Setup {
     node: &'static Node,
     name: String,
     kind: &'static str,
@@ -154,7 +154,7 @@ struct Place {
     ledgers: Arc<SqliteStore>,
 }
 
-impl Place {
+impl Setup {
     /// A server.
     fn open(&self) -> Store {
         self.open_with("")
@@ -277,20 +277,20 @@ async fn work(store: &Store, q: &QueueKey) -> Vec<usize> {
     }
     let ids: Vec<MessageId> = claim.messages.iter().map(|it| it.id).collect();
     let deleted = store
-        .delete(q, &ids, Guard::HeldBy(vec![lease.id]))
+        .delete(q, &ids, Precondition::ClaimedBy(vec![lease.id]))
         .await
         .unwrap();
     assert_eq!(deleted, ids.len());
     claim.messages.iter().map(number).collect()
 }
 
-async fn what_natives_produce_is_claimed_once_and_in_order(place: Place) {
+async fn what_natives_produce_is_claimed_once_and_in_order(setup: Setup) {
     const COUNT: usize = 2000;
-    place.declare();
-    let (store, q) = (place.open(), place.queue());
+    setup.declare();
+    let (store, q) = (setup.open(), setup.queue());
     for (ids, from) in [("uuid", 0), ("none", COUNT)] {
         assert!(
-            place
+            setup
                 .produce(from, from + COUNT, ids)
                 .wait()
                 .unwrap()
@@ -301,7 +301,7 @@ async fn what_natives_produce_is_claimed_once_and_in_order(place: Place) {
             let claim = store.claim(&q, &lease(), 20).await.unwrap().unwrap();
             let ids: Vec<MessageId> = claim.messages.iter().map(|it| it.id).collect();
             let deleted = store
-                .delete(&q, &ids, Guard::HeldBy(vec![claim.id]))
+                .delete(&q, &ids, Precondition::ClaimedBy(vec![claim.id]))
                 .await
                 .unwrap();
             assert_eq!(deleted, ids.len());
@@ -315,15 +315,15 @@ async fn what_natives_produce_is_claimed_once_and_in_order(place: Place) {
     assert_eq!(store.claim(&q, &lease(), 20).await.unwrap(), None);
 }
 
-async fn what_the_api_posts_is_consumed_by_natives(place: Place) {
+async fn what_the_api_posts_is_consumed_by_natives(setup: Setup) {
     const COUNT: usize = 2000;
-    place.declare();
-    let (store, q) = (place.open(), place.queue());
+    setup.declare();
+    let (store, q) = (setup.open(), setup.queue());
     let messages: Vec<Message> = (0..COUNT).map(message).collect();
     for batch in messages.chunks(100) {
         store.post(&q, batch.to_vec()).await.unwrap();
     }
-    let consumer = place.consume();
+    let consumer = setup.consume();
     while consumer.count.load(Ordering::Relaxed) < COUNT as u64 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -341,17 +341,17 @@ async fn what_the_api_posts_is_consumed_by_natives(place: Place) {
     assert_eq!(store.claim(&q, &lease(), 20).await.unwrap(), None);
 }
 
-async fn both_sides_at_once_process_twenty_thousand_messages_once(place: Place) {
+async fn both_sides_at_once_process_twenty_thousand_messages_once(setup: Setup) {
     const EACH: usize = 5_000;
-    place.declare();
-    let (stores, q) = ([place.open(), place.open()], place.queue());
+    setup.declare();
+    let (stores, q) = ([setup.open(), setup.open()], setup.queue());
     let begun = Instant::now();
     let over = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
-    let consumer = place.consume();
+    let consumer = setup.consume();
     let mut natives = [
-        place.produce(0, EACH, "none"),
-        place.produce(EACH, 2 * EACH, "uuid"),
+        setup.produce(0, EACH, "none"),
+        setup.produce(EACH, 2 * EACH, "uuid"),
     ];
     let posters = stores.clone().map(|store| {
         let q = q.clone();
@@ -388,7 +388,11 @@ async fn both_sides_at_once_process_twenty_thousand_messages_once(place: Place) 
     }
     let processed = || done.load(Ordering::Relaxed) + consumer.count.load(Ordering::Relaxed);
     while processed() < 4 * EACH as u64 {
-        assert!(begun.elapsed() < PATIENCE, "{} are processed", processed());
+        assert!(
+            begun.elapsed() < TRIAL_TIMEOUT,
+            "{} are processed",
+            processed()
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // A second processing would come now.
@@ -412,7 +416,7 @@ async fn both_sides_at_once_process_twenty_thousand_messages_once(place: Place) 
     // Both posters and both producers count from zero, in two ranges.
     println!(
         "{}: {by_api} by the API and {} by pika, in {:?}",
-        place.kind,
+        setup.kind,
         native.len(),
         begun.elapsed()
     );

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a node may take until it listens. It is some ten seconds on an idle machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where Debian's package and RabbitMQ's own archive put the scripts. Those on the path switch the user.
 const INSTALLED: [&str; 2] = ["/usr/lib/rabbitmq/lib", "/opt/rabbitmq/lib"];
@@ -174,7 +174,7 @@ impl Node {
         let guarded = Guarded::of(started)?;
         let is_silent = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_err();
         while self.listens.iter().any(is_silent) {
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > START_TIMEOUT {
                 return Err(format!(
                     "rabbitmq-server does not listen; it says {:?}",
                     self.says()
@@ -225,7 +225,7 @@ impl Node {
             let ended = running.process.try_wait();
             if ended.map_err(|error| error.to_string())?.is_some() {
                 *process = None;
-            } else if begun.elapsed() > PATIENCE {
+            } else if begun.elapsed() > START_TIMEOUT {
                 return Err("rabbitmq-server does not end".into());
             } else {
                 std::thread::sleep(Duration::from_millis(20));

@@ -2,28 +2,28 @@
 
 use std::slice::from_ref;
 
-use isimud_contract::{ErrorKind, Guard, Resource};
+use isimud_contract::{ErrorKind, Precondition, Resource};
 
-use super::{Book, granted, held};
-use crate::outcome::{Outcome, Word, refused};
+use super::{LedgerBench, granted, held};
+use crate::outcome::{Outcome, Step, refused};
 use crate::promise::promises;
-use crate::words::ids;
+use crate::steps::ids;
 
 promises! {
-    on Book;
+    on LedgerBench;
     a_ledger_answers_a_ping,
     scopes_do_not_touch,
     queues_do_not_touch,
     a_ledger_that_is_opened_twice_is_one,
 }
 
-async fn a_ledger_answers_a_ping(book: Book) -> Outcome {
-    book.ledger.ping().await?;
+async fn a_ledger_answers_a_ping(bench: LedgerBench) -> Outcome {
+    bench.ledger.ping().await?;
     Ok(())
 }
 
 /// What is done to one must not show in the other.
-async fn assert_apart(one: &Book, other: &Book) -> Word<()> {
+async fn assert_apart(one: &LedgerBench, other: &LedgerBench) -> Step<()> {
     let message = one.message();
     let copy = one.delivery(&message);
     let lease = one.take(from_ref(&copy)).await?;
@@ -32,8 +32,8 @@ async fn assert_apart(one: &Book, other: &Book) -> Word<()> {
     let missing = other.find(lease.id).await;
     refused(missing, ErrorKind::NotFound(Resource::Claim))?;
     assert!(other.release(lease.id).await?.is_empty());
-    assert_eq!(other.bury(&[message.id], Guard::Any).await?.0, 0);
-    other.note(from_ref(&message)).await?;
+    assert_eq!(other.delete(&[message.id], Precondition::None).await?.0, 0);
+    other.record(from_ref(&message)).await?;
     granted(other.claim(&lease, from_ref(&copy)).await?.remove(0))?;
     other.ledger.purge(&other.queue).await?;
     held(one.verdict(&copy).await?)?;
@@ -42,7 +42,7 @@ async fn assert_apart(one: &Book, other: &Book) -> Word<()> {
     Ok(())
 }
 
-async fn scopes_do_not_touch(book: Book) -> Outcome {
+async fn scopes_do_not_touch(bench: LedgerBench) -> Outcome {
     for scope in [
         "pool too",
         "poo",
@@ -52,27 +52,27 @@ async fn scopes_do_not_touch(book: Book) -> Outcome {
         "pool\0",
         "ü:{}*",
     ] {
-        assert_apart(&book, &book.scope(scope).await?).await?;
-        book.ledger.purge(&book.queue).await?;
+        assert_apart(&bench, &bench.scope(scope).await?).await?;
+        bench.ledger.purge(&bench.queue).await?;
     }
     Ok(())
 }
 
-async fn queues_do_not_touch(book: Book) -> Outcome {
-    assert_apart(&book, &book.on("other")).await?;
+async fn queues_do_not_touch(bench: LedgerBench) -> Outcome {
+    assert_apart(&bench, &bench.on("other")).await?;
     Ok(())
 }
 
-async fn a_ledger_that_is_opened_twice_is_one(book: Book) -> Outcome {
-    let again = book.scope("pool").await?;
-    let message = book.message();
-    let copy = book.delivery(&message);
-    let lease = book.take(from_ref(&copy)).await?;
+async fn a_ledger_that_is_opened_twice_is_one(bench: LedgerBench) -> Outcome {
+    let again = bench.scope("pool").await?;
+    let message = bench.message();
+    let copy = bench.delivery(&message);
+    let lease = bench.take(from_ref(&copy)).await?;
     held(again.verdict(&copy).await?)?;
     assert_eq!(ids(&again.find(lease.id).await?.messages), [message.id]);
     again
-        .bury(&[message.id], Guard::HeldBy(vec![lease.id]))
+        .delete(&[message.id], Precondition::ClaimedBy(vec![lease.id]))
         .await?;
-    assert_eq!(book.counts().await?, (0, 0));
+    assert_eq!(bench.counts().await?, (0, 0));
     Ok(())
 }

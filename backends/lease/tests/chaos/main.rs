@@ -7,13 +7,13 @@
 
 mod model;
 mod shaky;
-mod world;
+mod simulation;
 
 use isimud_lease::Journal;
-use isimud_lease::fake::Nature;
+use isimud_lease::fake::FaultProfile;
 
 use shaky::Sabotage;
-use world::{Plan, World};
+use simulation::{Plan, Simulation};
 
 /// Runs of each kind, unless the environment asks for more.
 const RUNS: u64 = 30;
@@ -22,14 +22,14 @@ const RUNS: u64 = 30;
 const SABOTAGED: u64 = 40;
 
 /// A broker with some weaknesses of each kind.
-const WEAK: Nature = Nature {
+const WEAK: FaultProfile = FaultProfile {
     failures: 60,
     duplicates: 30,
-    ..Nature::PLAIN
+    ..FaultProfile::PLAIN
 };
 
 /// A broker that never fails, so that nothing is left open.
-const CALM: Nature = Nature {
+const CALM: FaultProfile = FaultProfile {
     failures: 0,
     duplicates: 0,
     ..WEAK
@@ -40,17 +40,17 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Makes one run, on one thread, by a clock that only the run moves.
-fn run(plan: Plan, seed: u64) -> World {
+fn run(plan: Plan, seed: u64) -> Simulation {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .expect("a runtime");
-    runtime.block_on(world::run(plan, seed))
+    runtime.block_on(simulation::run(plan, seed))
 }
 
 /// Makes all runs of a plan, and looks that they tried something.
-fn all(nature: Nature, journal: Journal) {
+fn all(faults: FaultProfile, journal: Journal) {
     struct Told(u64);
     impl Drop for Told {
         fn drop(&mut self) {
@@ -60,7 +60,7 @@ fn all(nature: Nature, journal: Journal) {
         }
     }
     let plan = Plan {
-        nature,
+        faults,
         journal,
         sabotage: Sabotage::None,
     };
@@ -70,12 +70,12 @@ fn all(nature: Nature, journal: Journal) {
     };
     for seed in seeds {
         let told = Told(seed);
-        let world = run(plan, seed);
-        let model = world.model.lock().expect("the run is over");
+        let simulation = run(plan, seed);
+        let model = simulation.model.lock().expect("the run is over");
         for what in ["post", "claim"] {
             assert!(model.served.contains_key(what), "no {what} was served");
         }
-        assert!(nature.failures == 0 || model.failed > 0, "nothing failed");
+        assert!(faults.failures == 0 || model.failed > 0, "nothing failed");
         drop(told);
     }
 }
@@ -92,42 +92,42 @@ fn a_broker_that_leases_in_time_without_the_journal() {
 
 #[test]
 fn a_broker_whose_leases_end_with_the_connection() {
-    let nature = Nature {
-        binds: true,
-        ends_lives: true,
+    let faults = FaultProfile {
+        connection_bound: true,
+        expires_messages: true,
         delays: false,
         ..WEAK
     };
-    all(nature, Journal::On);
-    all(nature, Journal::Off);
+    all(faults, Journal::On);
+    all(faults, Journal::Off);
 }
 
 #[test]
 fn a_broker_without_order() {
-    let nature = Nature {
-        scrambles: true,
+    let faults = FaultProfile {
+        reorders: true,
         duplicates: 200,
         ..WEAK
     };
-    all(nature, Journal::On);
-    all(nature, Journal::Off);
+    all(faults, Journal::On);
+    all(faults, Journal::Off);
 }
 
 #[test]
 fn a_broker_that_is_deaf_to_every_hint() {
-    let nature = Nature {
-        deaf: true,
+    let faults = FaultProfile {
+        ignores_hints: true,
         delays: false,
         ..WEAK
     };
-    all(nature, Journal::On);
-    all(nature, Journal::Off);
+    all(faults, Journal::On);
+    all(faults, Journal::Off);
 }
 
 /// Every check can fail: what is broken on purpose is found, and by the check that is meant for it.
 fn finds(sabotage: Sabotage, words: &str) {
     let plan = Plan {
-        nature: CALM,
+        faults: CALM,
         journal: Journal::On,
         sabotage,
     };

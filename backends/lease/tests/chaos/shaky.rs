@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    ByteCount, Capabilities, Claim, ClaimId, Clock, Delivery, Era, Error, ErrorKind, ForeignClaim,
-    Guard, Lease, Ledger, ManualClock, Message, MessageId, Page, Purpose, QueueKey, Receipt,
-    Renewed, Result, Rowless, Selection, Stats, Timestamp, Verdict,
+    ByteCount, Capabilities, Claim, ClaimId, Clock, Delivery, Epoch, Error, ErrorKind,
+    ImportedClaim, Lease, Ledger, ManualClock, Message, MessageId, Page, Precondition, Purpose,
+    QueueKey, Receipt, Renewed, Result, Selection, Stats, Timestamp, UnknownIds, Verdict,
 };
 use isimud_lease::fake::FakeBroker;
 use isimud_lease::{Depth, Envelope, LeaseBroker};
@@ -51,7 +51,7 @@ pub(crate) enum Sabotage {
     EndClaims,
     /// A message that is held back is settled instead.
     SettleHeld,
-    /// Messages are buried before they are in the dead-letter queue.
+    /// Messages are deleted before they are in the dead-letter queue.
     BuryFirst,
 }
 
@@ -143,14 +143,15 @@ impl Ledger for ShakyLedger {
         self.step(self.inner.ping()).await
     }
 
-    async fn note(
+    async fn record(
         &self,
         queue: &QueueKey,
-        era: Option<Era>,
+        epoch: Option<Epoch>,
         now: Timestamp,
         posted: &[Message],
-    ) -> Result<Era> {
-        self.step(self.inner.note(queue, era, now, posted)).await
+    ) -> Result<Epoch> {
+        self.step(self.inner.record(queue, epoch, now, posted))
+            .await
     }
 
     async fn grant(
@@ -206,26 +207,27 @@ impl Ledger for ShakyLedger {
         self.step(self.inner.undo(queue, claim)).await
     }
 
-    async fn bury(
+    async fn delete(
         &self,
         queue: &QueueKey,
         ids: &[MessageId],
-        guard: Guard,
-        rowless: Rowless,
+        precondition: Precondition,
+        unknown_ids: UnknownIds,
     ) -> Result<(usize, Vec<Receipt>)> {
         if self.is(Sabotage::ForgetDeletes) {
             return Ok((ids.len(), Vec::new()));
         }
-        self.step(self.inner.bury(queue, ids, guard, rowless)).await
+        self.step(self.inner.delete(queue, ids, precondition, unknown_ids))
+            .await
     }
 
-    async fn hold(
+    async fn import_claim(
         &self,
         queue: &QueueKey,
-        claim: ForeignClaim,
+        claim: ImportedClaim,
         ids: &[MessageId],
     ) -> Result<usize> {
-        self.step(self.inner.hold(queue, claim, ids)).await
+        self.step(self.inner.import_claim(queue, claim, ids)).await
     }
 
     async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
@@ -284,8 +286,8 @@ impl LeaseBroker for ShakyBroker {
         self.inner.capabilities()
     }
 
-    fn ends_lives(&self) -> bool {
-        self.inner.ends_lives()
+    fn expires_messages(&self) -> bool {
+        self.inner.expires_messages()
     }
 
     fn adopts(&self) -> bool {
@@ -315,12 +317,23 @@ impl LeaseBroker for ShakyBroker {
         self.step(self.inner.send(queue, batch)).await
     }
 
-    async fn receive(&self, queue: &QueueKey, max: usize, hold: Duration) -> Result<Vec<Delivery>> {
-        self.step(self.inner.receive(queue, max, hold)).await
+    async fn receive(
+        &self,
+        queue: &QueueKey,
+        max: usize,
+        visibility: Duration,
+    ) -> Result<Vec<Delivery>> {
+        self.step(self.inner.receive(queue, max, visibility)).await
     }
 
-    async fn extend(&self, queue: &QueueKey, receipts: &[Receipt], hold: Duration) -> Result<()> {
-        self.step(self.inner.extend(queue, receipts, hold)).await
+    async fn extend(
+        &self,
+        queue: &QueueKey,
+        receipts: &[Receipt],
+        visibility: Duration,
+    ) -> Result<()> {
+        self.step(self.inner.extend(queue, receipts, visibility))
+            .await
     }
 
     async fn ack(&self, queue: &QueueKey, receipts: &[Receipt]) -> Result<()> {
@@ -339,8 +352,8 @@ impl LeaseBroker for ShakyBroker {
         self.step(self.inner.purge(queue)).await
     }
 
-    async fn remove(&self, queue: &QueueKey) -> Result<()> {
-        self.step(self.inner.remove(queue)).await
+    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
+        self.step(self.inner.drop_queue(queue)).await
     }
 
     async fn close(&self) -> Result<()> {

@@ -20,10 +20,10 @@ if call('HEXISTS', here.claim, claim) == 1 then
 end
 
 local taken = { ids = {}, ranks = {}, marks = {}, dues = {} }
-local worn = { ids = {}, ranks = {}, marks = {}, dues = {} }
+local exceeded = { ids = {}, ranks = {}, marks = {}, dues = {} }
 
 -- Puts messages under a claim, and notes what becomes of them: those that must live longer have a new end.
-local function hold(claim, ttl, which, shown, counted)
+local function put_under_claim(claim, ttl, which, shown, counted)
   local held, marks = {}, {}
   for at, id in ipairs(which.ids) do
     local old, ends, count = read_mark(which.marks[at])
@@ -38,11 +38,11 @@ local function hold(claim, ttl, which, shown, counted)
   write_claim(here, claim, ttl, which.ids)
 end
 
-local function bury(target)
+local function dead_letter(target)
   local ranks = ranks_of(target)
-  for at, id in ipairs(worn.ids) do
+  for at, id in ipairs(exceeded.ids) do
     local value = call('HGET', here.data, id)
-    local shown, changed = read_mark(worn.marks[at])
+    local shown, changed = read_mark(exceeded.marks[at])
     if new_life then shown, changed = new_life, now + new_life end
     local ends = end_of(value, changed)
     drop(here, { id })
@@ -57,7 +57,7 @@ local function bury(target)
   keep_ranks(target, ranks)
 end
 
-while #taken.ids < limit and #worn.ids < STEP do
+while #taken.ids < limit and #exceeded.ids < STEP do
   local head = call('ZPOPMIN', here.free, math.min(limit - #taken.ids, STEP))
   if #head == 0 then break end
   local ids = {}
@@ -65,7 +65,7 @@ while #taken.ids < limit and #worn.ids < STEP do
   local marks = gather('HMGET', here.mark, ids)
   for at, id in ipairs(ids) do
     local _, _, count = read_mark(marks[at])
-    local which = most and count >= most and worn or taken
+    local which = most and count >= most and exceeded or taken
     which.ids[#which.ids + 1] = id
     which.ranks[#which.ranks + 1] = head[at * 2]
     which.marks[#which.marks + 1] = marks[at]
@@ -86,27 +86,27 @@ if #taken.ids > 0 then
     taken.ends[at] = end_of(value, ends)
   end
   local shown = outlive(here, taken.ids, taken.ends, ttl, grace)
-  hold(claim, ttl, taken, shown, most and 1 or 0)
+  put_under_claim(claim, ttl, taken, shown, most and 1 or 0)
   show(answer, here, taken.ids, taken)
 end
-if #worn.ids > 0 then
+if #exceeded.ids > 0 then
   if KEYS[9] then
-    bury(queue_at(9))
+    dead_letter(queue_at(9))
   else
     -- They go through the answer. What is too much for it goes back where it was, and moves with a later claim.
     local bytes = 0
-    for at = 1, #worn.ids do
-      bytes = bytes + call('HSTRLEN', here.data, worn.ids[at])
+    for at = 1, #exceeded.ids do
+      bytes = bytes + call('HSTRLEN', here.data, exceeded.ids[at])
       if at > 1 and bytes > PAGE_BYTES then
-        for back = #worn.ids, at, -1 do
-          call('ZADD', here.free, worn.ranks[back], worn.ids[back])
-          worn.ids[back], worn.ranks[back], worn.marks[back] = nil, nil, nil
+        for back = #exceeded.ids, at, -1 do
+          call('ZADD', here.free, exceeded.ranks[back], exceeded.ids[back])
+          exceeded.ids[back], exceeded.ranks[back], exceeded.marks[back] = nil, nil, nil
         end
         break
       end
     end
-    hold(ARGV[10], tonumber(ARGV[11]), worn, {}, 0)
-    show(answer, here, worn.ids, worn)
+    put_under_claim(ARGV[10], tonumber(ARGV[11]), exceeded, {}, 0)
+    show(answer, here, exceeded.ids, exceeded)
   end
 end
 return answer

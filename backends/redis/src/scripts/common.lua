@@ -5,7 +5,7 @@
 --        3 held    zset    ids of claimed messages, by rank
 --        4 wait    zset    ids of delayed messages, by rank
 --        5 time    zset    what ends by itself, by its moment: 'x' id (a life), 'd' id (a delay), 'c' claim, and in a ledger
---                          'n' id (the wait for a note)
+--                          'n' id (the wait for a record)
 --        6 mark    hash    id -> what has changed since the post: the ttl, the end, the claims counted, the claim
 --        7 claim   hash    claim -> its ttl, when it was renewed, the ids that it took
 --        8 rank    string  the last rank given: ranks are numbers of arrival (see the contract)
@@ -244,7 +244,7 @@ local function despite_full(queue)
 end
 
 -- Ends what has ended, about STEP messages of it, and returns whether that was all. What becomes of a message at the end
--- of its life, and of one that nobody has noted in time, somebody else may say. A script that `grows` the queue is refused
+-- of its life, and of one that nobody has recorded in time, somebody else may say. A script that `grows` the queue is refused
 -- by a full server, whatever has ended.
 local function settle(queue, expire, grows, number)
   local ended = call('ZRANGE', queue.time, '-inf', present, 'BYSCORE', 'LIMIT', '0', STEP_TEXT)

@@ -1,10 +1,10 @@
--- Judges deliveries. What is granted joins the claim, or is buried when it is popped.
+-- Judges deliveries. What is granted joins the claim, or is deleted when it is popped.
 --
 -- KEYS    1-13 the queue
 -- ARGV    2 what for: 'claim', 'more' for a claim that runs already, 'pop', 3 the claim, 4 its ttl, 5 the grace, 6 how many
 --         claims deliver a message or '', 7 '1' if the queue is its own dead-letter queue, 8 the claim (17 bytes) of what
---         is spent, 9 how many may be granted, 10 the server's moment, 11 the deadline, 12.. four values a delivery: the
---         id; its terms (>dddI4ddB: left, delay, age, claims counted, arrival, posted, whether it awaits its note); its value, but for the
+--         is over the limit, 9 how many may be granted, 10 the server's moment, 11 the deadline, 12.. four values a delivery: the
+--         id; its terms (>dddI4ddB: left, delay, age, claims counted, arrival, posted, whether it awaits its record); its value, but for the
 --         version, the moment of the post and the rank; the receipt
 -- Result  text when it is too late; nil while the queue is not settled, else {now, verdict...}, a verdict being one of
 --         {'granted', value, mark, whether it lives longer than the broker was told}
@@ -14,7 +14,7 @@
 local late = too_late(ARGV[11])
 if late then return late end
 if not settle() then return false end
-present_era()
+present_epoch()
 local purpose, claim, ttl, grace = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local most, itself, nameless = tonumber(ARGV[6]), ARGV[7] == '1', ARGV[8]
 local limit, sent = tonumber(ARGV[9]), tonumber(ARGV[10])
@@ -32,7 +32,7 @@ for at = 12, #ARGV, 4 do
   newest[id] = math.max(newest[id] or 0, transfers)
 end
 local rows, list = load(ids)
-local granted, spent, answer, shown = {}, {}, { now }, {}
+local granted, exceeded, answer, shown = {}, {}, { now }, {}
 
 local function held_until(row)
   if row.holder == claim then return renewed + claim_ttl end
@@ -47,7 +47,7 @@ local function take_it(row)
     local verdict = { 'spent', '', marked(row, '') }
     if not row.new then shown[#shown + 1] = { row.id, verdict } end
     row.holder, row.taken, row.changed = nameless, not row.new, true
-    spent[#spent + 1] = row
+    exceeded[#exceeded + 1] = row
     return verdict
   end
   limit = limit - 1
@@ -55,7 +55,7 @@ local function take_it(row)
   if not row.new then shown[#shown + 1] = { row.id, verdict } end
   if purpose == 'pop' then
     verdict[3], verdict[4] = marked(row, ''), 0
-    row.state, row.buried = 'dead', not row.new
+    row.state, row.deleted = 'deleted', not row.new
   else
     if most then
       if itself and row.count >= most then row.count = 0 end
@@ -93,7 +93,7 @@ local function judge(at)
   local left, delay, age, count, arrival, posted, awaited = struct.unpack('>dddI4ddB', ARGV[at + 1])
   local copy, transfers = posted + left, transfers_of(value)
   local is_old = transfers < newest[row.id] or row.state and transfers < row.transfers
-  local is_new = not row.state or transfers > row.transfers or row.state == 'over' and copy > row.ends
+  local is_new = not row.state or transfers > row.transfers or row.state == 'expired' and copy > row.ends
   if not row.state and is_old then return { 'gone' } end
   if is_new and not is_old then
     return meet(row, left, delay, age, count, arrival, posted, awaited == 1, value, receipt)
@@ -121,5 +121,5 @@ if #shown > 0 then
 end
 flush(list)
 if #granted > 0 then fill_claim(claim, claim_ttl, renewed, granted) end
-if #spent > 0 then fill_claim(nameless, ttl, now, spent) end
+if #exceeded > 0 then fill_claim(nameless, ttl, now, exceeded) end
 return answer

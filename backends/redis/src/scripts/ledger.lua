@@ -5,17 +5,17 @@
 --                         last end of any row
 --        9 terms  hash    id -> how long the broker was told to keep the message, when no copy can be alive any more
 --                         (moments), how often it was transferred (>ddI4), 'r' and the newest receipt if there is one
---       10 dead   zset    ids of deleted messages, by when no copy can be alive any more
---       11 over   zset    the same of messages that ended or were purged, whose ids may be posted again
+--       10 deleted zset    ids of deleted messages, by when no copy can be alive any more
+--       11 expired zset    the same of messages that ended or were purged, whose ids may be posted again
 --       12 old    hash    as terms, of messages that were purged when there were many
---       13 moved  hash    id -> how often a message in `dead` or `over` was transferred, where it was (text)
+--       13 moved  hash    id -> how often a message in `deleted` or `expired` was transferred, where it was (text)
 --
 -- The mark of a message that is on its way to a dead-letter queue has a claim of 17 bytes, which nobody can name.
 
-here.meta, here.terms, here.dead, here.over, here.old, here.moved =
+here.meta, here.terms, here.deleted, here.expired, here.old, here.moved =
   KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 
--- How long an era outlives the last row. A server that remembers a forgotten one posts once more.
+-- How long an epoch outlives the last row. A server that remembers a forgotten one posts once more.
 local LINGER = 86400000
 
 -- How often a message was transferred, by its value without the version and the moment of the post.
@@ -32,8 +32,8 @@ local function write_terms(row)
   return struct.pack('>ddI4', row.kept, row.ends, row.transfers) .. (row.receipt and 'r' .. row.receipt or '')
 end
 
--- Takes live messages out, and leaves tombs where copies may be alive. Returns how many there were.
-local function leave(tombs, ids)
+-- Takes live messages out, and leaves tombstones where copies may be alive. Returns how many there were.
+local function leave(tombstones, ids)
   if #ids == 0 then return 0 end
   local terms, left, moved = gather('HMGET', here.terms, ids), {}, {}
   for at, id in ipairs(ids) do
@@ -51,15 +51,15 @@ local function leave(tombs, ids)
       end
     end
   end
-  each('ZADD', tombs, left)
+  each('ZADD', tombstones, left)
   each('HSET', here.moved, moved)
   each('HDEL', here.terms, ids)
   return drop(here, ids)
 end
 
--- How long a row that a delivery has made waits for the note of its message: longer than a post may take between the
+-- How long a row that a delivery has made waits for the record of its message: longer than a post may take between the
 -- broker and the ledger.
-local NOTE_TIME = 10000
+local RECORD_TIMEOUT = 10000
 
 local function ledger_ranks()
   return ranks_after(call('HGET', here.meta, 'rank'))
@@ -81,7 +81,7 @@ local function give_number(id, ranks, above)
   call('ZREM', here.time, 'n' .. id)
 end
 
--- Numbers what nobody has noted in time, in the order in which it was delivered: whoever posted it is gone, and the message
+-- Numbers what nobody has recorded in time, in the order in which it was delivered: whoever posted it is gone, and the message
 -- is there.
 local function number_unnoted(ids)
   local ranks, delivered = ledger_ranks(), {}
@@ -99,13 +99,13 @@ end
 local settle_messages = settle
 local function settle(_, _, grows)
   if not grows then despite_full(here) end
-  -- A tomb past its end is none, so nobody waits for this.
-  for _, tombs in ipairs({ here.dead, here.over }) do
-    local ended = call('ZRANGE', tombs, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP)
-    each('ZREM', tombs, ended)
+  -- A tombstone past its end is none, so nobody waits for this.
+  for _, tombstones in ipairs({ here.deleted, here.expired }) do
+    local ended = call('ZRANGE', tombstones, '-inf', now, 'BYSCORE', 'LIMIT', 0, STEP)
+    each('ZREM', tombstones, ended)
     each('HDEL', here.moved, ended)
   end
-  return settle_messages(here, function(_, expired) leave(here.over, expired) end, grows, number_unnoted)
+  return settle_messages(here, function(_, expired) leave(here.expired, expired) end, grows, number_unnoted)
 end
 
 -- Keeps the queue's record for as long as its last row.
@@ -118,21 +118,21 @@ local function touch(ends)
   call('PEXPIRE', here.meta, string.format('%.0f', math.max(latest - now, 0) + LINGER))
 end
 
--- Begins an era: the microsecond, or the next one that was none yet.
-local function begin_era()
+-- Begins an epoch: the microsecond, or the next one that was none yet.
+local function begin_epoch()
   local time = call('TIME')
-  local era, old = time[1] * 1000000 + time[2], tonumber(call('HGET', here.meta, 'era') or 0)
-  era = string.format('%.0f', math.max(era, old + 1))
-  call('HSET', here.meta, 'era', era)
+  local epoch, old = time[1] * 1000000 + time[2], tonumber(call('HGET', here.meta, 'era') or 0)
+  epoch = string.format('%.0f', math.max(epoch, old + 1))
+  call('HSET', here.meta, 'era', epoch)
   touch(0)
-  return era
+  return epoch
 end
 
-local function present_era()
-  return call('HGET', here.meta, 'era') or begin_era()
+local function present_epoch()
+  return call('HGET', here.meta, 'era') or begin_epoch()
 end
 
--- Reads the rows of ids, each once: by id, and in a list. A row is live, or a tomb ('dead', 'over'), or none.
+-- Reads the rows of ids, each once: by id, and in a list. A row is live, or a tombstone ('deleted', 'expired'), or none.
 local function load(ids)
   local rows, list = {}, {}
   for _, id in ipairs(ids) do
@@ -164,18 +164,18 @@ local function load(ids)
     row.expires, row.due, row.rank = tonumber(lives[at]), tonumber(dues[at] or nil), tonumber(ranks[at] or nil)
   end
 
-  local dead, over = gather('ZMSCORE', here.dead, rest), gather('ZMSCORE', here.over, rest)
+  local deleted, expired = gather('ZMSCORE', here.deleted, rest), gather('ZMSCORE', here.expired, rest)
   local old = #rest > 0 and call('EXISTS', here.old) == 1 and gather('HMGET', here.old, rest) or {}
   local moved = #rest > 0 and call('EXISTS', here.moved) == 1 and gather('HMGET', here.moved, rest) or {}
   for at, id in ipairs(rest) do
-    local row, ends = rows[id], tonumber(dead[at] or over[at] or nil)
-    local state = dead[at] and 'dead' or 'over'
+    local row, ends = rows[id], tonumber(deleted[at] or expired[at] or nil)
+    local state = deleted[at] and 'deleted' or 'expired'
     row.transfers = tonumber(moved[at] or nil) or 0
     if not ends and old[at] then
       local _
       _, ends, row.transfers = read_terms(old[at])
     end
-    row.tomb = ends ~= nil
+    row.tombstone = ends ~= nil
     if ends and ends > now then row.state, row.ends = state, ends end
   end
   return rows, list
@@ -213,9 +213,9 @@ end
 
 -- Writes new rows with their values, and of those in the list what has changed.
 local function flush(list)
-  local data, terms, marks, time, tombs, taken, moved = {}, {}, {}, {}, {}, {}, {}
-  local orders = { free = {}, held = {}, wait = {}, dead = {}, over = {} }
-  local buried, latest, ranks = {}, 0, nil
+  local data, terms, marks, time, tombstones, taken, moved = {}, {}, {}, {}, {}, {}, {}
+  local orders = { free = {}, held = {}, wait = {}, deleted = {}, expired = {} }
+  local deleted, latest, ranks = {}, 0, nil
   local function add(values, a, b)
     values[#values + 1] = a
     values[#values + 1] = b
@@ -224,7 +224,7 @@ local function flush(list)
     if row.rank then return end
     if row.awaited and row.arrival <= 0 then
       row.rank = UNNUMBERED + call('HINCRBY', here.meta, 'unnoted', 1)
-      add(time, now + NOTE_TIME, 'n' .. row.id)
+      add(time, now + RECORD_TIMEOUT, 'n' .. row.id)
       return
     end
     ranks = ranks or ledger_ranks()
@@ -232,7 +232,7 @@ local function flush(list)
   end
   local function write(row)
     local id = row.id
-    if row.new and row.tomb then tombs[#tombs + 1] = id end
+    if row.new and row.tombstone then tombstones[#tombstones + 1] = id end
     if row.state == 'live' and (row.new or row.changed) then
       add(terms, id, write_terms(row))
       if row.new then
@@ -249,9 +249,9 @@ local function flush(list)
         if row.taken or needs_mark(row) then add(marks, id, marked(row, row.holder)) end
       end
       latest = math.max(latest, row.ends)
-    elseif row.buried then
+    elseif row.deleted then
       add(terms, id, write_terms(row))
-      buried[#buried + 1] = id
+      deleted[#deleted + 1] = id
       latest = math.max(latest, row.ends)
     elseif row.state and (row.new or row.changed) then
       add(orders[row.state], row.ends, id)
@@ -264,10 +264,10 @@ local function flush(list)
     if not row.new then write(row) end
   end
   if ranks then keep_ledger_ranks(ranks) end
-  each('ZREM', here.dead, tombs)
-  each('ZREM', here.over, tombs)
-  each('HDEL', here.old, tombs)
-  each('HDEL', here.moved, tombs)
+  each('ZREM', here.deleted, tombstones)
+  each('ZREM', here.expired, tombstones)
+  each('HDEL', here.old, tombstones)
+  each('HDEL', here.moved, tombstones)
   each('HSET', here.moved, moved)
   each('HSET', here.data, data)
   each('HSET', here.terms, terms)
@@ -275,7 +275,7 @@ local function flush(list)
   each('ZADD', here.time, time)
   each('ZREM', here.free, taken)
   for order, values in pairs(orders) do each('ZADD', here[order], values) end
-  leave(here.dead, buried)
+  leave(here.deleted, deleted)
   touch(latest)
 end
 

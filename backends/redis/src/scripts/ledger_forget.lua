@@ -1,4 +1,4 @@
--- Forgets messages that no claim holds and no delay holds back. They leave no tombs.
+-- Forgets messages that no claim holds and no delay holds back. They leave no tombstones.
 --
 -- KEYS    1-12 the queue
 -- ARGV    2.. ids

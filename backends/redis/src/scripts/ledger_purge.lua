@@ -1,37 +1,37 @@
--- Deletes every message and every claim, and begins a new era. What stays of the messages is when their copies end: a
--- few become tombs at once; many keep that under another name, which takes no time.
+-- Deletes every message and every claim, and begins a new epoch. What stays of the messages is when their copies end: a
+-- few become tombstones at once; many keep that under another name, which takes no time.
 --
 -- KEYS    1-13 the queue
 -- Result  nil where it must be called again, else 1
 
 if call('EXISTS', here.meta) == 0 then return 1 end
 
-local function to_tombs(terms)
-  local tombs, ids, moved = {}, {}, {}
+local function to_tombstones(terms)
+  local tombstones, ids, moved = {}, {}, {}
   for at = 1, #terms, 2 do
     local _, ends, transfers = read_terms(terms[at + 1])
     ids[#ids + 1] = terms[at]
     if ends > now then
-      tombs[#tombs + 1] = ends
-      tombs[#tombs + 1] = terms[at]
+      tombstones[#tombstones + 1] = ends
+      tombstones[#tombstones + 1] = terms[at]
       if transfers > 0 then
         moved[#moved + 1] = terms[at]
         moved[#moved + 1] = transfers
       end
     end
   end
-  each('ZADD', here.over, tombs)
+  each('ZADD', here.expired, tombstones)
   each('HSET', here.moved, moved)
   return ids
 end
 
 if call('HLEN', here.terms) <= STEP then
-  to_tombs(call('HGETALL', here.terms))
+  to_tombstones(call('HGETALL', here.terms))
   call('UNLINK', here.terms)
 elseif call('EXISTS', here.old) == 1 then
   -- Many were purged not long ago: they make room, by and by.
   local part = call('HSCAN', here.old, 0, 'COUNT', STEP)
-  each('HDEL', here.old, to_tombs(part[2]))
+  each('HDEL', here.old, to_tombstones(part[2]))
   return false
 else
   call('RENAME', here.terms, here.old)
@@ -39,5 +39,5 @@ else
   call('PEXPIRE', here.old, string.format('%.0f', math.max(latest - now, 0) + LINGER))
 end
 call('UNLINK', here.data, here.free, here.held, here.wait, here.time, here.mark, here.claim)
-begin_era()
+begin_epoch()
 return 1

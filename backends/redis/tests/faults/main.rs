@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Change, Claim, ClaimId, ClientId, Error, ErrorKind, Guard, Lease, Message, MessageId,
-    MessageStore, Metadata, Place, ProjectId, QueueKey, QueueName, Queues, Result, Watcher,
+    Change, Claim, ClaimId, ClientId, Error, ErrorKind, Lease, Message, MessageId, MessageStore,
+    Metadata, Placement, Precondition, ProjectId, QueueKey, QueueName, Queues, Result, Watcher,
 };
 use isimud_redis::{Config, RedisStore};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
             tls::a_certificate_for_another_host_is_not_trusted,
             tls::a_client_shows_its_certificate,
             tls::a_plain_server_is_no_server_for_tls,
-            tls::papers_that_cannot_be_read_are_refused_at_once,
+            tls::tls_files_that_cannot_be_read_are_refused_at_once,
             tls::a_cluster_is_reached_by_tls,
             tls::sentinels_and_whom_they_name_are_reached_by_tls;
     });
@@ -278,8 +278,11 @@ async fn a_full_server_can_be_emptied(servers: Servers) {
     let claim = store.claim(&queue, &kept, 2).await.unwrap().unwrap();
     store.renew_claim(&queue, &kept).await.unwrap();
     let ids: Vec<_> = claim.messages.iter().map(|message| message.id).collect();
-    let guard = Guard::HeldBy(vec![kept.id]);
-    assert_eq!(store.delete(&queue, &ids[..1], guard).await.unwrap(), 1);
+    let precondition = Precondition::ClaimedBy(vec![kept.id]);
+    assert_eq!(
+        store.delete(&queue, &ids[..1], precondition).await.unwrap(),
+        1
+    );
     store.release_claim(&queue, kept.id).await.unwrap();
     // A claim that ends by itself: whoever comes first puts its messages back.
     store
@@ -371,7 +374,7 @@ async fn posts_without_their_replicas_are_unavailable(servers: Servers) {
 async fn what_ends_in_a_forgotten_queue_is_swept(servers: Servers) {
     let store = open(&servers, "");
     let brief = (0..1_200).map(|_| Message {
-        left: Duration::from_millis(300),
+        remaining_ttl: Duration::from_millis(300),
         ..message()
     });
     store.post(&queue("q"), brief.collect()).await.unwrap();
@@ -419,8 +422,8 @@ fn changes(store: &RedisStore) -> UnboundedReceiver<Option<QueueKey>> {
 }
 
 async fn create(store: &RedisStore, queue: &QueueKey) -> Result<bool> {
-    let (metadata, place) = (Metadata::new(), Place::default());
-    store.create_queue(queue, &metadata, &place).await
+    let (metadata, placement) = (Metadata::new(), Placement::default());
+    store.create_queue(queue, &metadata, &placement).await
 }
 
 async fn a_change_of_a_queue_is_heard_by_the_other_server(servers: Servers) {
@@ -435,8 +438,8 @@ async fn a_change_of_a_queue_is_heard_by_the_other_server(servers: Servers) {
     assert!(create(&here, &q).await.unwrap());
     assert_eq!(next().await.as_ref(), Some(&q));
     let version = here.find_queue(&q).await.unwrap().unwrap().version;
-    let place = Place::default();
-    let update = here.update_queue(&q, &metadata, &place, version);
+    let placement = Placement::default();
+    let update = here.update_queue(&q, &metadata, &placement, version);
     assert!(update.await.unwrap().is_some());
     assert_eq!(next().await.as_ref(), Some(&q));
     here.delete_queue(&q).await.unwrap();
@@ -500,7 +503,10 @@ async fn nothing_acknowledged_is_lost_in_a_crash(servers: Servers) {
     let found = store.get(&queue("q"), &ids).await.unwrap();
     assert_eq!(found.len(), ids.len(), "acknowledged messages are lost");
     assert_eq!(
-        store.delete(&queue("q"), &ids, Guard::Free).await.unwrap(),
+        store
+            .delete(&queue("q"), &ids, Precondition::Unclaimed)
+            .await
+            .unwrap(),
         ids.len()
     );
 }
@@ -526,8 +532,11 @@ async fn two_stores_share_one_server(servers: Servers) {
                     };
                     idle = 0;
                     let ids: Vec<_> = claim.messages.iter().map(|m| m.id).collect();
-                    let guard = Guard::HeldBy(vec![lease.id]);
-                    assert_eq!(store.delete(&q, &ids, guard).await.unwrap(), ids.len());
+                    let precondition = Precondition::ClaimedBy(vec![lease.id]);
+                    assert_eq!(
+                        store.delete(&q, &ids, precondition).await.unwrap(),
+                        ids.len()
+                    );
                     seen.extend(ids);
                 }
                 seen

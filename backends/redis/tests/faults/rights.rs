@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use isimud_contract::{ErrorKind, MessageStore, Metadata, Place, Queues};
+use isimud_contract::{ErrorKind, MessageStore, Metadata, Placement, Queues};
 use isimud_redis::{Config, RedisStore};
 
 use crate::servers::{Servers, documented_rights};
@@ -49,7 +49,7 @@ pub(crate) async fn a_user_who_may_not_publish_changes_leaves_nothing_behind(ser
     let (q, none) = (queue("q"), Metadata::new());
     for _ in 0..2 {
         let refusal = store
-            .create_queue(&q, &none, &Place::default())
+            .create_queue(&q, &none, &Placement::default())
             .await
             .unwrap_err();
         assert_eq!(refusal.kind(), ErrorKind::Internal, "{refusal}");
@@ -65,7 +65,7 @@ pub(crate) async fn a_user_who_may_not_publish_changes_leaves_nothing_behind(ser
     assert_eq!(store.find_queue(&q).await.unwrap(), None);
     assert!(
         store
-            .create_queue(&q, &none, &Place::default())
+            .create_queue(&q, &none, &Placement::default())
             .await
             .unwrap()
     );
@@ -77,13 +77,13 @@ pub(crate) async fn a_right_that_is_taken_away_leaves_nothing_half_done(servers:
     let (q, other, none) = (queue("q"), queue("other"), Metadata::new());
     assert!(
         store
-            .create_queue(&q, &none, &Place::default())
+            .create_queue(&q, &none, &Placement::default())
             .await
             .unwrap()
     );
     change(&servers, "-publish");
     let refusal = store
-        .create_queue(&other, &none, &Place::default())
+        .create_queue(&other, &none, &Placement::default())
         .await
         .unwrap_err();
     assert_eq!(refusal.kind(), ErrorKind::Internal, "{refusal}");
@@ -94,7 +94,7 @@ pub(crate) async fn a_right_that_is_taken_away_leaves_nothing_half_done(servers:
     change(&servers, "+publish");
     assert!(
         store
-            .create_queue(&other, &none, &Place::default())
+            .create_queue(&other, &none, &Placement::default())
             .await
             .unwrap()
     );

@@ -174,7 +174,7 @@ pub(crate) async fn a_plain_server_is_no_server_for_tls(servers: Servers) {
     is_refused(&uri.replace("rediss:", "redis:"), "Redis ").await;
 }
 
-pub(crate) async fn papers_that_cannot_be_read_are_refused_at_once(_: Servers) {
+pub(crate) async fn tls_files_that_cannot_be_read_are_refused_at_once(_: Servers) {
     let office = Office::new();
     office.write("rubbish", "-----BEGIN CERTIFICATE-----\nnot even this\n");
     for options in [

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How long a server may take until it answers.
-const PATIENCE: Duration = Duration::from_secs(30);
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Servers that belong together, and the URI under which a store finds them.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Servers {
         for server in cluster.servers.iter().chain(&replicas) {
             server.wait_until("CLUSTER INFO", "cluster_known_nodes:6")?;
             server.wait_until("CLUSTER INFO", "cluster_state:ok")?;
-            server.wait_for(PATIENCE, "CLUSTER NODES", |nodes| {
+            server.wait_for(START_TIMEOUT, "CLUSTER NODES", |nodes| {
                 nodes.matches(" slave ").count() + nodes.matches("myself,slave").count() == 3
             })?;
         }
@@ -113,7 +113,7 @@ impl Servers {
 
     /// The same for tests in which nothing fails: a master that is slow on a busy machine keeps its office.
     pub(crate) fn calm_sentinel() -> Result<Self, String> {
-        Self::sentinel_with(Vec::new, PATIENCE)
+        Self::sentinel_with(Vec::new, START_TIMEOUT)
     }
 
     /// The same with further lines in the configuration of each, and a time after which a master that does not answer has
@@ -262,7 +262,7 @@ impl Server {
             folder,
         };
         let begun = Instant::now();
-        while server.command("PING").is_err() && begun.elapsed() < PATIENCE {
+        while server.command("PING").is_err() && begun.elapsed() < START_TIMEOUT {
             let ended = server.process().server.try_wait();
             if let Ok(Some(status)) = ended {
                 return Err(format!("redis-server {status}: {:?}", server.log()));
@@ -353,7 +353,7 @@ impl Server {
 
     /// Asks until the answer says something.
     pub(crate) fn wait_until(&self, command: &str, says: &str) -> Result<(), String> {
-        self.wait_for(PATIENCE, command, |answer| answer.contains(says))
+        self.wait_for(START_TIMEOUT, command, |answer| answer.contains(says))
             .map_err(|error| format!("{error}: nowhere '{says}'"))
     }
 

@@ -1,39 +1,42 @@
-//! Notes and grants: where rows come from, and what becomes of deliveries.
+//! Records and grants: where rows come from, and what becomes of deliveries.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use isimud_contract::{Delivery, Era, Lease, Message, MessageId, Receipt, Timestamp, Verdict};
+use isimud_contract::{Delivery, Epoch, Lease, Message, MessageId, Receipt, Timestamp, Verdict};
 use rusqlite::params;
 
 use crate::claim::millis;
-use crate::lane::Outcome;
-use crate::ledger::hold::{begin_claim, is_live, joined_claim};
+use crate::ledger::claims::{begin_claim, is_live, joined_claim};
 use crate::ledger::queue::Record;
-use crate::ledger::row::{self, DELAYED, DELETED, FREE, Found, New, State};
+use crate::ledger::row::{self, DELAYED, FREE, Found, New, State, TOMBSTONE};
 use crate::ledger::{Key, Wanted};
+use crate::queue_log;
 use crate::session::Session;
-use crate::stream;
+use crate::worker_thread::Outcome;
 
-pub(crate) fn note(
+pub(crate) fn record_posted(
     session: &mut Session,
     key: &Key,
-    era: Option<Era>,
+    epoch: Option<Epoch>,
     sent: Timestamp,
     posted: &[Message],
-) -> Outcome<Era> {
+) -> Outcome<Epoch> {
     let now = session.now();
     let arrival = posted.first().map(|first| first.arrival);
     let mut record = Record::open(session, key, arrival)?;
-    let over = era.is_some_and(|era| era != record.era());
+    let over = epoch.is_some_and(|epoch| epoch != record.epoch());
     if over || posted.is_empty() {
-        return Ok(Ok(record.era()));
+        return Ok(Ok(record.epoch()));
     }
     if !record.has_room(posted.len()) {
-        return Ok(Err(stream::full()));
+        return Ok(Err(queue_log::full()));
     }
     for message in posted {
-        let (lives, copy) = (now.after(message.left).0, sent.after(message.left).0);
+        let (lives, copy) = (
+            now.after(message.remaining_ttl).0,
+            sent.after(message.remaining_ttl).0,
+        );
         let delayed = !message.delay.is_zero();
         let new = New {
             message,
@@ -50,11 +53,11 @@ pub(crate) fn note(
             receipt: None,
             unnoted_until: 0,
         };
-        if era.is_some() && new.insert(session, &mut record)? {
+        if epoch.is_some() && new.insert(session, &mut record)? {
             continue;
         }
         match Found::find(session, &record, message.id, now)? {
-            Some(old) if era.is_some() && starts_anew(&old, message) => {
+            Some(old) if epoch.is_some() && starts_anew(&old, message) => {
                 row::remove(session, &mut record, &old)?;
                 let ends = new.ends.max(old.ends);
                 New { ends, ..new }.insert(session, &mut record)?;
@@ -65,8 +68,8 @@ pub(crate) fn note(
             }
             Some(old) => {
                 learn(session, &old, lives, copy)?;
-                // A delivery was faster than this note.
-                if era.is_some() && old.state == State::Live {
+                // A delivery was faster than this record.
+                if epoch.is_some() && old.state == State::Live {
                     row::give_number(session, &mut record, old.at, message.arrival)?;
                 }
             }
@@ -74,13 +77,13 @@ pub(crate) fn note(
         }
     }
     record.keep(session)?;
-    Ok(Ok(record.era()))
+    Ok(Ok(record.epoch()))
 }
 
-/// Whether a message that is noted is another post than the one that its id has a row of.
+/// Whether a message that is recorded is another post than the one that its id has a row of.
 fn starts_anew(old: &Found, message: &Message) -> bool {
     let (before, now) = (old.message.transfers, message.transfers);
-    now > before || (now == before && old.state == State::Over)
+    now > before || (now == before && old.state == State::Expired)
 }
 
 /// The broker was told of a life: the row remembers that, and outlives it.
@@ -97,9 +100,9 @@ fn learn(session: &Session, row: &Found, lives: i64, copy: i64) -> rusqlite::Res
     Ok(())
 }
 
-/// How long a row that a delivery has made waits for the note of its message: longer than a post may take between the
+/// How long a row that a delivery has made waits for the record of its message: longer than a post may take between the
 /// broker and the ledger.
-const NOTE_TIME: Duration = Duration::from_secs(10);
+const RECORD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One call's judgement.
 struct Court<'a> {
@@ -115,7 +118,7 @@ struct Court<'a> {
     itself: bool,
     /// The number and the end of the claim that grants join, once there is one.
     claim: Option<(i64, i64)>,
-    /// The same of the claim that holds what is spent.
+    /// The same of the claim that holds what is over the limit.
     nameless: Option<(i64, i64)>,
     /// The most transfers with which each id was delivered in this call.
     newest: HashMap<MessageId, u32>,
@@ -136,7 +139,7 @@ pub(crate) fn grant(
     let arrival = got.first().map(|first| first.message.arrival);
     let record = Record::open(session, key, arrival)?;
     if !record.has_room(got.len()) {
-        return Ok(Err(stream::full()));
+        return Ok(Err(queue_log::full()));
     }
     let policy = wanted.lease().and_then(|lease| lease.dead_letter.as_ref());
     let itself = policy.is_some_and(|policy| policy.queue == key.queue);
@@ -172,7 +175,7 @@ pub(crate) fn grant(
 impl Court<'_> {
     fn judge(&mut self, delivery: &Delivery) -> rusqlite::Result<Verdict> {
         let posted = &delivery.message;
-        let copy = delivery.posted.after(posted.left).0;
+        let copy = delivery.posted.after(posted.remaining_ttl).0;
         let row = Found::find(self.session, &self.record, posted.id, self.now)?;
         let is_old = self
             .newest
@@ -193,8 +196,8 @@ impl Court<'_> {
             return self.meet(delivery, copy, Some(&row));
         }
         match row.state {
-            State::Over if copy > row.ends => return self.meet(delivery, copy, Some(&row)),
-            State::Over | State::Deleted => {
+            State::Expired if copy > row.ends => return self.meet(delivery, copy, Some(&row)),
+            State::Expired | State::Tombstone => {
                 self.outlive(&row, copy)?;
                 return Ok(Verdict::Gone);
             }
@@ -211,14 +214,14 @@ impl Court<'_> {
         if self.left == 0 {
             return Ok(Verdict::Free);
         }
-        if self.is_spent(row.message.claim_count) {
+        if self.is_over_limit(row.message.claim_count) {
             let hold = self.nameless()?;
             self.hold(&row, hold, &row.message, &delivery.receipt)?;
-            return Ok(Verdict::Spent(row.message));
+            return Ok(Verdict::DeliveryLimitExceeded(row.message));
         }
         self.left -= 1;
         let Some(lease) = self.wanted.lease() else {
-            row::bury(self.session, &mut self.record, row.at, row.hold)?;
+            row::leave_tombstone(self.session, &mut self.record, row.at, row.hold)?;
             return Ok(Verdict::Granted {
                 message: row.message,
                 longer: false,
@@ -227,7 +230,7 @@ impl Court<'_> {
         let hold = self.claim(lease)?;
         let mut message = row.message.clone();
         self.lease(&mut message, lease);
-        let longer = self.now.after(message.left).0 > row.kept;
+        let longer = self.now.after(message.remaining_ttl).0 > row.kept;
         self.hold(&row, hold, &message, &delivery.receipt)?;
         Ok(Verdict::Granted { message, longer })
     }
@@ -248,12 +251,12 @@ impl Court<'_> {
         let due = posted.after(message.delay);
         let mut message = Message {
             age: self.now.since(posted.before(message.age)),
-            left: Timestamp(copy).since(self.now),
+            remaining_ttl: Timestamp(copy).since(self.now),
             delay: due.since(self.now),
             claim: None,
             ..message.clone()
         };
-        if message.left.is_zero() {
+        if message.remaining_ttl.is_zero() {
             return Ok(Verdict::Gone);
         }
         let mut new = New {
@@ -269,8 +272,8 @@ impl Court<'_> {
             ends: earlier.map_or(copy, |row| row.ends.max(copy)),
             kept: copy,
             receipt: Some(receipt),
-            unnoted_until: match delivery.awaits_note {
-                true => self.now.after(NOTE_TIME).0,
+            unnoted_until: match delivery.awaits_record {
+                true => self.now.after(RECORD_TIMEOUT).0,
                 false => 0,
             },
         };
@@ -281,26 +284,26 @@ impl Court<'_> {
         if self.left == 0 {
             return Ok(Verdict::Free);
         }
-        if self.is_spent(message.claim_count) {
+        if self.is_over_limit(message.claim_count) {
             new.hold = self.nameless()?;
             self.enter(&new, earlier)?;
-            return Ok(Verdict::Spent(message));
+            return Ok(Verdict::DeliveryLimitExceeded(message));
         }
         self.left -= 1;
         let mut longer = false;
         if let Some(lease) = self.wanted.lease() {
             new.hold = self.claim(lease)?;
             self.lease(&mut message, lease);
-            new.expires = self.now.after(message.left).0;
+            new.expires = self.now.after(message.remaining_ttl).0;
             longer = new.expires > new.kept;
         } else {
-            new.hold = DELETED;
+            new.hold = TOMBSTONE;
         }
         new.ends = new
             .ends
             .max(new.expires)
-            .max(self.sent.after(message.left).0);
-        if new.hold == DELETED {
+            .max(self.sent.after(message.remaining_ttl).0);
+        if new.hold == TOMBSTONE {
             new.expires = new.ends;
         }
         let new = New {
@@ -319,7 +322,7 @@ impl Court<'_> {
         new.insert(self.session, &mut self.record).map(drop)
     }
 
-    fn is_spent(&self, claims: u32) -> bool {
+    fn is_over_limit(&self, claims: u32) -> bool {
         let policy = self
             .wanted
             .lease()
@@ -336,9 +339,9 @@ impl Court<'_> {
             }
             message.claim_count = message.claim_count.saturating_add(1);
         }
-        if message.left <= lease.ttl {
+        if message.remaining_ttl <= lease.ttl {
             message.ttl = lease.ttl + lease.grace;
-            message.left = message.ttl;
+            message.remaining_ttl = message.ttl;
         }
     }
 
@@ -378,12 +381,12 @@ impl Court<'_> {
         message: &Message,
         receipt: &Receipt,
     ) -> rusqlite::Result<()> {
-        let expires = if message.left == row.message.left {
+        let expires = if message.remaining_ttl == row.message.remaining_ttl {
             row.expires
         } else {
-            self.now.after(message.left).0
+            self.now.after(message.remaining_ttl).0
         };
-        let ends = expires.max(self.sent.after(message.left).0);
+        let ends = expires.max(self.sent.after(message.remaining_ttl).0);
         self.session
             .statement(
                 "UPDATE ledger_row SET hold = ?, ttl = ?, expires = ?, ends = max(ends, ?), claims = ?, receipt = ? WHERE at = ?",

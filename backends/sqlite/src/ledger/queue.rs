@@ -1,14 +1,14 @@
-//! A queue of the ledger: its number, where its rows stand, its counters and its era.
+//! A queue of the ledger: its number, where its rows stand, its counters and its epoch.
 
-use isimud_contract::{Arrival, Era, MessageId, Stats, Timestamp};
+use isimud_contract::{Arrival, Epoch, MessageId, Stats, Timestamp};
 use rusqlite::{OptionalExtension, Row, params};
 
-use crate::lane::Outcome;
 use crate::ledger::Key;
 use crate::ledger::sweep::strip_queue;
 use crate::numbering::{ARRIVAL_BITS, Numbering, first_number};
+use crate::queue_log::{LAST_NUMBER, count, read_stats_message};
 use crate::session::Session;
-use crate::stream::{LAST_NUMBER, count, read_edge};
+use crate::worker_thread::Outcome;
 
 /// A queue's record, as it is in the transaction. Changed counters are written by [`Record::keep`].
 #[derive(Debug, Clone, Copy)]
@@ -21,7 +21,7 @@ pub(crate) struct Record {
     pub(crate) held: i64,
     /// Rows up to this one are from before the last purge.
     pub(crate) purged: i64,
-    pub(crate) era: i64,
+    pub(crate) epoch: i64,
 }
 
 impl Record {
@@ -37,7 +37,7 @@ impl Record {
             total: row.get(2)?,
             held: row.get(3)?,
             purged: row.get(4)?,
-            era: row.get(5)?,
+            epoch: row.get(5)?,
         })
     }
 
@@ -95,7 +95,7 @@ impl Record {
             total: 0,
             held: 0,
             purged: no << ARRIVAL_BITS,
-            era: begin_era(session)?,
+            epoch: begin_era(session)?,
         };
         session
             .statement(
@@ -111,7 +111,7 @@ impl Record {
                 record.total,
                 record.held,
                 record.purged,
-                record.era,
+                record.epoch,
                 record.numbering.base
             ])?;
         Ok(record)
@@ -186,8 +186,8 @@ impl Record {
         self.held -= i64::from(hold > 0);
     }
 
-    pub(crate) fn era(&self) -> Era {
-        Era(self.era.unsigned_abs())
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.unsigned_abs())
     }
 }
 
@@ -206,13 +206,13 @@ fn begin_era(session: &Session) -> rusqlite::Result<i64> {
 
 /// Takes as long for a million messages as for one: what stands up to `purged` is gone, and swept in the background.
 ///
-/// A queue without a record needs none: whoever posts to it with the journal learns its era first, which makes one.
+/// A queue without a record needs none: whoever posts to it with the journal learns its epoch first, which makes one.
 pub(crate) fn purge(session: &mut Session, key: &Key) -> Outcome<()> {
     let Some(mut record) = Record::find(session, key)? else {
         return Ok(Ok(()));
     };
     let upto = record.numbering.take_row(session.now(), 0);
-    let era = begin_era(session)?;
+    let epoch = begin_era(session)?;
     // What waits for its number stands behind everything, and is purged like everything.
     let (first, last) = (record.numbering.unnumbered(), record.last_row());
     session
@@ -225,7 +225,7 @@ pub(crate) fn purge(session: &mut Session, key: &Key) -> Outcome<()> {
         .statement(
             "UPDATE ledger_queue SET next = ?, total = 0, held = 0, purged = ?, era = ? WHERE no = ?",
         )?
-        .execute([record.numbering.next, upto, era, record.no])?;
+        .execute([record.numbering.next, upto, epoch, record.no])?;
     session
         .statement(
             "INSERT INTO ledger_purged (no, upto) VALUES (?1, ?2) ON CONFLICT (no) DO UPDATE SET upto = ?2",
@@ -253,7 +253,7 @@ pub(crate) fn stats(session: &mut Session, key: &Key) -> Outcome<Stats> {
             "SELECT count(*) FROM ledger_claim c CROSS JOIN ledger_row m ON m.hold = c.no
              WHERE c.expires <= ?1 AND c.queue = ?2 AND c.era = ?3 AND m.expires > ?1",
         )?
-        .query_row([now.0, record.no, record.era], |row| row.get(0))?;
+        .query_row([now.0, record.no, record.epoch], |row| row.get(0))?;
     let total = record.total - expired;
     let claimed = record.held - expired_held - released;
     let (oldest, newest) = if total > 0 {
@@ -278,7 +278,7 @@ fn edge(
     record: &Record,
     now: Timestamp,
     order: &str,
-) -> rusqlite::Result<Option<isimud_contract::Edge>> {
+) -> rusqlite::Result<Option<isimud_contract::StatsMessage>> {
     let sql = format!(
         "SELECT id, posted FROM ledger_row INDEXED BY ledger_live
          WHERE hold >= -1 AND at > ? AND at <= ? AND expires > ? ORDER BY at {order} LIMIT 1"
@@ -286,7 +286,7 @@ fn edge(
     session
         .statement(&sql)?
         .query_row([record.purged, record.last_row(), now.0], |row| {
-            read_edge(row, now)
+            read_stats_message(row, now)
         })
         .optional()
 }

@@ -3,12 +3,12 @@
 use isimud_contract::{ByteCount, Marker, Message, MessageId, Page, PageRoom, Selection};
 use rusqlite::{OptionalExtension, params};
 
-use crate::lane::Outcome;
 use crate::ledger::Key;
 use crate::ledger::queue::Record;
+use crate::queue_log::{count_step, sum_of_step};
 use crate::row::{Column, columns, read};
 use crate::session::Session;
-use crate::stream::{count_step, sum_of_step};
+use crate::worker_thread::Outcome;
 
 const GET: &str = concat!(
     "SELECT ",

@@ -13,17 +13,18 @@ pub(crate) const FREE: i64 = 0;
 /// `hold` of a message that waits until it is due.
 pub(crate) const DELAYED: i64 = -1;
 /// `hold` of a deleted message.
-pub(crate) const DELETED: i64 = -2;
+pub(crate) const TOMBSTONE: i64 = -2;
 /// `hold` of a message that ended, or was purged.
-pub(crate) const OVER: i64 = -3;
+pub(crate) const EXPIRED: i64 = -3;
 
 /// What has become of a row's message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
     Live,
-    Deleted,
+    /// It was deleted, and its row is kept so that a late copy is recognised.
+    Tombstone,
     /// It ended or was purged: its id may be posted again.
-    Over,
+    Expired,
 }
 
 /// A row, with its message as it is now.
@@ -75,10 +76,10 @@ impl Found {
 }
 
 pub(crate) fn state(record: &Record, at: i64, hold: i64, expires: i64, now: Timestamp) -> State {
-    if hold == DELETED && expires > now.0 {
-        State::Deleted
-    } else if at <= record.purged || hold == OVER || expires <= now.0 {
-        State::Over
+    if hold == TOMBSTONE && expires > now.0 {
+        State::Tombstone
+    } else if at <= record.purged || hold == EXPIRED || expires <= now.0 {
+        State::Expired
     } else {
         State::Live
     }
@@ -94,7 +95,7 @@ pub(crate) struct New<'a> {
     pub(crate) ends: i64,
     pub(crate) kept: i64,
     pub(crate) receipt: Option<&'a Receipt>,
-    /// Until when it waits for the note that numbers it; 0 when it is numbered now.
+    /// Until when it waits for the record that numbers it; 0 when it is numbered now.
     pub(crate) unnoted_until: i64,
 }
 
@@ -207,20 +208,20 @@ pub(crate) fn remove(
 }
 
 /// Makes a live row that of a deleted message. `false` when it is one already.
-pub(crate) fn bury(
+pub(crate) fn leave_tombstone(
     session: &Session,
     record: &mut Record,
     at: i64,
     hold: i64,
 ) -> rusqlite::Result<bool> {
-    let buried = session
+    let was_live = session
         .statement(
             "UPDATE ledger_row SET hold = -2, expires = ends, receipt = NULL, headers = NULL, body = x'' WHERE at = ? AND hold >= -1",
         )?
         .execute([at])?
         == 1;
-    if buried {
+    if was_live {
         record.lose(hold);
     }
-    Ok(buried)
+    Ok(was_live)
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use isimud_contract::{Arrival, Timestamp};
 use rusqlite::params;
 
-use crate::ledger::hold::free_all;
+use crate::ledger::claims::free_all;
 use crate::ledger::queue::Record;
-use crate::ledger::row::{DELAYED, OVER, give_number};
+use crate::ledger::row::{DELAYED, EXPIRED, give_number};
 use crate::numbering::ARRIVAL_BITS;
 use crate::session::Session;
 
@@ -57,7 +57,7 @@ fn end_claims(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
         })?
         .collect::<rusqlite::Result<_>>()?;
     let mut freed = 0;
-    for (no, queue, era) in &ended {
+    for (no, queue, epoch) in &ended {
         if freed >= STEP {
             return Ok(false);
         }
@@ -65,7 +65,7 @@ fn end_claims(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
         freed += rows;
         session
             .statement("UPDATE ledger_queue SET held = held - ? WHERE no = ? AND era = ?")?
-            .execute([rows, *queue, *era])?;
+            .execute([rows, *queue, *epoch])?;
     }
     Ok(whole(ended.len()))
 }
@@ -87,7 +87,7 @@ fn end_delays(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
     Ok(whole(due.len()))
 }
 
-/// Numbers what nobody has noted in time, in the order in which it was delivered: whoever posted it is gone, and the
+/// Numbers what nobody has recorded in time, in the order in which it was delivered: whoever posted it is gone, and the
 /// message is there. Returns whether all of them are done.
 fn number_unnoted(session: &Session, now: Timestamp) -> rusqlite::Result<bool> {
     let mut waiting: Vec<i64> = session
@@ -152,12 +152,12 @@ fn bare(session: &Session, at: i64) -> rusqlite::Result<()> {
         .statement(
             "UPDATE ledger_row SET hold = ?, expires = ends, receipt = NULL, headers = NULL, body = x'' WHERE at = ?",
         )?
-        .execute([OVER, at])?;
+        .execute([EXPIRED, at])?;
     Ok(())
 }
 
 /// Forgets a purged queue when its last row is gone: nothing is known of it any more that somebody could ask for. A
-/// server that remembers its era is told of another one, and posts once more.
+/// server that remembers its epoch is told of another one, and posts once more.
 fn forget(session: &Session, record: &Record) -> rusqlite::Result<()> {
     let first = record.no << ARRIVAL_BITS;
     if record.purged == first {

@@ -1,4 +1,4 @@
-//! Queues of an estate that was there before, and names that do not fit.
+//! Queues of an existing deployment that was there before, and names that do not fit.
 
 use isimud_contract::{ErrorKind, ProjectId, QueueKey, QueueName, Resource};
 use isimud_lease::LeaseBroker;
@@ -6,7 +6,7 @@ use isimud_lease::LeaseBroker;
 use crate::emulator::Corner;
 use crate::support::{MINUTE, bare, bodies, make, message, names, numbers, open, queue, take_all};
 
-pub(crate) async fn an_estate_is_reached_by_its_names(corner: Corner) {
+pub(crate) async fn existing_queues_are_reached_by_their_names(corner: Corner) {
     let name = format!("{}-orders_v2", corner.login);
     let url = make(&corner, &name, &[]).await;
     let options = format!("&name={}-{{queue}}_v2&project=p", corner.login);
@@ -36,7 +36,7 @@ pub(crate) async fn an_adopted_queue_that_is_missing_is_not_made(corner: Corner)
     let error = broker.send(&q, numbers(0..1)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound(Resource::Queue));
     assert_eq!(broker.receive(&q, 1, MINUTE).await.unwrap(), []);
-    broker.remove(&q).await.unwrap();
+    broker.drop_queue(&q).await.unwrap();
     assert!(names(&corner).await.is_empty());
     // Once somebody has made it, it is there.
     let url = make(&corner, &format!("{}-q", corner.login), &[]).await;
@@ -65,7 +65,7 @@ pub(crate) async fn the_limits_of_an_adopted_queue_are_kept(corner: Corner) {
     let (broker, q) = (open(&corner, &options), queue("q"));
     let mut small = message("1");
     small.message.ttl = 10 * MINUTE;
-    small.message.left = 10 * MINUTE;
+    small.message.remaining_ttl = 10 * MINUTE;
     let error = broker.send(&q, vec![message("1")]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "it lives too long");
     let mut large = small.clone();

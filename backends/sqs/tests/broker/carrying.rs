@@ -19,7 +19,7 @@ pub(crate) async fn every_part_of_a_message_comes_back(corner: Corner) {
     sent.message.sealed = true;
     sent.message.checksum = Some(Checksum([7; 16]));
     sent.message.age = Duration::from_millis(1500);
-    sent.message.left = Duration::from_millis(10_001);
+    sent.message.remaining_ttl = Duration::from_millis(10_001);
     sent.message.claim_count = 4;
     broker.send(&q, vec![sent.clone()]).await.unwrap();
     let got = broker.receive(&q, 1, MINUTE).await.unwrap();
@@ -35,7 +35,7 @@ pub(crate) async fn every_part_of_a_message_comes_back(corner: Corner) {
     }
 }
 
-pub(crate) async fn the_hold_is_what_was_asked_for(corner: Corner) {
+pub(crate) async fn visibility_is_what_was_asked_for(corner: Corner) {
     let (broker, q) = (open(&corner, ""), queue("q"));
     broker.send(&q, numbers(0..1)).await.unwrap();
     let first = broker
@@ -156,7 +156,7 @@ pub(crate) async fn an_empty_queue_is_nothing_special(corner: Corner) {
     assert_eq!(broker.receive(&q, 0, MINUTE).await.unwrap(), []);
     assert_eq!(broker.depth(&q).await.unwrap(), Default::default());
     broker.purge(&q).await.unwrap();
-    broker.remove(&q).await.unwrap();
+    broker.drop_queue(&q).await.unwrap();
     broker.send(&q, Vec::new()).await.unwrap();
     assert!(!corner.requests().contains_key("CreateQueue"));
 }

@@ -80,7 +80,7 @@ pub(crate) async fn the_documented_actions_are_those_that_are_used(corner: Corne
         broker.ack(&q, &third).await.unwrap();
         broker.depth(&q).await.unwrap();
         broker.purge(&q).await.unwrap();
-        broker.remove(&q).await.unwrap();
+        broker.drop_queue(&q).await.unwrap();
     }
     let mut used: BTreeSet<String> = corner
         .requests()

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::process::{Child, Output};
 use std::time::Duration;
 
-use isimud_contract::{ClientId, Guard, MessageStore};
+use isimud_contract::{ClientId, MessageStore, Precondition};
 use isimud_lease::LeaseBroker;
 use serde_json::Value;
 use uuid::Uuid;
@@ -125,9 +125,9 @@ pub(crate) async fn an_id_that_a_native_chose_swallows_no_message(corner: Corner
         natively(&corner, send).await;
         let claim = store.claim(&q, &lease(), 5).await.unwrap().unwrap();
         assert_eq!(claim.messages[0].body, body);
-        let guard = Guard::HeldBy(vec![claim.id]);
+        let precondition = Precondition::ClaimedBy(vec![claim.id]);
         let ids = [claim.messages[0].id];
-        assert_eq!(store.delete(&q, &ids, guard).await.unwrap(), 1);
+        assert_eq!(store.delete(&q, &ids, precondition).await.unwrap(), 1);
     }
 }
 
@@ -144,7 +144,7 @@ pub(crate) async fn statistics_count_what_natives_send_and_take(corner: Corner) 
     let brief = |number| {
         let mut message = numbered(number);
         message.ttl = std::time::Duration::from_secs(3600);
-        message.left = message.ttl;
+        message.remaining_ttl = message.ttl;
         message
     };
     store.post(&q, vec![brief(0), brief(1)]).await.unwrap();
@@ -184,8 +184,11 @@ pub(crate) async fn both_sides_at_once_process_each_message_exactly_once(_: Corn
             };
             idle = 0;
             let ids: Vec<_> = claim.messages.iter().map(|message| message.id).collect();
-            let guard = Guard::HeldBy(vec![claim.id]);
-            assert_eq!(store.delete(&q, &ids, guard).await.unwrap(), ids.len());
+            let precondition = Precondition::ClaimedBy(vec![claim.id]);
+            assert_eq!(
+                store.delete(&q, &ids, precondition).await.unwrap(),
+                ids.len()
+            );
             taken.extend(claim.messages.into_iter().map(|message| message.body));
         }
     };

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use isimud_contract::{
-    ClaimId, ClientId, Clock, ErrorKind, Guard, Lease, ManualClock, Message, MessageId,
-    MessageStore, Result, SystemClock,
+    ClaimId, ClientId, Clock, ErrorKind, Lease, ManualClock, Message, MessageId, MessageStore,
+    Precondition, Result, SystemClock,
 };
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
@@ -26,7 +26,7 @@ const ONE_IN: usize = 4;
 const PRODUCERS: usize = 3;
 const WORKERS: usize = 4;
 /// How long a run may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(150);
+const RUN_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Two servers over one ledger and one SQS. The ledger's clock stands still, so that no claim ends by itself.
 struct House {
@@ -103,9 +103,9 @@ impl House {
             assert!(book.held.insert(message.id), "in two live claims");
         }
         let ids: Vec<_> = claim.messages.iter().map(|message| message.id).collect();
-        let guard = || Guard::HeldBy(vec![claim.id]);
+        let precondition = || Precondition::ClaimedBy(vec![claim.id]);
         let deleted = self
-            .insist(async || server.delete(&q, &ids, guard()).await)
+            .insist(async || server.delete(&q, &ids, precondition()).await)
             .await;
         assert_eq!(deleted, ids.len());
         let mut book = self.book.lock().unwrap();
@@ -152,7 +152,7 @@ pub(crate) fn numbered(number: usize) -> Message {
 
 /// Answers are lost, batches are done in part, everything is refused for a while: of what was posted nothing is lost,
 /// and nothing is in two live claims or comes back after its delete.
-pub(crate) async fn whatever_fails_nothing_is_lost_and_nothing_is_held_twice(_: Corner) {
+pub(crate) async fn faults_of_sqs_lose_no_message_and_grant_none_twice(_: Corner) {
     let server = Emulator::start().unwrap();
     let corner = server.corner("STORM".into());
     let seed =
@@ -191,7 +191,7 @@ pub(crate) async fn whatever_fails_nothing_is_lost_and_nothing_is_held_twice(_: 
         join(produce, outage).await;
         // A receive whose answer was lost hides its messages until it ends.
         proxy.calm();
-        while house.deleted() < MANY && begun.elapsed() < PATIENCE {
+        while house.deleted() < MANY && begun.elapsed() < RUN_TIMEOUT {
             house.corner.advance(11 * MINUTE);
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -260,8 +260,11 @@ pub(crate) async fn a_fifo_queue_keeps_its_order_through_releases_and_lost_answe
                 continue;
             }
             let ids: Vec<_> = claim.messages.iter().map(|message| message.id).collect();
-            let guard = Guard::HeldBy(vec![claim.id]);
-            assert_eq!(server.delete(&q, &ids, guard).await.unwrap(), ids.len());
+            let precondition = Precondition::ClaimedBy(vec![claim.id]);
+            assert_eq!(
+                server.delete(&q, &ids, precondition).await.unwrap(),
+                ids.len()
+            );
             next += ids.len();
         }
         claims

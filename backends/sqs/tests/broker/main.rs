@@ -44,7 +44,7 @@ fn main() -> ExitCode {
     }
     let trials = trials! {
         leased:
-            whatever_fails_nothing_is_lost_and_nothing_is_held_twice,
+            faults_of_sqs_lose_no_message_and_grant_none_twice,
             a_fifo_queue_keeps_its_order_through_releases_and_lost_answers;
         interop:
             both_sides_at_once_process_each_message_exactly_once,
@@ -73,7 +73,7 @@ fn main() -> ExitCode {
             a_fifo_batch_that_failed_in_the_middle_is_not_mended_out_of_order;
         carrying:
             every_part_of_a_message_comes_back,
-            the_hold_is_what_was_asked_for,
+            visibility_is_what_was_asked_for,
             extensions_end_where_sqs_ends_them,
             delays_are_native,
             bodies_of_every_kind_come_back,
@@ -91,13 +91,13 @@ fn main() -> ExitCode {
         tls:
             a_certificate_of_a_known_authority_is_trusted,
             a_certificate_of_nobody_known_is_not_trusted,
-            papers_that_cannot_be_read_are_refused_at_once;
+            tls_files_that_cannot_be_read_are_refused_at_once;
         purging:
             a_purge_takes_what_was_sent_before_and_nothing_else,
             a_removed_queue_stays_and_is_empty,
             a_removed_queue_is_deleted_where_that_is_wanted;
         adopting:
-            an_estate_is_reached_by_its_names,
+            existing_queues_are_reached_by_their_names,
             an_adopted_queue_that_is_missing_is_not_made,
             the_limits_of_an_adopted_queue_are_kept,
             a_long_name_is_tagged;

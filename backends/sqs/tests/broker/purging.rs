@@ -34,7 +34,7 @@ pub(crate) async fn a_purge_takes_what_was_sent_before_and_nothing_else(corner: 
 pub(crate) async fn a_removed_queue_stays_and_is_empty(corner: Corner) {
     let (broker, q) = (open(&corner, ""), queue("q"));
     broker.send(&q, numbers(0..5)).await.unwrap();
-    broker.remove(&q).await.unwrap();
+    broker.drop_queue(&q).await.unwrap();
     assert_eq!(names(&corner).await, ["p_-q"]);
     broker.send(&q, numbers(5..6)).await.unwrap();
     assert_eq!(bodies(&take_all(&broker, &q).await), ["5"]);
@@ -44,13 +44,13 @@ pub(crate) async fn a_removed_queue_is_deleted_where_that_is_wanted(corner: Corn
     let (broker, q) = (open(&corner, "&remove=delete"), queue("q"));
     broker.send(&q, numbers(0..5)).await.unwrap();
     broker.send(&queue("other"), numbers(0..5)).await.unwrap();
-    broker.remove(&q).await.unwrap();
+    broker.drop_queue(&q).await.unwrap();
     assert_eq!(names(&corner).await, ["p_-other"]);
     // SQS may lose what is sent now.
     let error = broker.send(&q, numbers(5..6)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert_eq!(broker.receive(&q, 10, MINUTE).await.unwrap(), []);
     assert_eq!(broker.depth(&q).await.unwrap(), Default::default());
-    broker.remove(&q).await.unwrap();
+    broker.drop_queue(&q).await.unwrap();
     assert_eq!(take_all(&broker, &queue("other")).await.len(), 5);
 }

@@ -66,7 +66,7 @@ pub(crate) async fn a_certificate_of_nobody_known_is_not_trusted(_: Corner) {
     assert!(error.sentence().contains("'ca_file'"), "{error}");
 }
 
-pub(crate) async fn papers_that_cannot_be_read_are_refused_at_once(_: Corner) {
+pub(crate) async fn tls_files_that_cannot_be_read_are_refused_at_once(_: Corner) {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("empty.pem");
     std::fs::write(&empty, "nothing").unwrap();

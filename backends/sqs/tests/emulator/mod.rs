@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long the server may take until it answers, on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The one that all trials of a program share.
 static SHARED: LazyLock<Result<Emulator, String>> = LazyLock::new(Emulator::start);
@@ -59,7 +59,7 @@ impl Emulator {
             if let Ok(Some(status)) = process.try_wait() {
                 return Err(format!("the SQS server ended with {status}"));
             }
-            if begun.elapsed() > PATIENCE {
+            if begun.elapsed() > START_TIMEOUT {
                 return Err("the SQS server does not answer".into());
             }
             std::thread::sleep(Duration::from_millis(20));
