@@ -4,20 +4,9 @@
 //! a consumer claims and deletes them at the end of the line. Where a station's server is missing the journey is left out,
 //! unless `REQUIRE_BACKENDS=1` asks for it.
 
-#[path = "bridges/chain.rs"]
 mod chain;
-#[path = "bridges/command.rs"]
 mod command;
-#[path = "bridges/endpoints.rs"]
 mod endpoints;
-#[path = "../backends/amqp/tests/nodes/mod.rs"]
-mod rabbitmq;
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "support/server.rs"]
-mod server;
-#[path = "../backends/sqs/tests/emulator/mod.rs"]
-mod sqs;
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -25,7 +14,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use server::{Client, Server};
+
+use crate::support::server::{self, Client, Server};
 
 const PROJECT: &str = "estate";
 

@@ -18,19 +18,13 @@ use fastrand::Rng;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use crate::support::server::{Answer, Client, Server, connect, last_lines};
 use draft::World;
-use server::{Answer, Client, Server, connect, last_lines};
 use spoil::Case;
 
-#[path = "hostile/clients.rs"]
 mod clients;
-#[path = "hostile/draft.rs"]
 mod draft;
-#[path = "support/server.rs"]
-mod server;
-#[path = "hostile/spoil.rs"]
 mod spoil;
-#[path = "hostile/words.rs"]
 mod words;
 
 const REQUESTS: usize = 30_000;

@@ -3,59 +3,32 @@
 //!
 //! Where there is no `redis-server` the tests are left out, unless `REQUIRE_BACKENDS=1` asks for them.
 
-#[path = "import/accounts.rs"]
 mod accounts;
-#[path = "import/interruptions.rs"]
 mod interruptions;
-#[path = "import/jobs.rs"]
 mod jobs;
-#[path = "import/layout.rs"]
 mod layout;
-#[path = "import/plain.rs"]
 mod plain;
-#[path = "../backends/amqp/tests/nodes/mod.rs"]
-mod rabbitmq;
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "import/reference.rs"]
 mod reference;
-#[path = "support/server.rs"]
-mod server;
-#[path = "../backends/sqs/tests/emulator/mod.rs"]
-mod sqs;
-#[path = "import/stores.rs"]
 mod stores;
-#[path = "import/wire.rs"]
 mod wire;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use redis::Servers;
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use serde_json::Value;
-use server::Client;
+
+use crate::support::server::{self, Client};
 
 /// A Redis of the test's own; `None` where there is none and none is required.
 fn redis_server() -> Option<Servers> {
-    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    match Servers::single() {
-        Ok(servers) => Some(servers),
-        Err(why) if required => panic!("Redis is required: {why}"),
-        Err(why) => {
-            eprintln!("left out: {why}");
-            None
-        }
-    }
+    started("Redis", Servers::single())
 }
 
 /// The command, ready to be run in a folder.
 fn import_command(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ISIMUD") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = server::isimud();
     command
         .arg("import")
         .args(arguments)

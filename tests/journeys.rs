@@ -15,17 +15,13 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rabbitmq::Node;
-use redis::Servers;
-use sqs::Emulator;
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::redis::Servers;
+use isimud_testing::sqs::Emulator;
+use isimud_testing::{python, started};
 use tempfile::TempDir;
 
-#[path = "../backends/amqp/tests/nodes/mod.rs"]
-mod rabbitmq;
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "../backends/sqs/tests/emulator/mod.rs"]
-mod sqs;
+use crate::support::server;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -89,60 +85,39 @@ impl From<String> for Store {
 impl Store {
     /// A Redis server of the test's own; `None` where there is none and none is required.
     fn redis() -> Option<Self> {
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-        match Servers::single() {
-            Ok(servers) => Some(Self {
-                uri: servers.uri("journeys:"),
-                management: None,
-                post_size: "1000",
-                copies: false,
-                _servers: Some(Box::new(servers)),
-            }),
-            Err(why) if required => panic!("Redis is required: {why}"),
-            Err(why) => {
-                eprintln!("left out: {why}");
-                None
-            }
-        }
+        let servers = started("Redis", Servers::single())?;
+        Some(Self {
+            uri: servers.uri("journeys:"),
+            management: None,
+            post_size: "1000",
+            copies: false,
+            _servers: Some(Box::new(servers)),
+        })
     }
 
     /// A RabbitMQ node of the test's own; `None` where there is none and none is required.
     fn rabbitmq(queue_type: &str) -> Option<Self> {
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-        match Node::start() {
-            Ok(node) => Some(Self {
-                uri: format!("{}?queue_type={queue_type}&timeout_ms=20000", node.uri()),
-                management: Some("sqlite::memory:"),
-                post_size: "1000",
-                copies: true,
-                _servers: Some(Box::new(node)),
-            }),
-            Err(why) if required => panic!("RabbitMQ is required: {why}"),
-            Err(why) => {
-                eprintln!("left out: {why}");
-                None
-            }
-        }
+        let node = started("RabbitMQ", Node::start())?;
+        Some(Self {
+            uri: format!("{}?queue_type={queue_type}&timeout_ms=20000", node.uri()),
+            management: Some("sqlite::memory:"),
+            post_size: "1000",
+            copies: true,
+            _servers: Some(Box::new(node)),
+        })
     }
 
     /// A corner of a server that speaks SQS; `None` where there is none and none is required.
     fn sqs() -> Option<Self> {
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-        match Emulator::shared() {
-            Ok(corner) => Some(Self {
-                uri: corner.uri(corner.port, ""),
-                management: Some("sqlite::memory:"),
-                // Of one request.
-                post_size: "10",
-                copies: false,
-                _servers: None,
-            }),
-            Err(why) if required => panic!("an SQS server is required: {why}"),
-            Err(why) => {
-                eprintln!("left out: {why}");
-                None
-            }
-        }
+        let corner = started("an SQS server", Emulator::shared())?;
+        Some(Self {
+            uri: corner.uri(corner.port, ""),
+            management: Some("sqlite::memory:"),
+            // Of one request.
+            post_size: "10",
+            copies: false,
+            _servers: None,
+        })
     }
 }
 
@@ -173,24 +148,7 @@ fn travel(script: &str, store: fn(&Path) -> Option<Store>) {
 }
 
 /// The interpreter that has the clients; made once, for all tests.
-static PYTHON: LazyLock<std::result::Result<PathBuf, String>> = LazyLock::new(|| {
-    let script = root().join("scripts/clients-venv");
-    let output = Command::new(&script)
-        .output()
-        .map_err(|error| format!("{} cannot be run: {error}", script.display()))?;
-    if output.status.success() {
-        Ok(PathBuf::from(
-            String::from_utf8_lossy(&output.stdout).trim(),
-        ))
-    } else {
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!(
-            "{} ended with {}:\n{said}",
-            script.display(),
-            output.status
-        ))
-    }
-});
+static PYTHON: LazyLock<std::result::Result<PathBuf, String>> = LazyLock::new(|| python("clients"));
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -256,12 +214,7 @@ impl Server {
 
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let log = File::create(folder.path().join("server.log"))?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ISIMUD") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = server::isimud();
         let child = command
             .args(["--listen", &address.to_string(), "--store", &store.uri])
             .args(

@@ -5,23 +5,19 @@
 //! deleted never comes back; a message is in one live claim at a time; each worker meets the producer's messages in
 //! order. A pool is emptied into another. Where there is no `redis-server` the test is left out, unless `REQUIRE_BACKENDS=1` asks for it.
 
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "support/server.rs"]
-mod server;
-
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redis::Servers;
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use serde_json::{Value, json};
-use server::{Client, Server};
+
+use crate::support::server::{self, Client, Server};
 
 const QUEUE: &str = "/v2/queues/moving";
 const PROJECT: &str = "estate";
@@ -178,7 +174,7 @@ fn work(service: &Service, oracle: &Oracle, over: &AtomicBool) {
 
 /// The operator's command; `None` while it is not to be waited for.
 fn move_to(pool: &str, admin: SocketAddr, waits: bool) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+    let mut command = server::isimud();
     let admin = admin.to_string();
     command.args(["queues", "move", "--project", PROJECT, "--queue", "moving"]);
     command.args(["--to", pool, "--admin", &admin]);
@@ -200,11 +196,8 @@ fn start(folder: &Path, admin: SocketAddr) -> Server {
 
 #[test]
 fn a_queue_moves_five_times_under_load_and_a_kill() {
-    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    let redis = match Servers::single() {
-        Ok(redis) => redis,
-        Err(why) if required => panic!("Redis is required: {why}"),
-        Err(why) => return eprintln!("left out: {why}"),
+    let Some(redis) = started("Redis", Servers::single()) else {
+        return;
     };
     let folder = tempfile::tempdir().expect("a folder");
     let admin = server::free_address();
@@ -312,7 +305,7 @@ fn a_drain_that_cannot_be_done_changes_nothing() {
         (&["old", "--to", "old"], "cannot be emptied into itself"),
         (&["nobodys"], "Pool nobodys does not exist"),
     ] {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        let mut command = server::isimud();
         command.args(["pools", "drain", "--admin", &admin.to_string()]);
         let output = command.args(more).output().expect("the command can be run");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -325,7 +318,7 @@ fn a_drain_that_cannot_be_done_changes_nothing() {
     expect("PUT", "/v2/pools/new", Some(other), 201);
     let flavor = json!({"pool_list": ["old", "new"]});
     expect("PATCH", "/v2/flavors/alone", Some(flavor), 200);
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+    let mut command = server::isimud();
     command.args(["pools", "drain", "--admin", &admin.to_string(), "old"]);
     let output = command.output().expect("the command can be run");
     assert!(output.status.success(), "{output:?}");
@@ -371,7 +364,7 @@ fn a_pool_is_emptied_and_can_go() {
     expect("DELETE", "/v2/pools/old", None, 403);
 
     let drain = |waits: bool| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        let mut command = server::isimud();
         command.args(["pools", "drain", "old", "--admin", &admin.to_string()]);
         if !waits {
             command.arg("--no-wait");

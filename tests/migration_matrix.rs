@@ -8,26 +8,18 @@
 //! server is killed in the middle of them. The servers are real processes; where one of the brokers is missing the test is
 //! left out, unless `REQUIRE_BACKENDS=1` asks for it.
 
-#[path = "../backends/sqs/tests/emulator/mod.rs"]
-mod emulator;
-#[path = "../backends/amqp/tests/nodes/mod.rs"]
-mod nodes;
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "support/server.rs"]
-mod server;
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use emulator::{Corner, Emulator};
-use nodes::Node;
-use redis::Servers;
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::redis::Servers;
+use isimud_testing::sqs::{Corner, Emulator};
 use serde_json::{Value, json};
-use server::{Client, Server};
+
+use crate::support::server::{self, Client, Server};
 
 const PROJECT: &str = "estate";
 
@@ -67,15 +59,7 @@ impl Brokers {
                 sqs: Emulator::shared()?,
             })
         });
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-        match started {
-            Ok(brokers) => Some(brokers),
-            Err(why) if required => panic!("a broker is required: {why}"),
-            Err(why) => {
-                eprintln!("left out: {why}");
-                None
-            }
-        }
+        isimud_testing::started("a broker", started)
     }
 
     /// The pool of a kind, in the run of this name; `None` for the embedded store.

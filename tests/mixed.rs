@@ -6,29 +6,24 @@
 //! command ends when its source is empty. `MIXED` says how many messages there are (`MIXED=20000`). Where there is no
 //! RabbitMQ, or no server that speaks SQS, the tests are left out, unless `REQUIRE_BACKENDS=1` asks for them.
 
-#[path = "../backends/sqs/tests/emulator/mod.rs"]
-mod emulator;
-#[path = "mixed/natives.rs"]
 mod natives;
-#[path = "../backends/amqp/tests/nodes/mod.rs"]
-mod nodes;
-#[path = "support/server.rs"]
-mod server;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use emulator::{Corner, Emulator};
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::sqs::{Corner, Emulator};
+use isimud_testing::started;
 use natives::{Found, Native};
-use nodes::Node;
 use serde_json::{Value, json};
-use server::{Answer, Client, Server};
 use tempfile::TempDir;
+
+use crate::support::server::{self, Answer, Client, Server};
 
 const PROJECT: &str = "estate";
 
@@ -107,18 +102,9 @@ struct Deployment {
 impl Deployment {
     /// `None` where something is not there that it needs, and none is required.
     fn start() -> Option<Self> {
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
         let found = NODE.as_ref().map_err(Clone::clone);
-        let (node, corner) = match found.and_then(|node| Ok((node, Emulator::shared()?))) {
-            Ok(found) => found,
-            Err(why) if required => {
-                panic!("RabbitMQ and a server that speaks SQS are required: {why}")
-            }
-            Err(why) => {
-                eprintln!("left out: {why}");
-                return None;
-            }
-        };
+        let found = found.and_then(|node| Ok((node, Emulator::shared()?)));
+        let (node, corner) = started("RabbitMQ or a server that speaks SQS", found)?;
         let folder = tempfile::tempdir().expect("a folder");
         let admin = server::free_address();
         let flags = ["--admin-listen", &admin.to_string()];
@@ -187,7 +173,7 @@ impl Deployment {
 
     /// Starts a command of the operator's and waits until it has ended.
     fn run(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        let mut command = server::isimud();
         command.args(arguments);
         command.args(["--admin", &self.admin.to_string()]);
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());

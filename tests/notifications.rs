@@ -1,24 +1,12 @@
 //! Notifications end to end: the real server, and receivers that it has to reach.
 
-#[path = "notifications/confirmation.rs"]
 mod confirmation;
-#[path = "notifications/content.rs"]
 mod content;
-#[path = "notifications/hostile.rs"]
 mod hostile;
-#[path = "notifications/mails.rs"]
 mod mails;
-#[path = "notifications/order.rs"]
 mod order;
-#[path = "notifications/receiver.rs"]
 mod receiver;
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "notifications/retries.rs"]
 mod retries;
-#[path = "support/server.rs"]
-mod server;
-#[path = "notifications/servers.rs"]
 mod servers;
 
 use std::io::{BufReader, Write};
@@ -26,8 +14,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use server::{Answer, Client, Server};
 use tempfile::TempDir;
+
+use crate::support::server::{self, Answer, Client, Server};
 
 /// How long anything may take that is to happen at once, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -3,21 +3,18 @@
 //!
 //! Where there is no RabbitMQ the tests are left out, unless `REQUIRE_BACKENDS=1` asks for them.
 
-#[path = "../backends/amqp/tests/nodes/mod.rs"]
-mod nodes;
-#[path = "support/server.rs"]
-mod server;
-
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use nodes::Node;
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::{python, started};
 use serde_json::{Value, json};
-use server::{Answer, Client, Server};
 use tempfile::TempDir;
+
+use crate::support::server::{self, Answer, Client, Server};
 
 const PROJECT: &str = "estate";
 
@@ -27,13 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 static NODE: LazyLock<Result<Node, String>> = LazyLock::new(Node::start);
 
 /// Python with pika.
-static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/clients-venv");
-    let output = Command::new(script).stderr(Stdio::inherit()).output();
-    let output = output.expect("Python with pika");
-    assert!(output.status.success(), "there is no Python with pika");
-    String::from_utf8_lossy(&output.stdout).trim().into()
-});
+static PYTHON: LazyLock<PathBuf> = LazyLock::new(|| python("clients").expect("Python with pika"));
 
 /// A server with an embedded store, and the queues of a RabbitMQ as the pool `rabbit`.
 struct Deployment {
@@ -46,15 +37,7 @@ struct Deployment {
 impl Deployment {
     /// `None` where there is no RabbitMQ, and none is required.
     fn start(options: &Value) -> Option<Self> {
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-        let node = match &*NODE {
-            Ok(node) => node,
-            Err(why) if required => panic!("RabbitMQ is required: {why}"),
-            Err(why) => {
-                eprintln!("left out: {why}");
-                return None;
-            }
-        };
+        let node = started("RabbitMQ", NODE.as_ref())?;
         let folder = tempfile::tempdir().expect("a folder");
         let admin = server::free_address();
         let flags = ["--admin-listen", &admin.to_string()];
@@ -112,7 +95,7 @@ impl Deployment {
 
     /// Runs a command of the operator's to its end.
     fn run(&self, arguments: &[&str]) -> String {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        let mut command = server::isimud();
         command.args(arguments);
         command.args(["--admin", &self.admin.to_string()]);
         let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());

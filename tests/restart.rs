@@ -22,13 +22,10 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use serde_json::{Value, json};
 
+use crate::support::server::{Answer, Client, Server};
 use oracle::{Deleted, Oracle, numbered};
-use server::{Answer, Client, Server};
 
-#[path = "restart/oracle.rs"]
-mod oracle;
-#[path = "support/server.rs"]
-mod server;
+pub(crate) mod oracle;
 
 const KILLS: usize = 20;
 const PRODUCERS: usize = 2;

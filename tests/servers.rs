@@ -5,43 +5,26 @@
 //! A test starts two servers and a `redis-server` of its own. Where there is no `redis-server` the tests are left out,
 //! unless `REQUIRE_BACKENDS=1` asks for them; and so for RabbitMQ.
 
-#[path = "servers/changes.rs"]
 mod changes;
-#[path = "servers/crashes.rs"]
 mod crashes;
-#[path = "servers/dead_pool.rs"]
 mod dead_pool;
-#[path = "servers/durability_log.rs"]
 mod durability_log;
-#[path = "servers/leases.rs"]
 mod leases;
-#[path = "../backends/amqp/tests/nodes/mod.rs"]
-mod nodes;
-#[path = "servers/observers.rs"]
 mod observers;
-#[path = "servers/once.rs"]
 mod once;
-#[path = "restart/oracle.rs"]
-#[expect(dead_code, reason = "the claims are not read again here")]
-mod oracle;
-#[path = "servers/pools.rs"]
 mod pools;
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "support/server.rs"]
-mod server;
-#[path = "servers/unanswered.rs"]
 mod unanswered;
-#[path = "servers/window.rs"]
 mod window;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nodes::Node;
-use redis::Servers;
-use server::{Client, Server};
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use tempfile::TempDir;
+
+use crate::support::server::{self, Client, Server};
 
 /// How long the servers wait for Redis.
 const TIMEOUT: Duration = Duration::from_millis(1000);
@@ -55,19 +38,6 @@ struct Service {
     /// Where the messages are, if they are not in Redis.
     _broker: Option<Node>,
     folder: TempDir,
-}
-
-/// What was started; `None` where it is not installed and not required.
-fn started<T>(what: &str, result: Result<T, String>) -> Option<T> {
-    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    match result {
-        Ok(started) => Some(started),
-        Err(why) if required => panic!("{what} is required: {why}"),
-        Err(why) => {
-            eprintln!("left out: {why}");
-            None
-        }
-    }
 }
 
 impl Service {

@@ -3,28 +3,21 @@
 //! The servers are real processes, and SQS is the driver's test server. Where there is none the tests are left out, unless
 //! `REQUIRE_BACKENDS=1` asks for it.
 
-#[path = "../backends/sqs/tests/emulator/mod.rs"]
-mod emulator;
-#[path = "../backends/sqs/tests/emulator/proxy.rs"]
-mod proxy;
-#[path = "../backends/redis/tests/servers/mod.rs"]
-mod redis;
-#[path = "support/server.rs"]
-mod server;
-
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use emulator::{Corner, Emulator};
-use proxy::{Fault, Proxy};
+use isimud_testing::redis::Servers;
+use isimud_testing::sqs::proxy::{Fault, Proxy};
+use isimud_testing::sqs::{Corner, Emulator};
+use isimud_testing::started;
 use serde_json::{Value, json};
-use server::{Answer, Client, Server};
 use tempfile::TempDir;
+
+use crate::support::server::{self, Answer, Client, Server};
 
 const PROJECT: &str = "estate";
 const MESSAGES: &str = "/v2/queues/q/messages";
@@ -41,15 +34,7 @@ struct Deployment {
 impl Deployment {
     /// `None` where there is no server that speaks SQS, and none is required.
     fn start() -> Option<Self> {
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-        let corner = match Emulator::shared() {
-            Ok(corner) => corner,
-            Err(why) if required => panic!("an SQS server is required: {why}"),
-            Err(why) => {
-                eprintln!("left out: {why}");
-                return None;
-            }
-        };
+        let corner = started("an SQS server", Emulator::shared())?;
         let folder = tempfile::tempdir().expect("a folder");
         let admin = server::free_address();
         let flags = ["--admin-listen", &admin.to_string()];
@@ -79,7 +64,7 @@ impl Deployment {
 
     /// Moves the queue, and waits until it is there.
     fn move_to(&self, pool: &str) {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+        let mut command = server::isimud();
         command.args(["queues", "move", "--project", PROJECT, "--queue", "q"]);
         command.args(["--to", pool, "--admin", &self.admin.to_string()]);
         let output = command.output().expect("the command can be run");
@@ -93,7 +78,9 @@ impl Deployment {
     /// What a native client finds in the queue, and takes.
     fn natively(&self) -> Vec<Value> {
         let name = format!("{}-{PROJECT}_-q", self.corner.login);
-        let mut command = self.corner.python("broker/native.py", &[&name, "read"]);
+        let mut command = self
+            .corner
+            .python("backends/sqs/tests/broker/native.py", &[&name, "read"]);
         let output = command.output().expect("Python can be run");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");
@@ -392,11 +379,9 @@ const MAX_RESPONSE_TIME: Duration = Duration::from_millis(2_900);
 
 #[test]
 fn while_the_ledger_hangs_every_call_is_refused_within_two_seconds() {
-    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    let (corner, keeper) = match (Emulator::shared(), redis::Servers::single()) {
-        (Ok(corner), Ok(keeper)) => (corner, keeper),
-        (Err(why), _) | (_, Err(why)) if required => panic!("both servers are required: {why}"),
-        (Err(why), _) | (_, Err(why)) => return eprintln!("left out: {why}"),
+    let both = Emulator::shared().and_then(|corner| Ok((corner, Servers::single()?)));
+    let Some((corner, keeper)) = started("a server", both) else {
+        return;
     };
     let folder = tempfile::tempdir().expect("a folder");
     let store = keeper

@@ -4,24 +4,19 @@
 //! The servers are real processes, and SQS is the driver's test server behind a proxy that holds requests up. Where there
 //! is none the tests are left out, unless `REQUIRE_BACKENDS=1` asks for it.
 
-#[path = "../backends/sqs/tests/emulator/mod.rs"]
-mod emulator;
-#[path = "../backends/sqs/tests/emulator/proxy.rs"]
-mod proxy;
-#[path = "support/server.rs"]
-mod server;
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use emulator::{Corner, Emulator};
-use proxy::{Fault, Proxy};
+use isimud_testing::sqs::proxy::{Fault, Proxy};
+use isimud_testing::sqs::{Corner, Emulator};
+use isimud_testing::started;
 use serde_json::{Value, json};
-use server::{Client, Server};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+
+use crate::support::server::{self, Client, Server};
 
 const PROJECT: &str = "estate";
 const MESSAGES: &str = "/v2/queues/q/messages";
@@ -46,15 +41,7 @@ struct Deployment {
 impl Deployment {
     /// `None` where there is no server that speaks SQS, and none is required.
     fn start() -> Option<Self> {
-        let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-        let corner = match Emulator::shared() {
-            Ok(corner) => corner,
-            Err(why) if required => panic!("an SQS server is required: {why}"),
-            Err(why) => {
-                eprintln!("left out: {why}");
-                return None;
-            }
-        };
+        let corner = started("an SQS server", Emulator::shared())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -108,7 +95,9 @@ impl Deployment {
     fn natively(&self, arguments: &[&str]) {
         let name = format!("{}-q", self.corner.login);
         let arguments = [&[&*name], arguments].concat();
-        let mut command = self.corner.python("broker/native.py", &arguments);
+        let mut command = self
+            .corner
+            .python("backends/sqs/tests/broker/native.py", &arguments);
         let output = command.output().expect("Python can be run");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{said}");

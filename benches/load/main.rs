@@ -46,8 +46,6 @@
 mod baseline;
 mod depth;
 mod drive;
-#[path = "../../backends/amqp/tests/nodes/mod.rs"]
-mod nodes;
 mod rabbit;
 mod redis;
 mod reference;

@@ -16,13 +16,14 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
+use isimud_testing::rabbitmq::{Node, Set};
+use lapin::options::QueuePurgeOptions;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::Result;
 use crate::drive::{Outcome, Pool};
-use crate::nodes::{Node, Set};
 use crate::rivals::{self, Rival};
 use crate::scenario::Scenario;
 use crate::zaqar::{event, request};
@@ -123,8 +124,10 @@ pub(crate) fn serve(
 }
 
 async fn fill(State(stand): State<Arc<Stand>>, Path(count): Path<u64>) -> StatusCode {
-    if let Some(rival) = stand.filler.first() {
-        rival.empty().await;
+    if let Some(Rival::Bare(channel, queue)) = stand.filler.first().map(Arc::as_ref) {
+        let options = QueuePurgeOptions::default();
+        let emptied = channel.queue_purge(queue.as_str().into(), options);
+        emptied.await.expect("RabbitMQ empties the queue");
     }
     let left = Arc::new(AtomicU64::new(count));
     let mut work = JoinSet::new();

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use isimud_contract::{
-    ClaimId, Error, ErrorKind, ManagementStore, Metadata, Placement, ProjectId, QueueKey,
-    QueueName, QueueRecord, Result, StoreId,
+    ClaimId, Error, ErrorKind, Metadata, Placement, ProjectId, QueueKey, QueueName, QueueRecord,
+    Queues, Result, StoreId,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -80,7 +80,7 @@ struct CachedRecord {
 
 #[derive(Debug)]
 pub(super) struct LeaderLease {
-    management: Arc<dyn ManagementStore>,
+    queues: Arc<dyn Queues>,
     key: QueueKey,
     rule: Rule,
     me: Uuid,
@@ -90,11 +90,11 @@ pub(super) struct LeaderLease {
 }
 
 impl LeaderLease {
-    pub(super) fn new(management: Arc<dyn ManagementStore>, rule: &Rule) -> Self {
+    pub(super) fn new(queues: Arc<dyn Queues>, rule: &Rule) -> Self {
         let name = format!("{}\0{}", rule.from, rule.to);
         let name = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
         Self {
-            management,
+            queues,
             key: own_queue(&format!("bridge.{}", name.simple())),
             rule: rule.clone(),
             me: Uuid::new_v4(),
@@ -105,17 +105,17 @@ impl LeaderLease {
 
     /// Takes the leader lease if nobody has it. Returns whether this server has it now.
     pub(super) async fn acquire(&self) -> Result<bool> {
-        let found = match self.management.find_queue(&self.key).await? {
+        let found = match self.queues.find_queue(&self.key).await? {
             Some(found) => found,
             None => {
                 let record = self.initial_record();
                 let metadata = to_metadata(&record)?;
                 let placement = Placement::default();
-                self.management
+                self.queues
                     .create_queue(&self.key, &metadata, &placement)
                     .await?;
                 // Whoever made it: what counts is what is there.
-                match self.management.find_queue(&self.key).await? {
+                match self.queues.find_queue(&self.key).await? {
                     Some(found) => found,
                     None => return Ok(false),
                 }
@@ -265,19 +265,17 @@ async fn write(
         record.beat += 1;
         let metadata = to_metadata(&record)?;
         let now = Instant::now();
-        let update = leader.management.update_queue(
-            &leader.key,
-            &metadata,
-            &cached.placement,
-            cached.version,
-        );
+        let update =
+            leader
+                .queues
+                .update_queue(&leader.key, &metadata, &cached.placement, cached.version);
         if let Some(version) = update.await? {
             (cached.record, cached.version) = (record, version);
             cached.written = now;
             return Ok(());
         }
         // Somebody has taken it; or the answer to an earlier change was lost; or the record has another place now.
-        let found = leader.management.find_queue(&leader.key).await?;
+        let found = leader.queues.find_queue(&leader.key).await?;
         match found.and_then(|found| Some((read(&found)?, found))) {
             Some((record, found)) if record.owner == Some(leader.me) && taken.is_none() => {
                 (cached.record, cached.placement) = (record, found.placement);
@@ -324,7 +322,7 @@ mod tests {
     use crate::drivers::{self, Context};
     use isimud_contract::ManualClock;
 
-    fn management() -> Arc<dyn ManagementStore> {
+    fn management() -> Arc<dyn Queues> {
         let context = Context::new(Arc::new(ManualClock::default()), None);
         let store = drivers::open("sqlite::memory:", &context).expect("a store");
         store.management.expect("it keeps queues")

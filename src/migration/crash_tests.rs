@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, ByteCount, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind,
-    ImportedClaim, Lease, ManualClock, Message, MessageId, MessageStore, Page, Precondition,
-    ProjectId, QueueKey, QueueName, Result, Selection, Stats,
+    ClaimId, ClientId, Clock, Error, ErrorKind, Lease, ManualClock, Message, MessageId,
+    MessageStore, ProjectId, QueueKey, QueueName, Result,
 };
 use isimud_lease::fake::{FakeServer, FaultProfile};
 use isimud_lease::{Journal, Leased};
+use isimud_testing::faults::{Faults, FaultyStore};
 use uuid::Uuid;
 
 use super::step::{MigrationStep, QueueRef, recover};
@@ -28,8 +27,8 @@ struct FaultInjector {
     slow: Option<Arc<ManualClock>>,
 }
 
-impl FaultInjector {
-    async fn around<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+impl Faults for FaultInjector {
+    async fn around<T: Send>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         let broken = || Err(Error::new(ErrorKind::Unavailable, "cut off"));
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
         if let Some(clock) = &self.slow {
@@ -44,101 +43,6 @@ impl FaultInjector {
         }
         let answer = call.await;
         if number == self.at { broken() } else { answer }
-    }
-}
-
-#[derive(Debug)]
-struct FaultyStore {
-    inner: Arc<dyn MessageStore>,
-    when: Arc<FaultInjector>,
-}
-
-#[async_trait]
-impl MessageStore for FaultyStore {
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-    fn condition(&self) -> Condition {
-        self.inner.condition()
-    }
-    async fn ping(&self) -> Result<()> {
-        self.when.around(self.inner.ping()).await
-    }
-    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
-        self.when.around(self.inner.can_post(queue)).await
-    }
-    async fn post(&self, queue: &QueueKey, messages: Vec<Message>) -> Result<()> {
-        self.when.around(self.inner.post(queue, messages)).await
-    }
-    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
-        let post = self.inner.post_within(queue, messages, most);
-        self.when.around(post).await
-    }
-    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
-        self.when.around(self.inner.list(queue, selection)).await
-    }
-    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
-        self.when.around(self.inner.get(queue, ids)).await
-    }
-    async fn delete(
-        &self,
-        queue: &QueueKey,
-        ids: &[MessageId],
-        precondition: Precondition,
-    ) -> Result<usize> {
-        self.when
-            .around(self.inner.delete(queue, ids, precondition))
-            .await
-    }
-    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
-        self.when.around(self.inner.pop(queue, limit)).await
-    }
-    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
-        let call = self.inner.claim(queue, lease, limit);
-        self.when.around(call).await
-    }
-    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
-        self.when.around(self.inner.find_claim(queue, claim)).await
-    }
-    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
-        self.when.around(self.inner.renew_claim(queue, lease)).await
-    }
-    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
-        let call = self.inner.release_claim(queue, claim);
-        self.when.around(call).await
-    }
-    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
-        let call = self.inner.undo_claim(queue, claim, counted);
-        self.when.around(call).await
-    }
-    async fn import_claim(
-        &self,
-        queue: &QueueKey,
-        claim: ImportedClaim,
-        ids: &[MessageId],
-    ) -> Result<usize> {
-        self.when
-            .around(self.inner.import_claim(queue, claim, ids))
-            .await
-    }
-    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
-        self.when.around(self.inner.backlog(queue)).await
-    }
-    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
-        self.when.around(self.inner.stats(queue)).await
-    }
-    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
-        let count = self.inner.count_bytes(queue, after);
-        self.when.around(count).await
-    }
-    async fn purge(&self, queue: &QueueKey) -> Result<()> {
-        self.when.around(self.inner.purge(queue)).await
-    }
-    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
-        self.when.around(self.inner.drop_queue(queue)).await
-    }
-    async fn close(&self) -> Result<()> {
-        self.inner.close().await
     }
 }
 
@@ -226,7 +130,7 @@ impl Bench {
         let end = |store: usize, generation| QueueRef {
             store: Arc::new(FaultyStore {
                 inner: Arc::clone(&self.stores[store]),
-                when: Arc::clone(when),
+                faults: Arc::clone(when),
             }),
             key: self.queue.generation(generation),
         };
@@ -400,88 +304,18 @@ async fn what_was_begun_from_any_of_the_old_segments_is_ended_before_anything_is
     assert_eq!(bench.readable(0, GENERATIONS[0]).await, [2, 4, 5, 6]);
 }
 
-/// A store that says that it took messages, and has thrown some away.
+/// Says that it took messages, and has thrown the last away.
 #[derive(Debug)]
-struct Forgetful(Arc<dyn MessageStore>);
+struct Forgetful;
 
-#[async_trait]
-impl MessageStore for Forgetful {
-    fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+impl Faults for Forgetful {
+    async fn around<T: Send>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        call.await
     }
-    fn condition(&self) -> Condition {
-        self.0.condition()
-    }
-    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
-        self.0.backlog(queue).await
-    }
-    async fn ping(&self) -> Result<()> {
-        self.0.ping().await
-    }
-    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
-        self.0.can_post(queue).await
-    }
-    async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+
+    fn posted(&self, mut messages: Vec<Message>) -> Result<Vec<Message>> {
         messages.pop();
-        self.0.post(queue, messages).await
-    }
-    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
-        self.0.post_within(queue, messages, most).await
-    }
-    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
-        self.0.list(queue, selection).await
-    }
-    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
-        self.0.get(queue, ids).await
-    }
-    async fn delete(
-        &self,
-        queue: &QueueKey,
-        ids: &[MessageId],
-        precondition: Precondition,
-    ) -> Result<usize> {
-        self.0.delete(queue, ids, precondition).await
-    }
-    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
-        self.0.pop(queue, limit).await
-    }
-    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
-        self.0.claim(queue, lease, limit).await
-    }
-    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
-        self.0.find_claim(queue, claim).await
-    }
-    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
-        self.0.renew_claim(queue, lease).await
-    }
-    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
-        self.0.release_claim(queue, claim).await
-    }
-    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
-        self.0.undo_claim(queue, claim, counted).await
-    }
-    async fn import_claim(
-        &self,
-        queue: &QueueKey,
-        claim: ImportedClaim,
-        ids: &[MessageId],
-    ) -> Result<usize> {
-        self.0.import_claim(queue, claim, ids).await
-    }
-    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
-        self.0.stats(queue).await
-    }
-    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
-        self.0.count_bytes(queue, after).await
-    }
-    async fn purge(&self, queue: &QueueKey) -> Result<()> {
-        self.0.purge(queue).await
-    }
-    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
-        self.0.drop_queue(queue).await
-    }
-    async fn close(&self) -> Result<()> {
-        self.0.close().await
+        Ok(messages)
     }
 }
 
@@ -489,7 +323,10 @@ impl MessageStore for Forgetful {
 async fn a_carrier_that_cannot_account_for_every_message_keeps_the_old_segment_and_says_so() {
     let bench = Bench::new([StoreKind::Whole, StoreKind::Whole]).await;
     let mut step = bench.step(0, &never());
-    step.staging.store = Arc::new(Forgetful(Arc::clone(&bench.stores[1])));
+    step.staging.store = Arc::new(FaultyStore {
+        inner: Arc::clone(&bench.stores[1]),
+        faults: Arc::new(Forgetful),
+    });
     step.to.store = Arc::clone(&step.staging.store);
     for _ in 0..2 {
         let error = step.batch(3).await.expect_err("one is missing");

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::messages::{CLAIMS, MESSAGES, bodies, counts, create, each, post_bodies};
-use crate::store;
-use crate::support::{Answer, App};
+use crate::api::messages::{CLAIMS, MESSAGES, bodies, counts, create, each, post_bodies};
+use crate::api::store;
+use crate::api::support::{Answer, App};
 
 /// Sends a request, and leaves after so many turns of the runtime; the answer, where it came before.
 async fn leave_after(turns: usize, request: impl Future<Output = Answer>) -> Option<Answer> {

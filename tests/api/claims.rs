@@ -7,7 +7,7 @@ mod refused;
 mod renew;
 mod show;
 
-use crate::messages::CLAIMS;
+use crate::api::messages::CLAIMS;
 
 /// What no claim's terms may be, and the sentence that says so.
 const TTL: &str =

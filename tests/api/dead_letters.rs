@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::messages::{
+use crate::api::messages::{
     CLAIMS, MESSAGES, QUEUE, bodies, claim_id, counts, create, each, listed, no_content, post,
     post_bodies, queues, reader,
 };
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 /// A service whose queue moves messages to `dead` after so many claims.
 async fn burying_after(claims: i64) -> App {
@@ -321,12 +321,12 @@ async fn a_queue_that_is_its_own_dead_letter_queue_comes_to_an_end() {
     post_bodies(&app, [1]).await;
     assert_eq!(deliver(&app).await, json!([1]));
     post_bodies(&app, [2]).await;
-    if !crate::store::is_ordered() {
+    if !crate::api::store::is_ordered() {
         // There is no end to go to: the same claim may meet it again.
         return;
     }
     // The first is counted anew: at the end, or where it is if another service keeps the order.
-    if crate::store::leases() {
+    if crate::api::store::leases() {
         assert_eq!(deliver(&app).await, json!([1, 2]));
         assert_eq!(listed(&app).await, json!([1, 2]));
     } else {
@@ -379,7 +379,7 @@ async fn any_number_of_dead_letters_is_moved_in_the_end() {
     assert_eq!(delivered, json!(["fresh"]));
     assert_eq!(counts(&app, "dead").await, [0, 1200, 1200]);
     let shown = bodies(&found(&app, "dead").await);
-    if crate::store::is_ordered() {
+    if crate::api::store::is_ordered() {
         assert_eq!(shown, json!((0..20).collect::<Vec<_>>()));
     }
     app.get(&format!("{CLAIMS}/{hold}"))

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::store::Kept;
-use crate::support::{Answer, App};
+use crate::api::store::Kept;
+use crate::api::support::{Answer, App};
 
 const ENCRYPTED: &str = r#"{"_enable_encrypt_messages": true}"#;
 

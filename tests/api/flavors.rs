@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 /// Pools `pa`, `pb` and `pc`.
 async fn with_pools() -> App {
@@ -27,7 +27,7 @@ async fn capabilities(app: &App) -> String {
     for name in ["CLAIMS", "AOD", "HIGH_THROUGHPUT"] {
         assert!(names.contains(&name), "{names:?}");
     }
-    assert_eq!(names.contains(&"FIFO"), crate::store::is_ordered());
+    assert_eq!(names.contains(&"FIFO"), crate::api::store::is_ordered());
     format!("[\"{}\"]", names.join("\", \""))
 }
 

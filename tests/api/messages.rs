@@ -17,7 +17,7 @@ mod post_refused;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, App, OTHER_CLIENT};
+use crate::api::support::{Answer, App, OTHER_CLIENT};
 
 /// The queue of most tests.
 pub(crate) const QUEUE: &str = "/v2/queues/fizbat";

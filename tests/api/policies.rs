@@ -3,7 +3,7 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::support::App;
+use crate::api::support::App;
 
 const ID: &str = "c8cbd19a-842e-4794-8e25-3d5e2df00f2b";
 

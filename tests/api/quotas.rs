@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 const MESSAGES: &str = "/v2/queues/q/messages";
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 const SHARE: &str = "/v2/queues/shq/share";
 const KEY: &str = "[signed_url]\nsecret_key = 'SPECSECRET'";

@@ -14,19 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::redis::{PASSWORD, Servers};
+use isimud_testing::sqs::{Corner, Emulator};
+use isimud_testing::started;
 use serde_json::Value;
 use tempfile::TempDir;
-
-#[path = "../../backends/amqp/tests/nodes/mod.rs"]
-mod nodes;
-#[path = "../../backends/redis/tests/servers/mod.rs"]
-mod servers;
-#[path = "../../backends/sqs/tests/emulator/mod.rs"]
-mod sqs;
-
-use nodes::Node;
-use servers::Servers;
-use sqs::{Corner, Emulator};
 
 /// The Redis server, started by the first test that needs it. It ends with the program.
 static REDIS: LazyLock<Servers> =
@@ -119,7 +112,7 @@ pub(crate) fn beside(uri: &str) -> Option<String> {
 
 /// A store's URI as it is shown: without the password of the user who may do what is documented and no more.
 pub(crate) fn shown(uri: &str) -> String {
-    uri.replace(&format!(":{}@", servers::PASSWORD), ":***@")
+    uri.replace(&format!(":{PASSWORD}@"), ":***@")
 }
 
 /// The URI of an empty store that nobody else has.
@@ -209,13 +202,5 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// A Redis server of the test's own; `None` where there is none and none is required.
 pub(crate) fn redis() -> Option<Servers> {
-    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    match Servers::plain() {
-        Ok(redis) => Some(redis),
-        Err(why) if required => panic!("Redis is required: {why}"),
-        Err(why) => {
-            eprintln!("left out: {why}");
-            None
-        }
-    }
+    started("Redis", Servers::plain())
 }

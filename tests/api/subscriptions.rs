@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 mod change;
 mod confirm;

@@ -25,7 +25,7 @@ use isimud::http::Api;
 use isimud_contract::{ManualClock, ProjectId, QueueKey, QueueName};
 use serde_json::Value;
 
-use crate::store;
+use crate::api::store;
 
 /// The client that asks unless a test says otherwise.
 pub(crate) const CLIENT: &str = "3381af92-2b9e-11e3-b191-71861300734c";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, PROJECT};
+use crate::api::support::{App, PROJECT};
 
 async fn put(app: &App, topic: &str, metadata: Value) {
     app.put(&format!("/v2/topics/{topic}"), metadata)

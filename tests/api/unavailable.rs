@@ -16,13 +16,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::support::{CLIENT, PROJECT};
+use crate::api::support::{CLIENT, PROJECT};
 
 /// A service whose stores are closed.
 async fn closed() -> Api {
-    let store = crate::store::fresh();
+    let store = crate::api::store::fresh();
     let flags = Flags {
-        management: crate::store::beside(&store),
+        management: crate::api::store::beside(&store),
         store: Some(store),
         ..Flags::default()
     };
@@ -85,7 +85,7 @@ async fn an_operation_on_messages_or_claims_says_what_could_not_be_done() {
              seconds.\"}}"
         );
         let answer = ask(&api, method, path, body).await;
-        if body == "{" && crate::store::leases() {
+        if body == "{" && crate::api::store::leases() {
             // Queues are kept elsewhere, and that store answers.
             assert_eq!(answer.0, 400, "{method} {path}");
             continue;

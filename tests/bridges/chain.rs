@@ -8,22 +8,19 @@ use std::sync::{Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use serde_json::json;
 
 use super::endpoints::{Chain, Endpoint, LINES};
-use super::redis::Servers;
-use super::server::{self, Client, Server};
 use super::{PROJECT, consume, metric, page, post, start, wait_until};
+use crate::support::server::{self, Client, Server};
 
 const MESSAGES: u64 = 20_000;
 /// Messages of one post.
 const BATCH_SIZE: u64 = 100;
 /// How long the journey may take at the most.
 const TIMEOUT: Duration = Duration::from_secs(240);
-
-fn is_required() -> bool {
-    std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1")
-}
 
 /// Twenty thousand messages go down a line, each once, and in order where the line keeps one.
 macro_rules! lines {
@@ -49,10 +46,8 @@ lines! {
 
 fn go_down(name: &str) {
     let line = LINES.iter().find(|line| line.name == name).expect(name);
-    match (line.endpoints)() {
-        Ok(endpoints) => travel(line, &endpoints),
-        Err(why) if is_required() => panic!("{name} is required: {why}"),
-        Err(why) => eprintln!("{name} is left out: {why}"),
+    if let Some(endpoints) = started(name, (line.endpoints)()) {
+        travel(line, &endpoints);
     }
 }
 
@@ -228,10 +223,8 @@ impl Drop for Ends<'_> {
 #[test]
 fn another_server_goes_on_with_a_rule() {
     const FEW: u64 = 4_000;
-    let redis = match Servers::single() {
-        Ok(redis) => redis,
-        Err(why) if is_required() => panic!("Redis is required: {why}"),
-        Err(why) => return eprintln!("left out: {why}"),
+    let Some(redis) = started("Redis", Servers::single()) else {
+        return;
     };
     let folder = tempfile::tempdir().expect("a folder");
     let folder = folder.path();

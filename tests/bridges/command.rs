@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::server::{self, Client};
 use super::{PROJECT, consume, metric, post, start, wait_until};
+use crate::support::server::{self, Client};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The command, ready to be run.
 fn bridge(admin: SocketAddr, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+    let mut command = server::isimud();
     command
         .args(["bridge", "--admin", &admin.to_string()])
         .args(arguments)
@@ -231,7 +231,7 @@ fn circle(folder: &Path) {
     let rule = |from, to| format!("[[bridging.rules]]\nfrom = \"p/{from}\"\nto = \"p/{to}\"\n");
     let file = folder.join("circle.toml");
     std::fs::write(&file, rule("a", "b") + &rule("b", "a")).expect("a file");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+    let mut command = server::isimud();
     command.args(["--check", "--config"]).arg(&file);
     let output = command.output().expect("it can be run");
     let errors = String::from_utf8_lossy(&output.stderr);

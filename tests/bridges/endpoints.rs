@@ -1,15 +1,12 @@
 //! The pools that a line of bridges goes through.
 
-use std::io;
-use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::rabbitmq::Node;
-use super::redis::Servers;
-use super::sqs::Emulator;
+use isimud_testing::proxy::Proxy;
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::redis::Servers;
+use isimud_testing::sqs::Emulator;
 
 /// How long a server is away: long enough for those who use it to notice.
 const AWAY: Duration = Duration::from_millis(500);
@@ -42,9 +39,9 @@ impl Restart for Node {
     }
 }
 
-/// A server that would forget everything, and the door to it, which is shut for a while instead.
+/// A server that would forget everything, and the proxy before it, which is shut for a while instead.
 struct Behind(
-    Door,
+    Proxy,
     #[expect(dead_code, reason = "it runs while this is there")] Emulator,
 );
 
@@ -54,62 +51,6 @@ impl Restart for Behind {
         thread::sleep(Duration::from_secs(2));
         self.0.shut(false);
     }
-}
-
-/// Passes connections on to a port, while it is not shut.
-struct Door {
-    port: u16,
-    is_shut: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
-}
-
-impl Door {
-    fn to(server: u16) -> io::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let door = Self {
-            port: listener.local_addr()?.port(),
-            is_shut: Arc::default(),
-            open: Arc::default(),
-        };
-        let (is_shut, open) = (Arc::clone(&door.is_shut), Arc::clone(&door.open));
-        thread::spawn(move || {
-            for client in listener.incoming().flatten() {
-                if is_shut.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let Ok(server) = TcpStream::connect(("127.0.0.1", server)) else {
-                    continue;
-                };
-                drop(join(client, server, &open));
-            }
-        });
-        Ok(door)
-    }
-
-    /// Shuts it, in the middle of whatever goes through; or opens it again.
-    fn shut(&self, shut: bool) {
-        self.is_shut.store(shut, Ordering::SeqCst);
-        for stream in self.open.lock().expect("the connections").drain(..) {
-            stream.shutdown(Shutdown::Both).ok();
-        }
-    }
-}
-
-fn join(client: TcpStream, server: TcpStream, open: &Mutex<Vec<TcpStream>>) -> io::Result<()> {
-    let pairs = [
-        (client.try_clone()?, server.try_clone()?),
-        (server.try_clone()?, client.try_clone()?),
-    ];
-    open.lock()
-        .expect("the connections")
-        .extend([client, server]);
-    for (mut from, mut to) in pairs {
-        thread::spawn(move || {
-            io::copy(&mut from, &mut to).ok();
-            to.shutdown(Shutdown::Both).ok();
-        });
-    }
-    Ok(())
 }
 
 impl Endpoint {
@@ -145,14 +86,14 @@ impl Endpoint {
     /// A server of its own that speaks SQS. Its queues are in memory, so it is only out of reach for a while.
     pub(crate) fn sqs(name: &'static str) -> Result<Self, String> {
         let server = Emulator::start()?;
-        let door = Door::to(server.port).map_err(|error| error.to_string())?;
+        let proxy = Proxy::standalone(server.port);
         Ok(Self {
             name,
             uri: format!(
                 "sqs://us-east-1?endpoint=http://127.0.0.1:{}&timeout_ms=10000",
-                door.port
+                proxy.port
             ),
-            behind: Some(Box::new(Behind(door, server))),
+            behind: Some(Box::new(Behind(proxy, server))),
         })
     }
 

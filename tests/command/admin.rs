@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Running, exchange, free_address};
-use crate::server::Answer;
+use crate::command::process::{Running, exchange};
+use crate::support::server::{self, Answer};
 
 /// A server with an operators' face.
 struct Watched {
@@ -20,7 +20,7 @@ struct Watched {
 impl Watched {
     fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let admin = free_address();
+        let admin = server::free_address();
         let address = admin.to_string();
         let arguments = ["--store", "sqlite::memory:", "--admin-listen", &address];
         Self {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::process::{Running, exchange, free_address, within};
-use crate::server::Client;
+use crate::command::process::{Running, exchange, within};
+use crate::support::server::{self, Client};
 
 const QUEUE: &str = "/v2/queues/q/messages";
 
@@ -58,7 +58,7 @@ fn must_run() -> bool {
 fn post_until_refused(
     client: &mut Client,
     texts: &mut impl Iterator<Item = String>,
-) -> (Vec<String>, crate::server::Answer) {
+) -> (Vec<String>, crate::support::server::Answer) {
     let mut acknowledged = Vec::new();
     for text in texts {
         let post = json!({"messages": [{"ttl": 3600, "body": text}]});
@@ -219,7 +219,7 @@ fn consume(client: &mut Client) -> usize {
 #[test]
 fn a_full_disk_is_emptied_by_claims_and_deletes_also_after_a_kill() {
     on_small_disk(|folder, arguments| {
-        let admin = free_address();
+        let admin = server::free_address();
         let address = admin.to_string();
         let arguments = [arguments, &["--admin-listen", &address]].concat();
         let look = |path: &str| {

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::process::{Ended, Running, TIMEOUT, exchange, free_address, isimud, run, within};
-use crate::server::Answer;
+use crate::command::process::{Ended, Running, TIMEOUT, exchange, isimud, run, within};
+use crate::support::server::{self, Answer};
 
 /// A server with an admin listener, a queue `victim/gold`, and a folder of its own for the token of the machine.
 struct Guarded {
@@ -25,7 +25,7 @@ impl Guarded {
     }
 
     fn start_in(folder: TempDir, environment: &[(&str, &str)]) -> Self {
-        let admin = free_address();
+        let admin = server::free_address();
         let address = admin.to_string();
         let runtime = folder.path().to_str().expect("a path").to_owned();
         let mut environment = environment.to_vec();
@@ -38,7 +38,7 @@ impl Guarded {
             folder,
         };
         let message = json!({"messages": [{"body": "gold"}]});
-        let mut victim = crate::server::Client::new(guarded.server.address, "victim");
+        let mut victim = crate::support::server::Client::new(guarded.server.address, "victim");
         let posted = victim.send("POST", "/v2/queues/gold/messages", Some(&message));
         assert_eq!(posted.expect("an answer").status, 201);
         guarded

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::process::{Running, exchange, free_address, isimud, run};
-use crate::server::Client;
+use crate::command::process::{Running, exchange, isimud, run};
+use crate::support::server::{self, Client};
 
 const DECLARED: &str = r#"
 [pools.one]
@@ -121,13 +121,13 @@ fn a_wrong_file_of_pools_is_refused_with_a_line() {
 #[test]
 fn operators_see_which_pools_are_down() {
     let folder = tempfile::tempdir().expect("a folder");
-    let far = format!("redis://{}?timeout_ms=300", free_address());
+    let far = format!("redis://{}?timeout_ms=300", server::free_address());
     let near = "[pools.near]\nuri = \"sqlite:near.db\"\nweight = 1\n";
     configure(
         folder.path(),
         &format!("{near}[pools.far]\nuri = \"{far}\"\nweight = 0"),
     );
-    let admin = free_address();
+    let admin = server::free_address();
     let address = admin.to_string();
     let arguments = [
         "--store",
@@ -170,7 +170,10 @@ fn operators_see_which_pools_are_down() {
 #[test]
 fn a_pool_that_cannot_count_refuses_a_bound_of_messages() {
     let folder = tempfile::tempdir().expect("a folder");
-    let uri = format!("amqp://{}?journal=false&timeout_ms=300", free_address());
+    let uri = format!(
+        "amqp://{}?journal=false&timeout_ms=300",
+        server::free_address()
+    );
     let blind = format!("[pools.blind]\nuri = \"{uri}\"\nweight = 1\n");
     let flavor = "[flavors.blind]\nproject = \"operations\"\npools = [\"blind\"]\n";
     configure(folder.path(), &format!("{blind}{flavor}"));

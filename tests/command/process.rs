@@ -3,25 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::server::{Answer, Client, READY, connect};
+use crate::support::server::{self, Answer, Client, READY, connect};
 
 /// How long a process may take to end.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The binary in a folder of the test's own, without anything that the environment says to it.
 pub(crate) fn isimud(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("ISIMUD") {
-            command.env_remove(name);
-        }
-    }
+    let mut command = server::isimud();
     command
         .args(arguments)
         .current_dir(folder)
@@ -140,7 +135,7 @@ impl Running {
     }
 
     fn spawn(folder: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let address = free_address();
+        let address = server::free_address();
         let log = folder.join("server.log");
         let output = File::create(&log).expect("the log can be written");
         let mut command = isimud(folder, arguments);
@@ -218,12 +213,6 @@ impl Drop for Running {
         self.process.kill().ok();
         self.process.wait().ok();
     }
-}
-
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("there is a free port")
 }
 
 /// Sends bytes over a connection of their own and reads the first answer to them.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::process::{Running, contents, isimud, run};
+use crate::command::process::{Running, contents, isimud, run};
 
 const CREATED: &[(&str, &str)] = &[
     ("unknown.toml", "[server]\nlistn = \"127.0.0.1:1\""),

@@ -6,7 +6,7 @@ use std::path::Path;
 use isimud::config::{Config, Flags};
 use serde_json::{Value, json};
 
-use crate::process::{Running, TIMEOUT, contents, isimud, run, within};
+use crate::command::process::{Running, TIMEOUT, contents, isimud, run, within};
 
 #[test]
 fn a_start_without_any_configuration_makes_a_store() {
@@ -228,7 +228,7 @@ fn lists_can_be_set_by_the_environment() {
     )];
     let server = Running::start_with(folder.path(), &["--store", "sqlite::memory:"], &environment);
     let request = "GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: https://b.example\r\n\r\n";
-    let answer = crate::process::exchange(server.address, request);
+    let answer = crate::command::process::exchange(server.address, request);
     assert_eq!(
         answer.header("access-control-allow-origin"),
         Some("https://b.example")

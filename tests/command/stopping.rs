@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::process::{HEADERS, Running, TIMEOUT, within};
-use crate::server::{Answer, connect};
+use crate::command::process::{HEADERS, Running, TIMEOUT, within};
+use crate::support::server::{Answer, connect};
 
 const MESSAGE: &str = r#"{"messages": [{"ttl": 3600, "body": "under way"}]}"#;
 

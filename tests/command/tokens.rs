@@ -2,8 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::operators::new_token;
-use crate::process::{isimud, run};
+use crate::command::operators::new_token;
+use crate::command::process::{isimud, run};
 
 /// A token that nobody saw would be in the file for ever.
 #[test]

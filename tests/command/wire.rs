@@ -3,8 +3,8 @@
 use std::io::{BufReader, Write};
 use std::time::{Duration, Instant};
 
-use crate::process::{HEADERS, Running, TIMEOUT, exchange};
-use crate::server::{Answer, connect};
+use crate::command::process::{HEADERS, Running, TIMEOUT, exchange};
+use crate::support::server::{Answer, connect};
 
 fn start() -> (Running, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use socket2::{Domain, SockRef, Socket, Type};
 
-use crate::server::{Answer, Client, Server, connect, free_address};
+use crate::support::server::{Answer, Client, Server, connect, free_address};
 
 /// How long anything that the other tenant does may take, on a busy machine.
 const MAX_RESPONSE_TIME: Duration = Duration::from_secs(5);

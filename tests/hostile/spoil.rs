@@ -3,8 +3,10 @@
 use fastrand::Rng;
 use serde_json::Value;
 
-use crate::draft::{Draft, World};
-use crate::words::{HEADER_VALUES, HEADERS, METHODS, NOT_HEADER_VALUES, NOT_VALUES, TEXTS, VALUES};
+use crate::hostile::draft::{Draft, World};
+use crate::hostile::words::{
+    HEADER_VALUES, HEADERS, METHODS, NOT_HEADER_VALUES, NOT_VALUES, TEXTS, VALUES,
+};
 
 /// What is sent, and what may be expected of the server.
 #[derive(Debug)]

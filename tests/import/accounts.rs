@@ -1,14 +1,15 @@
 //! Hostile deployments into every store: what the report says, what the source had and what is in the target agree to
 //! the message.
 
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use serde_json::{Value, json};
 
-use crate::interruptions;
-use crate::layout::{Deployment, Stored, id};
-use crate::redis::Servers;
-use crate::stores::{Make, Store};
-use crate::wire::Commands;
-use crate::{import, redis_server};
+use crate::import::interruptions;
+use crate::import::layout::{Deployment, Stored, id};
+use crate::import::stores::{Make, Store};
+use crate::import::wire::Commands;
+use crate::import::{import, redis_server};
 
 const MIB: usize = 1 << 20;
 
@@ -33,14 +34,11 @@ fn accounts_of_sqs_agree() {
 }
 
 fn agree(make: Make) {
-    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
     let Some(deployment) = Deployment::new() else {
         return;
     };
-    let store = match make() {
-        Ok(store) => store,
-        Err(why) if required => panic!("a store is required: {why}"),
-        Err(why) => return eprintln!("left out: {why}"),
+    let Some(store) = started("a store", make()) else {
+        return;
     };
     hostile_zaqar(&deployment, &store);
     let Some(lists) = redis_server() else { return };

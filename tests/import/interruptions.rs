@@ -5,12 +5,14 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::accounts::list_flags;
-use crate::redis::Servers;
-use crate::sqs::Emulator;
-use crate::stores::Store;
-use crate::wire::Commands;
-use crate::{Ended, import, import_command, redis_server};
+use isimud_testing::redis::Servers;
+use isimud_testing::sqs::Emulator;
+use isimud_testing::{is_required, started};
+
+use crate::import::accounts::list_flags;
+use crate::import::stores::Store;
+use crate::import::wire::Commands;
+use crate::import::{Ended, import, import_command, redis_server};
 
 /// How long an import may take on a busy machine.
 const TIMEOUT: Duration = Duration::from_mins(2);
@@ -117,12 +119,8 @@ fn broken_off(redis: &Servers, store: &Store) {
 fn a_store_that_times_out_is_asked_again() {
     const JOBS: u32 = 500;
     let Some(lists) = redis_server() else { return };
-    let emulator = match Emulator::start() {
-        Ok(emulator) => emulator,
-        Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
-            panic!("SQS is required: {why}")
-        }
-        Err(why) => return eprintln!("left out: {why}"),
+    let Some(emulator) = started("SQS", Emulator::start()) else {
+        return;
     };
     let pid = emulator.pid().to_string();
     let signal = |signal: &str| {
@@ -323,8 +321,7 @@ impl SmallDisk {
         std::fs::create_dir(&place).expect("a folder");
         let mounted = mount(&["-t", "tmpfs", "-o", "size=8k", "tmpfs"], &place);
         if !mounted {
-            let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-            assert!(!required, "a small file system cannot be mounted");
+            assert!(!is_required(), "a small file system cannot be mounted");
             eprintln!("left out: a journal on a full disk, as nothing can be mounted");
             return None;
         }

@@ -2,9 +2,9 @@
 
 use serde_json::json;
 
-use crate::bodies;
-use crate::plain::Deployment;
-use crate::wire::Commands;
+use crate::import::bodies;
+use crate::import::plain::Deployment;
+use crate::import::wire::Commands;
 
 /// A task as kombu writes it, with an empty body.
 fn task(number: u32) -> String {
@@ -121,12 +121,12 @@ fn a_key_of_another_type_holds_up_no_task_and_no_job() {
 
 /// Six jobs: two that wait, one with a priority, one delayed, one at work, and a number without a job.
 fn fill_bull(deployment: &Deployment) {
-    let due = (crate::wire::now() + 600) * 1000 * 4096;
+    let due = (crate::import::wire::now() + 600) * 1000 * 4096;
     let mut commands = Commands::default();
     for number in 1..=5 {
         let data = format!(r#"{{"to":{number}}}"#);
         let key = format!("bull:mail:{number}");
-        let made = ((crate::wire::now() - 50) * 1000).to_string();
+        let made = ((crate::import::wire::now() - 50) * 1000).to_string();
         let parts: [&[u8]; 8] = [
             b"HSET",
             key.as_bytes(),

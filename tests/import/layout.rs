@@ -1,11 +1,11 @@
 //! What Zaqar leaves in Redis, written by hand: also what its API would not let one make again.
 
+use isimud_testing::redis::Servers;
 use serde_json::{Value, json};
 
-use crate::redis::Servers;
-use crate::server::{Client, Server};
-use crate::wire::{Commands, changes, now};
-use crate::{Ended, bodies, get, import, redis_server};
+use crate::import::wire::{Commands, changes, now};
+use crate::import::{Ended, bodies, get, import, redis_server};
+use crate::support::server::{Client, Server};
 
 /// `{"k": ["v", 1, 1.5, null, true, "é"]}`
 const BODY: &[u8] = b"\x81\xa1k\x96\xa1v\x01\xcb\x3f\xf8\0\0\0\0\0\0\xc0\xc3\xa2\xc3\xa9";

@@ -1,11 +1,12 @@
 //! Lists and streams.
 
+use isimud_testing::certificates::Certificates;
+use isimud_testing::redis::{Servers, tls_lines};
 use serde_json::json;
 
-use crate::redis::Servers;
-use crate::server::{Client, Server};
-use crate::wire::{Commands, changes, now};
-use crate::{Ended, bodies, get, import, redis_server};
+use crate::import::wire::{Commands, changes, now};
+use crate::import::{Ended, bodies, get, import, redis_server};
+use crate::support::server::{Client, Server};
 
 pub(crate) struct Deployment {
     pub(crate) redis: Servers,
@@ -225,30 +226,18 @@ fn the_source_may_speak_tls_with_an_authority_of_its_own() {
         return;
     }
     let folder = tempfile::tempdir().expect("a folder");
-    let issued =
-        rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
-    let file = |name: &str, text: String| {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).expect("written");
-        path.display().to_string()
-    };
-    let certificate = file("cert", issued.cert.pem());
-    let key = file("key", issued.signing_key.serialize_pem());
-    let servers = Servers::one(&[
-        &format!("tls-port {}", crate::redis::free_port().expect("a port")),
-        &format!("tls-cert-file {certificate}"),
-        &format!("tls-key-file {key}"),
-        &format!("tls-ca-cert-file {certificate}"),
-    ]);
-    let servers = match servers {
+    let certificates = Certificates::create();
+    let lines = tls_lines(&certificates, "server", "yes");
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let servers = match Servers::one(&lines) {
         Ok(servers) => servers,
         Err(why) => return eprintln!("left out: this redis-server has no TLS: {why}"),
     };
     Commands::default().words("RPUSH jobs 1 2").send(&servers);
     let host = servers.get(0).host();
-    let papers = format!("?ca_file={certificate}&cert_file={certificate}&key_file={key}");
-    for (query, code) in [(papers.as_str(), 0), ("", 1)] {
-        let from = format!("rediss://{host}{query}");
+    let options = certificates.option("ca_file", "ca") + &certificates.identity("client");
+    for (query, code) in [(options.as_str(), 0), ("", 1)] {
+        let from = format!("rediss://{host}?{}", query.trim_start_matches('&'));
         let arguments = [
             "--key",
             "jobs",

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::redis::Servers;
-use crate::server::{READY, Server};
-use crate::{import, import_command, redis_server};
+use isimud_testing::redis::Servers;
+
+use crate::import::{import, import_command, redis_server};
+use crate::support::server::{READY, Server};
 
 /// Some are deleted again while the deployment is filled; 100,000 and some are left.
 const MESSAGES: &str = "101500";
@@ -41,15 +42,7 @@ fn root() -> &'static Path {
 
 /// The interpreter that has the reference.
 fn python() -> PathBuf {
-    let output = Command::new(root().join("scripts/zaqar-venv"))
-        .output()
-        .expect("the script can be run");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "no reference to fill an estate with:\n{said}"
-    );
-    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+    isimud_testing::python("zaqar").expect("a reference to fill an existing deployment with")
 }
 
 /// Where the reference keeps its queues.
@@ -225,7 +218,7 @@ fn everything_that_the_reference_has_is_here_as_it_is_there() {
     ];
     let arguments = [&shared[..], &["--encryption-key-file", "keys"]].concat();
     let journalled = [&arguments[..], &["--journal", "journal"]].concat();
-    let before = crate::wire::changes(&theirs);
+    let before = crate::import::wire::changes(&theirs);
     break_off(folder, &journalled);
     let ended = import(folder, &journalled);
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -233,7 +226,7 @@ fn everything_that_the_reference_has_is_here_as_it_is_there() {
     let again = import(folder, &arguments);
     again.says(&format!("messages 0 new, {messages} there already"));
     assert_eq!(
-        crate::wire::changes(&theirs),
+        crate::import::wire::changes(&theirs),
         before,
         "the source was changed"
     );

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::redis::Servers;
+use isimud_testing::sqs::Emulator;
 use serde_json::Value;
 
-use crate::rabbitmq::Node;
-use crate::redis::Servers;
-use crate::server::{Client, Server};
-use crate::sqs::Emulator;
+use crate::support::server::{Client, Server};
 
 /// A store with the server behind it.
 pub(crate) struct Store {
@@ -137,7 +137,7 @@ impl Store {
         let flags = management.iter().flatten().copied();
         let server = Server::start_with(&self.uri, folder, &flags.collect::<Vec<_>>());
         let mut client = Client::new(server.address, project);
-        let stats: Value = crate::get(&mut client, &format!("/v2/queues/{queue}/stats"));
+        let stats: Value = crate::import::get(&mut client, &format!("/v2/queues/{queue}/stats"));
         let total = stats["messages"]["total"].as_u64().expect("a count");
         server.stop();
         total

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::redis::Servers;
+use isimud_testing::redis::Servers;
 
 /// Commands that are sent together.
 #[derive(Default)]

@@ -5,14 +5,13 @@ use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use isimud_testing::sqs::Corner;
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
     QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
-
-use crate::emulator::Corner;
 
 /// A queue of a broker, as its native clients know it.
 #[derive(Debug, Clone)]
@@ -87,7 +86,7 @@ impl Native {
             }),
             Self::Sqs { corner, name } => {
                 let (limit, pause) = (limit.to_string(), pause.as_millis().to_string());
-                let mut command = corner.python("../../../tests/mixed/sqs.py", &[]);
+                let mut command = corner.python("tests/mixed/sqs.py", &[]);
                 command.args([name, "consume", &limit, &pause]);
                 let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
                 let mut child = command.spawn().expect("Python can be run");
@@ -180,7 +179,7 @@ fn read(line: &str) -> Found {
 }
 
 fn run(corner: &Corner, arguments: &[&str]) {
-    let mut command = corner.python("../../../tests/mixed/sqs.py", arguments);
+    let mut command = corner.python("tests/mixed/sqs.py", arguments);
     let status = command.stdin(Stdio::null()).status();
     assert!(
         status.expect("Python can be run").success(),

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use isimud_testing::certificates::Certificates;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
-use crate::receiver::{Received, Receiver, Reply};
-use crate::server::Answer;
-use crate::{Service, TIMEOUT};
+use crate::notifications::receiver::{Received, Receiver, Reply};
+use crate::notifications::{Service, TIMEOUT};
+use crate::support::server::Answer;
 
 const ASKING: &str = "[notifications]\nallowed_networks = ['127.0.0.1']\nrequire_confirmation = true\n\
                       service_url = 'http://mq.example:8888/x'\n[signed_url]\nsecret_key = 'k'";
@@ -35,7 +38,7 @@ fn answer(service: &Service, question: &Received, agrees: bool) -> Answer {
     .map(|name| (name, text(name)))
     .to_vec();
     let address = service.server.as_ref().expect("a server").address;
-    crate::signed_put(address, &text("URL-Paths"), &headers, body)
+    crate::notifications::signed_put(address, &text("URL-Paths"), &headers, body)
 }
 
 #[test]
@@ -119,17 +122,19 @@ fn a_question_is_asked_again_until_it_arrives_and_when_it_is_asked_for() {
 
 #[test]
 fn an_encrypted_body_is_opened_for_a_receiver_behind_tls() {
-    let certified =
-        rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der())
-        .expect("a key");
+    let certificates = Certificates::create();
+    let certificate = CertificateDer::from_pem_file(certificates.file("localhost"));
+    let key = PrivateKeyDer::from_pem_file(certificates.file("localhost-key"));
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(
         rustls::crypto::ring::default_provider(),
     ))
     .with_safe_default_protocol_versions()
     .expect("versions")
     .with_no_client_auth()
-    .with_single_cert(vec![certified.cert.der().clone()], key)
+    .with_single_cert(
+        vec![certificate.expect("a certificate")],
+        key.expect("a key"),
+    )
     .expect("a server");
     let config = Arc::new(config);
     let receiver = Receiver::at(
@@ -141,9 +146,7 @@ fn an_encrypted_body_is_opened_for_a_receiver_behind_tls() {
             Box::new(rustls::StreamOwned::new(connection, stream))
         },
     );
-    let folder = tempfile::tempdir().expect("a folder");
-    let file = folder.path().join("ca.pem");
-    std::fs::write(&file, certified.cert.pem()).expect("a file");
+    let file = certificates.file("ca");
     let mut service = Service::start(&format!("ca_file = '{}'", file.display()));
     service.expect(
         201,

@@ -6,8 +6,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use crate::receiver::Receiver;
-use crate::{Service, TIMEOUT};
+use crate::notifications::receiver::Receiver;
+use crate::notifications::{Service, TIMEOUT};
 
 const QUEUE: &str = "/v2/queues/n1";
 

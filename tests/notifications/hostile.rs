@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::receiver::{Received, Receiver, Reply};
-use crate::server::Client;
-use crate::{Service, TIMEOUT};
+use crate::notifications::receiver::{Received, Receiver, Reply};
+use crate::notifications::{Service, TIMEOUT};
+use crate::support::server::Client;
 
 const QUEUE: &str = "/v2/queues/bomb";
 /// How long anything that the other tenant does may take, on a busy machine.
@@ -232,7 +232,7 @@ fn a_notification_that_comes_back_in_another_way_is_refused() {
         ("Isimud-Hop", "1".to_owned()),
         ("X-Project-Id", "p1".to_owned()),
     ];
-    let answer = crate::signed_put(address, QUEUE, &headers, &json!({}));
+    let answer = crate::notifications::signed_put(address, QUEUE, &headers, &json!({}));
     assert_eq!(answer.status, 508, "{answer}");
     assert_eq!(answer.json()["title"], "Loop detected");
 }

@@ -5,9 +5,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use isimud_testing::certificates::Certificates;
+use isimud_testing::python;
 use serde_json::json;
 
-use crate::{Service, TIMEOUT};
+use crate::notifications::{Service, TIMEOUT};
 
 /// The mails in a folder, when there are so many, oldest first.
 fn wait_for(folder: &Path, count: usize) -> Vec<String> {
@@ -108,7 +110,8 @@ fn a_command_gets_mails_on_its_input() {
         ("X-Project-Id", "p1".to_owned()),
     ];
     assert_eq!(
-        crate::signed_put(admin, &confirm, &roles, &json!({"confirmed": true})).status,
+        crate::notifications::signed_put(admin, &confirm, &roles, &json!({"confirmed": true}))
+            .status,
         204
     );
     let second = service.subscribe(
@@ -118,7 +121,8 @@ fn a_command_gets_mails_on_its_input() {
     );
     let confirm = format!("{second}/confirm");
     assert_eq!(
-        crate::signed_put(admin, &confirm, &roles, &json!({"confirmed": true})).status,
+        crate::notifications::signed_put(admin, &confirm, &roles, &json!({"confirmed": true}))
+            .status,
         204
     );
     service.post("/v2/queues/sq2", [json!("s")]);
@@ -148,24 +152,14 @@ struct MailServer {
 impl MailServer {
     /// Starts it, with a certificate that is in `folder` then.
     fn start(folder: &Path, starttls: bool) -> Self {
-        let certified =
-            rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
-        let both = certified.cert.pem() + &certified.signing_key.serialize_pem();
+        let certificates = Certificates::create();
+        let read = |name| std::fs::read_to_string(certificates.file(name)).expect("a file");
+        let both = read("localhost") + &read("localhost-key");
         std::fs::write(folder.join("both.pem"), both).expect("a file");
-        std::fs::write(folder.join("ca.pem"), certified.cert.pem()).expect("a file");
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let python = Command::new(root.join("scripts/clients-venv"))
-            .output()
-            .expect("the script runs");
-        assert!(
-            python.status.success(),
-            "{}",
-            String::from_utf8_lossy(&python.stderr)
-        );
-        let python = String::from_utf8(python.stdout).expect("a path");
-        let mut command = Command::new(python.trim());
+        std::fs::write(folder.join("ca.pem"), read("ca")).expect("a file");
+        let mut command = Command::new(python("clients").expect("an interpreter"));
         command
-            .arg(root.join("tests/clients/smtp_server.py"))
+            .arg(isimud_testing::file("tests/clients/smtp_server.py"))
             .arg("--folder")
             .arg(folder);
         command.arg("--certificate").arg(folder.join("both.pem"));

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::Service;
-use crate::receiver::{Received, Receiver, Reply};
+use crate::notifications::Service;
+use crate::notifications::receiver::{Received, Receiver, Reply};
 
 const QUEUE: &str = "/v2/queues/orders";
 const MESSAGES: usize = 10_000;

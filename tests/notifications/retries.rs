@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::receiver::{Receiver, Reply};
-use crate::{Service, TIMEOUT};
+use crate::notifications::receiver::{Receiver, Reply};
+use crate::notifications::{Service, TIMEOUT};
 
 const QUEUE: &str = "/v2/queues/n2";
 
@@ -16,7 +16,7 @@ fn hasty() -> Value {
 }
 
 /// The bodies that came, without what came again.
-fn bodies(got: &[crate::receiver::Received]) -> Vec<Value> {
+fn bodies(got: &[crate::notifications::receiver::Received]) -> Vec<Value> {
     got.iter().map(|one| one.json()["body"].clone()).collect()
 }
 

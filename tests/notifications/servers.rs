@@ -2,27 +2,20 @@
 
 use std::time::Duration;
 
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::TIMEOUT;
-use crate::receiver::Receiver;
-use crate::redis::Servers;
-use crate::server::{Client, Server};
+use crate::notifications::TIMEOUT;
+use crate::notifications::receiver::Receiver;
+use crate::support::server::{Client, Server};
 
 const MESSAGES: usize = 2000;
 
 /// A Redis server of the test's own; `None` where there is none and none is required.
 fn redis() -> Option<Servers> {
-    let required = std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1");
-    match Servers::single() {
-        Ok(servers) => Some(servers),
-        Err(why) if required => panic!("Redis is required: {why}"),
-        Err(why) => {
-            eprintln!("left out: {why}");
-            None
-        }
-    }
+    started("Redis", Servers::single())
 }
 
 fn folder() -> TempDir {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use crate::server::Answer;
+use crate::support::server::Answer;
 
 /// Everything that is known, by the number that each message carries in its body.
 #[derive(Default)]

@@ -11,12 +11,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use isimud_testing::redis::Servers;
 use serde_json::{Value, json};
 
-use crate::oracle::{Deleted, Oracle, numbered};
-use crate::redis::Servers;
-use crate::server::{Answer, Client};
-use crate::{Service, TIMEOUT};
+use crate::restart::oracle::{Deleted, Oracle, numbered};
+use crate::servers::{Service, TIMEOUT};
+use crate::support::server::{Answer, Client};
 
 const KILLS: usize = 3;
 const PRODUCERS: usize = 4;

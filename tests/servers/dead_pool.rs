@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isimud_testing::redis::Servers;
 use serde_json::{Value, json};
 
-use crate::Service;
-use crate::redis::Servers;
-use crate::server::Client;
+use crate::servers::Service;
+use crate::support::server::Client;
 
 /// How long the servers wait for the pool.
 const POOL_TIMEOUT: Duration = Duration::from_millis(500);

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Service;
-use crate::crashes;
-use crate::redis::Servers;
+use isimud_testing::redis::Servers;
+
+use crate::servers::Service;
+use crate::servers::crashes;
 
 /// How long a server may take to notice, idle as it is.
 const NOTICE: Duration = Duration::from_secs(20);

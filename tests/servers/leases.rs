@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-use crate::Service;
-use crate::server::{Answer, Client};
+use crate::servers::Service;
+use crate::support::server::{Answer, Client};
 
 const MESSAGES: &str = "/v2/queues/orders/messages";
 const CLAIMS: &str = "/v2/queues/orders/claims";

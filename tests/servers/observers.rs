@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use isimud_testing::redis::Servers;
 use serde_json::{Value, json};
 
-use crate::Service;
-use crate::redis::Servers;
-use crate::server::{self, Client, Server};
+use crate::servers::Service;
+use crate::support::server::{self, Client, Server};
 
 const MESSAGES: &str = "/v2/queues/q/messages";
 

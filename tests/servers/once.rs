@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isimud_testing::redis::Servers;
 use serde_json::{Value, json};
 
-use crate::Service;
-use crate::oracle::numbered;
-use crate::redis::Servers;
-use crate::server::Client;
+use crate::restart::oracle::numbered;
+use crate::servers::Service;
+use crate::support::server::Client;
 
 const PRODUCERS: usize = 4;
 const WORKERS: usize = 16;

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isimud_testing::redis::Servers;
 use serde_json::{Value, json};
 
-use crate::Service;
-use crate::redis::Servers;
-use crate::server::{Answer, Client};
+use crate::servers::Service;
+use crate::support::server::{Answer, Client};
 
 /// How long the other server may go on as before.
 const LAG: Duration = Duration::from_secs(1);

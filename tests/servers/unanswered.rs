@@ -1,60 +1,18 @@
 //! A store that does what it is asked and whose answer is lost: nobody is told of the claim that it has made, and it must
 //! not hold its messages until it ends.
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use isimud_testing::proxy::{Proxy, Way};
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use serde_json::json;
 
-use crate::redis::Servers;
-use crate::server::{Client, Server};
-use crate::started;
+use crate::support::server::{Client, Server};
 
 /// How long the claim may be there after the store answers again.
 const MAX_RESPONSE_TIME: Duration = Duration::from_secs(10);
-
-/// A network before a store, which can swallow answers.
-struct Relay {
-    address: SocketAddr,
-    swallows: Arc<AtomicBool>,
-}
-
-impl Relay {
-    fn before(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let swallows = Arc::new(AtomicBool::new(false));
-        let is_swallowing = Arc::clone(&swallows);
-        thread::spawn(move || {
-            for client in listener.incoming() {
-                let client = client.expect("a connection");
-                let server = TcpStream::connect(("127.0.0.1", port)).expect("the store listens");
-                let copy = |stream: &TcpStream| stream.try_clone().expect("a handle");
-                let (from, to) = (copy(&client), copy(&server));
-                thread::spawn(move || carry(from, to, &AtomicBool::new(false)));
-                let swallows = Arc::clone(&is_swallowing);
-                thread::spawn(move || carry(server, client, &swallows));
-            }
-        });
-        Self { address, swallows }
-    }
-}
-
-/// Carries bytes until one side closes. A connection of which bytes were swallowed never says anything any more.
-fn carry(mut from: TcpStream, mut to: TcpStream, swallows: &AtomicBool) {
-    let (mut buffer, mut is_mute) = ([0; 16 << 10], false);
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        is_mute |= swallows.load(Ordering::SeqCst);
-        if !is_mute && to.write_all(&buffer[..read]).is_err() {
-            break;
-        }
-    }
-    to.shutdown(Shutdown::Both).ok();
-}
 
 fn claimed_and_free(client: &mut Client) -> (u64, u64) {
     let answer = client.send("GET", "/v2/queues/lost/stats", None);
@@ -74,8 +32,8 @@ fn a_claim_whose_answer_the_store_could_not_give_is_released() {
         .replace("timeout_ms=5000", "timeout_ms=1000");
     let host = redis.get(0).host();
     let (_, port) = host.rsplit_once(':').expect("a port");
-    let relay = Relay::before(port.parse().expect("a number"));
-    let behind = uri.replace(&host, &relay.address.to_string());
+    let proxy = Proxy::standalone(port.parse().expect("a number"));
+    let behind = uri.replace(&host, &format!("127.0.0.1:{}", proxy.port));
     let [server, beside] = [&behind, &uri].map(|uri| Server::start_with(uri, folder.path(), &[]));
     let mut client = Client::new(server.address, "several");
     let mut other = Client::new(beside.address, "several");
@@ -90,7 +48,7 @@ fn a_claim_whose_answer_the_store_could_not_give_is_released() {
     let answer = client.send("DELETE", &path, None);
     assert_eq!(answer.expect("an answer").status, 204);
 
-    relay.swallows.store(true, Ordering::SeqCst);
+    proxy.fall_silent(Way::Back, true);
     let waiting = thread::spawn(move || {
         let answer = client.send("POST", "/v2/queues/lost/claims?limit=3", None);
         answer.expect("an answer").status
@@ -101,7 +59,7 @@ fn a_claim_whose_answer_the_store_could_not_give_is_released() {
         thread::sleep(Duration::from_millis(5));
     }
     assert_eq!(waiting.join().expect("an answer"), 503);
-    relay.swallows.store(false, Ordering::SeqCst);
+    proxy.fall_silent(Way::Back, false);
 
     let start = Instant::now();
     while claimed_and_free(&mut other) != (0, 3) {

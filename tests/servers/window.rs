@@ -8,13 +8,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
+use isimud_testing::redis::Servers;
 use serde_json::{Value, json};
 
-use crate::Service;
-use crate::crashes::{self, QUEUE};
-use crate::oracle::numbered;
-use crate::redis::Servers;
-use crate::server::{Answer, Client};
+use crate::restart::oracle::numbered;
+use crate::servers::Service;
+use crate::servers::crashes::{self, QUEUE};
+use crate::support::server::{Answer, Client};
 
 const KILLS: usize = 3;
 const PRODUCERS: usize = 4;

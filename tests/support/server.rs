@@ -1,10 +1,5 @@
 //! The real binary, started for one test, and just enough HTTP/1.1 to speak to it over TCP.
 
-#![allow(
-    dead_code,
-    reason = "each test that includes this file uses a part of it"
-)]
-
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -59,12 +54,7 @@ impl Server {
         let mut output = File::options();
         let output = output.create(true).append(true).open(&log);
         let output = output.expect("the log can be written");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("ISIMUD") {
-                command.env_remove(name);
-            }
-        }
+        let mut command = isimud();
         if let Ok(level) = std::env::var("RUST_LOG") {
             command.env("ISIMUD__LOG__LEVEL", level);
         }
@@ -155,6 +145,17 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// The binary, which no variable of the environment configures.
+pub(crate) fn isimud() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_isimud"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ISIMUD") {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// What the servers of a folder wrote.

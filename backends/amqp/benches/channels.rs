@@ -7,9 +7,6 @@
     reason = "a failed step ends the measurement, and says so at that line"
 )]
 
-#[path = "../tests/nodes/mod.rs"]
-mod nodes;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -20,9 +17,9 @@ use isimud_contract::{
     ClientId, Clock, Message, MessageId, ProjectId, QueueKey, QueueName, SystemClock,
 };
 use isimud_lease::{Envelope, LeaseBroker};
+use isimud_testing::rabbitmq::Node;
 use lapin::options::{BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
-use nodes::Node;
 use uuid::Uuid;
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -9,8 +9,6 @@
     reason = "a failed step ends the measurement, and says so at that line"
 )]
 
-#[path = "../tests/nodes/mod.rs"]
-mod nodes;
 mod rivals;
 
 use std::collections::BTreeMap;
@@ -26,7 +24,7 @@ use isimud_contract::{
 };
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
-use nodes::{Node, Set};
+use isimud_testing::rabbitmq::{Node, Set};
 use rivals::Rival;
 use uuid::Uuid;
 

@@ -1,25 +1,21 @@
 //! RabbitMQ and a ledger keep every promise of the contract together: on classic and on quorum queues, with the journal
 //! and without, with the ledger in SQLite and in Redis. Both servers are the trials' own.
 
-mod nodes;
-#[path = "../../redis/tests/servers/mod.rs"]
-mod servers;
-
 use std::fmt::Debug;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock, OnceLock};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
 
 use async_trait::async_trait;
 use isimud_amqp::{AmqpBroker, Config};
-use isimud_conformance::{Approximations, Fixture, Harness, Start, Stores};
-use isimud_contract::{Clock, Ledger, ManualClock, Result, Timestamp};
-use isimud_lease::{Journal, Leased};
+use isimud_conformance::{Approximations, Harness, Start};
+use isimud_contract::{Clock, Ledger, ManualClock, Result};
+use isimud_lease::Journal;
 use isimud_redis::RedisStore;
 use isimud_sqlite::SqliteStore;
-use nodes::Node;
-use servers::Servers;
+use isimud_testing::leased::{LeasedFixture, Open, once};
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::redis::Servers;
 
 static NODE: LazyLock<std::result::Result<Node, String>> = LazyLock::new(Node::start);
 static REDIS: LazyLock<std::result::Result<Servers, String>> = LazyLock::new(Servers::plain);
@@ -104,106 +100,43 @@ impl Harness for SetUp {
         };
         let trial = self.trials.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{}.{trial}.", self.name);
-        let ledgers = match self.ledger {
-            Kept::InSqlite => Ledgers::Sqlite(OnceLock::new()),
-            Kept::InRedis => match &*REDIS {
-                Ok(redis) => Ledgers::Redis(format!(
-                    "{}&timeout_ms=60000&clock=service",
-                    redis.uri(&prefix)
-                )),
-                Err(why) => return Ok(Start::BackendDown(why.clone())),
-            },
+        let clock = Arc::<ManualClock>::default();
+        let time = || Arc::clone(&clock) as Arc<dyn Clock>;
+        let ledger: Open<Arc<dyn Ledger>> = match self.ledger {
+            // One for all servers of a trial, in memory.
+            Kept::InSqlite => {
+                let time = time();
+                once(move || {
+                    let store =
+                        SqliteStore::open(isimud_sqlite::Config::memory(), Arc::clone(&time))?;
+                    Ok(store.ledger("pool"))
+                })
+            }
+            // Each server of a trial has connections of its own to it.
+            Kept::InRedis => {
+                let redis = match &*REDIS {
+                    Ok(redis) => redis.uri(&prefix),
+                    Err(why) => return Ok(Start::BackendDown(why.clone())),
+                };
+                let uri = format!("{redis}&timeout_ms=60000&clock=service");
+                let config = isimud_redis::Config::parse(&uri)?.by(time());
+                Box::new(move || Ok(RedisStore::open(config.clone())?.ledger("pool")))
+            }
         };
         let uri = format!(
             "{}?queue_type={}&prefix={prefix}&timeout_ms=60000&clock=service",
             node.uri(),
             self.kind
         );
-        Ok(Start::Ready(Box::new(StoreFixture {
-            config: Config::parse(&uri)?,
-            quorum: self.kind == "quorum",
-            journal: self.journal,
-            ledgers,
-            clock: Arc::default(),
-        })))
-    }
-}
-
-/// The store that keeps the ledger.
-#[derive(Debug)]
-enum Ledgers {
-    /// In memory; one for all servers of a trial.
-    Sqlite(OnceLock<Arc<SqliteStore>>),
-    /// Each server of a trial has connections of its own to it.
-    Redis(String),
-}
-
-/// Queues of one trial's prefix, and a ledger for them.
-#[derive(Debug)]
-struct StoreFixture {
-    config: Config,
-    quorum: bool,
-    journal: Journal,
-    ledgers: Ledgers,
-    /// The clock of the ledger and of the servers, by which RabbitMQ's messages are held, too.
-    clock: Arc<ManualClock>,
-}
-
-impl StoreFixture {
-    fn clock(&self) -> Arc<dyn Clock> {
-        Arc::clone(&self.clock) as _
-    }
-
-    fn ledger(&self) -> Result<Arc<dyn Ledger>> {
-        match &self.ledgers {
-            Ledgers::Sqlite(store) => {
-                if let Some(store) = store.get() {
-                    return Ok(store.ledger("pool"));
-                }
-                let opened = SqliteStore::open(isimud_sqlite::Config::memory(), self.clock())?;
-                Ok(store.get_or_init(|| opened).ledger("pool"))
-            }
-            Ledgers::Redis(uri) => {
-                let config = isimud_redis::Config::parse(uri)?.by(self.clock());
-                Ok(RedisStore::open(config)?.ledger("pool"))
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl Fixture for StoreFixture {
-    async fn open(&self) -> Result<Stores> {
-        let broker = AmqpBroker::open(self.config.clone(), self.clock())?;
-        let leased = Leased::new(broker, self.ledger()?, self.clock(), self.journal);
-        Ok(Stores {
-            messages: Arc::new(leased),
-            management: None,
-        })
-    }
-
-    async fn open_beside(&self) -> Result<Option<Stores>> {
-        self.open().await.map(Some)
-    }
-
-    fn keeps(&self) -> bool {
-        true
-    }
-
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    /// RabbitMQ counts what has ended by its own clock, and what a quorum queue was given back a little later.
-    fn approximates(&self) -> Approximations {
-        Approximations {
+        let (config, time) = (Config::parse(&uri)?, time());
+        let broker = move || AmqpBroker::open(config.clone(), Arc::clone(&time));
+        let mut fixture = LeasedFixture::new(Box::new(broker), ledger, clock, self.journal);
+        // RabbitMQ counts what has ended by its own clock, and what a quorum queue was given back a little later.
+        fixture.approximates = Approximations {
             counts: true,
-            redelivery_order: self.quorum,
+            redelivery_order: self.kind == "quorum",
             walls: true,
-        }
-    }
-
-    async fn advance(&self, span: Duration) {
-        self.clock.advance(span);
+        };
+        Ok(Start::Ready(Box::new(fixture)))
     }
 }

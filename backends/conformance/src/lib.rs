@@ -86,7 +86,6 @@ mod arrivals;
 mod bench;
 mod harness;
 mod outcome;
-pub mod ports;
 mod promise;
 mod steps;
 

@@ -2,32 +2,22 @@
 //! without.
 
 use std::process::ExitCode;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use isimud_conformance::{Fixture, Harness, Start, Stores};
-use isimud_contract::{Clock, ManualClock, Result, Timestamp};
+use isimud_conformance::{Harness, Start};
+use isimud_contract::{Clock, ManualClock, Result};
+use isimud_lease::Journal;
 use isimud_lease::fake::{FakeServer, FaultProfile};
-use isimud_lease::{Journal, Leased};
 use isimud_sqlite::{Config, SqliteStore};
+use isimud_testing::leased::{CONNECTION_BOUND, LeasedFixture, REORDERING, once};
 
 fn main() -> ExitCode {
-    let bound = FaultProfile {
-        expires_messages: true,
-        connection_bound: true,
-        ..FaultProfile::PLAIN
-    };
-    let wild = FaultProfile {
-        reorders: true,
-        duplicates: 100,
-        ..FaultProfile::PLAIN
-    };
     isimud_conformance::run(vec![
         Arc::new(SetUp("journal", FaultProfile::PLAIN, Journal::On)),
-        Arc::new(SetUp("journal-bound", bound, Journal::On)),
-        Arc::new(SetUp("journal-wild", wild, Journal::On)),
-        Arc::new(SetUp("bare", bound, Journal::Off)),
+        Arc::new(SetUp("journal-bound", CONNECTION_BOUND, Journal::On)),
+        Arc::new(SetUp("journal-wild", REORDERING, Journal::On)),
+        Arc::new(SetUp("bare", CONNECTION_BOUND, Journal::Off)),
     ])
 }
 
@@ -43,56 +33,15 @@ impl Harness for SetUp {
 
     async fn start(&self) -> Result<Start> {
         let clock = Arc::<ManualClock>::default();
-        Ok(Start::Ready(Box::new(StoreFixture {
-            broker: FakeServer::new(Arc::clone(&clock) as _, self.1, 1),
-            ledgers: OnceLock::new(),
-            journal: self.2,
-            clock,
-        })))
-    }
-}
-
-/// A broker and a ledger that outlive the stores made of them.
-#[derive(Debug)]
-struct StoreFixture {
-    broker: Arc<FakeServer>,
-    ledgers: OnceLock<Arc<SqliteStore>>,
-    journal: Journal,
-    clock: Arc<ManualClock>,
-}
-
-#[async_trait]
-impl Fixture for StoreFixture {
-    async fn open(&self) -> Result<Stores> {
-        let clock = || Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let ledgers = match self.ledgers.get() {
-            Some(store) => store,
-            None => {
-                let store = SqliteStore::open(Config::memory(), clock())?;
-                self.ledgers.get_or_init(|| store)
-            }
-        };
-        let ledger = ledgers.ledger("pool");
-        let leased = Leased::new(self.broker.connect(), ledger, clock(), self.journal);
-        Ok(Stores {
-            messages: Arc::new(leased),
-            management: None,
-        })
-    }
-
-    async fn open_beside(&self) -> Result<Option<Stores>> {
-        self.open().await.map(Some)
-    }
-
-    fn keeps(&self) -> bool {
-        true
-    }
-
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    async fn advance(&self, span: Duration) {
-        self.clock.advance(span);
+        let time = Arc::clone(&clock) as Arc<dyn Clock>;
+        let broker = FakeServer::new(Arc::clone(&time), self.1, 1);
+        let ledger = once(move || {
+            let store = SqliteStore::open(Config::memory(), Arc::clone(&time))?;
+            Ok(store.ledger("pool"))
+        });
+        let connect = Box::new(move || Ok(broker.connect()));
+        Ok(Start::Ready(Box::new(LeasedFixture::new(
+            connect, ledger, clock, self.2,
+        ))))
     }
 }

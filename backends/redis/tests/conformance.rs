@@ -1,7 +1,5 @@
 //! The Redis store keeps every promise of the contract, on servers that the trials start for themselves.
 
-mod servers;
-
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -11,7 +9,7 @@ use async_trait::async_trait;
 use isimud_conformance::{Fixture, Harness, Start, Stores};
 use isimud_contract::{Clock, Ledger, ManualClock, MessageStore, Result, SystemClock, Timestamp};
 use isimud_redis::{Config, RedisStore};
-use servers::Servers;
+use isimud_testing::redis::Servers;
 
 fn main() -> ExitCode {
     isimud_conformance::run(vec![

@@ -10,8 +10,6 @@
     reason = "a failed step fails the run, and says so at that line"
 )]
 
-#[path = "../tests/emulator/mod.rs"]
-mod emulator;
 #[path = "../tests/broker/support.rs"]
 #[allow(dead_code, reason = "a part of the trials' words")]
 mod support;
@@ -24,11 +22,11 @@ use aws_sdk_sqs::types::{
     DeleteMessageBatchRequestEntry, Message as Native, MessageAttributeValue,
     MessageSystemAttributeName as System, SendMessageBatchRequestEntry,
 };
-use emulator::{Corner, Emulator};
 use isimud_contract::{ClaimId, Clock, Lease, MessageStore, Precondition, QueueKey, SystemClock};
 use isimud_lease::{Envelope, Journal, LeaseBroker, Leased};
 use isimud_sqlite::SqliteStore;
 use isimud_sqs::SqsBroker;
+use isimud_testing::sqs::{Corner, Emulator};
 use support::{MINUTE, bare, make, message, open, queue, receipts};
 use uuid::Uuid;
 

@@ -1,23 +1,20 @@
 //! The broker and a ledger keep every promise of the contract together, with the journal and without, against a server
 //! that speaks SQS.
 
-mod emulator;
-#[path = "../../redis/tests/servers/mod.rs"]
-mod servers;
-
 use std::process::ExitCode;
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use emulator::{Corner, Emulator};
-use isimud_conformance::{Approximations, Fixture, Harness, Start, Stores};
-use isimud_contract::{Clock, Ledger, ManualClock, Result, Timestamp};
-use isimud_lease::{Journal, Leased};
+use isimud_conformance::{Harness, Start};
+use isimud_contract::{Clock, Ledger, ManualClock, Result};
+use isimud_lease::Journal;
 use isimud_redis::RedisStore;
 use isimud_sqlite::SqliteStore;
 use isimud_sqs::{Config, SqsBroker};
-use servers::Servers;
+use isimud_testing::leased::{LeasedFixture, once};
+use isimud_testing::redis::Servers;
+use isimud_testing::sqs::Emulator;
 
 fn main() -> ExitCode {
     let set_up = |name, journal, keeper| Arc::new(SetUp(name, journal, keeper));
@@ -76,81 +73,24 @@ impl Harness for SetUp {
             return Ok(Start::BackendDown(why.clone()));
         }
         corner.hurry();
-        Ok(Start::Ready(Box::new(StoreFixture {
-            corner,
-            ledger: OnceLock::new(),
-            journal: self.1,
-            keeper: self.2,
-            clock: Arc::default(),
-        })))
-    }
-}
-
-/// A corner of the server and a ledger, which outlive the stores made of them.
-///
-/// The ledger's clock stands still until it is told to move; the server's runs by itself and is set forward with it, so
-/// what has ended for the ledger has ended for the server.
-#[derive(Debug)]
-struct StoreFixture {
-    corner: Corner,
-    ledger: OnceLock<Arc<dyn Ledger>>,
-    journal: Journal,
-    keeper: Keeper,
-    clock: Arc<ManualClock>,
-}
-
-#[async_trait]
-impl Fixture for StoreFixture {
-    async fn open(&self) -> Result<Stores> {
-        let clock = || Arc::clone(&self.clock) as Arc<dyn Clock>;
-        let ledger = match self.ledger.get() {
-            Some(ledger) => ledger,
-            None => {
-                let ledger = self.keeper.ledger(&self.corner.login, clock())?;
-                self.ledger.get_or_init(|| ledger)
-            }
-        };
-        let options = match self.journal {
+        let options = match self.1 {
             Journal::On => "",
             Journal::Off => "&journal=false",
         };
-        let uri = self.corner.uri(self.corner.port, options);
-        let config = Config::parse(&uri)?.with_login(&self.corner.login, "secret");
-        let broker = SqsBroker::open(config, clock())?;
-        let leased = Leased::new(broker, Arc::clone(ledger), clock(), self.journal);
-        Ok(Stores {
-            messages: Arc::new(leased),
-            management: None,
-        })
-    }
-
-    async fn open_beside(&self) -> Result<Option<Stores>> {
-        self.open().await.map(Some)
-    }
-
-    fn keeps(&self) -> bool {
-        true
-    }
-
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    async fn advance(&self, span: Duration) {
-        self.clock.advance(span);
-        self.corner.advance(span);
-    }
-
-    /// SQS says "approximate" of its counts itself, and keeps messages that have ended.
-    fn approximates(&self) -> Approximations {
-        Approximations {
-            counts: true,
-            ..Approximations::default()
-        }
-    }
-
-    /// SQS counts in seconds.
-    fn drift(&self) -> Duration {
-        Duration::from_secs(1)
+        let config = Config::parse(&corner.uri(corner.port, options))?;
+        let config = config.with_login(&corner.login, "secret");
+        // The ledger's clock stands still until it is told to move; the server's runs by itself and is set forward with it,
+        // so what has ended for the ledger has ended for the server.
+        let clock = Arc::<ManualClock>::default();
+        let [of_broker, of_ledger] = [(); 2].map(|()| Arc::clone(&clock) as Arc<dyn Clock>);
+        let (keeper, trial) = (self.2, corner.login.clone());
+        let broker = move || SqsBroker::open(config.clone(), Arc::clone(&of_broker));
+        let ledger = once(move || keeper.ledger(&trial, Arc::clone(&of_ledger)));
+        let mut fixture = LeasedFixture::new(Box::new(broker), ledger, clock, self.1);
+        fixture.on_advance = Box::new(move |span| corner.advance(span));
+        // SQS says "approximate" of its counts itself, and keeps messages that have ended; it counts in seconds.
+        fixture.approximates.counts = true;
+        fixture.drift = Duration::from_secs(1);
+        Ok(Start::Ready(Box::new(fixture)))
     }
 }

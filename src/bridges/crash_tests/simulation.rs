@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use isimud_contract::{
-    Backlog, ByteCount, Capabilities, Claim, ClaimId, ClientId, Clock, Condition, Error, ErrorKind,
-    Flavor, FlavorName, ImportedClaim, Instrumented, Kind, Lease, ManagementStore, ManualClock,
-    MembershipChange, Message, MessageId, MessageStore, Metadata, Observer, Page, Placement, Pool,
-    PoolName, PoolRecord, Pools, Precondition, ProjectId, QueueKey, QueueRecord, QueueSelection,
-    Queues, Result, Selection, Stats, StoreId, Subscription, SubscriptionChange, SubscriptionId,
-    Subscriptions, Watcher,
+    Capabilities, ClaimId, ClientId, Clock, Error, ErrorKind, Instrumented, Kind, Lease,
+    ManagementStore, ManualClock, Message, MessageId, MessageStore, Metadata, Observer, Placement,
+    Pool, PoolName, Precondition, ProjectId, QueueKey, QueueRecord, QueueSelection, Queues, Result,
+    StoreId, Watcher,
 };
 use isimud_lease::fake::{FakeServer, FaultProfile};
 use isimud_lease::{Journal, Leased};
+use isimud_testing::faults::{Faults, FaultyStore};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -87,122 +86,44 @@ impl FaultInjector {
 /// A body that the target refuses when it is given it.
 pub(super) const POISON: &str = "\"poison\"";
 
-/// A store behind a gate.
+/// What happens to the calls of a server to one of its stores.
 #[derive(Debug)]
-struct FaultyStore {
-    inner: Arc<dyn MessageStore>,
-    faults: Arc<FaultInjector>,
+struct StoreFaults {
+    injector: Arc<FaultInjector>,
     largest: Option<u64>,
     /// It says that it has stored all that it is given, and has not stored the last.
     forgets: bool,
 }
 
-#[async_trait]
-impl MessageStore for FaultyStore {
-    fn capabilities(&self) -> Capabilities {
+impl Faults for StoreFaults {
+    async fn around<T: Send>(&self, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        self.injector.pass(call).await
+    }
+
+    fn capabilities(&self, real: Capabilities) -> Capabilities {
         Capabilities {
             largest_body: self.largest,
-            ..self.inner.capabilities()
+            ..real
         }
     }
-    fn condition(&self) -> Condition {
-        self.inner.condition()
-    }
-    async fn ping(&self) -> Result<()> {
-        self.inner.ping().await
-    }
-    async fn can_post(&self, queue: &QueueKey) -> Result<()> {
-        self.faults.pass(self.inner.can_post(queue)).await
-    }
-    async fn post(&self, queue: &QueueKey, mut messages: Vec<Message>) -> Result<()> {
+
+    fn posted(&self, mut messages: Vec<Message>) -> Result<Vec<Message>> {
         if self.forgets {
             messages.pop();
         }
         if self.largest.is_some() && messages.iter().any(|one| &*one.body == POISON.as_bytes()) {
             return Err(Error::invalid("this one kills"));
         }
-        self.faults.pass(self.inner.post(queue, messages)).await
-    }
-    async fn post_within(&self, queue: &QueueKey, messages: Vec<Message>, most: u64) -> Result<()> {
-        let post = self.inner.post_within(queue, messages, most);
-        self.faults.pass(post).await
-    }
-    async fn list(&self, queue: &QueueKey, selection: Selection) -> Result<Page> {
-        self.faults.pass(self.inner.list(queue, selection)).await
-    }
-    async fn get(&self, queue: &QueueKey, ids: &[MessageId]) -> Result<Vec<Message>> {
-        self.faults.pass(self.inner.get(queue, ids)).await
-    }
-    async fn delete(
-        &self,
-        queue: &QueueKey,
-        ids: &[MessageId],
-        precondition: Precondition,
-    ) -> Result<usize> {
-        self.faults
-            .pass(self.inner.delete(queue, ids, precondition))
-            .await
-    }
-    async fn pop(&self, queue: &QueueKey, limit: usize) -> Result<Vec<Message>> {
-        self.faults.pass(self.inner.pop(queue, limit)).await
-    }
-    async fn claim(&self, queue: &QueueKey, lease: &Lease, limit: usize) -> Result<Option<Claim>> {
-        let call = self.inner.claim(queue, lease, limit);
-        self.faults.pass(call).await
-    }
-    async fn find_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<Claim> {
-        self.faults.pass(self.inner.find_claim(queue, claim)).await
-    }
-    async fn renew_claim(&self, queue: &QueueKey, lease: &Lease) -> Result<()> {
-        self.faults.pass(self.inner.renew_claim(queue, lease)).await
-    }
-    async fn release_claim(&self, queue: &QueueKey, claim: ClaimId) -> Result<()> {
-        self.faults
-            .pass(self.inner.release_claim(queue, claim))
-            .await
-    }
-    async fn undo_claim(&self, queue: &QueueKey, claim: ClaimId, counted: bool) -> Result<()> {
-        let undo = self.inner.undo_claim(queue, claim, counted);
-        self.faults.pass(undo).await
-    }
-    async fn import_claim(
-        &self,
-        queue: &QueueKey,
-        claim: ImportedClaim,
-        ids: &[MessageId],
-    ) -> Result<usize> {
-        self.faults
-            .pass(self.inner.import_claim(queue, claim, ids))
-            .await
-    }
-    async fn backlog(&self, queue: &QueueKey) -> Result<Backlog> {
-        self.faults.pass(self.inner.backlog(queue)).await
-    }
-    async fn stats(&self, queue: &QueueKey) -> Result<Stats> {
-        self.faults.pass(self.inner.stats(queue)).await
-    }
-    async fn count_bytes(&self, queue: &QueueKey, after: Option<u64>) -> Result<ByteCount> {
-        let count = self.inner.count_bytes(queue, after);
-        self.faults.pass(count).await
-    }
-    async fn purge(&self, queue: &QueueKey) -> Result<()> {
-        self.faults.pass(self.inner.purge(queue)).await
-    }
-    async fn drop_queue(&self, queue: &QueueKey) -> Result<()> {
-        self.faults.pass(self.inner.drop_queue(queue)).await
-    }
-    /// It outlives its servers.
-    async fn close(&self) -> Result<()> {
-        Ok(())
+        Ok(messages)
     }
 }
 
-/// A management store whose queues are behind a gate.
+/// Queues whose records a server reads and writes behind a gate.
 #[derive(Debug)]
-struct FaultyManagementStore(Arc<dyn ManagementStore>, Arc<FaultInjector>);
+struct FaultyQueues(Arc<dyn ManagementStore>, Arc<FaultInjector>);
 
 #[async_trait]
-impl Queues for FaultyManagementStore {
+impl Queues for FaultyQueues {
     async fn create_queue(
         &self,
         queue: &QueueKey,
@@ -248,88 +169,6 @@ impl Queues for FaultyManagementStore {
     }
     fn watch(&self, watcher: Watcher) -> Result<()> {
         self.0.watch(watcher)
-    }
-}
-
-#[async_trait]
-impl Pools for FaultyManagementStore {
-    async fn save_pool(&self, pool: &Pool, version: Option<u64>) -> Result<Option<u64>> {
-        self.0.save_pool(pool, version).await
-    }
-    async fn find_pool(&self, name: &PoolName) -> Result<Option<PoolRecord>> {
-        self.0.find_pool(name).await
-    }
-    async fn list_pools(&self, after: Option<&str>, limit: usize) -> Result<Vec<PoolRecord>> {
-        self.0.list_pools(after, limit).await
-    }
-    async fn delete_pool(&self, name: &PoolName) -> Result<bool> {
-        self.0.delete_pool(name).await
-    }
-    async fn save_flavor(
-        &self,
-        flavor: &Flavor,
-        pools: &[PoolName],
-        how: MembershipChange,
-    ) -> Result<()> {
-        self.0.save_flavor(flavor, pools, how).await
-    }
-    async fn find_flavor(&self, name: &FlavorName) -> Result<Option<Flavor>> {
-        self.0.find_flavor(name).await
-    }
-    async fn list_flavors(
-        &self,
-        project: &ProjectId,
-        after: Option<&str>,
-        limit: usize,
-    ) -> Result<Vec<Flavor>> {
-        self.0.list_flavors(project, after, limit).await
-    }
-    async fn delete_flavor(&self, project: &ProjectId, name: &FlavorName) -> Result<bool> {
-        self.0.delete_flavor(project, name).await
-    }
-}
-
-#[async_trait]
-impl Subscriptions for FaultyManagementStore {
-    async fn create_subscription(&self, one: &Subscription) -> Result<Option<Subscription>> {
-        self.0.create_subscription(one).await
-    }
-    async fn find_subscription(
-        &self,
-        source: &QueueKey,
-        id: SubscriptionId,
-    ) -> Result<Option<Subscription>> {
-        self.0.find_subscription(source, id).await
-    }
-    async fn update_subscription(
-        &self,
-        source: &QueueKey,
-        id: SubscriptionId,
-        change: &SubscriptionChange,
-    ) -> Result<()> {
-        self.0.update_subscription(source, id, change).await
-    }
-    async fn confirm_subscription(
-        &self,
-        source: &QueueKey,
-        id: SubscriptionId,
-        confirmed: bool,
-    ) -> Result<Subscription> {
-        self.0.confirm_subscription(source, id, confirmed).await
-    }
-    async fn delete_subscription(&self, source: &QueueKey, id: SubscriptionId) -> Result<bool> {
-        self.0.delete_subscription(source, id).await
-    }
-    async fn list_subscriptions(
-        &self,
-        source: &QueueKey,
-        after: Option<SubscriptionId>,
-        limit: usize,
-    ) -> Result<Vec<Subscription>> {
-        self.0.list_subscriptions(source, after, limit).await
-    }
-    async fn remove_subscriptions(&self, source: &QueueKey) -> Result<()> {
-        self.0.remove_subscriptions(source).await
     }
 }
 
@@ -488,9 +327,11 @@ impl Simulation {
         let gated = |inner: &Arc<dyn MessageStore>, (largest, forgets)| -> Arc<dyn MessageStore> {
             Arc::new(FaultyStore {
                 inner: Arc::clone(inner),
-                faults: Arc::clone(faults),
-                largest,
-                forgets,
+                faults: Arc::new(StoreFaults {
+                    injector: Arc::clone(faults),
+                    largest,
+                    forgets,
+                }),
             })
         };
         let config = Config::load(&Flags::default()).expect("the defaults");
@@ -528,7 +369,7 @@ impl Simulation {
             },
             signer: Signer::new("", clock),
         });
-        let records = FaultyManagementStore(Arc::clone(&self.management), Arc::clone(faults));
+        let records = FaultyQueues(Arc::clone(&self.management), Arc::clone(faults));
         Server {
             messaging: messaging.expect("a service"),
             leader: LeaderLease::new(Arc::new(records), rule),

@@ -6,11 +6,11 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::path;
-use crate::messages::{
+use crate::api::messages::{
     CLAIMS, MESSAGES, bodies, claim, claim_id, counts, create, each, held_message, listed,
     no_content, post, post_bodies, queues, reader,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_claim_is_answered_with_its_messages_and_its_path() {
@@ -159,7 +159,7 @@ async fn a_claim_takes_as_many_messages_as_its_limit() {
         let app = App::new();
         post_bodies(&app, 0..25).await;
         let answer = app.post(&format!("{CLAIMS}{query}"), ()).await;
-        if crate::store::is_ordered() {
+        if crate::api::store::is_ordered() {
             let expected: Vec<_> = (0..count).collect();
             assert_eq!(bodies(&answer), json!(expected), "{query}");
         }
@@ -174,7 +174,7 @@ async fn the_largest_limit_can_be_configured() {
     post_bodies(&app, 0..35).await;
     let answer = app.post(&format!("{CLAIMS}?limit=30"), ()).await;
     let got = bodies(&answer);
-    if crate::store::is_ordered() {
+    if crate::api::store::is_ordered() {
         assert_eq!(got, json!((0..30).collect::<Vec<_>>()));
     }
     let different: HashSet<u64> = (got.as_array().into_iter().flatten())
@@ -237,7 +237,7 @@ async fn a_chunked_body_has_terms_too() {
     let app = App::new();
     post_bodies(&app, [1]).await;
     let pieces = [r#"{"tt"#, r#"l": 100}"#].map(|piece| piece.into());
-    let body = crate::support::Payload::chunked(pieces);
+    let body = crate::api::support::Payload::chunked(pieces);
     let id = claim_id(&app.post(CLAIMS, body).await);
     assert_eq!(app.get(&path(&id)).await.json()["ttl"], 100);
 }

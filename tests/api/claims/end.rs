@@ -3,12 +3,12 @@
 use serde_json::json;
 
 use super::{no_such_claim, path};
-use crate::messages::{
+use crate::api::messages::{
     CLAIMS, MESSAGES, QUEUE, bodies, claim, claim_id, counts, each, listed, message, no_content,
     post_bodies, queues, refused, unknown_id,
 };
-use crate::store::placed;
-use crate::support::App;
+use crate::api::store::placed;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_released_claim_frees_its_messages_at_once() {

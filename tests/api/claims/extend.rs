@@ -3,10 +3,10 @@
 use serde_json::json;
 
 use super::path;
-use crate::messages::{
+use crate::api::messages::{
     CLAIMS, MESSAGES, claim_id, counts, each, held_message, listed, message, no_content, post,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_message_that_would_not_outlive_its_claim_is_extended() {

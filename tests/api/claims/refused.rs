@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{GRACE, TTL};
-use crate::messages::{
+use crate::api::messages::{
     CLAIMS, INVALID_BODY, INVALID_PARAMETER, INVALID_REQUEST, PAGE_LIMIT, UNPARSABLE, UNSUPPORTED,
     counts, post_bodies, refused,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 const NO_INTEGER: &str = r#"The "limit" parameter is invalid. The value must be an integer."#;
 
@@ -174,7 +174,7 @@ async fn the_longest_terms_can_be_configured() {
 #[tokio::test]
 async fn claims_are_neither_listed_nor_replaced() {
     let app = App::new();
-    let one = format!("{CLAIMS}/{}", crate::messages::unknown_id());
+    let one = format!("{CLAIMS}/{}", crate::api::messages::unknown_id());
     for (method, path, allow) in [
         ("GET", CLAIMS, "POST, OPTIONS"),
         ("DELETE", CLAIMS, "POST, OPTIONS"),

@@ -3,11 +3,11 @@
 use serde_json::{Value, json};
 
 use super::{GRACE, TTL, no_such_claim, path};
-use crate::messages::{
+use crate::api::messages::{
     CLAIMS, INVALID_BODY, INVALID_REQUEST, UNPARSABLE, UNSUPPORTED, bodies, claim, claim_id,
     counts, each, no_content, post, post_bodies, queues, refused, unknown_id,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 /// A service with a claimed message, and the claim.
 async fn with_claim() -> (App, String) {
@@ -115,7 +115,7 @@ async fn a_renewal_does_not_touch_messages_that_left_the_claim() {
     no_content("", &app.patch(&path(&claim), json!({"ttl": 600})).await);
     app.advance(60);
     // The second was not claimed, and nothing extended it.
-    let one = format!("{}/{}", crate::messages::MESSAGES, ids[1]);
+    let one = format!("{}/{}", crate::api::messages::MESSAGES, ids[1]);
     app.get(&one).await.assert_status(404);
     assert_eq!(counts(&app, "fizbat").await, [1, 0, 1]);
 }
@@ -124,7 +124,7 @@ async fn a_renewal_does_not_touch_messages_that_left_the_claim() {
 async fn a_renewal_does_not_count_as_a_claim() {
     let app = App::new();
     let settings = json!({"_max_claim_count": 2, "_dead_letter_queue": "dead"});
-    crate::messages::create(&app, settings).await;
+    crate::api::messages::create(&app, settings).await;
     post_bodies(&app, [1]).await;
     let claim = claim(&app, 1).await;
     for _ in 0..5 {

@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::{no_such_claim, path};
-use crate::messages::{
+use crate::api::messages::{
     CLAIMS, MESSAGES, bodies, claim, claim_id, held_message, post, post_bodies, queues, refused,
     unknown_id,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_claim_shows_its_age_its_ttl_and_its_messages() {
@@ -41,7 +41,7 @@ async fn a_claim_can_be_asked_for_by_any_client_of_the_project() {
     post_bodies(&app, [1]).await;
     let path = path(&claim(&app, 1).await);
     let own = app.get(&path).await;
-    let other = crate::messages::reader(&app).get(&path).await;
+    let other = crate::api::messages::reader(&app).get(&path).await;
     other.assert_is(200, own.text());
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 /// The id of a request, which is a random UUID behind `req-`.
 fn request_id(answer: &Answer) -> &str {

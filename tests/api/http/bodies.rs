@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::support::{Answer, App, Payload};
+use crate::api::support::{Answer, App, Payload};
 
 const INVALID_BODY: &str = "Invalid request body";
 const NOT_PARSED: &str = "Request body could not be parsed.";

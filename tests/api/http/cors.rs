@@ -1,6 +1,6 @@
 //! Calls from pages of other origins (spec: http.md 10).
 
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 const PAGE: &str = "https://horizon.example:8443";
 const ALLOWED: &str =

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, CLIENT, OTHER_CLIENT, Payload};
+use crate::api::support::{App, CLIENT, OTHER_CLIENT, Payload};
 
 const UUID: &str = "c8cbd19a-842e-4794-8e25-3d5e2df00f2b";
 

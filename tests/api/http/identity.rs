@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::json;
 
-use crate::support::App;
+use crate::api::support::App;
 
 const SECRET: &str = "0123456789abcdef";
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{App, PATCH_MEDIA};
+use crate::api::support::{App, PATCH_MEDIA};
 
 const NO_SUCH_METHOD: &str = r#"{"title": "405 Method Not Allowed"}"#;
 const CLIENT_ID_MISSING: (&str, &str) = (
@@ -177,7 +177,7 @@ async fn of_several_faults_the_earlier_check_wins() {
         "Malformed hexadecimal UUID.",
     );
 
-    let app = app.header("Client-ID", crate::support::CLIENT);
+    let app = app.header("Client-ID", crate::api::support::CLIENT);
     app.put(path, "x=y").await.assert_refused(
         400,
         "Project-Id Missing",

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::App;
+use crate::api::support::App;
 
 /// The whole answer to a path that does not exist.
 const NO_SUCH_PATH: &str = r#"{"title": "404 Not Found"}"#;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 /// A project with the queues q00 to q11.
 async fn app_with_queues() -> App {

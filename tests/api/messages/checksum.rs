@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::{CLAIMS, MESSAGES, claim_id, each, post, post_bodies, reader};
-use crate::store::Kept;
-use crate::support::App;
+use crate::api::store::Kept;
+use crate::api::support::App;
 
 const ON: &str = "[messages]\nchecksums = true\n";
 const PLAIN: &str = "MD5:a73442f033abd3c787518065af0eb10e";

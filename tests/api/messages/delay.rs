@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::{CLAIMS, MESSAGES, QUEUE, bodies, counts, create, listed, no_content, post, reader};
-use crate::store::placed;
-use crate::support::App;
+use crate::api::store::placed;
+use crate::api::support::App;
 
 /// A service with a queue that delays its messages by a minute.
 async fn delaying() -> App {

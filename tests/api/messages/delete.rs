@@ -6,7 +6,7 @@ use super::{
     CLAIMS, MESSAGES, claim, claim_id, counts, listed, no_content, post_bodies, queues, refused,
     unknown_id,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 const UNABLE: &str = "Unable to delete";
 const NOT_CLAIMED: &str = "A claim was specified, but the message is not currently claimed.";

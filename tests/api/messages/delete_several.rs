@@ -6,7 +6,7 @@ use super::{
     CLAIMS, INVALID_REQUEST, MESSAGES, bodies, claim, claim_id, counts, listed, no_content,
     post_bodies, queues, refused, unknown_id,
 };
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 const EITHER: &str = "The request should have either \"ids\" or \"pop\" parameter in the request, to be able to \
                       delete.";

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::{
     CLAIMS, MESSAGES, bodies, claim_id, counts, listed, message, no_content, post, post_bodies,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 /// How long a broker that can only lease may take to deliver thousands of messages that have ended, on a busy machine.
 const TIMEOUT: Duration = Duration::from_secs(240);
@@ -104,7 +104,7 @@ async fn expired_messages_in_front_do_not_hide_those_behind() {
     let mut claim = app.post(CLAIMS, ()).await;
     // A broker that can only lease delivers what is in front, for a second in each call.
     let begun = Instant::now();
-    while claim.status == 204 && crate::store::leases() && begun.elapsed() < TIMEOUT {
+    while claim.status == 204 && crate::api::store::leases() && begun.elapsed() < TIMEOUT {
         claim = app.post(CLAIMS, ()).await;
     }
     assert_eq!(bodies(&claim), json!(["there"]));

@@ -6,7 +6,7 @@ use super::{
     INVALID_REQUEST, MESSAGES, PAGE_LIMIT, bodies, claim, create, each, held_message, message,
     post, post_bodies, queues, reader, refused, unknown_id,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_message_is_read_by_its_id() {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::messages::{CLAIMS, INVALID_BODY, MESSAGES, post};
-use crate::support::App;
+use crate::api::messages::{CLAIMS, INVALID_BODY, MESSAGES, post};
+use crate::api::support::App;
 
 /// A message as Celery has it: its task is named in headers alone.
 fn task() -> Value {

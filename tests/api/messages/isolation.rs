@@ -6,7 +6,7 @@ use super::{
     CLAIMS, MESSAGES, bodies, claim, claim_id, counts, listed, no_content, post_bodies, refused,
     unknown_id,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 /// A service, a free and a claimed message of its queue, and the claim.
 async fn victim() -> (App, Vec<String>, String) {

@@ -6,7 +6,7 @@ use super::{
     INVALID_PARAMETER, INVALID_REQUEST, MESSAGES, PAGE_LIMIT, bodies, claim, create, each,
     held_message, listed, message, post, post_bodies, queues, reader, refused,
 };
-use crate::support::{App, CLIENT, OTHER_CLIENT};
+use crate::api::support::{App, CLIENT, OTHER_CLIENT};
 
 const EMPTY: &str = r#"{"messages": [], "links": []}"#;
 

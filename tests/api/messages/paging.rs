@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{MESSAGES, bodies, claim, create, each, post, post_bodies, queues, reader};
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 const EMPTY: &str = r#"{"messages": [], "links": []}"#;
 

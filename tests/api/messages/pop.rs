@@ -9,7 +9,7 @@ use super::{
     CLAIMS, INVALID_PARAMETER, INVALID_REQUEST, MESSAGES, bodies, claim, counts, create, each,
     listed, post, post_bodies, queues, refused,
 };
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 async fn pop(app: &App, count: &str) -> Answer {
     app.delete(&format!("{MESSAGES}?pop={count}")).await
@@ -174,7 +174,7 @@ async fn the_largest_number_can_be_configured() {
     post_bodies(&app, 0..35).await;
     let popped = pop(&app, "30").await;
     let got = bodies(&popped);
-    if crate::store::is_ordered() {
+    if crate::api::store::is_ordered() {
         assert_eq!(got, json!((0..30).collect::<Vec<_>>()));
     }
     let different: HashSet<u64> = (got.as_array().into_iter().flatten())

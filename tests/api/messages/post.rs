@@ -7,8 +7,8 @@ use uuid::Uuid;
 use super::{
     MESSAGES, QUEUE, create, each, listed, message, post, post_bodies, queues, reader, refused,
 };
-use crate::messages::INVALID_REQUEST;
-use crate::support::{App, Payload};
+use crate::api::messages::INVALID_REQUEST;
+use crate::api::support::{App, Payload};
 
 /// A post of exactly so many bytes.
 fn sized(bytes: usize) -> String {
@@ -78,7 +78,7 @@ async fn a_post_creates_the_queue() {
 async fn messages_keep_the_order_of_the_array_and_of_the_posts() {
     let app = App::new();
     post_bodies(&app, [1, 2, 3]).await;
-    post_bodies(&app.client(crate::support::OTHER_CLIENT), [4]).await;
+    post_bodies(&app.client(crate::api::support::OTHER_CLIENT), [4]).await;
     post_bodies(&app, [5, 6]).await;
     let answer = app.get(&format!("{MESSAGES}?echo=true")).await;
     assert_eq!(each(&answer, "body"), json!([1, 2, 3, 4, 5, 6]));

@@ -6,7 +6,7 @@ use super::{
     INVALID_BODY, INVALID_REQUEST, MESSAGES, UNPARSABLE, UNSUPPORTED, create, listed, post_bodies,
     queues, refused,
 };
-use crate::support::App;
+use crate::api::support::App;
 
 /// Posts each text, and has it refused with the same words.
 async fn all_refused(app: &App, texts: &[&str], title: &str, description: &str) {

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::store;
-use crate::support::App;
+use crate::api::store;
+use crate::api::support::App;
 
 const NOTHING: &str = "One of `uri`, `weight`, `flavor`, or `options` needs to be specified";
 

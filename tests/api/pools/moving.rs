@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{App, OTHER_CLIENT};
+use crate::api::support::{App, OTHER_CLIENT};
 
 const MESSAGES: &str = "/v2/queues/q/messages";
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::support::{App, PROJECT};
+use crate::api::support::{App, PROJECT};
 
 #[tokio::test]
 async fn a_thousand_queues_are_spread_by_weight() {

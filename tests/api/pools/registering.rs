@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::store;
-use crate::support::App;
+use crate::api::store;
+use crate::api::support::App;
 
 /// The sentence of a 400.
 #[track_caller]
-fn fault(answer: &crate::support::Answer) -> String {
+fn fault(answer: &crate::api::support::Answer) -> String {
     answer.assert_status(400);
     let document = answer.json();
     assert_eq!(document["title"], "Invalid request body", "{document}");

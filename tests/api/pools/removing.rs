@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 const HAS_QUEUES: &str =
     "This pool has queues; It cannot be deleted. Move them to another pool, or delete them, first.";

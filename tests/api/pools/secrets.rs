@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::store;
-use crate::support::App;
+use crate::api::store;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_password_is_masked_and_kept() {

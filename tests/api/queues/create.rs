@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 fn location(answer: &Answer) -> Option<&str> {
     answer.header("location")

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_delete_is_204_whether_the_queue_exists_or_not() {

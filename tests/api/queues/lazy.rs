@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::RESERVED;
-use crate::support::App;
+use crate::api::support::App;
 
 /// The names of the project's queues.
 async fn queues(app: &App) -> Vec<String> {

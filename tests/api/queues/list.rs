@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::RESERVED;
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 const NO_QUEUES: &str = r#"{"queues": [], "links": []}"#;
 

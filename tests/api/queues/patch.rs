@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::RESERVED;
-use crate::support::{App, PATCH_MEDIA};
+use crate::api::support::{App, PATCH_MEDIA};
 
 const QUEUE: &str = "/v2/queues/q";
 const OPS: &str = "It must be one of the following: add, remove, replace.";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{App, Payload};
+use crate::api::support::{App, Payload};
 
 const PURGE: &str = "/v2/queues/q/purge";
 

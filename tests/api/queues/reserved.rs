@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 const TTL_RANGE: &str =
     "_default_message_ttl can not exceed 1209600 seconds, and must be at least 60 seconds long.";

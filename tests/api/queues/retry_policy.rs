@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 async fn assert_refused(app: &App, policy: &Value, sentence: &str) {
     app.put("/v2/queues/new", json!({"_retry_policy": policy}))

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::RESERVED;
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_queue_that_does_not_exist_has_the_reserved_keys() {

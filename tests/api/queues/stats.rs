@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::App;
+use crate::api::support::App;
 
 const NO_MESSAGES: &str = r#"{"messages": {"claimed": 0, "free": 0, "total": 0}}"#;
 

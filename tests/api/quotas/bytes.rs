@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::{MESSAGES, count};
-use crate::support::{Answer, App};
+use crate::api::support::{Answer, App};
 
 /// How long a full queue may refuse after it was emptied: a count a second, and time for a slow machine.
 const TIMEOUT: Duration = Duration::from_secs(20);

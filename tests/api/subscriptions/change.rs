@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{HOOK, SUBSCRIPTIONS, faults, hook, show, subscribe};
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn update_subscription_changes_only_the_given_fields() {

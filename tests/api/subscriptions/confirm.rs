@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{HOOK, SUBSCRIPTIONS, hook, show};
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_receiver_agrees_and_leaves() {

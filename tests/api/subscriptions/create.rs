@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{HOOK, SUBSCRIPTIONS, created, faults, hook, show, subscribe};
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_subscription_is_made_and_so_is_its_queue() {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{HOOK, SUBSCRIPTIONS, hook, subscribe};
-use crate::support::App;
+use crate::api::support::App;
 
 #[tokio::test]
 async fn a_page_has_subscriptions_and_a_link() {

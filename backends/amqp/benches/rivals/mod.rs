@@ -1,6 +1,5 @@
 //! Whom a store on RabbitMQ is compared with: the bare client (confirmed publish; get and acknowledge) and RabbitMQ's own API
 //! over HTTP.
-#![allow(dead_code, reason = "each bench uses a part of it")]
 #![expect(
     clippy::unwrap_used,
     reason = "a failed step ends the measurement, and says so at that line"
@@ -10,7 +9,7 @@ use std::net::SocketAddr;
 
 use lapin::options::{
     BasicAckOptions, BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions,
-    QueueDeclareOptions, QueuePurgeOptions,
+    QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -56,15 +55,6 @@ pub(crate) async fn management(address: SocketAddr, queue: &str, callers: usize)
 }
 
 impl Rival {
-    /// Empties the queue; for the bare client alone.
-    pub(crate) async fn empty(&self) {
-        if let Self::Bare(channel, queue) = self {
-            let options = QueuePurgeOptions::default();
-            let emptied = channel.queue_purge(queue.as_str().into(), options);
-            emptied.await.unwrap();
-        }
-    }
-
     /// Publishes a message and waits until RabbitMQ has it.
     pub(crate) async fn post(&self, body: &str) {
         match self {

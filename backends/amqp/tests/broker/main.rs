@@ -9,8 +9,6 @@ mod delivering;
 mod ending;
 mod existing_queues;
 mod native;
-#[path = "../nodes/mod.rs"]
-mod nodes;
 mod servers;
 mod setup;
 
@@ -18,8 +16,9 @@ use std::process::ExitCode;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nodes::{Node, Rights, Set};
+use isimud_testing::rabbitmq::{Node, Rights, Set};
+use isimud_testing::trial;
+use libtest_mimic::{Arguments, Trial};
 use setup::Setup;
 
 /// The documented rights: of the existing deployment's queues, `trialN.…`, those to read and to write; all of them on
@@ -47,7 +46,7 @@ fn main() -> ExitCode {
     macro_rules! trials {
         ($($name:path,)+) => {
             for kind in ["classic", "quorum"] {
-                $(trials.push(trial(stringify!($name), kind, |setup| Box::pin($name(setup))));)+
+                $(trials.push(trial_on(stringify!($name), kind, |setup| Box::pin($name(setup))));)+
             }
         };
     }
@@ -109,22 +108,13 @@ fn main() -> ExitCode {
     status.exit_code()
 }
 
-fn trial(name: &'static str, kind: &'static str, check: Check) -> Trial {
+fn trial_on(name: &'static str, kind: &'static str, check: Check) -> Trial {
     let run = move || {
-        let node = match &*NODE {
-            Ok(node) => node,
-            Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
-                return Err(Failed::from(why));
-            }
-            Err(why) => return Ok(Completion::ignored_with(why)),
-        };
-        let number = TRIALS.fetch_add(1, Ordering::Relaxed);
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?
-            .block_on(check(Setup::new(node, kind, number)));
-        Ok(Completion::Completed)
+        let node = NODE.as_ref().map_err(Clone::clone);
+        trial::run(node, |node| {
+            let number = TRIALS.fetch_add(1, Ordering::Relaxed);
+            check(Setup::new(node, kind, number))
+        })
     };
     Trial::ignorable_test(name, run).with_kind(kind)
 }

@@ -10,6 +10,7 @@ use isimud_contract::{
     Receipt, SystemClock,
 };
 use isimud_lease::{Envelope, LeaseBroker};
+use isimud_testing::rabbitmq::Node;
 use lapin::message::BasicGetMessage;
 use lapin::options::{
     BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
@@ -17,8 +18,6 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
 use uuid::Uuid;
-
-use crate::nodes::Node;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 

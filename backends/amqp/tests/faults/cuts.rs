@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use isimud_contract::MessageId;
 use isimud_lease::LeaseBroker;
+use isimud_testing::proxy::{Proxy, Way};
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ConnectionProperties};
 
-use crate::proxy::{Proxy, Way};
 use crate::{
     MINUTE, SLACK, Setup, TIMEOUT, all_come, assert_unavailable, envelope, open, queue, receipts,
     recovered, send_one,
@@ -207,11 +207,15 @@ pub(crate) async fn a_silent_network_is_unavailable_in_time(setup: Setup) {
     .into();
     let held = broker.receive(&queue("q"), 2, 10 * MINUTE).await.unwrap();
     assert_eq!(held.len(), 2);
-    proxy.fall_silent(true);
+    for way in [Way::There, Way::Back] {
+        proxy.fall_silent(way, true);
+    }
     assert_unavailable(&broker).await;
     // RabbitMQ misses the heartbeats, or sees the connection cut, and delivers again what was held.
     all_come(&steady, ids, MINUTE / 2).await;
-    proxy.fall_silent(false);
+    for way in [Way::There, Way::Back] {
+        proxy.fall_silent(way, false);
+    }
     let begun = Instant::now();
     recovered(&broker).await;
     assert!(

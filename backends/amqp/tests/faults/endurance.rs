@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use isimud_amqp::AmqpBroker;
 use isimud_contract::{ProjectId, QueueKey, QueueName};
 use isimud_lease::LeaseBroker;
+use isimud_testing::rabbitmq::Node;
 
-use crate::nodes::Node;
 use crate::{MINUTE, Setup, envelope, receipts};
 
 /// How many calls of a kind.

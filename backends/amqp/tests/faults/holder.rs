@@ -10,9 +10,10 @@ use isimud_amqp::{AmqpBroker, Config};
 use isimud_contract::{ClaimId, Clock, Lease, MessageId, MessageStore, Precondition, SystemClock};
 use isimud_lease::{Journal, LeaseBroker, Leased};
 use isimud_redis::RedisStore;
+use isimud_testing::redis::Servers;
+use isimud_testing::started;
 use uuid::Uuid;
 
-use crate::servers::Servers;
 use crate::{MINUTE, Setup, all_come, message, open, queue, send_one};
 
 /// In the environment of the process that holds: `receive URI` or `claim URI LEDGER SECONDS`.
@@ -124,10 +125,8 @@ pub(crate) async fn claims_of_a_killed_server_live_on_and_end_in_time(setup: Set
     // Long enough for all that is done while the claims live, on a busy machine.
     const TTL: Duration = Duration::from_secs(30);
     // Two programs share the ledger, so it is in Redis.
-    let redis = match Servers::plain() {
-        Ok(redis) => redis,
-        Err(why) if crate::is_required() => panic!("{why}"),
-        Err(why) => return println!("left out: {why}"),
+    let Some(redis) = started("Redis", Servers::plain()) else {
+        return;
     };
     let ledger = redis.uri("holder:");
     let uri = setup.uri(setup.node.port(), "");

@@ -10,11 +10,6 @@ mod deaths;
 mod endurance;
 mod holder;
 mod load;
-#[path = "../nodes/mod.rs"]
-mod nodes;
-mod proxy;
-#[path = "../../../redis/tests/servers/mod.rs"]
-mod servers;
 mod sizes;
 mod stalls;
 mod stops;
@@ -31,8 +26,9 @@ use isimud_contract::{
     Receipt, SystemClock,
 };
 use isimud_lease::{Envelope, LeaseBroker};
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nodes::{Node, Set};
+use isimud_testing::rabbitmq::{Node, Set};
+use isimud_testing::trial;
+use libtest_mimic::{Arguments, Trial};
 use uuid::Uuid;
 
 type Started = LazyLock<Result<Node, String>>;
@@ -77,7 +73,7 @@ fn main() -> ExitCode {
     }
     macro_rules! trials {
         ($($node:ident: $($name:path),+ $(,)?;)+) => {
-            vec![$($(trial(stringify!($name), &$node, |setup| Box::pin($name(setup))),)+)+]
+            vec![$($(trial_on(stringify!($name), &$node, |setup| Box::pin($name(setup))),)+)+]
         };
     }
     let mut trials = trials! {
@@ -111,7 +107,7 @@ fn main() -> ExitCode {
             deaths::a_node_that_loses_patience_costs_a_channel;
     };
     macro_rules! tls_trials {
-        ($($name:path),+ $(,)?) => { $(trials.push(tls::trial(stringify!($name), $name));)+ };
+        ($($name:path),+ $(,)?) => { $(trials.push(tls::trial_on(stringify!($name), $name));)+ };
     }
     tls_trials! {
         tls::a_certificate_of_a_known_authority_is_trusted,
@@ -136,37 +132,13 @@ fn main() -> ExitCode {
     status.exit_code()
 }
 
-fn trial(name: &'static str, node: &'static Started, check: Check) -> Trial {
+fn trial_on(name: &'static str, node: &'static Started, check: Check) -> Trial {
     Trial::ignorable_test(name, move || {
         let _turn = std::ptr::eq(node, &raw const MORTAL)
             .then(|| TURN.lock().unwrap_or_else(PoisonError::into_inner));
-        match &**node {
-            Ok(node) => run(check(Setup::on(node))),
-            Err(why) => missing(why),
-        }
+        let node = node.as_ref().map_err(Clone::clone);
+        trial::run(node, |node| check(Setup::on(node)))
     })
-}
-
-/// What becomes of a trial without its node.
-fn missing(why: &str) -> Result<Completion, Failed> {
-    if is_required() {
-        return Err(Failed::from(why));
-    }
-    Ok(Completion::ignored_with(why))
-}
-
-/// Whether a backend that is not there is a failure.
-pub(crate) fn is_required() -> bool {
-    std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1")
-}
-
-fn run(check: impl Future<Output = ()>) -> Result<Completion, Failed> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()?
-        .block_on(check);
-    Ok(Completion::Completed)
 }
 
 /// A trial's place in a node.

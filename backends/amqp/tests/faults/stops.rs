@@ -1,8 +1,9 @@
 //! RabbitMQ ends under load, in good order or not, and is started again on the same data.
 
+use isimud_testing::rabbitmq::Node;
+
 use crate::Setup;
 use crate::load::Load;
-use crate::nodes::Node;
 
 type Step = fn(&Node) -> Result<(), String>;
 

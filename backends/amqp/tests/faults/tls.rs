@@ -1,100 +1,34 @@
 //! Connections that are not plain: with certificates of the test's own authority.
 
-use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Instant;
 
 use isimud_amqp::{AmqpBroker, Config};
 use isimud_contract::{ErrorKind, SystemClock};
+use isimud_testing::certificates::Certificates;
+use isimud_testing::rabbitmq::{Node, Set};
+use isimud_testing::trial;
 use libtest_mimic::Trial;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tempfile::TempDir;
 
-use crate::nodes::{Node, Set};
-use crate::{MINUTE, SLACK, Started, TIMEOUT, all_come, missing, open, run, send_one};
+use crate::{MINUTE, SLACK, Started, TIMEOUT, all_come, open, send_one};
 
-static OFFICE: LazyLock<Office> = LazyLock::new(Office::new);
+static CERTIFICATES: LazyLock<Certificates> = LazyLock::new(Certificates::create);
 
 /// A node that shows a certificate.
-pub(crate) static NODE: Started = LazyLock::new(|| OFFICE.start("false", "verify_none"));
+pub(crate) static NODE: Started =
+    LazyLock::new(|| Node::start_with(Set::tls(&CERTIFICATES, false)));
 
 /// A node that wants to see one too.
-pub(crate) static STRICT: Started = LazyLock::new(|| OFFICE.start("true", "verify_peer"));
+pub(crate) static STRICT: Started =
+    LazyLock::new(|| Node::start_with(Set::tls(&CERTIFICATES, true)));
 
-/// Certificates and keys, in files.
-struct Office {
-    folder: TempDir,
-}
-
-/// Who signs.
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-impl Office {
-    fn new() -> Self {
-        let office = Self {
-            folder: tempfile::tempdir().unwrap(),
-        };
-        let (one, another) = (authority("one"), authority("another"));
-        office.write("ca", &one.pem());
-        office.write("other-ca", &another.pem());
-        office.issue(&one, "server", "127.0.0.1");
-        office.issue(&one, "client", "client");
-        office.issue(&another, "stranger", "client");
-        office
-    }
-
-    fn issue(&self, authority: &Authority, whose: &str, name: &str) {
-        let key = KeyPair::generate().unwrap();
-        let mut wanted = CertificateParams::new([name.to_owned()]).unwrap();
-        wanted.distinguished_name.push(DnType::CommonName, whose);
-        let certificate = wanted.signed_by(&key, authority).unwrap();
-        self.write(whose, &certificate.pem());
-        self.write(&format!("{whose}-key"), &key.serialize_pem());
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.file(name), text).unwrap();
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start(&self, must_show: &str, verify: &str) -> Result<Node, String> {
-        let file = |name: &str| self.file(name).display().to_string();
-        Node::start_with(Set {
-            lines: vec![
-                "listeners.ssl.1 = 127.0.0.1:{tls}".into(),
-                format!("ssl_options.cacertfile = {}", file("ca")),
-                format!("ssl_options.certfile = {}", file("server")),
-                format!("ssl_options.keyfile = {}", file("server-key")),
-                format!("ssl_options.verify = {verify}"),
-                format!("ssl_options.fail_if_no_peer_cert = {must_show}"),
-            ],
-            ..Set::default()
-        })
-    }
-
-    /// The option that names a file.
-    fn option(&self, name: &str, file: &str) -> String {
-        format!("&{name}={}", self.file(file).display())
-    }
-}
-
-fn authority(name: &str) -> Authority {
-    let mut wanted = CertificateParams::default();
-    wanted.distinguished_name.push(DnType::CommonName, name);
-    wanted.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(wanted, KeyPair::generate().unwrap()).unwrap()
-}
-
-pub(crate) fn trial<F>(name: &'static str, check: fn() -> F) -> Trial
+pub(crate) fn trial_on<F>(name: &'static str, check: fn() -> F) -> Trial
 where
     F: Future<Output = ()> + 'static,
 {
-    Trial::ignorable_test(name, move || match (&*NODE, &*STRICT) {
-        (Ok(_), Ok(_)) => run(check()),
-        (Err(why), _) | (_, Err(why)) => missing(why),
+    Trial::ignorable_test(name, move || {
+        let nodes = NODE.as_ref().and(STRICT.as_ref());
+        trial::run(nodes.map_err(Clone::clone), |_| check())
     })
 }
 
@@ -132,46 +66,50 @@ async fn is_refused(uri: &str, sentence: &str) {
 }
 
 pub(crate) async fn a_certificate_of_a_known_authority_is_trusted() {
-    works(&uri(&NODE, &OFFICE.option("ca_file", "ca"))).await;
+    works(&uri(&NODE, &CERTIFICATES.option("ca_file", "ca"))).await;
 }
 
 pub(crate) async fn a_certificate_of_nobody_known_is_not_trusted() {
     const UNTRUSTED: &str = "the certificate of RabbitMQ is not trusted";
     is_refused(&uri(&NODE, ""), UNTRUSTED).await;
     is_refused(
-        &uri(&NODE, &OFFICE.option("ca_file", "other-ca")),
+        &uri(&NODE, &CERTIFICATES.option("ca_file", "other-ca")),
         UNTRUSTED,
     )
     .await;
     // The certificate is for an address, and not for the name.
-    let trust = OFFICE.option("ca_file", "ca");
+    let trust = CERTIFICATES.option("ca_file", "ca");
     let elsewhere = uri(&NODE, &trust).replace("127.0.0.1", "localhost");
     is_refused(&elsewhere, UNTRUSTED).await;
 }
 
 pub(crate) async fn a_client_shows_its_certificate() {
-    let trust = OFFICE.option("ca_file", "ca");
-    let papers = |whose: &str| {
-        OFFICE.option("cert_file", whose) + &OFFICE.option("key_file", &format!("{whose}-key"))
-    };
+    let trust = CERTIFICATES.option("ca_file", "ca");
     let refused = "RabbitMQ refuses the TLS connection";
     is_refused(&uri(&STRICT, &trust), refused).await;
     is_refused(
-        &uri(&STRICT, &format!("{trust}{}", papers("stranger"))),
+        &uri(
+            &STRICT,
+            &format!("{trust}{}", CERTIFICATES.identity("stranger")),
+        ),
         refused,
     )
     .await;
-    works(&uri(&STRICT, &format!("{trust}{}", papers("client")))).await;
+    works(&uri(
+        &STRICT,
+        &format!("{trust}{}", CERTIFICATES.identity("client")),
+    ))
+    .await;
 }
 
 pub(crate) async fn tls_files_that_cannot_be_read_are_refused_at_once() {
-    OFFICE.write("rubbish", "-----BEGIN CERTIFICATE-----\nnot even this\n");
-    OFFICE.write("empty", "");
+    CERTIFICATES.write("rubbish", "-----BEGIN CERTIFICATE-----\nnot even this\n");
+    CERTIFICATES.write("empty", "");
     for options in [
-        OFFICE.option("ca_file", "missing"),
-        OFFICE.option("ca_file", "rubbish"),
-        OFFICE.option("ca_file", "empty"),
-        OFFICE.option("cert_file", "client") + &OFFICE.option("key_file", "client"),
+        CERTIFICATES.option("ca_file", "missing"),
+        CERTIFICATES.option("ca_file", "rubbish"),
+        CERTIFICATES.option("ca_file", "empty"),
+        CERTIFICATES.option("cert_file", "client") + &CERTIFICATES.option("key_file", "client"),
     ] {
         let config = Config::parse(&format!("amqps://127.0.0.1:1?{}", &options[1..])).unwrap();
         let refusal = AmqpBroker::open(config, std::sync::Arc::new(SystemClock)).unwrap_err();

@@ -6,8 +6,6 @@
 )]
 
 mod headers;
-#[path = "../nodes/mod.rs"]
-mod nodes;
 mod shared;
 
 use std::collections::{HashMap, HashSet};
@@ -25,8 +23,9 @@ use isimud_contract::{
 };
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use nodes::Node;
+use isimud_testing::rabbitmq::Node;
+use isimud_testing::{python, trial};
+use libtest_mimic::{Arguments, Trial};
 use uuid::Uuid;
 
 static NODE: LazyLock<Result<Node, String>> = LazyLock::new(Node::start);
@@ -39,15 +38,7 @@ static PYTHON: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
     if let Some(own) = std::env::var_os("PIKA_PYTHON") {
         return Ok(own.into());
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/clients-venv");
-    let output = Command::new(&script).stderr(Stdio::inherit()).output();
-    let output = output.map_err(|error| format!("{}: {error}", script.display()))?;
-    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    if output.status.success() {
-        Ok(path.into())
-    } else {
-        Err("there is no Python with pika".into())
-    }
+    python("clients")
 });
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -64,7 +55,7 @@ fn main() -> ExitCode {
     macro_rules! trials {
         ($($name:ident,)+) => {
             for (kind, journal) in [("classic", Journal::Off), ("quorum", Journal::On)] {
-                $(trials.push(trial(stringify!($name), kind, journal, |setup| Box::pin($name(setup))));)+
+                $(trials.push(trial_on(stringify!($name), kind, journal, |setup| Box::pin($name(setup))));)+
             }
         };
     }
@@ -74,11 +65,11 @@ fn main() -> ExitCode {
             let check: Check = |setup| {
                 Box::pin(headers::what_natives_say_beside_bodies_comes_through_other_stores(setup))
             };
-            trials.push(trial(name, kind, journal, check));
+            trials.push(trial_on(name, kind, journal, check));
             let name = "headers_that_rabbitmq_acts_upon_do_nothing";
             let check: Check =
                 |setup| Box::pin(headers::headers_that_rabbitmq_acts_upon_do_nothing(setup));
-            trials.push(trial(name, kind, journal, check));
+            trials.push(trial_on(name, kind, journal, check));
         }
     }
     trials! {
@@ -90,7 +81,7 @@ fn main() -> ExitCode {
         ($($name:path,)+) => {
             for kind in ["classic", "quorum"] {
                 for journal in [Journal::Off, Journal::On] {
-                    $(trials.push(trial(stringify!($name), kind, journal, |setup| Box::pin($name(setup))));)+
+                    $(trials.push(trial_on(stringify!($name), kind, journal, |setup| Box::pin($name(setup))));)+
                 }
             }
         };
@@ -116,31 +107,22 @@ fn main() -> ExitCode {
     status.exit_code()
 }
 
-fn trial(name: &'static str, kind: &'static str, journal: Journal, check: Check) -> Trial {
+fn trial_on(name: &'static str, kind: &'static str, journal: Journal, check: Check) -> Trial {
     let run = move || {
-        let node = match &*NODE {
-            Ok(node) => node,
-            Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
-                return Err(Failed::from(why));
-            }
-            Err(why) => return Ok(Completion::ignored_with(why)),
-        };
-        PYTHON.as_ref()?;
-        let number = TRIALS.fetch_add(1, Ordering::Relaxed);
-        let setup = Setup {
-            node,
-            name: format!("estate.{number}"),
-            kind,
-            journal,
-            ledgers: SqliteStore::open(isimud_sqlite::Config::memory(), Arc::new(SystemClock))?,
-        };
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?
-            .block_on(async { tokio::time::timeout(TRIAL_TIMEOUT, check(setup)).await })
-            .map_err(|_| Failed::from("nothing happens any more"))?;
-        Ok(Completion::Completed)
+        let node = NODE.as_ref().map_err(Clone::clone);
+        trial::run(node, |node| async move {
+            PYTHON.as_ref().unwrap();
+            let clock = Arc::new(SystemClock);
+            let setup = Setup {
+                node,
+                name: format!("estate.{}", TRIALS.fetch_add(1, Ordering::Relaxed)),
+                kind,
+                journal,
+                ledgers: SqliteStore::open(isimud_sqlite::Config::memory(), clock).unwrap(),
+            };
+            let ended = tokio::time::timeout(TRIAL_TIMEOUT, check(setup)).await;
+            ended.expect("nothing happens any more");
+        })
     };
     Trial::ignorable_test(name, run).with_kind(kind)
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use isimud_contract::{ErrorKind, MessageId, MessageStore};
 use isimud_redis::RedisStore;
+use isimud_testing::redis::{Server, Servers};
 
-use crate::servers::{Server, Servers};
 use crate::{SLACK, TIMEOUT, message, open, post_one, queue, recovered};
 
 /// Redis writes its log before it answers, unless the disk is busy with what it was given before: then up to two

@@ -6,8 +6,6 @@
 
 mod keeping;
 mod rights;
-#[path = "../servers/mod.rs"]
-mod servers;
 mod takeover;
 mod tls;
 
@@ -21,8 +19,9 @@ use isimud_contract::{
     Metadata, Placement, Precondition, ProjectId, QueueKey, QueueName, Queues, Result, Watcher,
 };
 use isimud_redis::{Config, RedisStore};
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use servers::{Server, Servers};
+use isimud_testing::redis::{Server, Servers};
+use isimud_testing::trial;
+use libtest_mimic::{Arguments, Trial};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use uuid::Uuid;
 
@@ -32,7 +31,7 @@ fn main() -> ExitCode {
     isimud_conformance::show_logs();
     macro_rules! trials {
         ($($start:path: $($name:path),+;)*) => {
-            vec![$($(trial(stringify!($name), $start, |servers| Box::pin($name(servers))),)+)*]
+            vec![$($(trial_on(stringify!($name), $start, |servers| Box::pin($name(servers))),)+)*]
         };
     }
     let mut trials = trials! {
@@ -82,26 +81,12 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial(
+fn trial_on(
     name: &'static str,
     start: fn() -> std::result::Result<Servers, String>,
     check: Check,
 ) -> Trial {
-    Trial::ignorable_test(name, move || {
-        let servers = match start() {
-            Ok(servers) => servers,
-            Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
-                return Err(Failed::from(why));
-            }
-            Err(why) => return Ok(Completion::ignored_with(why)),
-        };
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?
-            .block_on(check(servers));
-        Ok(Completion::Completed)
-    })
+    Trial::ignorable_test(name, move || trial::run(start(), check))
 }
 
 const TIMEOUT: Duration = Duration::from_millis(600);

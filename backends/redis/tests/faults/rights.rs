@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use isimud_contract::{ErrorKind, MessageStore, Metadata, Placement, Queues};
 use isimud_redis::{Config, RedisStore};
+use isimud_testing::redis::{Servers, documented_rights};
 
-use crate::servers::{Servers, documented_rights};
 use crate::{impatient, open, queue};
 
 /// Changes what the user may do.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use isimud_contract::{ClaimId, ErrorKind, MessageId, MessageStore, QueueKey, Result};
 use isimud_redis::RedisStore;
+use isimud_testing::redis::{Server, Servers};
 
-use crate::servers::{Server, Servers};
 use crate::{SLACK, TIMEOUT, lease, message, open, queue};
 
 /// So many queues that each master of a cluster has some.

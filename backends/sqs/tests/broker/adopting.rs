@@ -2,8 +2,8 @@
 
 use isimud_contract::{ErrorKind, ProjectId, QueueKey, QueueName, Resource};
 use isimud_lease::LeaseBroker;
+use isimud_testing::sqs::Corner;
 
-use crate::emulator::Corner;
 use crate::support::{MINUTE, bare, bodies, make, message, names, numbers, open, queue, take_all};
 
 pub(crate) async fn existing_queues_are_reached_by_their_names(corner: Corner) {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use isimud_contract::{Checksum, ClientId, Clock, ErrorKind, ManualClock, SystemClock};
 use isimud_lease::LeaseBroker;
 use isimud_sqs::SqsBroker;
+use isimud_testing::sqs::Corner;
 
-use crate::emulator::Corner;
 use crate::support::{
     MINUTE, bare, bodies, config, eventually, message, numbers, open, queue, receipts, take_all,
 };

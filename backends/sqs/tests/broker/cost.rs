@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use isimud_lease::LeaseBroker;
 use isimud_sqs::SqsBroker;
+use isimud_testing::sqs::Corner;
 
-use crate::emulator::Corner;
 use crate::support::{MINUTE, numbers, open, queue, receipts, take_all};
 
 /// Messages that are counted for.

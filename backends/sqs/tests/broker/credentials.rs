@@ -8,9 +8,9 @@ use std::sync::Arc;
 use isimud_contract::SystemClock;
 use isimud_lease::LeaseBroker;
 use isimud_sqs::{Config, SqsBroker};
+use isimud_testing::sqs::Corner;
+use isimud_testing::sqs::proxy::{Fault, Proxy};
 
-use crate::emulator::Corner;
-use crate::proxy::{Fault, Proxy};
 use crate::support::{numbers, queue};
 
 /// Names the store that this program is to post to, instead of running trials.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use isimud_contract::{Delivery, Error, ErrorKind, Receipt};
 use isimud_lease::LeaseBroker;
 use isimud_sqs::SqsBroker;
+use isimud_testing::sqs::Corner;
+use isimud_testing::sqs::proxy::{Fault, Proxy};
 
-use crate::emulator::Corner;
-use crate::proxy::{Fault, Proxy};
 use crate::support::{
     MINUTE, bare, bodies, make, names, numbers, open_by, queue, receipts, take_all,
 };

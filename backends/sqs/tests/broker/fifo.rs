@@ -2,10 +2,10 @@
 
 use isimud_contract::ClientId;
 use isimud_lease::LeaseBroker;
+use isimud_testing::sqs::Corner;
 use std::time::Duration;
 use uuid::Uuid;
 
-use crate::emulator::Corner;
 use crate::support::{MINUTE, bodies, numbers, open, queue, receipts, take_all};
 
 fn text(range: std::ops::Range<usize>) -> Vec<String> {

@@ -2,9 +2,9 @@
 
 use isimud_contract::{HeaderMap, HeaderValue, Headers, Property, QueueKey};
 use isimud_lease::{Envelope, LeaseBroker};
+use isimud_testing::sqs::Corner;
 use serde_json::Value;
 
-use crate::emulator::Corner;
 use crate::support::{message, numbers, open, queue, take_all};
 
 /// Runs the script of attributes on a queue, and returns what it shows, by body.
@@ -12,7 +12,7 @@ async fn native(corner: &Corner, queue: &QueueKey, what: &'static str) -> Vec<Va
     let name = format!("{}-p_-{}", corner.login, queue.name);
     let corner = corner.clone();
     let run = move || {
-        let mut command = corner.python("broker/headers.py", &[&name, what]);
+        let mut command = corner.python("backends/sqs/tests/broker/headers.py", &[&name, what]);
         let output = command.stderr(std::process::Stdio::inherit()).output();
         let output = output.unwrap();
         assert!(output.status.success());

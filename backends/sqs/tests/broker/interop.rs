@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use isimud_contract::{ClientId, MessageStore, Precondition};
 use isimud_lease::LeaseBroker;
+use isimud_testing::sqs::{Corner, Emulator};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::emulator::{Corner, Emulator};
 use crate::leased::{lease, numbered, store};
 use crate::support::{MINUTE, eventually, make, message, numbers, open, queue, take_all};
 
@@ -23,7 +23,7 @@ fn run(corner: &Corner, arguments: &[&str]) -> Vec<Value> {
 fn start(corner: &Corner, arguments: &[&str]) -> Child {
     let name = format!("{}-p_-q", corner.login);
     let arguments = [&[name.as_str()], arguments].concat();
-    let mut command = corner.python("broker/native.py", &arguments);
+    let mut command = corner.python("backends/sqs/tests/broker/native.py", &arguments);
     command
         .stdout(std::process::Stdio::piped())
         .spawn()

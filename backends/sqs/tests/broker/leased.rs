@@ -13,10 +13,10 @@ use isimud_contract::{
 use isimud_lease::{Journal, Leased};
 use isimud_sqlite::SqliteStore;
 use isimud_sqs::SqsBroker;
+use isimud_testing::sqs::proxy::{Fault, Proxy};
+use isimud_testing::sqs::{Corner, Emulator};
 use uuid::Uuid;
 
-use crate::emulator::{Corner, Emulator};
-use crate::proxy::{Fault, Proxy};
 use crate::support::{MINUTE, config, open, queue};
 
 /// Messages of one run.

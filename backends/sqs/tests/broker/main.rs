@@ -8,15 +8,11 @@ mod adopting;
 mod carrying;
 mod cost;
 mod credentials;
-#[path = "../emulator/mod.rs"]
-mod emulator;
 mod faults;
 mod fifo;
 mod headers;
 mod interop;
 mod leased;
-#[path = "../emulator/proxy.rs"]
-mod proxy;
 mod purging;
 mod support;
 mod tls;
@@ -24,8 +20,9 @@ mod tls;
 use std::pin::Pin;
 use std::process::ExitCode;
 
-use emulator::{Corner, Emulator};
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use isimud_testing::sqs::{Corner, Emulator};
+use isimud_testing::trial;
+use libtest_mimic::{Arguments, Trial};
 
 type Check = fn(Corner) -> Pin<Box<dyn Future<Output = ()>>>;
 
@@ -36,7 +33,7 @@ fn main() -> ExitCode {
     }
     macro_rules! trials {
         ($($module:ident: $($name:ident),+;)*) => {
-            vec![$($(trial(
+            vec![$($(trial_on(
                 concat!(stringify!($module), "::", stringify!($name)),
                 |corner| Box::pin($module::$name(corner)),
             ),)+)*]
@@ -114,20 +111,6 @@ fn main() -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial(name: &'static str, check: Check) -> Trial {
-    Trial::ignorable_test(name, move || {
-        let corner = match Emulator::shared() {
-            Ok(corner) => corner,
-            Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
-                return Err(Failed::from(why));
-            }
-            Err(why) => return Ok(Completion::ignored_with(why)),
-        };
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()?
-            .block_on(check(corner));
-        Ok(Completion::Completed)
-    })
+fn trial_on(name: &'static str, check: Check) -> Trial {
+    Trial::ignorable_test(name, move || trial::run(Emulator::shared(), check))
 }

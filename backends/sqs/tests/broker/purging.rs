@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use isimud_contract::ErrorKind;
 use isimud_lease::LeaseBroker;
+use isimud_testing::sqs::Corner;
 
-use crate::emulator::Corner;
 use crate::support::{MINUTE, bodies, names, numbers, open, queue, receipts, take_all};
 
 pub(crate) async fn a_purge_takes_what_was_sent_before_and_nothing_else(corner: Corner) {

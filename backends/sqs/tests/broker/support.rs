@@ -9,9 +9,8 @@ use isimud_contract::{
 };
 use isimud_lease::{Envelope, LeaseBroker};
 use isimud_sqs::{Config, SqsBroker};
+use isimud_testing::sqs::Corner;
 use uuid::Uuid;
-
-use crate::emulator::Corner;
 
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 

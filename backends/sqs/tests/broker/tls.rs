@@ -5,40 +5,27 @@ use std::sync::Arc;
 use isimud_contract::{ErrorKind, SystemClock};
 use isimud_lease::LeaseBroker;
 use isimud_sqs::{Config, SqsBroker};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tempfile::TempDir;
+use isimud_testing::certificates::Certificates;
+use isimud_testing::sqs::{Corner, Emulator};
 
-use crate::emulator::{Corner, Emulator};
 use crate::support::{numbers, queue, take_all};
 
-/// A server with a certificate, in a folder with that of its authority.
+/// A server with a certificate.
 struct Secured {
     server: Emulator,
-    folder: TempDir,
+    certificates: Certificates,
 }
 
 impl Secured {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut authority = CertificateParams::new(Vec::new()).unwrap();
-        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let authority =
-            CertifiedIssuer::self_signed(authority, KeyPair::generate().unwrap()).unwrap();
-        let key = KeyPair::generate().unwrap();
-        let own = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]);
-        let own = own.unwrap().signed_by(&key, &authority).unwrap();
-        let file = |name: &str, text: String| {
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).unwrap();
-            path.display().to_string()
-        };
-        file("ca.pem", authority.pem());
-        let papers = [
-            file("own.pem", own.pem()),
-            file("own.key", key.serialize_pem()),
-        ];
-        let server = Emulator::start_with(&[&papers[0], &papers[1]]).unwrap();
-        Self { server, folder }
+        let certificates = Certificates::create();
+        let files = ["localhost", "localhost-key"].map(|name| certificates.file(name));
+        let files = files.map(|file| file.display().to_string());
+        let server = Emulator::start_with(&[&files[0], &files[1]]).unwrap();
+        Self {
+            server,
+            certificates,
+        }
     }
 
     fn open(&self, options: &str) -> SqsBroker {
@@ -53,7 +40,7 @@ impl Secured {
 
 pub(crate) async fn a_certificate_of_a_known_authority_is_trusted(_: Corner) {
     let secured = Secured::start();
-    let option = format!("&ca_file={}/ca.pem", secured.folder.path().display());
+    let option = secured.certificates.option("ca_file", "ca");
     let (broker, q) = (secured.open(&option), queue("q"));
     broker.send(&q, numbers(0..3)).await.unwrap();
     assert_eq!(take_all(&broker, &q).await.len(), 3);

@@ -1,23 +1,25 @@
 //! Private Redis servers for tests: in a folder of their own, on free ports of the loopback interface, stopped with the
 //! process that started them, however it ends.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::certificates::Certificates;
+use crate::process::Guarded;
 
 /// How long a server may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Servers that belong together, and the URI under which a store finds them.
 #[derive(Debug)]
-pub(crate) struct Servers {
+pub struct Servers {
     scheme: &'static str,
     hosts: String,
     options: String,
@@ -26,27 +28,27 @@ pub(crate) struct Servers {
 
 impl Servers {
     /// One server that logs every change, and has it on the disk within a second or two.
-    pub(crate) fn single() -> Result<Self, String> {
+    pub fn single() -> Result<Self, String> {
         Self::one(&["appendonly yes"])
     }
 
     /// One server whose log is on the disk before it answers.
-    pub(crate) fn always() -> Result<Self, String> {
+    pub fn always() -> Result<Self, String> {
         Self::one(&["appendonly yes", "appendfsync always"])
     }
 
     /// One server that has nothing on its disk but snapshots, which it takes when it is told to.
-    pub(crate) fn snapshots() -> Result<Self, String> {
+    pub fn snapshots() -> Result<Self, String> {
         Self::one(&["save 86400 1000000"])
     }
 
     /// One server that hands its log to the kernel before it answers, and leaves the disk to it.
-    pub(crate) fn plain() -> Result<Self, String> {
+    pub fn plain() -> Result<Self, String> {
         Self::one(&["appendonly yes", "appendfsync no"])
     }
 
     /// One server with these lines in its configuration.
-    pub(crate) fn one(options: &[&str]) -> Result<Self, String> {
+    pub fn one(options: &[&str]) -> Result<Self, String> {
         let server = Server::start(options)?;
         Ok(Self::of(vec![server], 1, ""))
     }
@@ -64,12 +66,12 @@ impl Servers {
     }
 
     /// Three masters that share the slots.
-    pub(crate) fn cluster() -> Result<Self, String> {
+    pub fn cluster() -> Result<Self, String> {
         Self::cluster_with(Vec::new)
     }
 
     /// The same with further lines in the configuration of each.
-    pub(crate) fn cluster_with(options: impl Fn() -> Vec<String>) -> Result<Self, String> {
+    pub fn cluster_with(options: impl Fn() -> Vec<String>) -> Result<Self, String> {
         let masters = nodes(options)?;
         join(&masters, &masters[0])?;
         let slots = [0..=5460, 5461..=10922, 10923..=16383];
@@ -85,7 +87,7 @@ impl Servers {
     }
 
     /// The same with a replica for each master: the masters come first, then their replicas in the same order.
-    pub(crate) fn replicated_cluster() -> Result<Self, String> {
+    pub fn replicated_cluster() -> Result<Self, String> {
         let mut cluster = Self::cluster()?;
         let replicas = nodes(Vec::new)?;
         join(&replicas, &cluster.servers[0])?;
@@ -107,18 +109,18 @@ impl Servers {
     }
 
     /// A master with a replica, and a sentinel that watches them.
-    pub(crate) fn sentinel() -> Result<Self, String> {
+    pub fn sentinel() -> Result<Self, String> {
         Self::sentinel_with(Vec::new, Duration::from_millis(500))
     }
 
     /// The same for tests in which nothing fails: a master that is slow on a busy machine keeps its office.
-    pub(crate) fn calm_sentinel() -> Result<Self, String> {
+    pub fn calm_sentinel() -> Result<Self, String> {
         Self::sentinel_with(Vec::new, START_TIMEOUT)
     }
 
     /// The same with further lines in the configuration of each, and a time after which a master that does not answer has
     /// failed.
-    pub(crate) fn sentinel_with(
+    pub fn sentinel_with(
         options: impl Fn() -> Vec<String>,
         down_after: Duration,
     ) -> Result<Self, String> {
@@ -156,7 +158,7 @@ impl Servers {
     }
 
     /// Where a store finds them, with all its keys under a prefix.
-    pub(crate) fn uri(&self, prefix: &str) -> String {
+    pub fn uri(&self, prefix: &str) -> String {
         format!(
             "{}://{}?timeout_ms=5000&prefix={prefix}{}",
             self.scheme, self.hosts, self.options
@@ -164,7 +166,7 @@ impl Servers {
     }
 
     /// The same as a user who may do what the driver's page says that is needed, with that prefix and no more.
-    pub(crate) fn limited_uri(&self, prefix: &str) -> String {
+    pub fn limited_uri(&self, prefix: &str) -> String {
         let user = prefix.trim_end_matches(':');
         for server in self.servers.iter().filter(|server| !server.is_sentinel()) {
             server.limit(user, prefix);
@@ -173,17 +175,18 @@ impl Servers {
             .replace("://", &format!("://{user}:{PASSWORD}@"))
     }
 
-    pub(crate) fn get(&self, at: usize) -> &Server {
+    /// One of them, in the order in which they were started.
+    pub fn get(&self, at: usize) -> &Server {
         &self.servers[at]
     }
 }
 
 /// The password of users with few rights.
-pub(crate) const PASSWORD: &str = "limited";
+pub const PASSWORD: &str = "limited";
 
 /// What the driver's page says that a user needs.
-pub(crate) fn documented_rights() -> &'static str {
-    let page = include_str!("../../README.md");
+pub fn documented_rights() -> &'static str {
+    let page = include_str!("../../redis/README.md");
     let mut lines = page.lines();
     let line = lines.find_map(|line| line.strip_prefix("ACL SETUSER isimud on >PASSWORD "));
     line.expect("the line of the rights in README.md")
@@ -215,18 +218,19 @@ fn join(nodes: &[Server], known: &Server) -> Result<(), String> {
 
 /// A server and its folder.
 #[derive(Debug)]
-pub(crate) struct Server {
-    pub(crate) port: u16,
+pub struct Server {
+    /// Where it speaks without TLS.
+    pub port: u16,
     /// Where it speaks TLS, if it does; the tests themselves speak to the other one.
     tls_port: Option<u16>,
     arguments: Vec<String>,
-    process: Mutex<Process>,
+    process: Mutex<Guarded>,
     folder: TempDir,
 }
 
 impl Server {
     /// Starts a server with these lines in its configuration, besides those that keep it private.
-    pub(crate) fn start(options: &[&str]) -> Result<Self, String> {
+    pub fn start(options: &[&str]) -> Result<Self, String> {
         // A replica need not wait for others to come along.
         let mut lines = vec!["repl-diskless-sync-delay 0"];
         if !options.iter().any(|line| line.starts_with("save ")) {
@@ -250,7 +254,7 @@ impl Server {
         std::fs::write(&path, text).map_err(|error| format!("no file: {error}"))?;
         let mut arguments = vec![path.display().to_string()];
         arguments.extend(flags.iter().map(ToString::to_string));
-        let process = Mutex::new(Process::start(&arguments, folder.path())?);
+        let process = Mutex::new(start(&arguments, folder.path())?);
         let tls_port = options
             .iter()
             .find_map(|line| line.strip_prefix("tls-port "));
@@ -263,7 +267,7 @@ impl Server {
         };
         let begun = Instant::now();
         while server.command("PING").is_err() && begun.elapsed() < START_TIMEOUT {
-            let ended = server.process().server.try_wait();
+            let ended = server.process().process.try_wait();
             if let Ok(Some(status)) = ended {
                 return Err(format!("redis-server {status}: {:?}", server.log()));
             }
@@ -281,11 +285,12 @@ impl Server {
     }
 
     /// Where the server keeps its data and its log.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(crate) fn host(&self) -> String {
+    /// Its address and its port.
+    pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.public_port())
     }
 
@@ -316,30 +321,28 @@ impl Server {
     }
 
     /// Kills the server at once, as a crash would.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         self.process().kill();
     }
 
     /// Holds the server's process up, or lets it go on.
-    pub(crate) fn signal(&self, name: &str) -> Result<(), String> {
-        let process = self.process().server.id().to_string();
-        let sent = Command::new("kill").args([name, &process]).status();
-        sent.map(drop).map_err(|error| error.to_string())
+    pub fn signal(&self, name: &str) -> Result<(), String> {
+        self.process().signal(name)
     }
 
     /// Starts a killed server again, on the same data.
-    pub(crate) fn start_again(&self) -> Result<(), String> {
-        let fresh = Process::start(&self.arguments, self.folder.path())?;
+    pub fn start_again(&self) -> Result<(), String> {
+        let fresh = start(&self.arguments, self.folder.path())?;
         *self.process() = fresh;
         self.wait_until("PING", "PONG")
     }
 
-    fn process(&self) -> std::sync::MutexGuard<'_, Process> {
+    fn process(&self) -> std::sync::MutexGuard<'_, Guarded> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a command and returns the answer as it stands on the wire.
-    pub(crate) fn command(&self, command: &str) -> Result<String, String> {
+    pub fn command(&self, command: &str) -> Result<String, String> {
         let ask = || -> std::io::Result<String> {
             let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
             stream.set_read_timeout(Some(Duration::from_millis(200)))?;
@@ -352,13 +355,13 @@ impl Server {
     }
 
     /// Asks until the answer says something.
-    pub(crate) fn wait_until(&self, command: &str, says: &str) -> Result<(), String> {
+    pub fn wait_until(&self, command: &str, says: &str) -> Result<(), String> {
         self.wait_for(START_TIMEOUT, command, |answer| answer.contains(says))
             .map_err(|error| format!("{error}: nowhere '{says}'"))
     }
 
     /// Asks until the answer is right, and once more when the time is over.
-    pub(crate) fn wait_for(
+    pub fn wait_for(
         &self,
         patience: Duration,
         command: &str,
@@ -382,60 +385,33 @@ impl Server {
     }
 }
 
-/// A running server. It ends when it is dropped, and when the process that started it ends.
-#[derive(Debug)]
-struct Process {
-    server: Child,
-    /// Waits for the end of its input, which comes when nobody is left to write it, and kills the server.
-    guard: Child,
-}
-
-impl Process {
-    fn start(arguments: &[String], folder: &Path) -> Result<Self, String> {
-        let log = File::create(folder.join("log")).map_err(|error| format!("no log: {error}"))?;
-        let mut server = Command::new("redis-server")
-            .args(arguments)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stderr(log.try_clone().map_err(|error| error.to_string())?)
-            .stdout(log)
-            .spawn()
-            .map_err(|error| format!("redis-server does not start: {error}"))?;
-        let guard = Command::new("sh")
-            .args(["-c", "read -r never; kill -9 \"$0\""])
-            .arg(server.id().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match guard {
-            Ok(guard) => Ok(Self { server, guard }),
-            Err(error) => {
-                end(&mut server);
-                Err(format!("the server cannot be guarded: {error}"))
-            }
-        }
-    }
-
-    fn kill(&mut self) {
-        // The guard first: afterwards the number may be another process's.
-        end(&mut self.guard);
-        end(&mut self.server);
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-fn end(process: &mut Child) {
-    // It may have ended by itself; then there is nothing to do.
-    process.kill().and_then(|()| process.wait()).ok();
+fn start(arguments: &[String], folder: &Path) -> Result<Guarded, String> {
+    let log = File::create(folder.join("log")).map_err(|error| format!("no log: {error}"))?;
+    let server = Command::new("redis-server")
+        .args(arguments)
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stderr(log.try_clone().map_err(|error| error.to_string())?)
+        .stdout(log)
+        .spawn()
+        .map_err(|error| format!("redis-server does not start: {error}"))?;
+    Guarded::of(server)
 }
 
 /// A port that nobody listens on, nor 10,000 above it, where a cluster's bus does.
-pub(crate) fn free_port() -> Result<u16, String> {
-    isimud_conformance::ports::reserve(11_000..16_000, &[10_000])
+pub fn free_port() -> Result<u16, String> {
+    crate::ports::reserve(11_000..16_000, &[10_000])
+}
+
+/// The lines of the configuration with which a server speaks TLS: whose certificate it shows, and whether it wants to see
+/// one (`yes` or `no`).
+pub fn tls_lines(certificates: &Certificates, server: &str, clients: &str) -> Vec<String> {
+    let file = |name: &str| certificates.file(name).display().to_string();
+    vec![
+        format!("tls-port {}", free_port().expect("a port")),
+        format!("tls-cert-file {}", file(server)),
+        format!("tls-key-file {}", file(&format!("{server}-key"))),
+        format!("tls-ca-cert-file {}", file("ca")),
+        format!("tls-auth-clients {clients}"),
+    ]
 }

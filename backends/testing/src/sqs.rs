@@ -1,11 +1,12 @@
 //! A private server that speaks SQS: moto, on a free port of the loopback interface, stopped with the process that
 //! started it, however that ends.
-#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub mod proxy;
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +20,9 @@ static SHARED: LazyLock<Result<Emulator, String>> = LazyLock::new(Emulator::star
 
 /// A server.
 #[derive(Debug)]
-pub(crate) struct Emulator {
-    pub(crate) port: u16,
+pub struct Emulator {
+    /// Where it listens.
+    pub port: u16,
     python: PathBuf,
     /// It ends when its standard input does.
     process: Child,
@@ -28,23 +30,26 @@ pub(crate) struct Emulator {
 
 /// A trial's own corner of the server: an access key with a clock, and a prefix for queues.
 #[derive(Debug, Clone)]
-pub(crate) struct Corner {
-    pub(crate) port: u16,
-    pub(crate) login: String,
-    pub(crate) python: PathBuf,
+pub struct Corner {
+    /// The server's port.
+    pub port: u16,
+    /// The access key.
+    pub login: String,
+    /// The interpreter that has boto3.
+    pub python: PathBuf,
 }
 
 impl Emulator {
     /// Starts a server of its own.
-    pub(crate) fn start() -> Result<Self, String> {
+    pub fn start() -> Result<Self, String> {
         Self::start_with(&[])
     }
 
     /// The same with further arguments: the files of a certificate and its key.
-    pub(crate) fn start_with(arguments: &[&str]) -> Result<Self, String> {
-        let python = python()?;
+    pub fn start_with(arguments: &[&str]) -> Result<Self, String> {
+        let python = crate::python("moto")?;
         let port = free_port()?;
-        let script = crate_folder().join("tests/emulator/server.py");
+        let script = crate::file("backends/testing/src/sqs/server.py");
         let mut process = Command::new(&python)
             .arg(script)
             .arg(port.to_string())
@@ -72,12 +77,12 @@ impl Emulator {
     }
 
     /// The number of its process.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
     /// A corner of the shared server, for one trial.
-    pub(crate) fn shared() -> Result<Corner, String> {
+    pub fn shared() -> Result<Corner, String> {
         static CORNERS: AtomicU64 = AtomicU64::new(0);
         let server = SHARED.as_ref().map_err(Clone::clone)?;
         let number = CORNERS.fetch_add(1, Ordering::Relaxed);
@@ -85,7 +90,7 @@ impl Emulator {
     }
 
     /// A corner with an access key of that name.
-    pub(crate) fn corner(&self, login: String) -> Corner {
+    pub fn corner(&self, login: String) -> Corner {
         Corner {
             port: self.port,
             login,
@@ -95,32 +100,12 @@ impl Emulator {
 }
 
 fn free_port() -> Result<u16, String> {
-    isimud_conformance::ports::reserve(26_000..32_000, &[])
-}
-
-/// The folder of the driver's crate, from wherever a test has this file.
-fn crate_folder() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let below = here.join("backends/sqs");
-    if below.exists() { below } else { here.into() }
-}
-
-/// The interpreter of the environment that has moto; made if it is not there.
-fn python() -> Result<PathBuf, String> {
-    let script = crate_folder().join("../../scripts/moto-venv");
-    let made = Command::new(&script)
-        .output()
-        .map_err(|error| format!("{}: {error}", script.display()))?;
-    if !made.status.success() {
-        let why = String::from_utf8_lossy(&made.stderr);
-        return Err(format!("there is no moto: {why}"));
-    }
-    Ok(String::from_utf8_lossy(&made.stdout).trim().into())
+    crate::ports::reserve(26_000..32_000, &[])
 }
 
 impl Corner {
     /// Where a store finds this corner, by a port: the server's own, or that of a proxy.
-    pub(crate) fn uri(&self, port: u16, options: &str) -> String {
+    pub fn uri(&self, port: u16, options: &str) -> String {
         let prefix = if options.contains("name=") {
             String::new()
         } else {
@@ -132,7 +117,7 @@ impl Corner {
     }
 
     /// Sets this corner's clock forward.
-    pub(crate) fn advance(&self, span: Duration) {
+    pub fn advance(&self, span: Duration) {
         let (corner, millis) = (&self.login, span.as_millis());
         self.tell(
             "clock",
@@ -141,7 +126,7 @@ impl Corner {
     }
 
     /// Has this corner's receives wait a twentieth of what they ask for, where nothing is to come meanwhile.
-    pub(crate) fn hurry(&self) {
+    pub fn hurry(&self) {
         let corner = &self.login;
         self.tell(
             "waits",
@@ -157,7 +142,7 @@ impl Corner {
     }
 
     /// How many requests this corner has made, by action.
-    pub(crate) fn requests(&self) -> HashMap<String, u64> {
+    pub fn requests(&self) -> HashMap<String, u64> {
         let request = format!("GET /-/requests?login={} HTTP/1.0\r\n\r\n", self.login);
         let answer = self.ask(&request);
         let (_, body) = answer.split_once("\r\n\r\n").expect("a body");
@@ -174,12 +159,11 @@ impl Corner {
         answer
     }
 
-    /// Runs a script of this folder's neighbours with boto3, with this corner's access key.
-    pub(crate) fn python(&self, script: &str, arguments: &[&str]) -> Command {
-        let script = crate_folder().join("tests").join(script);
+    /// Runs a script of the repository with boto3, with this corner's access key.
+    pub fn python(&self, script: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.python);
         command
-            .arg(script)
+            .arg(crate::file(script))
             .arg(format!("http://127.0.0.1:{}", self.port))
             .args(arguments)
             .env("AWS_ACCESS_KEY_ID", &self.login)

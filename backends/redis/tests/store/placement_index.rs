@@ -1,58 +1,15 @@
 //! The index of stores has what is true, and forgets what is not: never too early, and in the end surely.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step fails its trial, and says so at that line"
-)]
-
-mod servers;
-
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use isimud_contract::{
-    Metadata, Placement, PoolName, ProjectId, QueueKey, QueueName, Queues, StoreId, Subscription,
-    SubscriptionId, Subscriptions,
+    Metadata, Placement, PoolName, QueueKey, Queues, StoreId, Subscription, SubscriptionId,
+    Subscriptions,
 };
-use isimud_redis::{Config, RedisStore};
-use redis::aio::MultiplexedConnection;
-use servers::Servers;
+use isimud_testing::redis::Servers;
 use uuid::Uuid;
 
-/// A store, and a connection beside it.
-struct Bench {
-    store: Arc<RedisStore>,
-    beside: MultiplexedConnection,
-}
-
-/// Runs a trial, unless there is no server and there need not be one.
-fn with_bench<F: Future<Output = ()>>(trial: impl FnOnce(Bench) -> F) {
-    let servers = match Servers::plain() {
-        Ok(servers) => servers,
-        Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
-            panic!("{why}")
-        }
-        Err(why) => return eprintln!("ignored: {why}"),
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let uri = servers.limited_uri("t:");
-        // What the tests look at beside the store they look at as somebody who may do anything.
-        let server = servers.uri("t:");
-        let server = server.split('?').next().unwrap();
-        let client = redis::Client::open(server).unwrap();
-        trial(Bench {
-            store: RedisStore::open(Config::parse(&uri).unwrap()).unwrap(),
-            beside: client.get_multiplexed_async_connection().await.unwrap(),
-        })
-        .await;
-    });
-}
-
-fn queue(name: &str) -> QueueKey {
-    let name = QueueName::parse(name).unwrap();
-    QueueKey::new(ProjectId::parse("p").unwrap(), name)
-}
+use crate::{Bench, on, queue};
 
 fn fast() -> StoreId {
     StoreId::Pool(PoolName::parse("fast").unwrap())
@@ -99,7 +56,7 @@ const LONG_AGO: Duration = Duration::from_secs(61);
 
 #[test]
 fn an_entry_whose_record_may_be_under_way_stays() {
-    with_bench(|mut bench| async move {
+    on(Servers::plain(), |mut bench| async move {
         bench.enter("fast/p/q", Duration::from_secs(50)).await;
         assert_eq!(bench.walk().await, []);
         assert_eq!(bench.index().await, ["fast/p/q"]);
@@ -110,7 +67,7 @@ fn an_entry_whose_record_may_be_under_way_stays() {
 
 #[test]
 fn an_old_entry_without_a_record_is_struck_off_by_its_reader() {
-    with_bench(|mut bench| async move {
+    on(Servers::plain(), |mut bench| async move {
         bench.create("stays").await;
         bench.create("goes").await;
         bench.store.delete_queue(&queue("goes")).await.unwrap();
@@ -126,7 +83,7 @@ fn an_old_entry_without_a_record_is_struck_off_by_its_reader() {
 /// A queue that lives for a minute must not leave an entry for ever.
 #[test]
 fn old_entries_are_looked_at_by_the_sweep() {
-    with_bench(|mut bench| async move {
+    on(Servers::plain(), |mut bench| async move {
         bench.create("stays").await;
         bench.enter("fast/p/stays", LONG_AGO).await;
         bench.enter("fast/p/gone", LONG_AGO).await;
@@ -144,9 +101,9 @@ fn old_entries_are_looked_at_by_the_sweep() {
 /// What a server began and was held up in for too long is refused: its entry may be gone.
 #[test]
 fn a_record_is_not_written_too_late() {
-    with_bench(|mut bench| async move {
+    on(Servers::plain(), |mut bench| async move {
         let mut create = redis::cmd("EVAL");
-        create.arg(include_str!("../src/scripts/queue_create.lua"));
+        create.arg(include_str!("../../src/scripts/queue_create.lua"));
         create.arg(2).arg("t:{p}records").arg("t:{p}names");
         create.arg("q").arg("12345678{}");
         for (deadline, answer, found) in [("1000", -1, false), ("99999999999999", 1, true)] {
@@ -162,7 +119,7 @@ fn a_record_is_not_written_too_late() {
 
 #[test]
 fn subscriptions_that_nobody_asks_for_end_by_themselves() {
-    with_bench(|mut bench| async move {
+    on(Servers::plain(), |mut bench| async move {
         let ttl = Duration::from_secs(600);
         let subscription = Subscription {
             id: SubscriptionId(Uuid::from_u128(7)),

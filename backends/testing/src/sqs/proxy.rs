@@ -1,6 +1,4 @@
-//! Stands between a client and the server, and spoils what it is told to.
-
-#![allow(dead_code, reason = "each test program uses a part of it")]
+//! Stands between a client and a server that speaks SQS, and spoils the requests that it is told to.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// What happens to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
     /// It is passed on, and so is its answer.
     None,
     /// It is refused with this code, and has no effect.
@@ -74,8 +72,9 @@ impl Storm {
 
 /// A proxy on a port of its own.
 #[derive(Debug, Clone)]
-pub(crate) struct Proxy {
-    pub(crate) port: u16,
+pub struct Proxy {
+    /// Where it listens.
+    pub port: u16,
     plan: Arc<Mutex<Plan>>,
     seen: Arc<Mutex<Vec<String>>>,
     /// Requests that met a fault.
@@ -84,7 +83,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Starts a proxy on the runtime at hand, in front of a port.
-    pub(crate) async fn start(server: u16) -> Self {
+    pub async fn start(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("the proxy works");
@@ -109,7 +108,7 @@ impl Proxy {
     }
 
     /// The next requests of an action meet these faults, one after another.
-    pub(crate) fn next(&self, action: &str, faults: impl IntoIterator<Item = Fault>) {
+    pub fn next(&self, action: &str, faults: impl IntoIterator<Item = Fault>) {
         *self.plan.lock().expect("the plan") = Plan {
             action: action.into(),
             coming: faults.into_iter().collect(),
@@ -118,7 +117,7 @@ impl Proxy {
     }
 
     /// All requests of an action meet this fault from now on.
-    pub(crate) fn always(&self, action: &str, fault: Fault) {
+    pub fn always(&self, action: &str, fault: Fault) {
         *self.plan.lock().expect("the plan") = Plan {
             action: action.into(),
             coming: [fault].into(),
@@ -128,7 +127,7 @@ impl Proxy {
     }
 
     /// From now on one request of so many meets a fault, and chance says which.
-    pub(crate) fn storm(&self, seed: u64, one_in: usize) {
+    pub fn storm(&self, seed: u64, one_in: usize) {
         let chance = fastrand::Rng::with_seed(seed);
         *self.plan.lock().expect("the plan") = Plan {
             storm: Some(Storm { chance, one_in }),
@@ -137,18 +136,18 @@ impl Proxy {
     }
 
     /// Nothing happens any more.
-    pub(crate) fn calm(&self) {
+    pub fn calm(&self) {
         *self.plan.lock().expect("the plan") = Plan::default();
     }
 
     /// How many requests of an action came by.
-    pub(crate) fn seen(&self, action: &str) -> usize {
+    pub fn seen(&self, action: &str) -> usize {
         let seen = self.seen.lock().expect("the plan");
         seen.iter().filter(|seen| *seen == action).count()
     }
 
     /// How many requests met a fault so far.
-    pub(crate) fn faults(&self) -> usize {
+    pub fn faults(&self) -> usize {
         self.spoilt.load(Ordering::Relaxed)
     }
 

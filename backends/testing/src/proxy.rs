@@ -1,7 +1,8 @@
 //! A network that fails when it is told to: everything goes through it, until it is cut or falls silent.
 
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -10,9 +11,10 @@ use tokio::task::JoinHandle;
 
 /// Which way bytes go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// From the broker's client to RabbitMQ.
+pub enum Way {
+    /// From the client to the server.
     There,
+    /// From the server to the client.
     Back,
 }
 
@@ -21,6 +23,7 @@ pub(crate) enum Way {
 struct Direction {
     /// So many bytes go through before all connections are cut; negative for no end.
     left: AtomicI64,
+    is_silent: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -28,51 +31,82 @@ struct State {
     port: u16,
     there: Direction,
     back: Direction,
-    silent: tokio::sync::watch::Sender<bool>,
+    is_shut: AtomicBool,
     connections: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// The network in front of a node.
+/// The network in front of a server.
 #[derive(Debug, Clone)]
-pub(crate) struct Proxy {
-    pub(crate) port: u16,
+pub struct Proxy {
+    /// Where it listens.
+    pub port: u16,
     state: Arc<State>,
 }
 
 impl Proxy {
-    pub(crate) async fn before(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    /// Starts it on the runtime at hand, in front of a port of this machine.
+    pub async fn before(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("the proxy works");
         let direction = || Direction {
             left: AtomicI64::new(-1),
+            is_silent: AtomicBool::new(false),
         };
         let proxy = Self {
-            port: listener.local_addr().unwrap().port(),
+            port: listener.local_addr().expect("the proxy works").port(),
             state: Arc::new(State {
                 port,
                 there: direction(),
                 back: direction(),
-                silent: tokio::sync::watch::Sender::new(false),
+                is_shut: AtomicBool::new(false),
                 connections: Mutex::default(),
             }),
         };
         let state = Arc::clone(&proxy.state);
         tokio::spawn(async move {
             loop {
-                let (client, _) = listener.accept().await.unwrap();
-                let connection = tokio::spawn(Arc::clone(&state).connect(client));
-                state.connections().push(connection);
+                let (client, _) = listener.accept().await.expect("the proxy works");
+                let mut connections = state.connections();
+                if !state.is_shut.load(Ordering::SeqCst) {
+                    connections.push(tokio::spawn(Arc::clone(&state).connect(client)));
+                }
             }
         });
         proxy
     }
 
+    /// The same where there is no runtime, on a thread of its own.
+    pub fn standalone(port: u16) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                sender.send(Self::before(port).await).ok();
+                std::future::pending::<()>().await;
+            });
+        });
+        receiver.recv().expect("the proxy works")
+    }
+
+    /// Cuts all connections and takes no others, or takes them again.
+    pub fn shut(&self, shut: bool) {
+        self.state.is_shut.store(shut, Ordering::SeqCst);
+        if shut {
+            self.cut();
+        }
+    }
+
     /// Cuts all connections at once.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.state.cut();
     }
 
     /// Lets so many bytes more go that way, and cuts all connections then.
-    pub(crate) fn cut_after(&self, way: Way, bytes: i64) {
+    pub fn cut_after(&self, way: Way, bytes: i64) {
         self.state
             .direction(way)
             .left
@@ -80,15 +114,16 @@ impl Proxy {
     }
 
     /// Whether the cut that was ordered is still to come. It is called off.
-    pub(crate) fn call_off(&self) -> bool {
+    pub fn call_off(&self) -> bool {
         [Way::There, Way::Back]
             .map(|way| self.state.direction(way).left.swap(-1, Ordering::SeqCst) >= 0)
             .contains(&true)
     }
 
-    /// Swallows every byte from now on, and lets nobody know; or lets all go through again.
-    pub(crate) fn fall_silent(&self, silent: bool) {
-        self.state.silent.send_replace(silent);
+    /// Swallows every byte of that way from now on, and lets nobody know; or lets all go through again.
+    pub fn fall_silent(&self, way: Way, silent: bool) {
+        let direction = self.state.direction(way);
+        direction.is_silent.store(silent, Ordering::SeqCst);
     }
 }
 
@@ -126,12 +161,11 @@ impl State {
 
     async fn carry(&self, way: Way, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut buffer = vec![0; 16 * 1024];
-        let mut silent = self.silent.subscribe();
         loop {
             let Ok(read @ 1..) = from.read(&mut buffer).await else {
                 return;
             };
-            if *silent.borrow_and_update() {
+            if self.direction(way).is_silent.load(Ordering::SeqCst) {
                 // What was swallowed never comes, so the rest of the connection would make no sense either.
                 std::future::pending::<()>().await;
             }

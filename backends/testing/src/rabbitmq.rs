@@ -1,15 +1,17 @@
 //! Private RabbitMQ nodes for tests: in a folder of their own, on free ports of the loopback interface, stopped with the
 //! process that started them, however it ends.
-#![allow(dead_code, reason = "each test program uses a part of it")]
 
 use std::fs::File;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::certificates::Certificates;
+use crate::process::Guarded;
 
 /// How long a node may take until it listens. It is some ten seconds on an idle machine.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
@@ -19,7 +21,7 @@ const INSTALLED: [&str; 2] = ["/usr/lib/rabbitmq/lib", "/opt/rabbitmq/lib"];
 
 /// A node.
 #[derive(Debug)]
-pub(crate) struct Node {
+pub struct Node {
     scripts: PathBuf,
     folder: TempDir,
     ports: Ports,
@@ -43,30 +45,59 @@ struct Ports {
 
 /// What a user of the node may do besides `guest`, who may do everything: three patterns, as RabbitMQ has them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Rights {
-    pub(crate) configure: &'static str,
-    pub(crate) write: &'static str,
-    pub(crate) read: &'static str,
+pub struct Rights {
+    /// The names that it may declare and delete.
+    pub configure: &'static str,
+    /// Those that it may publish to and bind.
+    pub write: &'static str,
+    /// Those that it may consume and purge.
+    pub read: &'static str,
 }
 
 /// What is special about a node.
 #[derive(Debug, Default)]
-pub(crate) struct Set {
+pub struct Set {
     /// What the user of [`Node::limited_uri`] may do.
-    pub(crate) rights: Option<Rights>,
+    pub rights: Option<Rights>,
     /// Lines of `rabbitmq.conf`; `{tls}` and `{management}` are ports.
-    pub(crate) lines: Vec<String>,
-    pub(crate) plugins: &'static str,
-    pub(crate) arguments: &'static str,
+    pub lines: Vec<String>,
+    /// Names of plugins, separated by commas.
+    pub plugins: &'static str,
+    /// Further arguments of the virtual machine.
+    pub arguments: &'static str,
+}
+
+impl Set {
+    /// The node speaks TLS too, with the certificate `server`; with `clients` it wants to see one of the authority's.
+    pub fn tls(certificates: &Certificates, clients: bool) -> Self {
+        let file = |name: &str| certificates.file(name).display().to_string();
+        let verify = if clients {
+            "verify_peer"
+        } else {
+            "verify_none"
+        };
+        Self {
+            lines: vec![
+                "listeners.ssl.1 = 127.0.0.1:{tls}".into(),
+                format!("ssl_options.cacertfile = {}", file("ca")),
+                format!("ssl_options.certfile = {}", file("server")),
+                format!("ssl_options.keyfile = {}", file("server-key")),
+                format!("ssl_options.verify = {verify}"),
+                format!("ssl_options.fail_if_no_peer_cert = {clients}"),
+            ],
+            ..Self::default()
+        }
+    }
 }
 
 impl Node {
     /// Starts a node like any other.
-    pub(crate) fn start() -> Result<Self, String> {
+    pub fn start() -> Result<Self, String> {
         Self::start_with(Set::default())
     }
 
-    pub(crate) fn start_with(set: Set) -> Result<Self, String> {
+    /// Starts a node with something special about it.
+    pub fn start_with(set: Set) -> Result<Self, String> {
         let scripts = scripts()?;
         let folder = tempfile::tempdir().map_err(|error| format!("no folder: {error}"))?;
         let port = || free_port();
@@ -127,40 +158,43 @@ impl Node {
     }
 
     /// The address, without options.
-    pub(crate) fn uri(&self) -> String {
+    pub fn uri(&self) -> String {
         format!("amqp://127.0.0.1:{}", self.ports.amqp)
     }
 
     /// The same as the user with the rights that were set.
-    pub(crate) fn limited_uri(&self) -> String {
+    pub fn limited_uri(&self) -> String {
         self.uri().replace("://", "://limited:limited@")
     }
 
     /// Where it keeps everything.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(crate) fn port(&self) -> u16 {
+    /// Where it speaks AMQP.
+    pub fn port(&self) -> u16 {
         self.ports.amqp
     }
 
-    pub(crate) fn tls_port(&self) -> u16 {
+    /// Where it speaks AMQP over TLS, if that is set.
+    pub fn tls_port(&self) -> u16 {
         self.ports.tls
     }
 
-    pub(crate) fn management_port(&self) -> u16 {
+    /// Where it speaks HTTP, if the plugin is enabled.
+    pub fn management_port(&self) -> u16 {
         self.ports.management
     }
 
     /// The process that it runs in.
-    pub(crate) fn process_id(&self) -> u32 {
+    pub fn process_id(&self) -> u32 {
         let process = self.process();
         process.as_ref().map_or(0, |running| running.process.id())
     }
 
     /// Starts a node that was killed or stopped, on the same data.
-    pub(crate) fn start_again(&self) -> Result<(), String> {
+    pub fn start_again(&self) -> Result<(), String> {
         let log = File::create(self.folder.path().join("output")).map_err(|e| e.to_string())?;
         let mut command = self.script("rabbitmq-server");
         command
@@ -187,12 +221,12 @@ impl Node {
     }
 
     /// Kills the node at once, as a crash would.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         drop(self.process().take());
     }
 
     /// Ends a node that is never dropped, and leaves nothing of it.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.kill();
         drop(
             self.epmd
@@ -205,19 +239,14 @@ impl Node {
     }
 
     /// Holds the node's process up, or lets it go on.
-    pub(crate) fn signal(&self, name: &str) {
+    pub fn signal(&self, name: &str) {
         if let Some(running) = self.process().as_ref() {
-            let number = running.process.id().to_string();
-            let sent = Command::new("kill").args([name, &number]).status();
-            assert!(
-                sent.is_ok_and(|status| status.success()),
-                "no signal {name}"
-            );
+            assert_eq!(running.signal(name), Ok(()), "no signal {name}");
         }
     }
 
     /// Stops the node in good order, as whoever runs services does, and waits for its end.
-    pub(crate) fn terminate(&self) -> Result<(), String> {
+    pub fn terminate(&self) -> Result<(), String> {
         self.signal("-TERM");
         let begun = Instant::now();
         let mut process = self.process();
@@ -235,14 +264,14 @@ impl Node {
     }
 
     /// Stops the node in good order.
-    pub(crate) fn stop(&self) -> Result<(), String> {
+    pub fn stop(&self) -> Result<(), String> {
         self.control(&["stop"])?;
         self.kill();
         Ok(())
     }
 
     /// Whether it is older than a version, told by its first two numbers.
-    pub(crate) fn is_older_than(&self, version: (u32, u32)) -> bool {
+    pub fn is_older_than(&self, version: (u32, u32)) -> bool {
         let said = self.control(&["version"]).expect("its version");
         let mut numbers = said.trim().split('.').map_while(|it| it.parse().ok());
         let of = (numbers.next(), numbers.next());
@@ -253,7 +282,7 @@ impl Node {
     }
 
     /// Runs `rabbitmqctl`, which takes some seconds.
-    pub(crate) fn control(&self, arguments: &[&str]) -> Result<String, String> {
+    pub fn control(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self.script("rabbitmqctl").args(arguments).output();
         let output = output.map_err(|error| format!("rabbitmqctl does not start: {error}"))?;
         let says = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -369,46 +398,6 @@ fn scripts() -> Result<PathBuf, String> {
         .ok_or_else(|| format!("there is no rabbitmq-server in {INSTALLED:?}"))
 }
 
-/// A running process. It ends when it is dropped, and when the process that started it ends.
-#[derive(Debug)]
-struct Guarded {
-    process: Child,
-    /// Waits for the end of its input, which comes when nobody is left to write it, and kills the process.
-    guard: Child,
-}
-
-impl Guarded {
-    fn of(mut process: Child) -> Result<Self, String> {
-        let guard = Command::new("sh")
-            .args(["-c", "read -r never; kill -9 \"$0\""])
-            .arg(process.id().to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match guard {
-            Ok(guard) => Ok(Self { process, guard }),
-            Err(error) => {
-                end(&mut process);
-                Err(format!("the server cannot be guarded: {error}"))
-            }
-        }
-    }
-}
-
-impl Drop for Guarded {
-    fn drop(&mut self) {
-        // The guard first: afterwards the number may be another process's.
-        end(&mut self.guard);
-        end(&mut self.process);
-    }
-}
-
-fn end(process: &mut Child) {
-    // It may have ended by itself; then there is nothing to do.
-    process.kill().and_then(|()| process.wait()).ok();
-}
-
 fn free_port() -> Result<u16, String> {
-    isimud_conformance::ports::reserve(16_000..21_000, &[])
+    crate::ports::reserve(16_000..21_000, &[])
 }

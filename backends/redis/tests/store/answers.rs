@@ -1,47 +1,16 @@
 //! Answers have a bound in bytes, and what is beyond it is neither read twice nor lost.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a failed step fails its trial, and says so at that line"
-)]
-
-mod servers;
-
-use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    ClaimId, ClientId, DeadLetter, Lease, Message, MessageId, MessageStore, PAGE_BYTES, ProjectId,
-    QueueKey, QueueName, Selection, Stands,
+    ClaimId, ClientId, DeadLetter, Lease, Message, MessageId, MessageStore, PAGE_BYTES, Selection,
+    Stands,
 };
-use isimud_redis::{Config, RedisStore};
-use servers::Servers;
+use isimud_testing::redis::Servers;
+use redis::aio::MultiplexedConnection;
 use uuid::Uuid;
 
-/// Runs a trial, unless there is no server and there need not be one.
-fn with_store<F: Future<Output = ()>>(
-    servers: Result<Servers, String>,
-    trial: impl FnOnce(Arc<RedisStore>, String) -> F,
-) {
-    let servers = match servers {
-        Ok(servers) => servers,
-        Err(why) if std::env::var("REQUIRE_BACKENDS").is_ok_and(|value| value == "1") => {
-            panic!("{why}")
-        }
-        Err(why) => return eprintln!("ignored: {why}"),
-    };
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(async {
-        let uri = servers.uri("t:");
-        let store = RedisStore::open(Config::parse(&uri).unwrap()).unwrap();
-        trial(store, uri.split('?').next().unwrap().to_owned()).await;
-    });
-}
-
-fn queue(name: &str) -> QueueKey {
-    let name = QueueName::parse(name).unwrap();
-    QueueKey::new(ProjectId::parse("p").unwrap(), name)
-}
+use crate::{Bench, on, queue};
 
 /// Three messages have more bytes than an answer may have, and two have not.
 fn large_messages(count: usize) -> Vec<Message> {
@@ -54,13 +23,11 @@ fn large_messages(count: usize) -> Vec<Message> {
 }
 
 /// How many scripts a server has run.
-async fn scripts_run(server: &str) -> u64 {
-    let client = redis::Client::open(server).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+async fn scripts_run(server: &mut MultiplexedConnection) -> u64 {
     let mut command = redis::cmd("INFO");
     let info: String = command
         .arg("commandstats")
-        .query_async(&mut connection)
+        .query_async(server)
         .await
         .unwrap();
     let calls = info.lines().filter_map(|line| {
@@ -74,7 +41,8 @@ async fn scripts_run(server: &str) -> u64 {
 
 #[test]
 fn a_page_that_has_no_room_for_more_is_read_once() {
-    with_store(Servers::plain(), |store, server| async move {
+    on(Servers::plain(), |bench| async move {
+        let (store, mut server) = (bench.store, bench.beside);
         let (queue, messages) = (queue("q"), large_messages(5));
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
         store.post(&queue, messages).await.unwrap();
@@ -87,17 +55,17 @@ fn a_page_that_has_no_room_for_more_is_read_once() {
         };
         // The first call sends the script, too.
         store.list(&queue, everything.clone()).await.unwrap();
-        let before = scripts_run(&server).await;
+        let before = scripts_run(&mut server).await;
         let page = store.list(&queue, everything.clone()).await.unwrap();
         // The sweep may have run one meanwhile.
-        let mut fewest = scripts_run(&server).await - before;
+        let mut fewest = scripts_run(&mut server).await - before;
         assert!(page.is_cut);
         let listed: Vec<MessageId> = page.messages.iter().map(|message| message.id).collect();
         assert_eq!(listed, ids[..2]);
         for _ in 0..3 {
-            let before = scripts_run(&server).await;
+            let before = scripts_run(&mut server).await;
             store.list(&queue, everything.clone()).await.unwrap();
-            fewest = fewest.min(scripts_run(&server).await - before);
+            fewest = fewest.min(scripts_run(&mut server).await - before);
         }
         assert_eq!(fewest, 1);
         // The rest follows.
@@ -113,7 +81,7 @@ fn a_page_that_has_no_room_for_more_is_read_once() {
 
 #[test]
 fn dead_letters_that_a_cluster_moves_through_an_answer_are_no_more_than_fit_into_it() {
-    with_store(Servers::cluster(), |store, _| async move {
+    on(Servers::cluster(), |Bench { store, .. }| async move {
         let (here, dead) = (queue("here"), queue("dead"));
         store.post(&here, large_messages(5)).await.unwrap();
         for (moved, left) in [(2, 3), (4, 1), (5, 0)] {

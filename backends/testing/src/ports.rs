@@ -13,7 +13,7 @@ static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
 
 /// Reserves a port on which nobody listens, nor on those so far above it that are named. Take a range below 32,768, from
 /// where on the system gives ports to whoever asks for any.
-pub fn reserve(range: Range<u16>, above: &[u16]) -> Result<u16, String> {
+pub(crate) fn reserve(range: Range<u16>, above: &[u16]) -> Result<u16, String> {
     let folder = std::env::temp_dir().join("isimud-ports");
     fs::create_dir_all(&folder).ok();
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
