@@ -79,6 +79,7 @@ impl From<Error> for Fault {
         let status = match error.kind() {
             ErrorKind::NotFound(_) => StatusCode::NOT_FOUND,
             ErrorKind::Invalid | ErrorKind::Unsupported => StatusCode::BAD_REQUEST,
+            ErrorKind::Forbidden => StatusCode::FORBIDDEN,
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
@@ -193,7 +194,17 @@ async fn ready(State(app): State<Arc<App>>) -> Response {
         .into_iter()
         .map(|store| (store.name, word(store.condition).into()));
     let stores: Map<String, Value> = stores.collect();
-    document(status, &json!({"ready": up, "stores": stores}))
+    let mut ready = json!({"ready": up, "stores": stores});
+    if let Some(keystone) = &app.keystone {
+        // No reason to send clients elsewhere: every server finds it so, and tokens that are known still count.
+        let state = keystone.keystone();
+        ready["keystone"] = match (state.fault, state.since) {
+            (Some(_), _) => json!({"state": "down", "reason": &*state.reason}),
+            (None, Some(_)) => json!({"state": "up"}),
+            (None, None) => json!({"state": "unknown"}),
+        };
+    }
+    document(status, &ready)
 }
 
 /// Asks every store for a sign of life. The first is the default one, without which the server is not ready; a pool that

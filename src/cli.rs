@@ -3,6 +3,7 @@
 mod bridge;
 mod client;
 mod token;
+pub(crate) mod zaqar_conf;
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;

@@ -21,17 +21,20 @@ use self::declared::Declared;
 use self::secrets::one_line;
 use crate::admin::tokens::Tokens;
 use crate::bridges::{Rule, check_rules};
+use crate::http::BasePath;
 use crate::http::auth::ClientIds;
 use crate::http::cors::Cors;
 use crate::http::identity::Identity;
 use crate::http::policy::Policy;
+use crate::keystone::{KeystoneConfig, TrusteeConfig};
 use crate::messaging::limits::Limits;
 use crate::messaging::quotas::Quotas;
 use crate::messaging::{PUBLIC_KEY, check_keys};
-use crate::{admin, notifications, telemetry};
+use crate::server::{Tls, TlsFiles, TlsVersion};
+use crate::{admin, keystone, notifications, telemetry};
 
 /// The reference of all keys, and their defaults.
-const DEFAULTS: &str = include_str!("../config/default.toml");
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
 
 /// The default pool where nobody names one.
 const DEFAULT_STORE: &str = "sqlite:data/isimud.db";
@@ -72,6 +75,8 @@ pub struct RawConfig {
     notifications: notifications::Settings,
     signed_url: SignedUrl,
     cors: RawCors,
+    keystone: KeystoneConfig,
+    trustee: TrusteeConfig,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -92,6 +97,11 @@ struct Server {
     body_timeout_secs: u64,
     answer_timeout_secs: u64,
     min_answer_rate: u64,
+    tls_cert_file: PathBuf,
+    tls_key_file: PathBuf,
+    tls_client_ca_file: PathBuf,
+    tls_min_version: TlsVersion,
+    base_path: String,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,6 +112,9 @@ struct RawAdmin {
     probes_only: bool,
     metrics_open: bool,
     hosts: Vec<String>,
+    tls_cert_file: PathBuf,
+    tls_key_file: PathBuf,
+    tls_client_ca_file: PathBuf,
 }
 
 impl RawAdmin {
@@ -213,6 +226,8 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Access {
+    authentication: Authentication,
+    admin_api: bool,
     policy_file: String,
     client_id: ClientIdRule,
     min_client_id_length: usize,
@@ -221,6 +236,13 @@ struct Access {
     trusted_proxies: Vec<String>,
     proxy_secret: notifications::Password,
     proxy_secret_file: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Authentication {
+    None,
+    Keystone,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -259,6 +281,12 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// What is asked of operators there.
     pub admin: admin::Settings,
+    /// What links begin with.
+    pub base_path: BasePath,
+    /// The certificate of the API's listener; without one it speaks plain HTTP.
+    pub tls: Option<TlsFiles>,
+    /// The same of the admin listener.
+    pub admin_tls: Option<TlsFiles>,
     /// How long requests under way may take when the server stops.
     pub shutdown_grace: Duration,
     /// How long connections have to send one more request when the server stops.
@@ -289,7 +317,15 @@ pub struct Config {
     pub policy: Arc<Policy>,
     /// What a client id may be.
     pub client_ids: ClientIds,
-    /// Whose word counts about who asks.
+    /// Whether health, pools and flavors are served.
+    pub admin_api: bool,
+    /// Whom to ask about tokens, where tokens say who asks.
+    pub keystone: Option<keystone::Settings>,
+    /// For whom trust subscriptions create their trusts, where there is somebody.
+    pub trustee: Option<keystone::TrusteeSettings>,
+    /// What is wrong with that and works all the same.
+    pub keystone_warnings: Vec<String>,
+    /// Whose word counts about who asks, where tokens do not say it.
     pub identity: Identity,
     /// Store checksums.
     pub checksums: bool,
@@ -375,6 +411,10 @@ impl RawConfig {
         let access = &mut self.access;
         let (key, secret) = ("access.proxy_secret", take(&mut access.proxy_secret.0));
         access.proxy_secret.0 = secrets::resolve(key, secret, "", &access.proxy_secret_file)?;
+        if self.access.authentication == Authentication::Keystone {
+            self.keystone.read_secrets().map_err(ConfigError)?;
+            self.trustee.read_secrets().map_err(ConfigError)?;
+        }
         let messages = &mut self.messages;
         messages.encryption_keys = secrets::resolve_lines(
             "messages.encryption_keys",
@@ -446,7 +486,57 @@ impl RawConfig {
             "" => None,
             text => Some(address("server.admin_listen", text)?),
         };
+        let (server, admin) = (&self.server, &self.admin);
+        let tls = tls_files(
+            "server",
+            [
+                &server.tls_cert_file,
+                &server.tls_key_file,
+                &server.tls_client_ca_file,
+            ],
+            server.tls_min_version,
+        )?;
+        let admin_tls = tls_files(
+            "admin",
+            [
+                &admin.tls_cert_file,
+                &admin.tls_key_file,
+                &admin.tls_client_ca_file,
+            ],
+            server.tls_min_version,
+        )?;
+        let keystone = match access.authentication {
+            Authentication::None => None,
+            Authentication::Keystone => Some(self.keystone.resolve().map_err(ConfigError)?),
+        };
+        let trustee = match &keystone {
+            // An application credential cannot use trusts: then there are no trust subscriptions.
+            Some(settings) => match self.trustee.resolve(settings) {
+                Err(_) if !self.trustee.has_user() && self.keystone.is_application_credential() => {
+                    None
+                }
+                resolved => Some(resolved.map_err(ConfigError)?),
+            },
+            None => None,
+        };
+        let keystone_warnings = match keystone {
+            None => Vec::new(),
+            Some(_) => self.keystone.warnings(),
+        };
+        let base_path = BasePath::parse(&server.base_path).ok_or_else(|| {
+            ConfigError(format!(
+                "server.base_path is no path such as /messaging: '{}'",
+                server.base_path
+            ))
+        })?;
         Ok(Config {
+            admin_api: access.admin_api,
+            keystone,
+            trustee,
+            keystone_warnings,
+            base_path,
+            tls,
+            admin_tls,
             listen: address("server.listen", &self.server.listen)?,
             admin_listen,
             admin: self.admin.resolve(admin_listen)?,
@@ -503,13 +593,17 @@ impl Config {
     /// What works and is not as it should be where the service is relied on, a sentence each.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if !self.listen.ip().to_canonical().is_loopback() && !self.identity.is_guarded() {
+        if !self.listen.ip().to_canonical().is_loopback()
+            && !self.identity.is_guarded()
+            && self.keystone.is_none()
+        {
             warnings.push(format!(
                 "whoever reaches {} is believed what X-Project-Id and X-Roles say: set access.trusted_proxies or \
                  access.proxy_secret",
                 self.listen
             ));
         }
+        warnings.extend(self.keystone_warnings.iter().cloned());
         if let Some(warning) = &self.admin.warning {
             warnings.push(format!("admin.tokens_file: {warning}"));
         }
@@ -527,6 +621,30 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         RawConfig::load(flags)?.resolve()
     }
+}
+
+/// The files of a listener's TLS: certificate, key and authority of clients. They are read once, so that a start says which
+/// of them cannot be used.
+fn tls_files(
+    table: &str,
+    [cert, key, client_ca]: [&PathBuf; 3],
+    min_version: TlsVersion,
+) -> Result<Option<TlsFiles>, ConfigError> {
+    let is_set = |path: &PathBuf| !path.as_os_str().is_empty();
+    match (is_set(cert), is_set(key)) {
+        (true, true) => {}
+        (false, false) if !is_set(client_ca) => return Ok(None),
+        (false, _) => return Err(ConfigError(format!("{table}.tls_cert_file is missing"))),
+        (true, false) => return Err(ConfigError(format!("{table}.tls_key_file is missing"))),
+    }
+    let files = TlsFiles {
+        cert: cert.clone(),
+        key: key.clone(),
+        client_ca: Some(client_ca.clone()).filter(is_set),
+        min_version,
+    };
+    Tls::open(files.clone()).map_err(|error| ConfigError(format!("TLS of [{table}]: {error}")))?;
+    Ok(Some(files))
 }
 
 fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {

@@ -12,6 +12,7 @@
 //! ```
 
 pub mod auth;
+mod base_path;
 mod body;
 pub mod budget;
 mod caller;
@@ -46,6 +47,7 @@ use std::time::Duration;
 use axum::Router;
 
 use self::auth::ClientIds;
+pub use self::base_path::BasePath;
 use self::budget::Budget;
 use self::cors::Cors;
 use self::identity::Identity;
@@ -55,6 +57,7 @@ use self::route::Route;
 pub use self::trace::Api;
 pub(crate) use self::under_way::OnTheWay;
 pub use self::under_way::{GivenBack, Reads};
+use crate::keystone::Authenticator;
 use crate::live::Live;
 use crate::messaging::Messaging;
 use crate::signature::Signer;
@@ -71,6 +74,14 @@ pub struct App {
     pub client_ids: ClientIds,
     /// Whose word counts about who asks.
     pub identity: Identity,
+    /// Whether health, pools and flavors are served.
+    pub admin_api: bool,
+    /// Says whose tokens requests have, where Keystone is asked.
+    pub keystone: Option<Arc<Authenticator>>,
+    /// Counts requests that it refuses.
+    pub refused: RouteMetrics,
+    /// What links begin with, unless a proxy says something else.
+    pub base_path: BasePath,
     /// Makes signatures that stand for a token, and checks them.
     pub signer: Signer,
     /// Calls from pages of other origins, if any may call.
@@ -104,6 +115,7 @@ pub(crate) type AppState = Arc<App>;
 fn routes() -> Vec<Route> {
     vec![
         Route::new("/").open().get("", home::versions),
+        Route::new("/v2").open().get("", home::show_version),
         Route::new("/v2/").get("", home::home),
         Route::new("/v2/ping")
             .get("ping:get", home::ping)
@@ -183,12 +195,14 @@ pub fn api(app: App) -> Api {
     let app = Arc::new(app);
     let router = routes()
         .into_iter()
+        .filter(|route| app.admin_api || !route.is_of_admin_api())
         .fold(Router::new(), |router, route| route.mount(router, &app));
     Api {
         router: router
             .fallback(trace::unmatched)
             .with_state(Arc::clone(&app)),
         is_trusted: app.identity.trusts(None),
+        is_proxy: false,
         app,
     }
 }

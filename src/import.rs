@@ -195,7 +195,11 @@ async fn open(shared: &Shared, config: &Config, stop: &Stop) -> Result<Target> {
     if shared.dry_run {
         return Ok(Target::nowhere(drivers::capabilities(&config.store)?));
     }
-    let opened = crate::open_messaging(config, Arc::new(SteadyClock::default()));
+    let opened = crate::open_messaging(
+        config,
+        Arc::new(SteadyClock::default()),
+        Err("nothing is asked of Keystone"),
+    );
     let crate::Core {
         messaging,
         management,

@@ -29,6 +29,7 @@ pub mod drivers;
 pub mod http;
 #[cfg(feature = "import")]
 pub mod import;
+pub mod keystone;
 pub mod live;
 pub mod messaging;
 mod migration;
@@ -39,6 +40,8 @@ pub mod signature;
 mod spell;
 pub mod telemetry;
 
+pub use crate::server::{Tls, TlsError, TlsFiles, TlsVersion};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +51,7 @@ use isimud_contract::{
 };
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::admin::Guard;
 use crate::bridges::Bridges;
@@ -57,6 +61,7 @@ use crate::config::declared::Declared;
 use crate::drivers::{Backend, Context, ForPools};
 use crate::http::budget::Budget;
 use crate::http::{Api, App};
+use crate::keystone::{Authenticator, Trusts};
 use crate::live::Live;
 use crate::messaging::{MessageObserver, Messaging, Parts, Subscribers};
 use crate::notifications::{
@@ -77,17 +82,22 @@ pub struct Service {
     pub bridges: Arc<Bridges>,
     /// Who may ask the admin listener.
     pub guard: Arc<Guard>,
+    /// The certificate of the API's listener, where it has one.
+    pub tls: Option<Arc<Tls>>,
+    /// The same of the admin listener.
+    pub admin_tls: Option<Arc<Tls>>,
 }
 
 /// Opens the stores and puts the service on top of them.
 pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
+    let (keystone, trusts) = open_keystone(config, &clock)?;
     let Core {
         messaging,
         metrics,
         management,
         outbox,
         signer,
-    } = open_messaging(config, Arc::clone(&clock))?;
+    } = open_messaging(config, Arc::clone(&clock), trusts.clone())?;
     let guard = Arc::new(Guard::new(config.admin.clone(), Arc::clone(&clock)));
     let messaging = Arc::new(messaging);
     let delivery_context: Arc<dyn DeliveryContext> = Arc::clone(&messaging) as _;
@@ -104,6 +114,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
             management,
             settings: config.notifications.clone(),
             signer: signer.clone(),
+            trust_tokens: trusts.ok().map(|trusts| trusts as _),
             clock,
             observer,
             largest_message: config.limits.max_messages_post_size,
@@ -111,6 +122,9 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         Deliveries::new(parts, delivery_context).map(Arc::new)
     });
     let deliveries = deliveries.transpose()?;
+    if let Some(keystone) = &keystone {
+        metrics.show_keystone(keystone);
+    }
     let traffic = metrics.traffic().clone();
     let budget = |of, bytes, gauge| Arc::new(Budget::new(of, bytes, gauge));
     let limits = &config.limits;
@@ -132,6 +146,10 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         policy: Live::new(Arc::clone(&config.policy)),
         client_ids: config.client_ids.clone(),
         identity: config.identity.clone(),
+        admin_api: config.admin_api,
+        keystone,
+        refused: metrics.route("unauthenticated", None),
+        base_path: config.base_path.clone(),
         cors: config.cors.clone(),
         delete_with_claim_ids: config.delete_with_claim_ids,
         body_timeout: config.body_timeout,
@@ -145,27 +163,84 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         deliveries,
         bridges,
         guard,
+        tls: open_tls(config.tls.as_ref())?,
+        admin_tls: open_tls(config.admin_tls.as_ref())?,
     })
+}
+
+/// What tells whose tokens requests have, and what creates the trusts of subscriptions; or why there are none.
+type Opened = (
+    Option<Arc<Authenticator>>,
+    Result<Arc<Trusts>, &'static str>,
+);
+
+/// Prepares to ask Keystone, where the configuration names one.
+fn open_keystone(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened> {
+    let Some(settings) = &config.keystone else {
+        return Ok((None, Err(AUTHENTICATION_IS_OFF)));
+    };
+    let authenticator = Authenticator::new(settings, Arc::clone(clock)).map_err(Error::invalid)?;
+    let trusts = match &config.trustee {
+        None => Err("the service has no trustee"),
+        Some(trustee) => {
+            let (trustee, clock) = (trustee.clone(), Arc::clone(clock));
+            Ok(Arc::new(Trusts::new(
+                &authenticator,
+                settings,
+                trustee,
+                clock,
+            )))
+        }
+    };
+    Ok((Some(Arc::new(authenticator)), trusts))
+}
+
+/// Why there are no trusts.
+const AUTHENTICATION_IS_OFF: &str = "authentication is off";
+
+fn open_tls(files: Option<&TlsFiles>) -> Result<Option<Arc<Tls>>> {
+    let opened = files.map(|files| Tls::open(files.clone()).map(Arc::new));
+    opened
+        .transpose()
+        .map_err(|error| Error::invalid(error.to_string()))
 }
 
 /// Changes what can be changed while a service runs.
 #[derive(Debug, Clone)]
-pub struct Reloader(Arc<App>, Arc<Guard>);
+pub struct Reloader {
+    app: Arc<App>,
+    guard: Arc<Guard>,
+    tls: Option<Arc<Tls>>,
+    admin_tls: Option<Arc<Tls>>,
+}
 
 impl Reloader {
-    /// Has policies, limits, quotas and the tokens of operators be those of another configuration, from the next request on.
+    /// Has policies, limits, quotas, certificates and the tokens of operators be those of another configuration, from the next request on.
     pub fn reload(&self, config: &Config) {
-        self.0.policy.set(Arc::clone(&config.policy));
-        self.0.messaging.set_limits(config.limits.clone());
-        self.0.messaging.set_quotas(config.quotas.clone());
-        self.1.set(config.admin.clone());
+        self.app.policy.set(Arc::clone(&config.policy));
+        self.app.messaging.set_limits(config.limits.clone());
+        self.app.messaging.set_quotas(config.quotas.clone());
+        self.guard.set(config.admin.clone());
+        for (tls, files) in [
+            (&self.tls, &config.tls),
+            (&self.admin_tls, &config.admin_tls),
+        ] {
+            if let (Some(tls), Some(files)) = (tls, files) {
+                tls.reload(files.clone());
+            }
+        }
     }
 }
 
 impl Service {
     /// What changes this service while it runs.
     pub fn reloader(&self) -> Reloader {
-        Reloader(Arc::clone(&self.api.app), Arc::clone(&self.guard))
+        Reloader {
+            app: Arc::clone(&self.api.app),
+            guard: Arc::clone(&self.guard),
+            tls: self.tls.clone(),
+            admin_tls: self.admin_tls.clone(),
+        }
     }
 }
 
@@ -179,7 +254,11 @@ struct Core {
 }
 
 /// Opens the stores and puts the rules on top of them.
-fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Core> {
+fn open_messaging(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+    trusts: Result<Arc<Trusts>, &'static str>,
+) -> Result<Core> {
     let (store, other) = stores(config, &clock)?;
     let backend = other.as_ref().unwrap_or(&store);
     let ledgers = backend.ledgers.clone();
@@ -229,6 +308,7 @@ fn open_messaging(config: &Config, clock: Arc<dyn Clock>) -> Result<Core> {
             types: settings.subscriber_types.clone(),
             addresses,
             requirements: Requirements::new(settings),
+            trusts,
         },
         signer: signer.clone(),
     })?;
@@ -299,6 +379,8 @@ pub async fn serve(
         deliveries,
         bridges,
         guard,
+        tls,
+        admin_tls,
     }: Service,
     listener: TcpListener,
     admin: Option<TcpListener>,
@@ -323,10 +405,23 @@ pub async fn serve(
     let descriptors = descriptors();
     let spare = |most: usize| most.min(descriptors / 16);
     let limits = connection_limits(config, descriptors, 2 * spare(RESERVED_DESCRIPTORS));
+    // Wrong credentials are told at the start, and not by the first client.
+    let checking = app.keystone.clone();
+    tokio::spawn(async move {
+        if let Some(keystone) = checking {
+            // It tells by itself.
+            drop(keystone.check().await);
+        }
+    });
+    let watching = [tls.clone(), admin_tls.clone()].into_iter().flatten();
+    let mut watching: JoinSet<()> = watching
+        .map(|tls| async move { tls.watch().await })
+        .collect();
     let acceptor = Acceptor::new(
         listener,
         limits,
         Reserve::ForOthers(spare(RESERVED_DESCRIPTORS)),
+        tls,
         traffic.clone(),
     );
     let admin = admin.map(|listener| {
@@ -336,6 +431,7 @@ pub async fn serve(
             listener,
             ADMIN_CONNECTION_LIMITS,
             reserve,
+            admin_tls,
             Traffic::default(),
         );
         let router = admin::router(Arc::clone(&app), Arc::clone(&bridges), &guard, address);
@@ -352,6 +448,7 @@ pub async fn serve(
     listen(acceptor, api, timeouts, told(stop)).await;
     drop(bridges.await);
     worker.abort();
+    watching.abort_all();
     end_deliveries.send_replace(true);
     if let Some(deliveries) = deliveries {
         drop(deliveries.await);

@@ -52,6 +52,15 @@ enum Action {
     /// Tokens for operators.
     #[command(subcommand)]
     Token(cli::Token),
+    /// Configurations.
+    #[command(subcommand)]
+    Config(ConfigAction),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigAction {
+    /// Translate the configuration of a Zaqar.
+    Import(cli::zaqar_conf::Import),
 }
 
 #[derive(Debug, Args)]
@@ -84,6 +93,7 @@ fn main() -> ExitCode {
         Some(Action::Pools(action)) => ask(cli::pools(action)),
         Some(Action::Bridge(action)) => ask(cli::bridge(action)),
         Some(Action::Token(action)) => cli::token(action),
+        Some(Action::Config(ConfigAction::Import(import))) => return translate(&import),
         #[cfg(feature = "import")]
         Some(Action::Import(import)) => return take_over(import),
         Some(Action::Serve(serve)) => run(serve),
@@ -98,6 +108,32 @@ fn main() -> ExitCode {
 fn failure(error: &dyn std::error::Error) -> ExitCode {
     output::complain(error.to_string().replace('\n', " "));
     ExitCode::FAILURE
+}
+
+/// Translates the configuration of a Zaqar. The exit code is that of the translation.
+fn translate(import: &cli::zaqar_conf::Import) -> ExitCode {
+    let server = cli::zaqar_conf::Server {
+        defaults: isimud::config::DEFAULTS,
+        operations: &http::policy::operations(),
+        check_policies: |text| http::policy::check(text).map_err(|error| error.to_string()),
+        check_store: |uri| drivers::check(uri).map_err(|error| error.to_string()),
+    };
+    let surroundings = cli::zaqar_conf::Surroundings::of_process();
+    let outcome = match cli::zaqar_conf::run(import, server, &surroundings) {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            error.sentences.iter().for_each(output::complain);
+            return ExitCode::from(error.code);
+        }
+    };
+    eprint!("{}", outcome.report);
+    for command in outcome.next {
+        eprintln!("next: {command}");
+    }
+    match output::print(outcome.printed.unwrap_or_default()) {
+        Ok(()) => ExitCode::from(outcome.code),
+        Err(error) => failure(&error),
+    }
 }
 
 /// The exit code of an import that left something behind.
@@ -299,7 +335,7 @@ async fn reload_when_told(mut hangup: Signal, flags: Flags, level: LogLevel, ser
             });
         match taken {
             Ok(()) => tracing::info!(
-                "the configuration was read again: policies, limits, quotas, tokens of operators and log.level are as it says now; everything else needs a restart"
+                "the configuration was read again: policies, limits, quotas, TLS certificates, tokens of operators and log.level are as it says now; everything else needs a restart"
             ),
             Err(error) => tracing::error!(%error, "reload failed: the configuration is unchanged"),
         }

@@ -28,6 +28,7 @@ mod seal;
 mod settings;
 mod subscriptions;
 mod transfer;
+mod trusts;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -47,6 +48,7 @@ pub use pools::PoolDraft;
 pub(crate) use settings::is_falsy;
 pub use subscriptions::{Asked, Subscribed, Subscribers};
 pub(crate) use transfer::Target;
+pub(crate) use trusts::show_trust;
 
 use self::limits::Limits;
 use self::queue_cache::QueueCache;

@@ -11,6 +11,7 @@
 //! budget   bytes in memory at once      attempt_markers     attempts that may have ended the process
 //! resolve  names of hosts               rate    how many a second
 //! switch   off, after days of failures
+//! trust    a token of the user who subscribed, for subscribers of trust+http and trust+https
 //! requirements   what is refused when a subscription is created, as it could never be sent
 //! ```
 //!
@@ -47,12 +48,13 @@ mod sender;
 mod shard_lease;
 mod switch;
 mod text;
+mod trust;
 mod webhook;
 mod webhook_signature;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -70,6 +72,8 @@ pub use self::mail::{MailSettings, Password};
 pub use self::outbox::Outbox;
 pub use self::requirements::Requirements;
 pub(crate) use self::switch::forget_failures;
+pub use self::trust::{NoTrustToken, TrustTokens};
+pub(crate) use self::trust::{TrustRecord, forget_trust, target_of_trust};
 pub(crate) use self::webhook::HOP;
 pub(crate) use self::webhook_signature::{Secret, WEBHOOK_SECRET};
 
@@ -212,6 +216,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Signs confirmation requests.
     pub signer: Signer,
+    /// Gets the tokens of trust subscriptions; none where there are no trusts.
+    pub trust_tokens: Option<Arc<dyn TrustTokens>>,
     /// The time in the headers of notifications.
     pub clock: Arc<dyn Clock>,
     /// Hears what becomes of them.
@@ -271,6 +277,8 @@ impl Deliveries {
                 signer: parts.signer,
                 limits: ConcurrencyLimits::new(&settings),
                 sending: Budget::new(bytes),
+                trust_tokens: parts.trust_tokens,
+                clear_token: Once::new(),
                 settings,
             },
             observer: parts.observer,

@@ -21,6 +21,7 @@ mod head;
 mod min_rate;
 mod spare;
 mod table;
+mod tls;
 
 use std::io;
 use std::net::IpAddr;
@@ -43,6 +44,7 @@ pub(crate) use min_rate::MinRate;
 use spare::{Spare, is_out_of_descriptors};
 pub(crate) use table::ConnectionLimits;
 use table::Table;
+pub use tls::{Tls, TlsError, TlsFiles, TlsVersion};
 
 use crate::http::OnTheWay;
 use crate::spell::Spell;
@@ -112,6 +114,7 @@ pub(crate) enum Reserve {
 pub(crate) struct Acceptor {
     listener: TcpListener,
     table: Arc<Table>,
+    tls: Option<Arc<Tls>>,
     spare: Spare,
     is_for_others: bool,
     /// Without descriptors for new connections.
@@ -134,6 +137,7 @@ impl Acceptor {
         listener: TcpListener,
         limits: ConnectionLimits,
         reserve: Reserve,
+        tls: Option<Arc<Tls>>,
         traffic: Traffic,
     ) -> Self {
         let (Reserve::ForItself(spare) | Reserve::ForOthers(spare)) = reserve;
@@ -146,6 +150,7 @@ impl Acceptor {
         Self {
             listener,
             table: Table::new(limits, traffic),
+            tls,
             spare: Spare::new(spare),
             is_for_others: matches!(reserve, Reserve::ForOthers(_)),
             starved: Spell::default(),
@@ -226,9 +231,12 @@ pub(crate) async fn listen(
         .max_buf_size(MAX_BUFFER_BYTES);
     // Every connection has a receiver, so that the phase is closed when no connection is left.
     let (phase, _) = watch::channel(Phase::Serving);
+    let tls = acceptor.tls.clone();
     let serve = |table: &Arc<Table>, stream, peer| {
         let served = Served {
             table: Arc::clone(table),
+            tls: tls.clone(),
+            handshake_timeout: timeouts.header,
             min_rate: timeouts.min_rate,
             phase: phase.subscribe(),
         };
@@ -277,6 +285,8 @@ fn accept_rest(acceptor: Acceptor, serve: &impl Fn(&Arc<Table>, TcpStream, IpAdd
 /// What the connections of a listener have in common.
 struct Served {
     table: Arc<Table>,
+    tls: Option<Arc<Tls>>,
+    handshake_timeout: Duration,
     min_rate: MinRate,
     phase: watch::Receiver<Phase>,
 }
@@ -290,16 +300,21 @@ fn serve(
 ) {
     let Served {
         table,
+        tls,
+        handshake_timeout,
         min_rate,
         phase,
     } = served;
     let activity = Activity::default();
     let slot = match table.admit(peer, &activity) {
         Ok(slot) => slot,
+        // A client that expects TLS understands no answer without it.
+        Err(_) if tls.is_some() => return,
         Err(full) => return full::turn_away(stream, full, &table.turned_away),
     };
     let front_end = front_end.clone().for_peer(peer);
     let stream = Connection::new(stream, activity.clone(), phase.clone(), min_rate, table);
+    let begun = activity.clone();
     let service = service_fn(move |request| {
         let refused = head::refuse(&request);
         let (request, unread) = drain::track(request);
@@ -323,13 +338,32 @@ fn serve(
             Ok::<_, std::convert::Infallible>(answer.map(|body| busy.until_sent(body, on_the_way)))
         }
     });
-    let connection = http.serve_connection(TokioIo::new(stream), service);
+    let Some(tls) = tls else {
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        tokio::spawn(async move {
+            log_early_end(connection.await);
+            drop(slot);
+        });
+        return;
+    };
+    let http = http.clone();
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "a connection ended early");
+        let accepting = tls.accept(stream.encrypted(), begun);
+        match tokio::time::timeout(handshake_timeout, accepting).await {
+            Ok(Ok(stream)) => {
+                log_early_end(http.serve_connection(TokioIo::new(stream), service).await);
+            }
+            Ok(Err(_)) => {}
+            Err(_) => tracing::debug!("a client does not complete the TLS handshake in time"),
         }
         drop(slot);
     });
+}
+
+fn log_early_end(ended: hyper::Result<()>) {
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
 }
 
 /// A connection that could not be accepted is the client's fault, or the system lacks something: then a pause gives it the
@@ -386,7 +420,13 @@ mod tests {
             most: 100,
             ..ConnectionLimits::default()
         };
-        let acceptor = Acceptor::new(listener, limits, Reserve::ForItself(0), Traffic::default());
+        let acceptor = Acceptor::new(
+            listener,
+            limits,
+            Reserve::ForItself(0),
+            None,
+            Traffic::default(),
+        );
         let listening = listen(acceptor, page, timeouts, async { drop(stopped.await) });
         (address, stop, listening)
     }

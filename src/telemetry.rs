@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use axum::http::{Method, StatusCode};
 use isimud_contract::{Error, ErrorKind, Observer};
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -22,6 +24,7 @@ use tracing_subscriber::{EnvFilter, reload};
 pub use self::traffic::Traffic;
 use crate::bridges::{self, Lag, Rule};
 use crate::config::{ConfigError, Log, LogFormat};
+use crate::keystone::{Authenticator, Sample, Value};
 use crate::messaging::{MessageObserver, StoreHealth};
 use crate::notifications::NotificationObserver;
 
@@ -107,7 +110,48 @@ pub struct Metrics {
     dropped: Family<PoolLabel, Gauge<i64, AtomicI64>>,
     moves_stalled: Gauge,
     bridges: BridgeMetrics,
+    keystone: Arc<OnceLock<Arc<Authenticator>>>,
     traffic: Traffic,
+}
+
+/// What the authenticator counts, where there is one.
+#[derive(Debug)]
+struct KeystoneMetrics(Arc<OnceLock<Arc<Authenticator>>>);
+
+impl Collector for KeystoneMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let samples = self
+            .0
+            .get()
+            .map_or_else(Vec::new, |keystone| keystone.metrics());
+        for family in samples.chunk_by(|one, next| one.name == next.name) {
+            let first = &family[0];
+            let kind = match first.value {
+                Value::Counter(_) | Value::Seconds(_) => MetricType::Counter,
+                Value::Gauge(_) => MetricType::Gauge,
+            };
+            let mut metric = encoder.encode_descriptor(first.name, first.help, None, kind)?;
+            for Sample { label, value, .. } in family {
+                match label {
+                    None => encode_value(&mut metric, *value)?,
+                    Some(label) => {
+                        let labels = [*label];
+                        let labels = labels.as_slice();
+                        encode_value(&mut metric.encode_family(&labels)?, *value)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode_value(metric: &mut MetricEncoder<'_>, value: Value) -> Result<(), std::fmt::Error> {
+    match value {
+        Value::Counter(count) => metric.encode_counter::<NoLabelSet, _, u64>(&count, None),
+        Value::Seconds(secs) => metric.encode_counter::<NoLabelSet, _, u64>(&secs, None),
+        Value::Gauge(number) => metric.encode_gauge(&number),
+    }
 }
 
 /// What is counted of bridges.
@@ -224,6 +268,8 @@ impl Default for Metrics {
         registry.register("moves_stalled", help, moves_stalled.clone());
         let bridges = BridgeMetrics::default();
         bridges.register(&mut registry);
+        let keystone = Arc::default();
+        registry.register_collector(Box::new(KeystoneMetrics(Arc::clone(&keystone))));
         let traffic = Traffic::default();
         traffic.register(&mut registry);
         Self {
@@ -244,6 +290,7 @@ impl Default for Metrics {
             full,
             moves_stalled,
             bridges,
+            keystone,
             traffic,
         }
     }
@@ -295,6 +342,12 @@ impl Metrics {
             operations: self.operations.clone(),
             latency: self.operation_latency.clone(),
         }
+    }
+
+    /// Shows what an authenticator counts, from now on. There is one, or none.
+    pub(crate) fn show_keystone(&self, keystone: &Arc<Authenticator>) {
+        // A second one is not made.
+        drop(self.keystone.set(Arc::clone(keystone)));
     }
 
     /// The page that Prometheus reads.

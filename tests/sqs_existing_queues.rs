@@ -79,7 +79,9 @@ impl Deployment {
         loop {
             let answer = self.client().send(method, path, body.as_ref());
             let answer = answer.expect("an answer");
-            if answer.status == 503 && since.elapsed() < TIMEOUT {
+            // A pool whose server is still busy with its start is refused for that.
+            let is_early = answer.status == 503 || answer.to_string().contains("cannot connect to");
+            if is_early && since.elapsed() < TIMEOUT {
                 thread::sleep(Duration::from_millis(200));
                 continue;
             }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -11,8 +13,14 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use isimud::admin::local;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::Failure;
 
@@ -27,9 +35,12 @@ const TOKEN_FILE_VARIABLE: &str = "ISIMUD_ADMIN_TOKEN_FILE";
 /// Where the service is asked, and who asks.
 #[derive(Debug, Args)]
 pub(super) struct AdminEndpoint {
-    /// The admin listener of the service (what --admin-listen says there).
+    /// The admin listener of the service: host:port (what --admin-listen says there), or https://host:port.
     #[arg(long, value_name = "ADDR")]
     admin: String,
+    /// A file with the authority that signed the certificate of an https listener, in PEM [default: those of the machine].
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// A file that has a token for it [default: what ISIMUD_ADMIN_TOKEN_FILE or ISIMUD_ADMIN_TOKEN says; on the machine of
     /// the service its own].
     #[arg(long, value_name = "FILE")]
@@ -54,10 +65,54 @@ impl AdminEndpoint {
             .filter(|token| !token.is_empty()))
     }
 
+    /// The listener's host and port, and whether it speaks TLS.
+    fn host(&self) -> (&str, bool) {
+        match self.admin.split_once("://") {
+            Some(("https", host)) => (host.trim_end_matches('/'), true),
+            Some(("http", host)) => (host.trim_end_matches('/'), false),
+            _ => (&self.admin, false),
+        }
+    }
+
+    /// Agrees on keys with the service, which has to show a certificate for its host.
+    async fn encrypt(
+        &self,
+        host: &str,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+        let name = ServerName::try_from(name.trim_matches(['[', ']']).to_owned())?;
+        let mut roots = RootCertStore::empty();
+        match &self.ca_file {
+            Some(path) => {
+                let unusable = |error: &dyn std::fmt::Display| {
+                    format!("cannot use the file {}: {error}", path.display())
+                };
+                let all = CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))?;
+                for certificate in all {
+                    let certificate = certificate.map_err(|error| unusable(&error))?;
+                    roots.add(certificate).map_err(|error| unusable(&error))?;
+                }
+            }
+            None => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let connected = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await;
+        Ok(connected.map_err(|error| format!("cannot speak TLS with {host}: {error}"))?)
+    }
+
     /// A connection to the service, and the address that it is to: a name may have several, and another user of the machine
     /// may listen at one of them.
     async fn connect(&self) -> Result<(TcpStream, SocketAddr), Failure> {
-        let admin = &self.admin;
+        let (admin, _) = self.host();
         let told = |error: std::io::Error| format!("no admin listener answers at {admin}: {error}");
         let mut last = None;
         for address in lookup_host(admin).await.map_err(told)? {
@@ -70,6 +125,11 @@ impl AdminEndpoint {
         Err(told(why).into())
     }
 }
+
+/// A connection, encrypted or not.
+trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}
 
 /// Why there is no answer that would help.
 pub(super) enum RequestError {
@@ -165,12 +225,16 @@ async fn once(
     body: &str,
     token: Option<&str>,
 ) -> Result<(StatusCode, Value), Failure> {
-    let admin = &endpoint.admin;
+    let (admin, is_encrypted) = endpoint.host();
     let (stream, address) = endpoint.connect().await?;
     // A token that lies on this machine is for whoever listens at that very address.
     let token = match token {
         Some(token) => Some(token.to_owned()),
         None => local::find(address),
+    };
+    let stream: Pin<Box<dyn Stream>> = match is_encrypted {
+        true => Box::pin(endpoint.encrypt(admin, stream).await?),
+        false => Box::pin(stream),
     };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;

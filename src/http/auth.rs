@@ -3,15 +3,18 @@
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
 
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use isimud_contract::{ClientId, ProjectId, QueueKey, QueueName};
 use percent_encoding::percent_decode_str;
 use uuid::Uuid;
 
+use super::base_path::BasePath;
 use super::caller::Scope;
 use super::identity::Identity;
 use super::policy::{Credentials, Policy, RuleId};
 use super::problem::Problem;
+use crate::keystone::{Caller, PROJECT_MISSING_DESCRIPTION, PROJECT_MISSING_TITLE};
 use crate::signature::{Fit, Presented, Signer};
 
 /// What a client id may be.
@@ -40,14 +43,27 @@ pub(crate) struct RequestHeaders<'a> {
     signed: [Option<&'a HeaderValue>; 4],
     /// One that says who asks stands twice: the client's and a proxy's, perhaps, and nobody can tell which is which.
     repeated: bool,
+    /// Whom Keystone says the request is from.
+    keystone: Option<&'a Keystone>,
 }
 
 impl<'a> RequestHeaders<'a> {
-    pub(crate) fn read(headers: &'a HeaderMap, identity: &Identity) -> Self {
-        let mut headers_read = Self::default();
-        let legacy = identity.knows_legacy_names();
+    /// Reads the headers of a request. Those of identity count as `identity` says, and not at all where Keystone has said
+    /// who asks: then they are neither read nor missed.
+    pub(crate) fn read(
+        headers: &'a HeaderMap,
+        identity: &Identity,
+        keystone: Option<&'a Keystone>,
+    ) -> Self {
+        let mut headers_read = Self {
+            keystone,
+            ..Self::default()
+        };
+        let legacy = identity.knows_legacy_names() && keystone.is_none();
+        let is_known = matches!(keystone, Some(Keystone::Caller(_)));
         for (name, value) in headers {
             let place = match name.as_str() {
+                "x-project-id" | "x-roles" | "x-user-id" if is_known => continue,
                 "accept" => &mut headers_read.accept,
                 "content-type" => &mut headers_read.media,
                 "client-id" => &mut headers_read.client,
@@ -155,14 +171,23 @@ impl<'a> RequestHeaders<'a> {
             return Err(bad_request("Invalid header value", description));
         }
         let client = client(client_ids, self.client)?;
-        let project = project(self.project.into_iter().flatten().next())?;
-        let project = ProjectId::parse(&project).ok();
+        let project = match self.caller() {
+            Some(caller) => {
+                let project = caller.project().ok_or_else(missing_project)?;
+                ProjectId::parse(&project.id).ok()
+            }
+            None => {
+                let project = project(self.project.into_iter().flatten().next())?;
+                ProjectId::parse(&project).ok()
+            }
+        };
         let mut scope = Scope {
             client,
             project,
             queue: None,
             id: String::new(),
             signed: None,
+            base: BasePath::default(),
         };
         for (variable, text) in template.split('/').zip(path.split('/')) {
             if variable == "{queue}" {
@@ -182,20 +207,43 @@ impl<'a> RequestHeaders<'a> {
 
     /// Whether it does not say who asks.
     pub(crate) fn is_anonymous(&self) -> bool {
-        self.client.is_none() || self.project == [None; 3]
+        self.client.is_none() || self.project == [None; 3] || self.keystone.is_some()
+    }
+
+    /// Whom a token has named.
+    fn caller(&self) -> Option<&'a Caller> {
+        match self.keystone {
+            Some(Keystone::Caller(caller)) => Some(caller),
+            _ => None,
+        }
     }
 
     /// Whether a policy lets the asker pass.
     pub(crate) fn may(&self, policy: &Policy, rule: RuleId, project: &str) -> bool {
+        if let Some(caller) = self.caller() {
+            return policy.allows(rule, &Credentials::of_token(caller, project));
+        }
         let roles = self.roles[0].or(self.roles[1]).map(latin1);
         let user = self.user.map(latin1);
-        let caller = Credentials {
-            roles: roles.as_deref().unwrap_or(""),
-            project,
-            user: user.as_deref().unwrap_or(""),
-        };
-        policy.allows(rule, &caller)
+        let (roles, user) = (roles.as_deref(), user.as_deref());
+        let said = Credentials::of_headers(roles.unwrap_or(""), project, user.unwrap_or(""));
+        policy.allows(rule, &said)
     }
+}
+
+/// What Keystone, where it is asked, has to do with a request.
+#[derive(Debug, Clone)]
+pub(crate) enum Keystone {
+    /// The token of the request is that of this caller. No header says who asks.
+    Caller(Caller),
+    /// A signature stands for the token: it vouches for the project that a header names, and for nothing else.
+    Signed,
+    /// It needs no token.
+    Anonymous,
+}
+
+fn missing_project() -> Problem {
+    bad_request(PROJECT_MISSING_TITLE, PROJECT_MISSING_DESCRIPTION)
 }
 
 fn bad_request(title: &'static str, description: &'static str) -> Problem {
@@ -269,8 +317,7 @@ fn python_uuid(text: &str) -> Option<Uuid> {
 }
 
 fn project(header: Option<&HeaderValue>) -> Result<Cow<'_, str>, Problem> {
-    let missing = "The header X-PROJECT-ID was missing";
-    let header = header.ok_or_else(|| bad_request("Project-Id Missing", missing))?;
+    let header = header.ok_or_else(missing_project)?;
     if header.is_empty() {
         let description = "X-PROJECT-ID cannot be an empty string. Specify the right header X-PROJECT-ID and retry.";
         return Err(bad_request("Empty project header not allowed", description));
@@ -278,17 +325,20 @@ fn project(header: Option<&HeaderValue>) -> Result<Cow<'_, str>, Problem> {
     Ok(latin1(header))
 }
 
-/// The header that names the project of a request, whether or not it counts.
-pub(crate) fn project_header<'a>(
-    headers: &'a HeaderMap,
-    identity: &Identity,
-) -> Option<&'a HeaderValue> {
+/// The project of a request: that of its token, or what a header names, whether or not it counts.
+pub(crate) fn project_of(request: &Request, identity: &Identity) -> Option<HeaderValue> {
+    if let Some(Keystone::Caller(caller)) = request.extensions().get() {
+        return HeaderValue::from_str(&caller.project()?.id).ok();
+    }
+    let headers = request.headers();
     let older = match identity.knows_legacy_names() {
         true => &["x-tenant-id", "x-tenant"][..],
         false => &[],
     };
     let mut names = std::iter::once(&"x-project-id").chain(older);
-    names.find_map(|name| headers.get(*name))
+    // There are few of them: to go through costs less than a hash.
+    let found = names.find_map(|name| headers.iter().find(|(it, _)| it.as_str() == *name));
+    found.map(|(_, value)| value.clone())
 }
 
 /// A header's value, each byte a character: two different values never become the same text.

@@ -62,7 +62,7 @@ impl FromRequest<AppState> for Payload {
         }
         let project = match declared {
             Declared::Absent => None,
-            _ => auth::project_header(request.headers(), &app.identity).cloned(),
+            _ => auth::project_of(&request, &app.identity),
         };
         Ok(Self {
             body: request.into_body(),

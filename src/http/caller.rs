@@ -6,6 +6,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use isimud_contract::{ClientId, ProjectId, QueueKey, QueueName};
 
+use super::base_path::BasePath;
 use super::problem::Problem;
 use crate::signature::Fit;
 
@@ -21,6 +22,8 @@ pub(crate) struct Scope {
     pub(crate) id: String,
     /// How the request stands to what was signed, where a signature stands for a token.
     pub(crate) signed: Option<Fit>,
+    /// What links in the answer begin with.
+    pub(crate) base: BasePath,
 }
 
 impl<S: Sync> FromRequestParts<S> for Scope {
@@ -40,6 +43,15 @@ pub(crate) struct Target {
     pub(crate) id: String,
     /// As in [`Scope`].
     pub(crate) signed: Option<Fit>,
+    /// As in [`Scope`].
+    pub(crate) base: BasePath,
+}
+
+impl Target {
+    /// The path of the queue or the topic, as links have it.
+    pub(crate) fn link(&self) -> String {
+        format!("{}{}", self.base, path_of(&self.queue.name))
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Target {
@@ -51,6 +63,7 @@ impl<S: Sync> FromRequestParts<S> for Target {
             queue,
             id,
             signed,
+            base,
             ..
         } = Scope::from_request_parts(parts, state).await?;
         Ok(Self {
@@ -58,11 +71,12 @@ impl<S: Sync> FromRequestParts<S> for Target {
             queue: queue.ok_or_else(Problem::no_such_path)?,
             id,
             signed,
+            base,
         })
     }
 }
 
-/// The path of a queue or a topic.
+/// The path of a queue or a topic, without a base path.
 pub(crate) fn path_of(name: &QueueName) -> String {
     format!("{}{}", collection_of(name), name.shown())
 }

@@ -64,7 +64,7 @@ pub(crate) async fn create(
     let queue = &target.queue;
     under_way::check(&app, &queue.project)?;
     let answer = |claim: &Claim| {
-        let location = format!("/v2/queues/{}/claims/{}", queue.name, claim.id);
+        let location = format!("{}/claims/{}", target.link(), claim.id);
         json::created(
             &location,
             document::messages(queue, &claim.messages, beside),

@@ -154,7 +154,7 @@ pub(crate) async fn create(
         return Err(Problem::body("`capabilities` must be an object."));
     }
     let pools = pools(&fields)?.ok_or_else(|| Problem::body("`pool_list` is required."))?;
-    let location = format!("/v2/flavors/{}", encoded(name));
+    let location = format!("{}/v2/flavors/{}", scope.base, encoded(name));
     if pools.is_empty() {
         let mut response = empty().into_response();
         if let Ok(location) = HeaderValue::try_from(location) {

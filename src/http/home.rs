@@ -11,6 +11,8 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::base_path::BasePath;
+use super::route::is_of_admin_api;
 use super::{AppState, json};
 
 /// The versions of the API.
@@ -20,29 +22,51 @@ pub(crate) struct Versions {
     versions: Value,
 }
 
-/// Lists the versions of the API.
-#[utoipa::path(get, path = "/", tag = "service", responses((status = 300, body = Versions)))]
-pub(crate) async fn versions() -> Response {
-    let versions = json!([{
+/// The version of the API that this is.
+fn version(base: &BasePath) -> Value {
+    json!({
         "id": "2",
         "status": "CURRENT",
         "updated": "2014-9-24T04:06:47Z",
         "media-types": [{"base": "application/json", "type": "application/vnd.openstack.messaging-v2+json"}],
-        "links": [{"href": "/v2/", "rel": "self"}],
-    }]);
+        "links": [{"href": format!("{base}/v2/"), "rel": "self"}],
+    })
+}
+
+/// The document of one version.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Version {
+    #[schema(value_type = Object)]
+    version: Value,
+}
+
+/// Shows the version of the API, for clients that look for it at the URL of the version.
+#[utoipa::path(get, path = "/v2", tag = "service", responses((status = 200, body = Version)))]
+pub(crate) async fn show_version(base: BasePath) -> Response {
+    let version = version(&base);
+    json::answer(StatusCode::OK, &Version { version })
+}
+
+/// Lists the versions of the API.
+#[utoipa::path(get, path = "/", tag = "service", responses((status = 300, body = Versions)))]
+pub(crate) async fn versions(base: BasePath) -> Response {
+    let versions = json!([version(&base)]);
     json::answer(StatusCode::MULTIPLE_CHOICES, &Versions { versions })
 }
 
 /// Describes the resources of the API (a JSON home document).
 #[utoipa::path(get, path = "/v2/", tag = "service",
     responses((status = 200, body = Object, content_type = "application/json-home")))]
-pub(crate) async fn home() -> Response {
-    static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(document);
+pub(crate) async fn home(State(app): State<AppState>, base: BasePath) -> Response {
+    static DOCUMENT: LazyLock<Vec<u8>> = LazyLock::new(|| document("", true));
     let headers = [
         (CONTENT_TYPE, "application/json-home"),
         (CACHE_CONTROL, "max-age=86400"),
     ];
-    (headers, DOCUMENT.as_slice()).into_response()
+    match base.is_empty() && app.admin_api {
+        true => (headers, DOCUMENT.as_slice()).into_response(),
+        false => (headers, document(&base, app.admin_api)).into_response(),
+    }
 }
 
 /// Whether the store answers.
@@ -220,10 +244,11 @@ const RELATIONS: &[Relation] = &[
     ("rel/health", "/v2/health", &[], &["GET"]),
 ];
 
-fn document() -> Vec<u8> {
+fn document(base: &str, has_admin_api: bool) -> Vec<u8> {
     let resources: Map<String, Value> = RELATIONS
         .iter()
-        .map(|relation| (relation.0.to_owned(), describe(relation)))
+        .filter(|relation| has_admin_api || !is_of_admin_api(relation.1))
+        .map(|relation| (relation.0.to_owned(), describe(base, relation)))
         .collect();
     let mut out = Vec::new();
     let formatter = PrettyFormatter::with_indent(b"    ");
@@ -235,14 +260,14 @@ fn document() -> Vec<u8> {
     out
 }
 
-fn describe((name, template, variables, methods): &Relation) -> Value {
+fn describe(base: &str, (name, template, variables, methods): &Relation) -> Value {
     let mut resource = Map::new();
     // The only one that is no template, by the specification.
     let key = match *name {
         "rel/health" => "href",
         _ => "href-template",
     };
-    resource.insert(key.into(), json!(template));
+    resource.insert(key.into(), json!(format!("{base}{template}")));
     if !variables.is_empty() {
         let variables: Map<String, Value> = variables
             .iter()

@@ -92,7 +92,7 @@ pub(crate) async fn post(
         .post(&target.queue, &target.client, rules, drafts)
         .await
         .or_problem(FAILURE)?;
-    Ok(posted(&target.queue, &ids))
+    Ok(posted(&target, &ids))
 }
 
 fn too_large(service: usize, queue: Option<usize>) -> String {
@@ -105,9 +105,11 @@ fn too_large(service: usize, queue: Option<usize>) -> String {
     }
 }
 
-fn posted(queue: &QueueKey, ids: &[MessageId]) -> Response {
-    let collection = format!("{}/messages", path_of(&queue.name));
-    let mut location = String::with_capacity(collection.len() + 5 + 37 * ids.len().min(LOCATED));
+fn posted(target: &Target, ids: &[MessageId]) -> Response {
+    let collection = format!("{}/messages", path_of(&target.queue.name));
+    let room = target.base.len() + collection.len() + 5 + 37 * ids.len().min(LOCATED);
+    let mut location = String::with_capacity(room);
+    location.push_str(&target.base);
     location.push_str(&collection);
     location.push_str("?ids=");
     for (at, id) in ids.iter().take(LOCATED).enumerate() {

@@ -17,6 +17,7 @@ use super::{claims, flavors, health, home, messages, pools, queues, share, subsc
     ),
     paths(
         home::versions,
+        home::show_version,
         home::home,
         home::ping,
         home::ping_head,

@@ -13,6 +13,8 @@ use serde_json::Value;
 
 use expression::Check;
 
+use crate::keystone::Caller;
+
 mod expression;
 
 /// The rules that hold without a file, by name.
@@ -95,12 +97,40 @@ impl RuleId {
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Credentials<'a> {
-    /// Names of roles with commas between them, as the `X-Roles` header has them. Spaces around a name do not count.
-    pub(crate) roles: &'a str,
+    source: Source<'a>,
     /// The project that the request acts in.
-    pub(crate) project: &'a str,
+    project: &'a str,
     /// The user, empty when there is none.
-    pub(crate) user: &'a str,
+    user: &'a str,
+}
+
+/// Who says so.
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    /// Headers: names of roles with commas between them, as `X-Roles` has them. Spaces around a name do not count.
+    Headers(&'a str),
+    /// Keystone.
+    Token(&'a Caller),
+}
+
+impl<'a> Credentials<'a> {
+    /// Those that headers name.
+    pub(crate) fn of_headers(roles: &'a str, project: &'a str, user: &'a str) -> Self {
+        Self {
+            source: Source::Headers(roles),
+            project,
+            user,
+        }
+    }
+
+    /// Those of a token's owner, who acts in a project.
+    pub(crate) fn of_token(caller: &'a Caller, project: &'a str) -> Self {
+        Self {
+            source: Source::Token(caller),
+            project,
+            user: caller.user_id(),
+        }
+    }
 }
 
 /// A policy file cannot be used; the sentence says which rule is wrong, and why.
@@ -125,6 +155,17 @@ impl Default for Policy {
     fn default() -> Self {
         Self::compile(BTreeMap::new()).expect("the rules compiled in are sound")
     }
+}
+
+/// The names of the rules of operations, such as `queues:create`.
+pub fn operations() -> Vec<&'static str> {
+    let names = DEFAULTS.iter().map(|(name, _)| *name);
+    names.filter(|name| name.contains(':')).collect()
+}
+
+/// Whether a text could be a file of policies; says which rule could not be, and why.
+pub fn check(text: &str) -> Result<(), PolicyError> {
+    Policy::parse(text).map(drop)
 }
 
 impl Policy {
@@ -194,6 +235,10 @@ impl Policy {
             Check::Rule(rule) => self.allows(*rule, who),
             Check::Project(project) => who.project == project,
             Check::User(user) => who.user == user,
+            Check::Token(check) => match who.source {
+                Source::Headers(_) => check.holds_without_token(),
+                Source::Token(caller) => check.holds(caller),
+            },
             Check::Not(inner) => !self.holds(inner, who),
             Check::All(parts) => parts.iter().all(|part| self.holds(part, who)),
             Check::Any(parts) => parts.iter().any(|part| self.holds(part, who)),
@@ -242,10 +287,13 @@ impl Policy {
 impl Credentials<'_> {
     /// Whether they have a role, given in lower case.
     fn has_role(&self, wanted: &str) -> bool {
-        self.roles.split(',').any(|role| {
-            let lower = role.trim().chars().flat_map(char::to_lowercase);
-            lower.eq(wanted.chars())
-        })
+        match self.source {
+            Source::Headers(roles) => roles.split(',').any(|role| {
+                let lower = role.trim().chars().flat_map(char::to_lowercase);
+                lower.eq(wanted.chars())
+            }),
+            Source::Token(caller) => caller.has_role(wanted),
+        }
     }
 }
 
@@ -268,13 +316,13 @@ mod tests {
     use super::*;
 
     const NOBODY: Credentials<'_> = Credentials {
-        roles: "",
+        source: Source::Headers(""),
         project: "p1",
         user: "",
     };
 
     fn with_roles(roles: &str) -> Credentials<'_> {
-        Credentials { roles, ..NOBODY }
+        Credentials::of_headers(roles, "p1", "")
     }
 
     fn allows(policy: &Policy, rule: &str, who: &Credentials<'_>) -> bool {
@@ -383,8 +431,8 @@ mod tests {
             assert_eq!(refusal(yaml), reason);
         }
         assert!(
-            refusal("x: system_scope:all")
-                .starts_with(r#"policy rule "x": `system_scope:all` is no check of a role"#)
+            refusal("x: system_scope:project")
+                .starts_with(r#"policy rule "x": `system_scope:project` is no check of a role"#)
         );
         assert!(
             refusal("{a: rule:b, b: not rule:c, c: 'rule:a'}")

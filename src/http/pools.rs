@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::base_path::BasePath;
 use super::body::{Payload, too_large};
 use super::caller::{RawQuery, Scope};
 use super::problem::{OrProblem, Problem};
@@ -85,11 +86,12 @@ impl PoolDocument {
 ), responses((status = 200, body = PoolList)))]
 pub(crate) async fn list(
     State(app): State<AppState>,
+    base: BasePath,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     let here = match &query.0 {
-        Some(text) => format!("/v2/pools?{text}"),
-        None => "/v2/pools".to_owned(),
+        Some(text) => format!("{base}/v2/pools?{text}"),
+        None => format!("{base}/v2/pools"),
     };
     let query = query.read();
     let marker = query.text("marker").map(Cow::into_owned);
@@ -140,7 +142,11 @@ pub(crate) async fn create(
     let draft = draft(&fields)?;
     let saved = app.messaging.put_pool(&scope.id, draft).await;
     saved.map_err(|error| refused(error, "Pool could not be created."))?;
-    Ok(created(&format!("/v2/pools/{}", encoded(&scope.id))))
+    Ok(created(&format!(
+        "{}/v2/pools/{}",
+        scope.base,
+        encoded(&scope.id)
+    )))
 }
 
 /// Shows a pool.

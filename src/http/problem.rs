@@ -201,6 +201,7 @@ impl Problem {
             ErrorKind::Unsupported => {
                 Self::new(StatusCode::NOT_IMPLEMENTED, "Not supported", sentence())
             }
+            ErrorKind::Forbidden => Self::new(StatusCode::FORBIDDEN, "Not authorized", sentence()),
             ErrorKind::Unavailable => match error.about(REASON) {
                 Some(reason) => Self::unavailable(&format!("{failure} {reason}")),
                 None => Self::unavailable(failure),

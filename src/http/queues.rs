@@ -244,7 +244,7 @@ pub(crate) async fn create(
             "Queue could not be created.",
             "Topic could not be created.",
         ))?;
-    let location = [(LOCATION, path_of(&target.queue.name))];
+    let location = [(LOCATION, target.link())];
     Ok(if created {
         (
             StatusCode::CREATED,

@@ -15,13 +15,21 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use isimud_contract::ProjectId;
 
-use super::auth::RequestHeaders;
+use super::auth::{Keystone, RequestHeaders};
 use super::policy::RuleId;
 use super::problem::Problem;
 use super::trace::traced;
 use super::{AppState, json, under_way};
 use crate::messaging::quotas::TooSoon;
 use crate::telemetry::RouteMetrics;
+
+/// Whether a path is one of the admin API: health, pools and flavors.
+pub(crate) fn is_of_admin_api(path: &str) -> bool {
+    let below = path.strip_prefix("/v2/").unwrap_or_default();
+    ["health", "pools", "flavors"]
+        .iter()
+        .any(|name| below.starts_with(name))
+}
 
 /// Collects the methods of one path.
 pub(crate) struct Route {
@@ -44,6 +52,11 @@ impl Route {
             operations: Vec::new(),
             open: false,
         }
+    }
+
+    /// Whether it is there for administrators alone.
+    pub(crate) fn is_of_admin_api(&self) -> bool {
+        is_of_admin_api(self.path)
     }
 
     /// Asks for no client and no project.
@@ -235,14 +248,19 @@ enum Passed {
 impl GateState {
     /// Lets a request through, or has the answer: headers first, then the method, then the policy.
     fn check(&self, app: &AppState, request: &mut Request) -> Result<Passed, Problem> {
-        let mut said = RequestHeaders::read(request.headers(), &app.identity);
+        let keystone = request.extensions().get::<Keystone>();
+        let mut said = RequestHeaders::read(request.headers(), &app.identity, keystone);
         let signed = said.check_signature(&app.signer, request.method(), request.uri().path())?;
         said.check_media()?;
         if *request.method() == Method::OPTIONS && !self.open && said.is_anonymous() {
             return Ok(Passed::AnonymousOptions);
         }
-        // A signature vouches for what it allows, wherever it comes from.
-        if !self.open && signed.is_none() && request.extensions().get::<Untrusted>().is_some() {
+        // A signature vouches for what it allows, wherever it comes from, and so does a token.
+        if !self.open
+            && signed.is_none()
+            && keystone.is_none()
+            && request.extensions().get::<Untrusted>().is_some()
+        {
             return Err(Problem::untrusted());
         }
         let scope = match self.open {
@@ -274,6 +292,7 @@ impl GateState {
             _ => None,
         };
         scope.signed = signed;
+        scope.base = request.extensions().get().cloned().unwrap_or_default();
         request.extensions_mut().insert(scope);
         let Some(project) = reads else {
             return Ok(Passed::ToHandler);

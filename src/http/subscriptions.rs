@@ -2,23 +2,25 @@
 
 use std::borrow::Cow;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use isimud_contract::{ErrorKind, Metadata, QueueKey, Subscription, SubscriptionId};
+use isimud_contract::{ErrorKind, Metadata, Subscription, SubscriptionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::auth::RequestHeaders;
+use super::auth::{Keystone, RequestHeaders};
 use super::body::{self, Payload};
-use super::caller::{RawQuery, Target, path_of};
+use super::caller::{RawQuery, Target};
 use super::problem::{OrProblem, Problem};
 use super::query::Link;
 use super::queues::LinkDocument;
 use super::{AppState, json};
-use crate::messaging::{Asked, Subscribed, is_falsy};
+use crate::keystone::Trustor;
+use crate::messaging::{Asked, Subscribed, is_falsy, show_trust};
 use crate::signature::Fit;
 
 /// A subscription.
@@ -39,8 +41,14 @@ pub(crate) struct SubscriptionDocument {
     confirmed: bool,
 }
 
-impl From<Subscription> for SubscriptionDocument {
-    fn from(subscription: Subscription) -> Self {
+impl SubscriptionDocument {
+    /// A subscription as the asker sees it: its trust is shown to the user whose it is.
+    fn new(mut subscription: Subscription, keystone: Option<&Keystone>) -> Self {
+        let user = match keystone {
+            Some(Keystone::Caller(caller)) => Some(caller.user_id()),
+            _ => None,
+        };
+        show_trust(&mut subscription, user);
         Self {
             id: subscription.id.to_string(),
             source: subscription.source.name.shown().to_owned(),
@@ -50,6 +58,14 @@ impl From<Subscription> for SubscriptionDocument {
             options: subscription.options,
             confirmed: subscription.confirmed,
         }
+    }
+}
+
+/// The user who may give a trust for a subscription: the one whose token the request has.
+fn trustor(keystone: Option<&Keystone>, headers: &HeaderMap) -> Option<Trustor> {
+    match keystone {
+        Some(Keystone::Caller(caller)) => Trustor::of_request(caller, headers),
+        _ => None,
     }
 }
 
@@ -67,7 +83,7 @@ pub(crate) struct SubscriptionList {
     reason = "describes a document that is read key by key, for the sake of its error sentences"
 )]
 pub(crate) struct SubscriptionRequest {
-    /// A URI: `http`, `https` or `mailto`. A new subscription needs it.
+    /// A URI: `http`, `https`, `mailto`, `trust+http` or `trust+https`. A new subscription needs it.
     subscriber: Option<String>,
     /// Seconds to live, from 60; 3600 for a new one if absent.
     ttl: Option<i64>,
@@ -92,10 +108,13 @@ pub(crate) struct Confirmation {
 /// Subscribes a receiver to a queue, which is created when it does not exist.
 #[utoipa::path(post, path = "/v2/queues/{queue}/subscriptions", tag = "subscriptions",
     request_body = SubscriptionRequest, responses((status = 201, body = Created),
-    (status = 400, body = super::problem::ErrorDocument), (status = 409, body = super::problem::ErrorDocument)))]
+    (status = 400, body = super::problem::ErrorDocument), (status = 403, body = super::problem::ErrorDocument),
+    (status = 409, body = super::problem::ErrorDocument)))]
 pub(crate) async fn create(
     State(app): State<AppState>,
     target: Target,
+    keystone: Option<Extension<Keystone>>,
+    headers: HeaderMap,
     payload: Payload,
 ) -> Result<Response, Problem> {
     const MISSING: &str = "Missing parameter subscriber in body.";
@@ -112,12 +131,13 @@ pub(crate) async fn create(
     if document.get("ttl") == Some(&Value::Null) {
         asked.ttl = Some(Value::Null);
     }
+    let trustor = trustor(keystone.as_deref(), &headers);
     let subscribed = app
         .messaging
-        .subscribe(&target.queue, asked)
+        .subscribe(&target.queue, asked, trustor.as_ref())
         .await
         .or_problem("Subscription could not be created.")?;
-    let location = format!("{}/subscriptions", path_of(&target.queue.name));
+    let location = format!("{}/subscriptions", target.link());
     Ok(match subscribed {
         Subscribed::Waiting(id) => {
             let created = Created {
@@ -170,6 +190,7 @@ fn asked(document: &Map<String, Value>) -> Result<Asked, Problem> {
 pub(crate) async fn list(
     State(app): State<AppState>,
     target: Target,
+    keystone: Option<Extension<Keystone>>,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     let query = query.read();
@@ -182,13 +203,16 @@ pub(crate) async fn list(
         .list_subscriptions(&target.queue, limit, marker.as_deref())
         .await
         .or_problem("Subscriptions could not be listed.")?;
-    let path = format!("{}/subscriptions", path_of(&target.queue.name));
+    let path = format!("{}/subscriptions", target.link());
     let link = Link::new(marker.is_some()).with("limit", limit);
     let links = found
         .last()
         .map(|last| LinkDocument::next(link.href(&path, last.id)));
     let document = SubscriptionList {
-        subscriptions: found.into_iter().map(SubscriptionDocument::from).collect(),
+        subscriptions: found
+            .into_iter()
+            .map(|one| SubscriptionDocument::new(one, keystone.as_deref()))
+            .collect(),
         links: links.unwrap_or_default(),
     };
     Ok(json::answer(StatusCode::OK, &document))
@@ -197,7 +221,11 @@ pub(crate) async fn list(
 /// Shows a subscription.
 #[utoipa::path(get, path = "/v2/queues/{queue}/subscriptions/{subscription}", tag = "subscriptions",
     responses((status = 200, body = SubscriptionDocument), (status = 404, body = super::problem::ErrorDocument)))]
-pub(crate) async fn show(State(app): State<AppState>, target: Target) -> Result<Response, Problem> {
+pub(crate) async fn show(
+    State(app): State<AppState>,
+    target: Target,
+    keystone: Option<Extension<Keystone>>,
+) -> Result<Response, Problem> {
     const FAILURE: &str = "Subscription could not be retrieved.";
     let found = match SubscriptionId::parse(&target.id) {
         None => None,
@@ -210,7 +238,7 @@ pub(crate) async fn show(State(app): State<AppState>, target: Target) -> Result<
     let found = found.ok_or_else(|| Problem::not_found(missing(&target.id)))?;
     Ok(json::answer(
         StatusCode::OK,
-        &SubscriptionDocument::from(found),
+        &SubscriptionDocument::new(found, keystone.as_deref()),
     ))
 }
 
@@ -221,10 +249,13 @@ fn missing(id: &str) -> String {
 /// Changes a subscription: its address, its life from now on, or all of its options.
 #[utoipa::path(patch, path = "/v2/queues/{queue}/subscriptions/{subscription}", tag = "subscriptions",
     request_body = SubscriptionRequest, responses((status = 204), (status = 400, body = super::problem::ErrorDocument),
-    (status = 404, body = super::problem::ErrorDocument), (status = 409, body = super::problem::ErrorDocument)))]
+    (status = 403, body = super::problem::ErrorDocument), (status = 404, body = super::problem::ErrorDocument),
+    (status = 409, body = super::problem::ErrorDocument)))]
 pub(crate) async fn update(
     State(app): State<AppState>,
     target: Target,
+    keystone: Option<Extension<Keystone>>,
+    headers: HeaderMap,
     payload: Payload,
 ) -> Result<Response, Problem> {
     let document = document(&app, payload)
@@ -243,9 +274,13 @@ pub(crate) async fn update(
     if asked == Asked::default() || asks_too_much {
         return Err(unable("update", "updated", &target.id));
     }
-    let changed =
-        app.messaging
-            .update_subscription(&target.queue, SubscriptionId::parse(&target.id), asked);
+    let trustor = trustor(keystone.as_deref(), &headers);
+    let changed = app.messaging.update_subscription(
+        &target.queue,
+        SubscriptionId::parse(&target.id),
+        asked,
+        trustor.as_ref(),
+    );
     match changed.await {
         Err(error) if matches!(error.kind(), ErrorKind::AlreadyExists(_)) => {
             return Err(conflict(" "));
@@ -254,12 +289,12 @@ pub(crate) async fn update(
             changed.or_missing("Subscription could not be updated.", || missing(&target.id))?
         }
     }
-    let location = path(&target.queue, &target.id);
+    let location = path(&target);
     Ok((StatusCode::NO_CONTENT, [(LOCATION, location)]).into_response())
 }
 
-fn path(queue: &QueueKey, id: &str) -> String {
-    format!("{}/subscriptions/{id}", path_of(&queue.name))
+fn path(target: &Target) -> String {
+    format!("{}/subscriptions/{}", target.link(), target.id)
 }
 
 fn unable(title: &str, done: &str, id: &str) -> Problem {
@@ -294,6 +329,7 @@ pub(crate) async fn delete(
 pub(crate) async fn confirm(
     State(app): State<AppState>,
     target: Target,
+    keystone: Option<Extension<Keystone>>,
     headers: HeaderMap,
     payload: Payload,
 ) -> Result<Response, Problem> {
@@ -309,14 +345,15 @@ pub(crate) async fn confirm(
     if confirmed && target.signed != Some(Fit::Exact) {
         let asks = app.messaging.asks_receiver(&target.queue, id);
         if asks.await.or_problem(FAILURE)? {
-            may_confirm_unsigned(&app, &target, &headers)?;
+            let keystone = keystone.as_deref();
+            may_confirm_unsigned(&app, &target, &headers, keystone)?;
         }
     }
     app.messaging
         .confirm_subscription(&target.queue, id, confirmed)
         .await
         .or_missing(FAILURE, || missing(&target.id))?;
-    let location = format!("{}/confirm", path(&target.queue, &target.id));
+    let location = format!("{}/confirm", path(&target));
     Ok((StatusCode::NO_CONTENT, [(LOCATION, location)]).into_response())
 }
 
@@ -326,8 +363,9 @@ fn may_confirm_unsigned(
     app: &AppState,
     target: &Target,
     headers: &HeaderMap,
+    keystone: Option<&Keystone>,
 ) -> Result<(), Problem> {
-    let mut said = RequestHeaders::read(headers, &app.identity);
+    let mut said = RequestHeaders::read(headers, &app.identity, keystone);
     if target.signed.is_some() {
         said.disown();
     }

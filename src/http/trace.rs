@@ -21,10 +21,14 @@ use tower::Service;
 use uuid::Uuid;
 use uuid::fmt::Hyphenated;
 
+use super::auth::Keystone;
+use super::base_path::BasePath;
 use super::cors::Cors;
+use super::json;
 use super::problem::{Cause, Problem, Told};
 use super::route::Untrusted;
 use super::{App, AppState};
+use crate::keystone::{Authenticator, Decision, Refusal, RequestParts};
 use crate::telemetry::RouteMetrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-openstack-request-id");
@@ -52,6 +56,8 @@ pub struct Api {
     pub(crate) router: Router,
     /// Whether requests come from an address that may say who asks.
     pub(crate) is_trusted: bool,
+    /// Whether they come from a proxy that is named.
+    pub(crate) is_proxy: bool,
 }
 
 impl Api {
@@ -69,6 +75,7 @@ impl Api {
     #[must_use]
     pub fn for_peer(mut self, peer: IpAddr) -> Self {
         self.is_trusted = self.app.identity.trusts(Some(peer));
+        self.is_proxy = self.is_trusted && !self.app.identity.proxies().is_empty();
         self
     }
 
@@ -90,6 +97,7 @@ impl Api {
     {
         let mut request = request.map(Body::new);
         simplify_path(&mut request);
+        self.app.base_path.apply(&mut request, self.is_proxy);
         let app = Arc::clone(&self.app);
         if !self.is_trusted || !app.identity.is_shown_secret(request.headers()) {
             request.extensions_mut().insert(Untrusted);
@@ -108,7 +116,15 @@ impl Api {
         response
     }
 
-    async fn route(&mut self, request: Request) -> Response {
+    async fn route(&mut self, mut request: Request) -> Response {
+        if let Some(keystone) = &self.app.keystone
+            && let Err(refusal) = authenticate(keystone, &mut request).await
+        {
+            return traced(&self.app, &self.app.refused, request, async |_| {
+                refused(&refusal)
+            })
+            .await;
+        }
         if is_standard(request.method()) {
             let asks_for_options = *request.method() == Method::OPTIONS;
             let Ok(mut response) = self.router.call(request).await;
@@ -165,6 +181,41 @@ fn simplify_path(request: &mut Request) {
     if let Ok(path_and_query) = PathAndQuery::try_from(with_query) {
         *request.uri_mut() = Uri::from(path_and_query);
     }
+}
+
+/// Asks Keystone who sends a request, and notes it there; or has the answer that the request gets.
+async fn authenticate(keystone: &Authenticator, request: &mut Request) -> Result<(), Refusal> {
+    let base = request.extensions().get::<BasePath>().cloned();
+    let parts = RequestParts {
+        method: request.method(),
+        path: request.uri().path(),
+        headers: request.headers(),
+        base_path: base.as_deref().unwrap_or_default(),
+    };
+    let known = match keystone.authenticate(parts).await {
+        Decision::Authenticated(caller) | Decision::ProjectMissing(caller) => {
+            Keystone::Caller(caller)
+        }
+        Decision::Signed => Keystone::Signed,
+        Decision::Anonymous => Keystone::Anonymous,
+        Decision::Refused(refusal) | Decision::Unavailable(refusal) => return Err(refusal),
+    };
+    request.extensions_mut().insert(known);
+    Ok(())
+}
+
+fn refused(refusal: &Refusal) -> Response {
+    let (name, value) = refusal.header.clone();
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static(json::MEDIA_TYPE)),
+        (name, value),
+    ];
+    let mut response = (refusal.status, headers, refusal.body).into_response();
+    if refusal.status.is_server_error() {
+        // Keystone's state is told once, and not with every request.
+        response.extensions_mut().insert(Told);
+    }
+    response
 }
 
 /// Answers a request with a request id on the answer, counts it, and logs it: a line at debug for each, at warn for one

@@ -149,9 +149,14 @@ pub(crate) async fn read(
     let bytes = count
         .saturating_mul(limits.max_messages_post_size)
         .min(page);
-    let taking = app.reads.0.take(project, bytes);
-    let taken = tokio::time::timeout(READ_TIMEOUT, taking).await;
-    let taken = taken.ok().flatten().ok_or_else(|| refused(app))?;
+    let taken = match app.reads.0.try_take(project, bytes) {
+        Some(taken) => taken,
+        None => {
+            let taking = Box::pin(app.reads.0.take(project, bytes));
+            let taken = tokio::time::timeout(READ_TIMEOUT, taking).await;
+            taken.ok().flatten().ok_or_else(|| refused(app))?
+        }
+    };
     // Those before it may have used up what there is.
     check(app, project)?;
     Ok(taken)
@@ -229,20 +234,22 @@ impl Taking<'_> {
         limit: Option<i64>,
         answer: impl FnOnce(&Claim) -> Response + Send,
     ) -> Result<Result<Option<Response>, Problem>> {
-        let (app, queue) = (Arc::clone(self.app), self.queue.clone());
+        let whom = self.whom();
+        let from = Arc::clone(&whom);
         let call = async move {
+            let Whom { app, queue } = &*from;
             let id = ClaimId(Uuid::now_v7());
-            match app.messaging.claim(&queue, id, terms, limit).await {
+            match app.messaging.claim(queue, id, terms, limit).await {
                 Ok(claim) => Ok(claim.map(Taken::Claim)),
                 Err(error) => {
                     if error.kind() == ErrorKind::Unavailable {
-                        release_later(&app, &queue, id);
+                        release_later(app, queue, id);
                     }
                     Err(error)
                 }
             }
         };
-        self.take(call, |taken| match taken {
+        take(whom, Box::pin(call), |taken| match taken {
             Taken::Claim(claim) => Some(answer(claim)),
             Taken::Popped(_) => None,
         })
@@ -255,58 +262,70 @@ impl Taking<'_> {
         count: i64,
         answer: impl FnOnce(&[Message]) -> Response + Send,
     ) -> Result<Result<Option<Response>, Problem>> {
-        let (app, queue) = (Arc::clone(self.app), self.queue.clone());
+        let whom = self.whom();
+        let from = Arc::clone(&whom);
         let call = async move {
-            let popped = app.messaging.pop(&queue, count).await?;
+            let popped = from.app.messaging.pop(&from.queue, count).await?;
             Ok(Some(Taken::Popped(popped)))
         };
-        self.take(call, |taken| Some(answer(taken.messages())))
-            .await
+        take(whom, Box::pin(call), |taken| Some(answer(taken.messages()))).await
     }
 
-    async fn take(
-        self,
-        call: impl Future<Output = Result<Option<Taken>>> + Send + 'static,
-        answer: impl FnOnce(&Taken) -> Option<Response> + Send,
-    ) -> Result<Result<Option<Response>, Problem>> {
-        let Self { app, queue } = self;
-        let kept = Kept {
-            call: Some(Box::pin(call)),
-            has_begun: false,
-            app: Arc::clone(app),
-            queue: queue.clone(),
-        };
-        let Some(taken) = kept.await? else {
-            return Ok(Ok(None));
-        };
-        let bytes: u64 = taken.messages().iter().map(Message::size).sum();
-        let mut bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-        if matches!(taken, Taken::Popped(_)) {
-            // They are kept beside their answer.
-            bytes = bytes.saturating_mul(2);
-        }
-        let spent = match bytes > SMALL {
-            true => app.answers.take(&queue.project, bytes).map(Some),
-            false => Some(None),
-        };
-        let Some(spent) = spent else {
-            Receipt::new(app, queue, taken).undone().give_back();
-            return Ok(Err(refused(app)));
-        };
-        let mut response = answer(&taken);
-        if let Some(response) = &mut response {
-            hang(response, spent, Some(Receipt::new(app, queue, taken)));
-        }
-        Ok(Ok(response))
+    fn whom(&self) -> Arc<Whom> {
+        Arc::new(Whom {
+            app: Arc::clone(self.app),
+            queue: self.queue.clone(),
+        })
     }
+}
+
+/// What a call takes messages from: one for the call, what waits for it and what hangs on the answer.
+struct Whom {
+    app: AppState,
+    queue: QueueKey,
+}
+
+async fn take(
+    whom: Arc<Whom>,
+    call: Call,
+    answer: impl FnOnce(&Taken) -> Option<Response> + Send,
+) -> Result<Result<Option<Response>, Problem>> {
+    let kept = Kept {
+        call: Some(call),
+        has_begun: false,
+        whom: Arc::clone(&whom),
+    };
+    let Some(taken) = kept.await? else {
+        return Ok(Ok(None));
+    };
+    let app = &whom.app;
+    let bytes: u64 = taken.messages().iter().map(Message::size).sum();
+    let mut bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    if matches!(taken, Taken::Popped(_)) {
+        // They are kept beside their answer.
+        bytes = bytes.saturating_mul(2);
+    }
+    let spent = match bytes > SMALL {
+        true => app.answers.take(&whom.queue.project, bytes).map(Some),
+        false => Some(None),
+    };
+    let Some(spent) = spent else {
+        let refused = refused(app);
+        Receipt::new(whom, taken).undone().give_back();
+        return Ok(Err(refused));
+    };
+    let mut response = answer(&taken);
+    if let Some(response) = &mut response {
+        hang(response, spent, Some(Receipt::new(whom, taken)));
+    }
+    Ok(Ok(response))
 }
 
 /// A call that takes messages. When nobody waits for it any more, it goes on, and gives back what it takes.
 struct Kept {
     call: Option<Call>,
     has_begun: bool,
-    app: AppState,
-    queue: QueueKey,
+    whom: Arc<Whom>,
 }
 
 type Call = Pin<Box<dyn Future<Output = Result<Option<Taken>>> + Send>>;
@@ -330,12 +349,12 @@ impl Drop for Kept {
         let Some(call) = self.call.take().filter(|_| self.has_begun) else {
             return;
         };
-        let (app, queue) = (Arc::clone(&self.app), self.queue.clone());
+        let whom = Arc::clone(&self.whom);
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let running = Running::begin(&app);
+            let running = Running::begin(&whom.app);
             runtime.spawn(async move {
                 if let Ok(Some(taken)) = call.await {
-                    Receipt::new(&app, &queue, taken).give_back_in(running);
+                    Receipt::new(whom, taken).give_back_in(running);
                 }
             });
         }
@@ -369,8 +388,7 @@ fn release_later(app: &AppState, queue: &QueueKey, claim: ClaimId) {
 
 /// What has to be given back if an answer is not received.
 struct Receipt {
-    app: AppState,
-    queue: QueueKey,
+    whom: Arc<Whom>,
     what: Return,
 }
 
@@ -393,23 +411,19 @@ impl Return {
 impl std::fmt::Debug for Receipt {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Receipt")
-            .field("queue", &self.queue)
+            .field("queue", &self.whom.queue)
             .field("operation", &self.what.operation())
             .finish_non_exhaustive()
     }
 }
 
 impl Receipt {
-    fn new(app: &AppState, queue: &QueueKey, taken: Taken) -> Self {
+    fn new(whom: Arc<Whom>, taken: Taken) -> Self {
         let what = match taken {
             Taken::Claim(claim) => Return::Claim(claim.id),
             Taken::Popped(messages) => Return::Popped(messages),
         };
-        Self {
-            app: Arc::clone(app),
-            queue: queue.clone(),
-            what,
-        }
+        Self { whom, what }
     }
 
     /// The same, for an answer that the service itself refuses.
@@ -422,7 +436,7 @@ impl Receipt {
 
     /// Gives it back, in its own time.
     fn give_back(self) {
-        let running = Running::begin(&self.app);
+        let running = Running::begin(&self.whom.app);
         self.give_back_in(running);
     }
 
@@ -434,7 +448,7 @@ impl Receipt {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        if self.app.given_back.running.load(Ordering::Relaxed) > MAX_RETURNS {
+        if self.whom.app.given_back.running.load(Ordering::Relaxed) > MAX_RETURNS {
             return self.tell(false);
         }
         runtime.spawn(async move {
@@ -452,20 +466,22 @@ impl Receipt {
     }
 
     async fn try_once(&self) -> Result<()> {
-        let messaging = &self.app.messaging;
+        let Whom { app, queue } = &*self.whom;
+        let messaging = &app.messaging;
         match &self.what {
-            Return::Claim(claim) => messaging.release_claim(&self.queue, *claim).await,
-            Return::Undone(claim) => messaging.undo_claim(&self.queue, *claim).await,
-            Return::Popped(messages) => messaging.put_back(&self.queue, messages.clone()).await,
+            Return::Claim(claim) => messaging.release_claim(queue, *claim).await,
+            Return::Undone(claim) => messaging.undo_claim(queue, *claim).await,
+            Return::Popped(messages) => messaging.put_back(queue, messages.clone()).await,
         }
     }
 
     fn tell(&self, is_given_back: bool) {
-        let (operation, queue) = (self.what.operation(), &self.queue);
+        let operation = self.what.operation();
+        let Whom { app, queue } = &*self.whom;
         let outcome = if is_given_back { "returned" } else { "kept" };
-        self.app.metrics.traffic().unreceived(operation, outcome);
+        app.metrics.traffic().unreceived(operation, outcome);
         tracing::debug!(%queue, operation, outcome, "a client was gone before its answer was sent");
-        if !is_given_back && self.app.given_back.failing.note() {
+        if !is_given_back && app.given_back.failing.note() {
             tracing::warn!(%queue, operation, "what a client did not receive could not be given back: a claim ends in its time, what was popped is lost");
         }
     }

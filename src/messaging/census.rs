@@ -25,10 +25,12 @@
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use isimud_contract::Result;
+use quick_cache::DefaultHashBuilder;
 use tokio::sync::{Semaphore, watch};
 
 /// Projects or queues of which something is remembered, at the most. Beyond it all are forgotten, which lets them through
@@ -59,10 +61,10 @@ const COUNTS_AWAITED: usize = 2;
 /// Steps of all counts that are made at once: a few, so that they are never more than a fraction of what a store does.
 const MAX_STEPS_AT_ONCE: usize = 4;
 
-/// Estimates, each under its owner: a project, or a queue.
+/// Accounts, each under its owner: a project, or a queue. A post looks its account up once.
 #[derive(Debug)]
 pub(super) struct Census<K> {
-    estimates: Mutex<HashMap<K, Estimate>>,
+    accounts: Mutex<HashMap<K, Arc<Account>, DefaultHashBuilder>>,
     /// One for each step that may be made now. Counts that are long queue up for each of their steps anew.
     pub(super) steps: Semaphore,
 }
@@ -70,18 +72,26 @@ pub(super) struct Census<K> {
 impl<K> Default for Census<K> {
     fn default() -> Self {
         Self {
-            estimates: Mutex::default(),
+            accounts: Mutex::default(),
             steps: Semaphore::new(MAX_STEPS_AT_ONCE),
         }
     }
+}
+
+/// What is known of an owner.
+#[derive(Debug, Default)]
+struct Account {
+    estimate: Mutex<Estimate>,
+    /// Let in, and on its way to a store.
+    on_the_way: AtomicU64,
+    /// How many bytes a message of the owner has, about; 0 while that is not known, or messages are counted.
+    message_bytes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Estimate {
     /// What the last count found; none while there was none, or when it failed.
     found: Option<u64>,
-    /// How many bytes a message of the owner has, about; 0 while that is not known, or messages are counted.
-    message_bytes: u64,
     /// When the last count came to its end, and how long it took.
     counted: Option<(Instant, Duration)>,
     /// When a count was last begun because something would have been refused.
@@ -89,8 +99,6 @@ struct Estimate {
     /// What that may lack: let in by this server since the count began, or on its way to a store then; less what it knows to
     /// be gone.
     since: i64,
-    /// Let in, and on its way to a store.
-    on_the_way: u64,
     /// What `since` will be when the count that is under way has come to its end.
     next: i64,
     /// A count is under way, until the other end of this is dropped.
@@ -129,34 +137,47 @@ impl Estimate {
 /// What an estimate says to a post.
 #[derive(Debug)]
 struct Answer {
-    /// It is let in, and counted.
-    fits: bool,
+    /// It is let in, and counted; none where it does not fit.
+    fits: Option<Admitted>,
     /// It is time for a count, which the caller makes: it is under way until this is dropped.
     begins: Option<watch::Sender<()>>,
-    /// A count is under way, this one or another.
+    /// A count is under way, this one or another, where it does not fit.
     under_way: Option<watch::Receiver<()>>,
 }
 
 /// What was let in. It is on its way to a store until this is dropped, and counts from then on as well.
 #[derive(Debug)]
-pub(super) struct Admitted<K: Eq + Hash> {
-    census: Arc<Census<K>>,
-    owner: K,
+pub(super) struct Admitted {
+    account: Arc<Account>,
     amount: u64,
 }
 
-impl<K: Eq + Hash> Admitted<K> {
+impl Admitted {
     /// No store has taken it: it counts no more.
     pub(super) fn forgive(self) {
-        self.census.forgive(&self.owner, self.amount);
+        let less = signed(self.amount).saturating_neg();
+        self.account.estimate().change(less);
+    }
+
+    /// Notes that the bytes which were let in are those of so many messages.
+    pub(super) fn note_length(&self, messages: u64) {
+        let Some(length) = self.amount.checked_div(messages) else {
+            return;
+        };
+        // An average: what is noted at the same time may be missed.
+        let of_account = &self.account.message_bytes;
+        let average = match of_account.load(Ordering::Relaxed) {
+            0 => length,
+            before => (before.saturating_mul(7).saturating_add(length)) / 8,
+        };
+        of_account.store(average, Ordering::Relaxed);
     }
 }
 
-impl<K: Eq + Hash> Drop for Admitted<K> {
+impl Drop for Admitted {
     fn drop(&mut self) {
-        if let Some(estimate) = self.census.estimates().get_mut(&self.owner) {
-            estimate.on_the_way = estimate.on_the_way.saturating_sub(self.amount);
-        }
+        let on_the_way = &self.account.on_the_way;
+        on_the_way.fetch_sub(self.amount, Ordering::AcqRel);
     }
 }
 
@@ -170,8 +191,9 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
         owner: &K,
         more: u64,
         most: u64,
-        count: impl Fn(Arc<Self>) -> F,
-    ) -> Option<Admitted<K>>
+        now: Instant,
+        count: impl Fn(Arc<Self>) -> F + Send + Sync,
+    ) -> Option<Admitted>
     where
         F: Future<Output = Result<u64>> + Send + 'static,
     {
@@ -179,32 +201,49 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
         if more > most {
             return None;
         }
-        let admitted = || Admitted {
-            census: Arc::clone(self),
-            owner: owner.clone(),
-            amount: more,
-        };
+        let answer = self.ask(owner, more, most, now);
+        if let Some(begun) = answer.begins {
+            self.begin(owner.clone(), begun, count(Arc::clone(self)));
+        }
+        match answer.fits {
+            Some(admitted) => Some(admitted),
+            // In a place of its own: few posts have to wait, and all of them would carry what this needs.
+            None => Box::pin(self.wait(owner, more, most, answer.under_way?, count)).await,
+        }
+    }
+
+    /// Waits for counts, and lets in what fits then.
+    async fn wait<F>(
+        self: &Arc<Self>,
+        owner: &K,
+        more: u64,
+        most: u64,
+        mut under_way: watch::Receiver<()>,
+        count: impl Fn(Arc<Self>) -> F + Send + Sync,
+    ) -> Option<Admitted>
+    where
+        F: Future<Output = Result<u64>> + Send + 'static,
+    {
         let deadline = tokio::time::Instant::now() + COUNT_TIMEOUT;
-        for _ in 0..COUNTS_AWAITED {
+        for _ in 1..COUNTS_AWAITED {
+            // An error says that the other end is gone: the count is over.
+            drop(tokio::time::timeout_at(deadline, under_way.changed()).await);
             let answer = self.ask(owner, more, most, Instant::now());
             if let Some(begun) = answer.begins {
                 self.begin(owner.clone(), begun, count(Arc::clone(self)));
             }
-            if answer.fits {
-                return Some(admitted());
+            if answer.fits.is_some() {
+                return answer.fits;
             }
-            let mut under_way = answer.under_way?;
-            // An error says that the other end is gone: the count is over.
-            drop(tokio::time::timeout_at(deadline, under_way.changed()).await);
+            under_way = answer.under_way?;
         }
-        self.decide(owner, more, most).then(admitted)
-    }
-
-    /// Whether so much more fits by the estimate; it is counted then.
-    fn decide(&self, owner: &K, more: u64, most: u64) -> bool {
-        let mut estimates = self.estimates();
-        let estimate = estimates.get_mut(owner);
-        estimate.is_some_and(|estimate| estimate.let_in(more, most))
+        drop(tokio::time::timeout_at(deadline, under_way.changed()).await);
+        let account = self.lookup(owner)?;
+        let fits = account.let_in(&mut account.estimate(), more, most);
+        fits.then(|| Admitted {
+            account,
+            amount: more,
+        })
     }
 
     fn begin(
@@ -226,34 +265,53 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
     }
 
     fn ask(&self, owner: &K, more: u64, most: u64, now: Instant) -> Answer {
-        let mut estimates = self.estimates();
-        if estimates.len() >= CAPACITY && !estimates.contains_key(owner) {
-            estimates.clear();
-        }
-        let estimate = estimates.entry(owner.clone()).or_default();
-        let fits = estimate.let_in(more, most);
+        let account = self.account(owner);
+        let mut estimate = account.estimate();
+        let fits = account.let_in(&mut estimate, more, most);
         // A count that was given up (its task is gone) is under way no more.
         estimate.under_way.take_if(|it| it.has_changed().is_err());
         let mut begins = None;
         if estimate.under_way.is_none() && estimate.is_due(fits, now) {
             let (begun, under_way) = watch::channel(());
             (begins, estimate.under_way) = (Some(begun), Some(under_way));
-            estimate.next = signed(estimate.on_the_way);
+            estimate.next = signed(account.on_the_way.load(Ordering::Acquire));
             if !fits {
                 estimate.refreshed = Some(now);
             }
         }
+        let under_way = match fits {
+            true => None,
+            false => estimate.under_way.clone(),
+        };
+        drop(estimate);
+        let fits = fits.then(|| Admitted {
+            account,
+            amount: more,
+        });
         Answer {
             fits,
             begins,
-            under_way: estimate.under_way.clone(),
+            under_way,
         }
+    }
+
+    /// The account of an owner, who gets one if there is none.
+    fn account(&self, owner: &K) -> Arc<Account> {
+        let mut accounts = self.accounts();
+        if let Some(account) = accounts.get(owner) {
+            return Arc::clone(account);
+        }
+        if accounts.len() >= CAPACITY {
+            accounts.clear();
+        }
+        Arc::clone(accounts.entry(owner.clone()).or_default())
     }
 
     /// Takes over what a count has found; `None` where it failed.
     fn end(&self, owner: &K, found: Option<u64>, start: Instant, now: Instant) {
         // One that was forgotten meanwhile begins anew.
-        if let Some(estimate) = self.estimates().get_mut(owner) {
+        if let Some(account) = self.lookup(owner) {
+            let mut estimate = account.estimate();
             if found.is_some() {
                 estimate.found = found;
                 estimate.since = estimate.next;
@@ -267,61 +325,61 @@ impl<K: Eq + Hash + Clone + Debug + Send + Sync + 'static> Census<K> {
 impl<K: Eq + Hash> Census<K> {
     /// Takes off what is gone for certain. A count that is under way may have seen it or not: it is taken to know.
     pub(super) fn take_off(&self, owner: &K, less: u64) {
-        if let Some(estimate) = self.estimates().get_mut(owner) {
-            estimate.since = estimate.since.saturating_sub(signed(less));
+        if let Some(account) = self.lookup(owner) {
+            account.take_off(less);
         }
     }
 
     /// Takes off the bytes of so many messages, of the length that was let in lately.
     pub(super) fn take_off_messages(&self, owner: &K, messages: u64) {
-        if let Some(estimate) = self.estimates().get_mut(owner) {
-            let less = messages.saturating_mul(estimate.message_bytes);
-            estimate.since = estimate.since.saturating_sub(signed(less));
-        }
-    }
-
-    /// Notes how long the messages are that an owner posts.
-    pub(super) fn note_length(&self, owner: &K, messages: u64, bytes: u64) {
-        if let Some(estimate) = self.estimates().get_mut(owner)
-            && let Some(length) = bytes.checked_div(messages)
-        {
-            estimate.message_bytes = match estimate.message_bytes {
-                0 => length,
-                before => (before.saturating_mul(7).saturating_add(length)) / 8,
-            };
-        }
-    }
-
-    /// Takes off what was counted and not stored after all.
-    fn forgive(&self, owner: &K, less: u64) {
-        if let Some(estimate) = self.estimates().get_mut(owner) {
-            estimate.change(signed(less).saturating_neg());
+        if let Some(account) = self.lookup(owner) {
+            let length = account.message_bytes.load(Ordering::Relaxed);
+            account.take_off(messages.saturating_mul(length));
         }
     }
 
     /// Counts what is there again, after it was taken off.
     pub(super) fn add(&self, owner: &K, more: u64) {
-        if let Some(estimate) = self.estimates().get_mut(owner) {
-            estimate.change(signed(more));
+        if let Some(account) = self.lookup(owner) {
+            account.estimate().change(signed(more));
         }
     }
 
-    fn estimates(&self) -> MutexGuard<'_, HashMap<K, Estimate>> {
-        self.estimates
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// The account of an owner of whom something is remembered.
+    fn lookup(&self, owner: &K) -> Option<Arc<Account>> {
+        self.accounts().get(owner).map(Arc::clone)
+    }
+
+    fn accounts(&self) -> MutexGuard<'_, HashMap<K, Arc<Account>, DefaultHashBuilder>> {
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Account {
+    fn estimate(&self) -> MutexGuard<'_, Estimate> {
+        self.estimate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts so much more if it fits by the estimate.
+    fn let_in(&self, estimate: &mut Estimate, more: u64, most: u64) -> bool {
+        let fits = estimate.fits(more, most);
+        if fits {
+            estimate.change(signed(more));
+            self.on_the_way.fetch_add(more, Ordering::AcqRel);
+        }
+        fits
+    }
+
+    fn take_off(&self, less: u64) {
+        let mut estimate = self.estimate();
+        estimate.since = estimate.since.saturating_sub(signed(less));
     }
 }
 
 impl Estimate {
-    fn let_in(&mut self, more: u64, most: u64) -> bool {
+    fn fits(&self, more: u64, most: u64) -> bool {
         let has_failed = self.found.is_none() && self.counted.is_some();
-        let fits = has_failed || self.lookup().saturating_add(more) <= most;
-        if fits {
-            self.change(signed(more));
-            self.on_the_way = self.on_the_way.saturating_add(more);
-        }
-        fits
+        has_failed || self.lookup().saturating_add(more) <= most
     }
 
     fn change(&mut self, by: i64) {
@@ -344,24 +402,16 @@ mod tests {
 
     /// What the estimate says of a post that a store has at once, and whether it is time for a count.
     fn ask(census: &Named, more: u64, most: u64, now: Instant) -> (bool, bool) {
-        let answer = ask_slowly(census, more, most, now);
-        if answer.0 {
-            arrive(census, more);
-        }
-        answer
+        let (admitted, begins) = ask_slowly(census, more, most, now);
+        (admitted.is_some(), begins)
     }
 
-    /// The same of one that is on its way until [`arrive`].
-    fn ask_slowly(census: &Named, more: u64, most: u64, now: Instant) -> (bool, bool) {
+    /// The same of one that is on its way until what this returns is dropped.
+    fn ask_slowly(census: &Named, more: u64, most: u64, now: Instant) -> (Option<Admitted>, bool) {
         let answer = census.ask(&"p", more, most, now);
         // It is under way until `end`.
         let begins = answer.begins.map(std::mem::forget).is_some();
         (answer.fits, begins)
-    }
-
-    fn arrive(census: &Named, more: u64) {
-        let mut estimates = census.estimates();
-        estimates.get_mut("p").expect("an estimate").on_the_way -= more;
     }
 
     /// A census that has found so much a moment ago.
@@ -394,11 +444,13 @@ mod tests {
     #[test]
     fn what_a_count_may_have_missed_is_added_to_it() {
         let (census, start) = (Named::default(), Instant::now());
-        assert_eq!(ask_slowly(&census, 4, 10, start), (true, true));
+        let (slow, begins) = ask_slowly(&census, 4, 10, start);
+        assert!(begins);
+        let slow = slow.expect("it fits");
         assert_eq!(ask(&census, 3, 10, start), (true, false));
         census.end(&"p", Some(0), start, start);
         assert_eq!(ask(&census, 4, 10, start), (false, true));
-        arrive(&census, 4);
+        drop(slow);
         // The fresh count began before that, too.
         census.end(&"p", Some(3), start, start);
         assert_eq!(ask(&census, 4, 10, start), (false, false));
@@ -454,25 +506,60 @@ mod tests {
         for number in 0..=CAPACITY {
             census.ask(&number, 1, 10, now);
         }
-        assert!(census.estimates().len() <= CAPACITY);
+        assert!(census.accounts().len() <= CAPACITY);
     }
 
     #[tokio::test]
     async fn what_is_forgiven_makes_room_and_what_is_dropped_does_not() {
         let census = Arc::new(that_found(0, Instant::now()));
         let count = |_| async { Ok(10) };
-        let first = census.admit(&"p", 6, 10, count).await.expect("it fits");
+        let first = census
+            .admit(&"p", 6, 10, Instant::now(), count)
+            .await
+            .expect("it fits");
         first.forgive();
-        drop(census.admit(&"p", 6, 10, count).await.expect("it fits"));
-        assert!(census.admit(&"p", 6, 10, count).await.is_none());
+        drop(
+            census
+                .admit(&"p", 6, 10, Instant::now(), count)
+                .await
+                .expect("it fits"),
+        );
+        assert!(
+            census
+                .admit(&"p", 6, 10, Instant::now(), count)
+                .await
+                .is_none()
+        );
+    }
+
+    #[test]
+    fn what_is_refused_is_not_on_its_way() {
+        let start = Instant::now();
+        let census = that_found(0, start);
+        let (held, _) = ask_slowly(&census, 6, 10, start);
+        assert!(!ask(&census, 5, 10, start).0);
+        let on_the_way = |census: &Named| census.account(&"p").on_the_way.load(Ordering::Relaxed);
+        assert_eq!(on_the_way(&census), 6);
+        drop(held);
+        assert_eq!(on_the_way(&census), 0);
     }
 
     #[tokio::test]
     async fn a_post_that_does_not_fit_by_the_estimate_is_let_in_by_a_fresh_count() {
         let census = Arc::new(that_found(10, Instant::now()));
         let count = |_| async { Ok(3) };
-        assert!(census.admit(&"p", 7, 10, count).await.is_some());
-        assert!(census.admit(&"p", 1, 10, count).await.is_none());
+        assert!(
+            census
+                .admit(&"p", 7, 10, Instant::now(), count)
+                .await
+                .is_some()
+        );
+        assert!(
+            census
+                .admit(&"p", 1, 10, Instant::now(), count)
+                .await
+                .is_none()
+        );
     }
 
     #[tokio::test]
@@ -490,9 +577,16 @@ mod tests {
                 }
             }
         };
-        drop(census.admit(&"p", 0, 10, count).await.expect("it fits"));
+        drop(
+            census
+                .admit(&"p", 0, 10, Instant::now(), count)
+                .await
+                .expect("it fits"),
+        );
         census.add(&"p", 10);
-        let (fits, _) = tokio::join!(census.admit(&"p", 10, 10, count), async { say.send(()) });
+        let (fits, _) = tokio::join!(census.admit(&"p", 10, 10, Instant::now(), count), async {
+            say.send(())
+        });
         assert!(fits.is_some());
     }
 
@@ -500,16 +594,31 @@ mod tests {
     async fn what_is_larger_than_the_bound_is_refused_without_a_count() {
         let census = Arc::new(Named::default());
         let count = |_| async { unreachable!("it is not counted") };
-        assert!(census.admit(&"p", 11, 10, count).await.is_none());
+        assert!(
+            census
+                .admit(&"p", 11, 10, Instant::now(), count)
+                .await
+                .is_none()
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_count_that_does_not_end_in_time_leaves_the_decision_to_the_estimate() {
         let census = Arc::new(Named::default());
         let count = |_| std::future::pending();
-        assert!(census.admit(&"p", 10, 10, count).await.is_some());
+        assert!(
+            census
+                .admit(&"p", 10, 10, Instant::now(), count)
+                .await
+                .is_some()
+        );
         let start = tokio::time::Instant::now();
-        assert!(census.admit(&"p", 1, 10, count).await.is_none());
+        assert!(
+            census
+                .admit(&"p", 1, 10, Instant::now(), count)
+                .await
+                .is_none()
+        );
         assert_eq!(start.elapsed(), COUNT_TIMEOUT);
     }
 
@@ -517,8 +626,18 @@ mod tests {
     async fn the_last_count_is_believed_where_the_fresh_one_fails() {
         let census = Arc::new(that_found(8, Instant::now()));
         let down = |_| async { Err(Error::new(ErrorKind::Unavailable, "the pool is down")) };
-        assert!(census.admit(&"p", 3, 10, down).await.is_none());
-        assert!(census.admit(&"p", 2, 10, down).await.is_some());
+        assert!(
+            census
+                .admit(&"p", 3, 10, Instant::now(), down)
+                .await
+                .is_none()
+        );
+        assert!(
+            census
+                .admit(&"p", 2, 10, Instant::now(), down)
+                .await
+                .is_some()
+        );
     }
 
     #[test]
@@ -536,8 +655,8 @@ mod tests {
     fn deleted_messages_make_room_by_the_length_of_those_that_came() {
         let start = Instant::now();
         let census = that_found(0, start);
-        assert!(ask(&census, 8, 10, start).0);
-        census.note_length(&"p", 4, 8);
+        let (admitted, _) = ask_slowly(&census, 8, 10, start);
+        admitted.expect("it fits").note_length(4);
         census.take_off_messages(&"p", 3);
         assert!(ask(&census, 8, 10, start).0);
         assert!(!ask(&census, 1, 10, start).0);

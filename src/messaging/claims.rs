@@ -30,13 +30,11 @@ impl Messaging {
         limit: Option<i64>,
     ) -> Result<Option<Claim>> {
         // The order of checks is the reference's: ttl, limit, grace.
-        let ttl = self
-            .limits()
-            .claim_ttl(terms.ttl.unwrap_or(self.limits().default_claim_ttl))?;
-        let limit = self.limits().claim_page(limit)?;
-        let grace = self
-            .limits()
-            .claim_grace(terms.grace.unwrap_or(self.limits().default_claim_grace))?;
+        let limits = self.limits();
+        let ttl = limits.claim_ttl(terms.ttl.unwrap_or(limits.default_claim_ttl))?;
+        let limit = limits.claim_page(limit)?;
+        let grace = limits.claim_grace(terms.grace.unwrap_or(limits.default_claim_grace))?;
+        drop(limits);
         let known = self.lookup(queue).await?;
         let default_route = || self.catalogue.default_route();
         let route = known

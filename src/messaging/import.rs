@@ -12,6 +12,7 @@ use isimud_contract::{
 use super::limits::Limits;
 use super::queues::check_size;
 use super::{Messaging, checksum, placement, settings};
+use crate::notifications::forget_trust;
 
 /// What became of a queue that was to be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,11 +149,13 @@ impl Messaging {
         if left.is_zero() {
             return Ok(false);
         }
-        let subscription = Subscription {
+        let mut subscription = Subscription {
             ttl: left,
             age: Duration::ZERO,
             ..subscription.clone()
         };
+        // Nobody here knows whose its trust is.
+        forget_trust(&mut subscription.options);
         let there = self.management.create_subscription(&subscription).await?;
         self.forget(&subscription.source);
         Ok(there.is_none())

@@ -10,6 +10,7 @@ use isimud_contract::{
 };
 use uuid::Uuid;
 
+use super::quotas::Bounds;
 use super::settings::Settings;
 use super::{Messaging, checksum, seal};
 use crate::catalogue::{Listed, Position, SegmentStore, SegmentedStore};
@@ -114,9 +115,9 @@ impl Messaging {
         if rules.settings.is_none() {
             self.check_queue_quota(queue).await?;
         }
-        let count = messages.len() as u64;
-        let admitted = self.check_message_quota(queue, count).await?;
-        let posted = self.post_checked(queue, messages).await;
+        let (count, bounds) = (messages.len() as u64, self.bounds(queue));
+        let admitted = self.check_message_quota(queue, &bounds, count).await?;
+        let posted = self.post_checked(queue, &bounds, messages).await;
         if let Some(admitted) = admitted
             && is_not_stored(&posted)
         {
@@ -128,6 +129,7 @@ impl Messaging {
     async fn post_checked(
         &self,
         queue: &QueueKey,
+        bounds: &Bounds,
         mut messages: Vec<Message>,
     ) -> Result<Vec<MessageId>> {
         let known = self.lookup_or_create(queue, None).await?;
@@ -138,8 +140,9 @@ impl Messaging {
             }
         }
         let ids: Vec<MessageId> = messages.iter().map(|message| message.id).collect();
-        let most = self.most_messages(queue, &known.settings);
-        let admitted = self.check_byte_quotas(queue, &known, &messages).await?;
+        let most = bounds.of_queue(&known.settings);
+        let checking = self.check_byte_quotas(queue, bounds, &known, &messages);
+        let admitted = checking.await?;
         let stored = self.store_and_notify(queue, &known, messages, most).await;
         if is_not_stored(&stored) {
             admitted.forgive();

@@ -50,6 +50,9 @@ impl QueueCache {
         queue: &QueueKey,
         read: impl AsyncFnOnce() -> Result<Option<Arc<Queue>>>,
     ) -> Result<Option<Arc<Queue>>> {
+        if let Some(known) = self.queues.get(queue) {
+            return Ok(known);
+        }
         let begun = Instant::now();
         let vacancy = match self.queues.get_value_or_guard_async(queue).await {
             Ok(known) => return Ok(known),

@@ -97,8 +97,10 @@ impl Messaging {
             let route = self.catalogue.resolve_registered(&record.placement).await?;
             route.remove(queue).await?;
         }
+        let trusts = self.trusts_of(queue).await?;
         let record = self.management.delete_queue(queue).await?;
         self.forget(queue);
+        self.delete_trusts(trusts);
         // Even where it was done already: something may have been posted meanwhile.
         let placement = record.map(|record| record.placement).unwrap_or_default();
         let route = self.catalogue.resolve_registered(&placement).await?;

@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use isimud_contract::{
     Error, ErrorKind, Kind, Message, Metadata, ProjectId, QueueKey, Result, StoreId,
 };
+use quick_cache::DefaultHashBuilder;
 use serde::{Deserialize, Serialize};
 
 use super::Messaging;
@@ -119,15 +120,47 @@ impl Quotas {
         (most > 0).then_some(most)
     }
 
-    fn bounds_bytes(&self, project: &ProjectId) -> bool {
-        self.bytes(project)
-            .or(self.bytes_per_queue(project))
-            .is_some()
+    /// What holds for the messages of a project.
+    fn bounds(&self, project: &ProjectId) -> Bounds {
+        Bounds {
+            messages: self.messages(project),
+            bytes: self.bytes(project),
+            messages_per_queue: self.messages_per_queue(project),
+            bytes_per_queue: self.bytes_per_queue(project),
+        }
     }
 
     fn bytes(&self, project: &ProjectId) -> Option<u64> {
         let most = self.own(project, |own| own.max_bytes, self.max_bytes);
         (most > 0).then_some(most)
+    }
+}
+
+/// What the messages of a project may be, read once a request; `None` for any number.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    messages: Option<u64>,
+    bytes: Option<u64>,
+    messages_per_queue: Option<u64>,
+    bytes_per_queue: Option<u64>,
+}
+
+impl Bounds {
+    /// How many messages a queue may have: as its metadata say, and no more than the project's queues may.
+    pub(super) fn of_queue(&self, settings: &Settings) -> Option<u64> {
+        let own = settings.max_messages;
+        own.into_iter().chain(self.messages_per_queue).min()
+    }
+
+    /// The same for bytes.
+    fn bytes_of_queue(&self, settings: &Settings) -> Option<u64> {
+        let own = settings.max_bytes;
+        own.into_iter().chain(self.bytes_per_queue).min()
+    }
+
+    /// Whether bytes of a queue are counted.
+    fn bound_bytes(&self, settings: &Settings) -> bool {
+        self.bytes.or(self.bytes_of_queue(settings)).is_some()
     }
 }
 
@@ -140,7 +173,7 @@ pub struct TooSoon(pub Duration);
 
 /// Requests of projects: each has a bucket that holds those of one second, and fills at its rate.
 #[derive(Debug, Default)]
-pub(super) struct Rates(Mutex<HashMap<ProjectId, Bucket>>);
+pub(super) struct Rates(Mutex<HashMap<ProjectId, Bucket, DefaultHashBuilder>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
@@ -187,8 +220,8 @@ pub(super) struct Estimates {
 /// Bytes that were let in, where there is a bound.
 #[derive(Debug, Default)]
 pub(super) struct AdmittedBytes {
-    of_project: Option<Admitted<ProjectId>>,
-    of_queue: Option<Admitted<QueueKey>>,
+    of_project: Option<Admitted>,
+    of_queue: Option<Admitted>,
 }
 
 impl AdmittedBytes {
@@ -221,7 +254,7 @@ impl Messaging {
 
     /// Lets a request of a project in, or says when it may come again.
     pub fn admit(&self, project: &ProjectId) -> Result<(), TooSoon> {
-        match self.quotas().requests_per_second(project) {
+        match self.quotas.read(|it| it.requests_per_second(project)) {
             0 => Ok(()),
             rate => self.rates.take(project, rate, Instant::now()),
         }
@@ -247,12 +280,9 @@ impl Messaging {
         )))
     }
 
-    /// How many messages a queue may have: as its metadata say, and no more than the project's queues may. `None` for any
-    /// number.
-    pub(super) fn most_messages(&self, queue: &QueueKey, settings: &Settings) -> Option<u64> {
-        let bound = self.quotas().messages_per_queue(&queue.project);
-        let own = settings.max_messages;
-        own.into_iter().chain(bound).min()
+    /// What the messages of a queue's project may be now.
+    pub(super) fn bounds(&self, queue: &QueueKey) -> Bounds {
+        self.quotas.read(|quotas| quotas.bounds(&queue.project))
     }
 
     /// Refuses a bound of a queue's own that is beyond what the project's queues may have.
@@ -309,15 +339,17 @@ impl Messaging {
     pub(super) async fn check_message_quota(
         &self,
         queue: &QueueKey,
+        bounds: &Bounds,
         more: u64,
-    ) -> Result<Option<Admitted<ProjectId>>> {
+    ) -> Result<Option<Admitted>> {
         let project = &queue.project;
-        let Some(most) = self.quotas().messages(project) else {
+        let Some(most) = bounds.messages else {
             return Ok(None);
         };
         let messages = &self.estimates.messages;
         let count = |census| self.counting(census, project, What::Messages);
-        match messages.admit(project, more, most, count).await {
+        let admitting = messages.admit(project, more, most, Instant::now(), count);
+        match admitting.await {
             Some(admitted) => Ok(Some(admitted)),
             None => Err(full(format!(
                 "This project may have {most} messages in all its queues, and has as many."
@@ -329,76 +361,74 @@ impl Messaging {
     pub(super) async fn check_byte_quotas(
         &self,
         queue: &QueueKey,
+        bounds: &Bounds,
         known: &Queue,
         messages: &[Message],
     ) -> Result<AdmittedBytes> {
         let mut admitted = AdmittedBytes::default();
-        let (project, quotas) = (&queue.project, self.quotas());
-        let of_project = quotas.bytes(project);
-        let own = known.settings.max_bytes;
-        let of_queue = own.into_iter().chain(quotas.bytes_per_queue(project)).min();
+        let (of_project, of_queue) = (bounds.bytes, bounds.bytes_of_queue(&known.settings));
         // A store that cannot count has no bound, as with messages, and what it has counts for nobody.
-        let is_counted = known.route.newest().browses();
-        let of_queue = of_queue.filter(|_| is_counted);
-        let of_project = of_project.filter(|_| is_counted);
-        if of_project.is_none() && of_queue.is_none() {
+        if of_project.or(of_queue).is_none() || !known.route.newest().browses() {
             return Ok(admitted);
         }
-        let (count, bytes) = (
-            messages.len() as u64,
-            messages.iter().map(Message::size).sum(),
-        );
+        let (project, now) = (&queue.project, Instant::now());
+        let count = messages.len() as u64;
+        let bytes = messages.iter().map(Message::size).sum();
         if let Some(most) = of_project {
             let counting = |census| self.counting(census, project, What::Bytes);
             let census = &self.estimates.bytes;
-            admitted.of_project = census.admit(project, bytes, most, counting).await;
-            census.note_length(project, count, bytes);
-            if admitted.of_project.is_none() {
-                return Err(full(format!(
+            let of_project = census.admit(project, bytes, most, now, counting).await;
+            let of_project = of_project.ok_or_else(|| {
+                full(format!(
                     "This project may have {most} bytes of messages in all its queues, and has no room for these."
-                )));
-            }
+                ))
+            })?;
+            of_project.note_length(count);
+            admitted.of_project = Some(of_project);
         }
         if let Some(most) = of_queue {
             let counting = |census| self.counting_queue(census, queue);
             let census = &self.estimates.queue_bytes;
-            admitted.of_queue = census.admit(queue, bytes, most, counting).await;
-            census.note_length(queue, count, bytes);
-            if admitted.of_queue.is_none() {
+            let of_queue = census.admit(queue, bytes, most, now, counting).await;
+            let Some(of_queue) = of_queue else {
                 admitted.forgive();
                 return Err(full(format!(
                     "This queue may have {most} bytes of messages, and has no room for these."
                 )));
-            }
+            };
+            of_queue.note_length(count);
+            admitted.of_queue = Some(of_queue);
         }
         Ok(admitted)
     }
 
     /// Counts messages no more that are gone, whose bytes are not known.
     pub(super) fn note_deleted(&self, queue: &QueueKey, known: &Settings, deleted: usize) {
-        let deleted = deleted as u64;
-        self.note_gone(queue, deleted);
-        if deleted > 0 && self.bounds_bytes(queue, known) {
-            let estimates = &self.estimates;
+        if deleted == 0 {
+            return;
+        }
+        let (deleted, bounds) = (deleted as u64, self.bounds(queue));
+        let estimates = &self.estimates;
+        if bounds.messages.is_some() {
+            estimates.messages.take_off(&queue.project, deleted);
+        }
+        if bounds.bound_bytes(known) {
             estimates.bytes.take_off_messages(&queue.project, deleted);
             estimates.queue_bytes.take_off_messages(queue, deleted);
         }
     }
 
-    fn note_gone(&self, queue: &QueueKey, messages: u64) {
-        if messages > 0 && self.quotas().messages(&queue.project).is_some() {
-            self.estimates.messages.take_off(&queue.project, messages);
-        }
-    }
-
-    fn bounds_bytes(&self, queue: &QueueKey, known: &Settings) -> bool {
-        known.max_bytes.is_some() || self.quotas().bounds_bytes(&queue.project)
-    }
-
     /// Counts messages no more that a client has taken.
     pub(super) fn note_popped(&self, queue: &QueueKey, known: &Settings, popped: &[Message]) {
-        self.note_gone(queue, popped.len() as u64);
-        if self.bounds_bytes(queue, known) {
+        if popped.is_empty() {
+            return;
+        }
+        let (bounds, estimates) = (self.bounds(queue), &self.estimates);
+        if bounds.messages.is_some() {
+            let messages = popped.len() as u64;
+            estimates.messages.take_off(&queue.project, messages);
+        }
+        if bounds.bound_bytes(known) {
             // As they were stored.
             let size = |message: &Message| match message.sealed {
                 true => {
@@ -407,8 +437,8 @@ impl Messaging {
                 false => message.size(),
             };
             let bytes = popped.iter().map(size).sum();
-            self.estimates.bytes.take_off(&queue.project, bytes);
-            self.estimates.queue_bytes.take_off(queue, bytes);
+            estimates.bytes.take_off(&queue.project, bytes);
+            estimates.queue_bytes.take_off(queue, bytes);
         }
     }
 

@@ -1,5 +1,6 @@
 //! Subscriptions: who may be told of a queue's messages, for how long, and with whose consent.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
@@ -12,9 +13,11 @@ use uuid::Uuid;
 use super::Messaging;
 use super::placement::as_invalid_request;
 use super::settings::retry_policy;
+use super::trusts::{self, TrustChange};
+use crate::keystone::{Trustor, Trusts};
 use crate::notifications::{
-    AddressPolicy, DEAD_LETTER_QUEUE, Requirements, Secret, WEBHOOK_SECRET, bare_host_of,
-    forget_failures, is_mail,
+    AddressPolicy, DEAD_LETTER_QUEUE, Requirements, Secret, TrustRecord, WEBHOOK_SECRET,
+    bare_host_of, forget_failures, forget_trust, is_mail, target_of_trust,
 };
 use crate::signature::is_unambiguous;
 
@@ -34,6 +37,8 @@ pub struct Subscribers {
     pub addresses: AddressPolicy,
     /// What a delivery needs, the agreement of its receiver too.
     pub requirements: Requirements,
+    /// Creates the trusts of those that are sent a token; or why there are none.
+    pub trusts: Result<Arc<Trusts>, &'static str>,
 }
 
 /// What a client asks of a subscription; values may be of any type still.
@@ -58,13 +63,23 @@ pub enum Subscribed {
 
 impl Messaging {
     /// Subscribes a receiver to a queue or a topic, which is created when it does not exist. Where receivers have to
-    /// agree it is asked, also when it was asked before.
-    pub async fn subscribe(&self, source: &QueueKey, asked: Asked) -> Result<Subscribed> {
+    /// agree it is asked, also when it was asked before. Where the receiver is sent a token, `trustor` is the user whose it
+    /// is, and gives a trust. `Forbidden` when there is no such user, or Keystone refuses the trust; then nothing is created.
+    pub async fn subscribe(
+        &self,
+        source: &QueueKey,
+        asked: Asked,
+        trustor: Option<&Trustor>,
+    ) -> Result<Subscribed> {
         let default_ttl = self.limits().default_subscription_ttl;
         let change = self.check_subscription(asked, None)?;
         let subscriber = change.subscriber.unwrap_or_default();
         self.check_consent(source, &subscriber)?;
-        let subscription = Subscription {
+        let needs_trust = target_of_trust(&subscriber).is_some();
+        if needs_trust {
+            trusts::known(trustor)?;
+        }
+        let mut subscription = Subscription {
             id: SubscriptionId(Uuid::new_v4()),
             source: source.clone(),
             subscriber,
@@ -77,11 +92,18 @@ impl Messaging {
         };
         self.check_room(source, &subscription.subscriber).await?;
         self.check_queue_quota(source).await?;
-        self.lookup_or_create(source, None)
-            .await
-            .map_err(as_invalid_request)?;
-        let found = self.management.create_subscription(&subscription).await?;
-        self.forget(source);
+        // There is no trust to be lost when there is one like it.
+        let found = match needs_trust {
+            true => {
+                self.find_subscriber(source, &subscription.subscriber)
+                    .await?
+            }
+            false => None,
+        };
+        let found = match found {
+            Some(found) => Some(found),
+            None => self.create_subscription(&mut subscription, trustor).await?,
+        };
         let id = match found {
             Some(found) if found.confirmed => return Ok(Subscribed::Already),
             Some(found) => found.id,
@@ -92,6 +114,33 @@ impl Messaging {
         } = &subscription;
         self.ask(source, id, subscriber, false, *ttl).await?;
         Ok(Subscribed::Waiting(id))
+    }
+
+    /// Stores a subscription, with the trust that it needs. Returns the one that is there already.
+    async fn create_subscription(
+        &self,
+        subscription: &mut Subscription,
+        trustor: Option<&Trustor>,
+    ) -> Result<Option<Subscription>> {
+        let trust = match target_of_trust(&subscription.subscriber) {
+            None => None,
+            Some(_) => {
+                let (options, life) = (&mut subscription.options, subscription.ttl);
+                Some(self.add_trust(options, life, trustor).await?)
+            }
+        };
+        let source = &subscription.source;
+        if let Err(error) = self.lookup_or_create(source, None).await {
+            self.delete_trusts(trust);
+            return Err(as_invalid_request(error));
+        }
+        // Where the store does not say whether it has it, the trust stays: it would be needed.
+        let found = self.management.create_subscription(subscription).await?;
+        self.forget(source);
+        if found.is_some() {
+            self.delete_trusts(trust);
+        }
+        Ok(found)
     }
 
     /// Whether the agreement of a subscription's receiver counts with a signature only. Where nothing can be signed anybody
@@ -203,27 +252,38 @@ impl Messaging {
     }
 
     /// Changes a subscription. With another address it is another receiver, who has to agree for itself (quirk
-    /// Q-SUB-6). `NotFound`, also for the id that no subscription can have; `AlreadyExists`.
+    /// Q-SUB-6), and with another address or life it needs another trust, where it has one. `NotFound`, also for the id that
+    /// no subscription can have; `AlreadyExists`; `Forbidden` as for a new one.
     pub async fn update_subscription(
         &self,
         source: &QueueKey,
         id: Option<SubscriptionId>,
         asked: Asked,
+        trustor: Option<&Trustor>,
     ) -> Result<()> {
-        // Options are checked against the address that they are for.
-        let current = match (id, &asked.subscriber, &asked.options) {
-            (Some(id), None, Some(_)) => self.management.find_subscription(source, id).await?,
-            _ => None,
+        // Options are checked against the address that they are for, and a trust against the one before.
+        let has_trusts = self.subscribers.trusts.is_ok();
+        let is_read = has_trusts || asked.subscriber.is_none() && asked.options.is_some();
+        let current = match id.filter(|_| is_read) {
+            Some(id) => self.management.find_subscription(source, id).await?,
+            None => None,
         };
-        let current = current.as_ref().map(|found| found.subscriber.as_str());
-        let change = self.check_subscription(asked, current)?;
+        let receiver = current.as_ref().map(|found| found.subscriber.as_str());
+        let mut change = self.check_subscription(asked, receiver)?;
         if let Some(subscriber) = &change.subscriber {
             self.check_consent(source, subscriber)?;
         }
         let id = id.ok_or_else(|| Error::not_found(Resource::Subscription))?;
-        self.management
+        let trust = match &current {
+            Some(current) if has_trusts => self.change_trust(current, &mut change, trustor).await?,
+            _ => TrustChange::default(),
+        };
+        let changed = self
+            .management
             .update_subscription(source, id, &change)
-            .await?;
+            .await;
+        self.settle_trust(trust, &changed);
+        changed?;
         self.forget(source);
         let Some(subscriber) = change.subscriber else {
             return Ok(());
@@ -243,10 +303,15 @@ impl Messaging {
         }
     }
 
-    /// Deletes a subscription. It need not exist.
+    /// Deletes a subscription, and the trust that it has. It need not exist.
     pub async fn delete_subscription(&self, source: &QueueKey, id: SubscriptionId) -> Result<()> {
+        let found = match self.subscribers.trusts {
+            Ok(_) => self.management.find_subscription(source, id).await?,
+            Err(_) => None,
+        };
         self.management.delete_subscription(source, id).await?;
         self.forget(source);
+        self.delete_trusts(found.and_then(|found| TrustRecord::read(&found.options)));
         Ok(())
     }
 
@@ -273,10 +338,12 @@ impl Messaging {
         self.ask(source, id, &found.subscriber, true, life).await
     }
 
-    /// Deletes every subscription of a queue.
+    /// Deletes every subscription of a queue, and the trusts that they have.
     pub async fn purge_subscriptions(&self, source: &QueueKey) -> Result<()> {
+        let trusts = self.trusts_of(source).await?;
         self.management.remove_subscriptions(source).await?;
         self.forget(source);
+        self.delete_trusts(trusts);
         Ok(())
     }
 
@@ -298,6 +365,7 @@ impl Messaging {
                 .check(receiver, options)
                 .map_err(Error::invalid)?;
             forget_failures(options);
+            forget_trust(options);
         }
         let ttl = asked.ttl.map(|value| self.check_life(&value)).transpose()?;
         Ok(SubscriptionChange {
@@ -321,9 +389,11 @@ impl Messaging {
                 named.join(", ")
             )));
         }
-        if scheme.starts_with("trust+") {
+        if target_of_trust(subscriber).is_some()
+            && let Err(why) = self.subscribers.trusts
+        {
             return Err(Error::invalid(format!(
-                "A subscriber of type {scheme} needs a trust of Keystone, and authentication is off."
+                "A subscriber of type {scheme} needs a trust of Keystone, and {why}."
             )));
         }
         if bare_host_of(subscriber)

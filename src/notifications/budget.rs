@@ -9,6 +9,7 @@ use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use isimud_contract::ProjectId;
+use quick_cache::DefaultHashBuilder;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The unit of a budget, in bytes.
@@ -20,7 +21,7 @@ const SHARE: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Shares<K> {
     each: usize,
-    known: Mutex<HashMap<K, Weak<Semaphore>>>,
+    known: Mutex<HashMap<K, Weak<Semaphore>, DefaultHashBuilder>>,
 }
 
 impl<K: Clone + Eq + Hash> Shares<K> {
@@ -84,8 +85,7 @@ impl Budget {
     /// Waits for bytes. Who asks for more than its share gets the share, when nobody else of the project has any of it.
     /// `None` when the service ends.
     pub(crate) async fn take(&self, project: &ProjectId, bytes: usize) -> Option<Spent> {
-        let units = units(bytes).min(self.shares.each);
-        let count = u32::try_from(units).unwrap_or(u32::MAX);
+        let (units, count) = self.count(bytes);
         let of_project = self
             .shares
             .of(project)
@@ -98,6 +98,25 @@ impl Budget {
             of_project,
             of_all,
         })
+    }
+
+    /// The same for those who need not wait; `None` for the others.
+    pub(crate) fn try_take(&self, project: &ProjectId, bytes: usize) -> Option<Spent> {
+        let (units, count) = self.count(bytes);
+        let of_project = self.shares.of(project);
+        let of_project = of_project.try_acquire_many_owned(count).ok()?;
+        let of_all = Arc::clone(&self.all).try_acquire_many_owned(count).ok()?;
+        Some(Spent {
+            units,
+            of_project,
+            of_all,
+        })
+    }
+
+    /// The units of so many bytes, and how many permits that are.
+    fn count(&self, bytes: usize) -> (usize, u32) {
+        let units = units(bytes).min(self.shares.each);
+        (units, u32::try_from(units).unwrap_or(u32::MAX))
     }
 }
 
@@ -136,6 +155,7 @@ mod tests {
         let (greedy, other) = (project("greedy"), project("other"));
         // More than the share is the share.
         let held = budget.take(&greedy, 1 << 30).await.expect("bytes");
+        assert!(budget.try_take(&greedy, 1).is_none());
         assert!(timeout(NOT_YET, budget.take(&greedy, 1)).await.is_err());
         let theirs = timeout(NOT_YET, budget.take(&other, 16 << 10)).await;
         assert!(theirs.is_ok(), "another project has its own share");

@@ -1,7 +1,7 @@
 //! One attempt to send one notification to one subscriber.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,8 @@ use super::entry::{Entry, What};
 use super::mail::{self, Mail, Mailer};
 use super::rate::Rates;
 use super::text::{self, ConfirmationRequest};
-use super::webhook::Webhooks;
+use super::trust::{NoTrustToken, TrustRecord, TrustTokens, target_of_trust};
+use super::webhook::{Push, Webhooks};
 use super::{DeliveryContext, Outcome, Settings, bare_host_of, host_of};
 use crate::signature::Signer;
 
@@ -29,6 +30,10 @@ pub(crate) struct Sender {
     pub(crate) limits: ConcurrencyLimits,
     /// Bytes of notifications that are being sent.
     pub(crate) sending: Budget,
+    /// Gets the tokens of trust subscriptions.
+    pub(crate) trust_tokens: Option<Arc<dyn TrustTokens>>,
+    /// Says once that a token is sent in clear.
+    pub(crate) clear_token: Once,
 }
 
 impl Sender {
@@ -40,8 +45,10 @@ impl Sender {
         entry: &Entry,
         attempt: usize,
     ) -> Outcome {
-        let subscriber = &subscription.subscriber;
-        let scheme = subscriber.split_once(':').map_or("", |(scheme, _)| scheme);
+        let subscriber = subscription.subscriber.as_str();
+        let trusted = target_of_trust(subscriber);
+        let target = trusted.unwrap_or(subscriber);
+        let scheme = target.split_once(':').map_or("", |(scheme, _)| scheme);
         let is = |wanted: &str| scheme.eq_ignore_ascii_case(wanted);
         let frame = text::frame(&subscription.options).filter(|_| !is("mailto"));
         let size = text::size(entry, frame);
@@ -58,7 +65,7 @@ impl Sender {
                 after: None,
             };
         };
-        if is("mailto") {
+        if is("mailto") && trusted.is_none() {
             return match self.mail(subscription, entry) {
                 Ok(mail) => self.mailer.send(mail).await,
                 Err(outcome) => outcome,
@@ -69,12 +76,57 @@ impl Sender {
         }
         match self.document(context, entry, is("https")) {
             Ok(document) => {
-                let body = text::posted(frame, document);
-                self.webhooks
-                    .push(subscription, entry.id, attempt, body)
-                    .await
+                let push = Push {
+                    subscription,
+                    target,
+                    id: entry.id,
+                    attempt,
+                    body: text::posted(frame, document),
+                };
+                match trusted {
+                    None => self.webhooks.push(&push).await,
+                    Some(_) => self.push_with_token(&push, is("http")).await,
+                }
             }
             Err(outcome) => outcome,
+        }
+    }
+
+    /// Sends a notification with a token of the trust of its subscription; once more with a new token when the receiver
+    /// refuses the first.
+    async fn push_with_token(&self, push: &Push<'_>, in_clear: bool) -> Outcome {
+        let Some(tokens) = &self.trust_tokens else {
+            let why = "it needs a trust of Keystone, and there are none: authentication is off, or there is no trustee";
+            return Outcome::Refused(why.to_owned());
+        };
+        let Some(trust) = TrustRecord::read(&push.subscription.options) else {
+            let why = "its trust is not known to be its user's: the user has to change the subscription, or create it anew";
+            return Outcome::Refused(why.to_owned());
+        };
+        if in_clear {
+            self.clear_token.call_once(|| {
+                tracing::warn!(
+                    "a subscriber of trust+http is sent a token in clear; take trust+http out of \
+                     notifications.subscriber_types to have receivers behind TLS only"
+                );
+            });
+        }
+        let mut refused = None;
+        loop {
+            let token = match tokens.token(&trust.id, refused.as_ref()).await {
+                Ok(token) => token,
+                Err(NoTrustToken { after, why }) => {
+                    let why = format!("there is no token of its trust: {why}");
+                    return match after {
+                        None => Outcome::Refused(why),
+                        after => Outcome::Failed { why, after },
+                    };
+                }
+            };
+            match self.webhooks.push_with_token(push, &token).await {
+                (Outcome::Refused(_), true) if refused.is_none() => refused = Some(token),
+                (outcome, _) => return outcome,
+            }
         }
     }
 
@@ -342,3 +394,7 @@ impl ConcurrencyLimits {
         attempt.await
     }
 }
+
+#[cfg(test)]
+#[path = "sender/tests.rs"]
+mod tests;

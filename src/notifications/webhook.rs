@@ -14,7 +14,7 @@ use hyper::http::header::{
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE, USER_AGENT,
 };
 use hyper::http::uri::{Authority, Scheme};
-use hyper::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use hyper::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use isimud_contract::{Clock, MessageId, Metadata, Subscription};
@@ -40,6 +40,23 @@ pub(crate) const HOP: &str = "isimud-hop";
 
 const USER_AGENT_NAME: &str = concat!("isimud/", env!("CARGO_PKG_VERSION"));
 
+const NOT_A_TARGET: &str = "the subscriber is not a URI that can be sent to";
+
+/// The header of Keystone's tokens.
+const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// One attempt to send a notification.
+#[derive(Debug)]
+pub(crate) struct Push<'a> {
+    pub(crate) subscription: &'a Subscription,
+    /// Where it goes.
+    pub(crate) target: &'a str,
+    pub(crate) id: MessageId,
+    /// The number of the attempt, from 1.
+    pub(crate) attempt: usize,
+    pub(crate) body: Bytes,
+}
+
 /// Sends notifications over HTTP.
 #[derive(Debug)]
 pub(crate) struct Webhooks {
@@ -64,30 +81,16 @@ impl Webhooks {
     }
 
     /// Sends a notification once and says what became of it.
-    pub(crate) async fn push(
-        &self,
-        subscription: &Subscription,
-        id: MessageId,
-        attempt: usize,
-        body: Bytes,
-    ) -> Outcome {
-        let Some(mut uri) = target(&subscription.subscriber) else {
-            return Outcome::Refused("the subscriber is not a URI that can be sent to".into());
+    pub(crate) async fn push(&self, push: &Push<'_>) -> Outcome {
+        let Some((mut uri, mut headers)) = self.prepare(push) else {
+            return Outcome::Refused(NOT_A_TARGET.into());
         };
-        let mut headers = headers(&subscription.options);
-        if let Some(credentials) = credentials(&mut uri) {
-            headers.entry(AUTHORIZATION).or_insert(credentials);
-        }
-        self.mark(&mut headers, subscription, id, attempt, &body);
         let end = Instant::now() + self.timeout;
         for _ in 0..=MAX_REDIRECTS {
-            let request = request(uri.clone(), headers.clone(), body.clone());
-            let project = subscription.source.project.clone();
-            let asking = PROJECT.scope(project, self.client.request(request));
-            let response = match timeout_at(end, asking).await {
-                Err(_) => return failed("no answer in time".into()),
-                Ok(Err(error)) => return of_error(&error),
-                Ok(Ok(response)) => response,
+            let request = request(uri.clone(), headers.clone(), push.body.clone());
+            let response = match self.exchange(push, request, end).await {
+                Ok(response) => response,
+                Err(outcome) => return outcome,
             };
             let redirect = redirect(&uri, &response);
             let outcome = of_answer(&response);
@@ -99,7 +102,7 @@ impl Webhooks {
                     // What the subscriber sets is meant for whom it names, and for nobody else.
                     if next.authority() != uri.authority() {
                         headers = own_headers();
-                        self.mark(&mut headers, subscription, id, attempt, &body);
+                        self.mark(&mut headers, push);
                     }
                     uri = next;
                 }
@@ -108,32 +111,83 @@ impl Webhooks {
         failed("too many redirects".into())
     }
 
-    /// Adds what names the notification and lets the receiver check it; no option of the subscriber can change that.
-    fn mark(
+    /// The same with a token, which goes to the receiver and no further: a redirect is not followed (quirk Q-KS-11). Also
+    /// says whether the receiver refuses the token.
+    pub(crate) async fn push_with_token(
         &self,
-        headers: &mut HeaderMap,
-        subscription: &Subscription,
-        id: MessageId,
-        attempt: usize,
-        body: &[u8],
-    ) {
+        push: &Push<'_>,
+        token: &HeaderValue,
+    ) -> (Outcome, bool) {
+        let Some((uri, mut headers)) = self.prepare(push) else {
+            return (Outcome::Refused(NOT_A_TARGET.into()), false);
+        };
+        let mut token = token.clone();
+        token.set_sensitive(true);
+        headers.insert(TOKEN, token);
+        let request = request(uri, headers, push.body.clone());
+        let end = Instant::now() + self.timeout;
+        let response = match self.exchange(push, request, end).await {
+            Ok(response) => response,
+            Err(outcome) => return (outcome, false),
+        };
+        let is_refused = response.status() == StatusCode::UNAUTHORIZED;
+        let outcome = match response.status().is_redirection() {
+            true => Outcome::Refused(format!(
+                "it answers {}, and a notification with a token is not redirected",
+                response.status()
+            )),
+            false => of_answer(&response),
+        };
+        drain(response).await;
+        (outcome, is_refused)
+    }
+
+    /// Where a notification goes, and its headers; `None` where that is no address of HTTP.
+    fn prepare(&self, push: &Push<'_>) -> Option<(Uri, HeaderMap)> {
+        let mut uri = target(push.target)?;
+        let mut headers = headers(&push.subscription.options);
+        if let Some(credentials) = credentials(&mut uri) {
+            headers.entry(AUTHORIZATION).or_insert(credentials);
+        }
+        self.mark(&mut headers, push);
+        Some((uri, headers))
+    }
+
+    async fn exchange(
+        &self,
+        push: &Push<'_>,
+        request: Request<Full<Bytes>>,
+        end: Instant,
+    ) -> Result<Response<Incoming>, Outcome> {
+        let project = push.subscription.source.project.clone();
+        let asking = PROJECT.scope(project, self.client.request(request));
+        match timeout_at(end, asking).await {
+            Err(_) => Err(failed("no answer in time".into())),
+            Ok(Err(error)) => Err(of_error(&error)),
+            Ok(Ok(response)) => Ok(response),
+        }
+    }
+
+    /// Adds what names the notification and lets the receiver check it; no option of the subscriber can change that.
+    fn mark(&self, headers: &mut HeaderMap, push: &Push<'_>) {
         let moment = self.clock.now();
-        let secret = subscription
-            .options
-            .get(WEBHOOK_SECRET)
-            .and_then(Value::as_str);
+        let options = &push.subscription.options;
+        let secret = options.get(WEBHOOK_SECRET).and_then(Value::as_str);
         let signature = secret
             .and_then(Secret::parse)
-            .map(|secret| secret.sign(id, moment, body));
+            .map(|secret| secret.sign(push.id, moment, &push.body));
         let marks = [
-            ("webhook-id", Some(id.to_string())),
+            ("webhook-id", Some(push.id.to_string())),
             (
                 "webhook-timestamp",
                 Some(moment.0.div_euclid(1000).to_string()),
             ),
             ("webhook-signature", signature),
-            ("isimud-subscription-id", Some(subscription.id.to_string())),
-            ("isimud-attempt", Some(attempt.to_string())),
+            (
+                "isimud-subscription-id",
+                Some(push.subscription.id.to_string()),
+            ),
+            ("isimud-attempt", Some(push.attempt.to_string())),
             (HOP, Some("1".to_owned())),
         ];
         for (name, value) in marks {

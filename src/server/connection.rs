@@ -87,6 +87,11 @@ impl Activity {
         self.0.is_gone.load(Ordering::Acquire)
     }
 
+    /// Bytes of a request have come.
+    pub(super) fn has_received(&self) {
+        self.0.has_begun.store(true, Ordering::Relaxed);
+    }
+
     fn go(&self) {
         self.0.is_gone.store(true, Ordering::Release);
     }
@@ -200,6 +205,7 @@ pub(super) struct Connection {
     is_closing: bool,
     measured: Measured,
     table: Arc<Table>,
+    is_encrypted: bool,
 }
 
 impl Connection {
@@ -221,7 +227,14 @@ impl Connection {
             is_closing: false,
             measured: Measured::new(min_rate),
             table,
+            is_encrypted: false,
         }
+    }
+
+    /// The same for bytes that are encrypted: whoever decrypts them says when a request has begun.
+    pub(super) fn encrypted(mut self) -> Self {
+        self.is_encrypted = true;
+        self
     }
 
     /// Notes what came of a try to write so many bytes.
@@ -264,8 +277,8 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = into.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(context, into) {
-            if into.filled().len() > before {
-                self.activity.0.has_begun.store(true, Ordering::Relaxed);
+            if into.filled().len() > before && !self.is_encrypted {
+                self.activity.has_received();
             }
             return Poll::Ready(read);
         }

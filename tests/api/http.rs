@@ -1,6 +1,8 @@
 //! The rules that hold for every request (spec: http.md).
 
+mod admin_api;
 mod answers;
+mod base_path;
 mod bodies;
 mod cors;
 mod headers;

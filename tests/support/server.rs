@@ -48,7 +48,8 @@ impl Server {
         Self::spawn_with(store, folder, &[])
     }
 
-    fn spawn_with(store: &str, folder: &Path, flags: &[&str]) -> Self {
+    /// The same with further flags.
+    pub(crate) fn spawn_with(store: &str, folder: &Path, flags: &[&str]) -> Self {
         let address = free_address();
         let log = folder.join("server.log");
         let mut output = File::options();
@@ -113,6 +114,13 @@ impl Server {
         assert!(told.is_ok_and(|status| status.success()), "it is told");
         let ended = self.process.wait().expect("it ends");
         assert!(ended.success(), "it ends with {ended}: {}", self.log());
+    }
+
+    /// Has the process read its configuration again (`SIGHUP`).
+    pub(crate) fn hang_up(&self) {
+        let process = self.process.id().to_string();
+        let told = Command::new("kill").args(["-HUP", &process]).status();
+        assert!(told.is_ok_and(|status| status.success()), "it is told");
     }
 
     /// The number of the process.

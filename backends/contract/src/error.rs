@@ -27,6 +27,8 @@ pub enum ErrorKind {
     InUse(Resource),
     /// The request is outside the rules; the message says which and is meant for the client.
     Invalid,
+    /// The caller may not do this; the message says why and is meant for the client.
+    Forbidden,
     /// The store cannot do this, now or later; the message says why and is meant for the client.
     Unsupported,
     /// The backend cannot answer now. Trying again is right.

@@ -366,6 +366,7 @@ impl Simulation {
                 types: Vec::new(),
                 addresses: AddressPolicy::new(&[]).expect("no networks"),
                 requirements: Requirements::default(),
+                trusts: Err("authentication is off"),
             },
             signer: Signer::new("", clock),
         });

@@ -6,12 +6,14 @@ use std::vec;
 use serde_json::Value;
 
 use super::RuleId;
+use crate::keystone::Caller;
 
 /// The rule that says who is an administrator.
 const ADMIN: &str = "context_is_admin";
 
-/// What can be checked here; further words that oslo.policy knows, such as `system_scope`, mean nothing to this API.
-const KINDS: &str = "a role, rule, project_id, user_id, is_admin:True or is_admin:False";
+/// What can be checked here.
+const KINDS: &str = "a role, rule, project_id, user_id, domain_id, user_domain_id, project_domain_id, system_scope, \
+                     is_admin or is_admin_project";
 
 /// How deep an expression may be nested: it is read and checked by recursion.
 const DEEPEST: usize = 100;
@@ -26,6 +28,7 @@ pub(super) enum Check {
     Rule(RuleId),
     Project(String),
     User(String),
+    Token(TokenCheck),
     Not(Box<Self>),
     All(Vec<Self>),
     Any(Vec<Self>),
@@ -81,8 +84,41 @@ fn compile_listed(names: &[String], alternative: &Value) -> Result<Check, String
     }
 }
 
-/// Compiles a check such as `role:admin`. The target of every check is empty, so one that compares with a part of the
-/// target, `%(project_id)s`, never holds.
+/// A check of what a token alone says.
+#[derive(Debug)]
+pub(super) enum TokenCheck {
+    /// The target is the project of the token, so `project_id:%(project_id)s` holds for every token that has one.
+    OwnProject,
+    AdminProject(bool),
+    SystemScope,
+    Domain(String),
+    UserDomain(String),
+    ProjectDomain(String),
+}
+
+impl TokenCheck {
+    pub(super) fn holds(&self, caller: &Caller) -> bool {
+        match self {
+            Self::OwnProject => caller.project().is_some(),
+            Self::AdminProject(wanted) => caller.is_admin_project() == *wanted,
+            Self::SystemScope => caller.is_system_scoped(),
+            Self::Domain(id) => caller.domain_id() == Some(id),
+            Self::UserDomain(id) => *caller.identity().user.domain.id == **id,
+            Self::ProjectDomain(id) => caller
+                .project()
+                .is_some_and(|project| *project.domain.id == **id),
+        }
+    }
+
+    /// What it comes to where headers say who asks: the target is empty, nobody has a domain or a scope, and every project is
+    /// the admin project, as in the reference.
+    pub(super) fn holds_without_token(&self) -> bool {
+        matches!(self, Self::AdminProject(true))
+    }
+}
+
+/// Compiles a check such as `role:admin`. One that compares with a part of the target that no request has, such as
+/// `user_id:%(user_id)s`, never holds.
 fn compile_check(names: &[String], text: &str) -> Result<Check, String> {
     match text {
         "@" => return Ok(Check::Allow),
@@ -104,9 +140,20 @@ fn compile_check(names: &[String], text: &str) -> Result<Check, String> {
         }
         ("is_admin", "True") => Ok(rule(ADMIN).unwrap_or(Check::Deny)),
         ("is_admin", "False") => Ok(Check::Not(rule(ADMIN).unwrap_or(Check::Deny).into())),
-        ("role" | "project_id" | "tenant" | "user_id" | "user", _) if wanted.contains("%(") => {
-            Ok(Check::Deny)
+        ("project_id" | "tenant", "%(project_id)s" | "%(tenant)s") => {
+            Ok(Check::Token(TokenCheck::OwnProject))
         }
+        (
+            "role" | "project_id" | "tenant" | "user_id" | "user" | "domain_id" | "user_domain_id"
+            | "project_domain_id",
+            _,
+        ) if wanted.contains("%(") => Ok(Check::Deny),
+        ("is_admin_project", "True") => Ok(Check::Token(TokenCheck::AdminProject(true))),
+        ("is_admin_project", "False") => Ok(Check::Token(TokenCheck::AdminProject(false))),
+        ("system_scope", "all") => Ok(Check::Token(TokenCheck::SystemScope)),
+        ("domain_id", id) => Ok(Check::Token(TokenCheck::Domain(id.to_owned()))),
+        ("user_domain_id", id) => Ok(Check::Token(TokenCheck::UserDomain(id.to_owned()))),
+        ("project_domain_id", id) => Ok(Check::Token(TokenCheck::ProjectDomain(id.to_owned()))),
         ("role", role) => Ok(Check::Role(role.to_lowercase())),
         ("project_id" | "tenant", project) => Ok(Check::Project(project.to_owned())),
         ("user_id" | "user", user) => Ok(Check::User(user.to_owned())),
@@ -217,11 +264,7 @@ mod tests {
 
     #[test]
     fn checks_compare_what_they_say() {
-        let who = Credentials {
-            roles: "Member,Größe",
-            project: "p1",
-            user: "u1",
-        };
+        let who = Credentials::of_headers("Member,Größe", "p1", "u1");
         for yes in [
             "''",
             "'@'",
@@ -242,6 +285,7 @@ mod tests {
             "not user_id:%(user_id)s",
             "(role:a or role:member) and (role:b or (role:member))",
             "not not @ or !",
+            "is_admin_project:True",
         ] {
             assert!(holds(yes, &who), "{yes}");
         }
@@ -251,6 +295,11 @@ mod tests {
             "role:admin",
             "project_id:P1",
             "project_id:%(project_id)s",
+            "is_admin_project:False",
+            "system_scope:all",
+            "domain_id:default",
+            "user_domain_id:default",
+            "project_domain_id:default",
             "[[]]",
             "is_admin:True",
             "[[role:member, role:admin]]",
@@ -261,10 +310,7 @@ mod tests {
         ] {
             assert!(!holds(no, &who), "{no}");
         }
-        let admin = Credentials {
-            roles: "admin",
-            ..who
-        };
+        let admin = Credentials::of_headers("admin", "p1", "u1");
         assert!(holds("is_admin:True", &admin));
         assert!(!holds("is_admin:False", &admin));
     }

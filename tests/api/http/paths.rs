@@ -30,10 +30,19 @@ async fn unknown_paths_are_404() {
 #[tokio::test]
 async fn a_trailing_slash_is_another_path() {
     let app = App::new();
-    for path in ["/v2", "/v2/ping/", "/v2/queues/q/", "/v2/queues/q/stats/"] {
+    for path in ["/v2/ping/", "/v2/queues/q/", "/v2/queues/q/stats/"] {
         app.get(path).await.assert_is(404, NO_SUCH_PATH);
     }
     app.get("/v2/").await.assert_status(200);
+    // Clients look for the version at its URL: keystoneauth without a client id, and without the slash.
+    let version = app
+        .without("Client-ID")
+        .without("X-Project-Id")
+        .get("/v2")
+        .await;
+    assert_eq!(version.status, 200);
+    let all = app.get("/").await.json();
+    assert_eq!(version.json()["version"], all["versions"][0]);
     app.get("/v2/queues").await.assert_status(200);
 }
 

@@ -1,0 +1,114 @@
+//! TLS towards Keystone: a private authority, a client certificate, or no check at all.
+//!
+//! Source: `docs/compatibility/keystone.md` section 12.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::settings::TlsSettings;
+
+/// Reads the files and creates the client's configuration. Fails with a sentence that names the key and the file.
+///
+/// Where `ca_file` is set, only its authorities count, as in the reference.
+pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match settings.insecure {
+        true => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AcceptAny(provider))),
+        false => builder.with_root_certificates(roots(settings.ca_file.as_deref())?),
+    };
+    let Some((cert_file, key_file)) = &settings.client else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let chain = certificates("keystone.cert_file", cert_file)?;
+    let key = PrivateKeyDer::from_pem_file(key_file)
+        .map_err(|error| unusable("keystone.key_file", key_file, &error))?;
+    builder
+        .with_client_auth_cert(chain, key)
+        .map_err(|error| unusable("keystone.cert_file", cert_file, &error))
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    let Some(ca_file) = ca_file else {
+        let found = rustls_native_certs::load_native_certs();
+        for error in &found.errors {
+            tracing::debug!(%error, "cannot read a certificate authority of the machine");
+        }
+        roots.add_parsable_certificates(found.certs);
+        return Ok(roots);
+    };
+    for certificate in certificates("keystone.ca_file", ca_file)? {
+        roots
+            .add(certificate)
+            .map_err(|error| unusable("keystone.ca_file", ca_file, &error))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let wrong = |error| unusable(key, file, &error);
+    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
+        .map_err(wrong)?
+        .collect::<Result<_, _>>()
+        .map_err(wrong)?;
+    match certificates.is_empty() {
+        true => Err(unusable(key, file, &"it has no certificate in PEM form")),
+        false => Ok(certificates),
+    }
+}
+
+fn unusable(key: &str, file: &Path, why: &dyn std::fmt::Display) -> String {
+    format!("{key}: cannot use the file {}: {why}", file.display())
+}
+
+/// Accepts any certificate (`keystone.insecure`). Signatures are still checked, so that the handshake stays sound.
+#[derive(Debug)]
+struct AcceptAny(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AcceptAny {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,754 @@
+//! Trusts: a user (the trustor) lets the service (the trustee) act in the user's name in one project, so that
+//! notifications can carry a token of the user.
+//!
+//! ```text
+//! create    as the user: the trust of a new subscription, with the user's roles or those of keystone.trust_roles
+//! check     as the trustee: whether a trust that a client names is the client's own
+//! token     as the trustee, within the trust: kept until a minute before its end, got by one request at a time
+//! delete    as the user, by a token of the trust: the trustee's own token may not
+//! ```
+//!
+//! Source: `docs/compatibility/keystone.md` section 11.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hyper::header::{HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+use isimud_contract::{Clock, Timestamp};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use super::authenticator::{Authenticator, Tokens};
+use super::breaker::Breaker;
+use super::client::{DEFAULT_RETRY_AFTER, SERVICE_TOKEN, SUBJECT_TOKEN, Undecided};
+use super::credentials::Credentials;
+use super::health::Fault;
+use super::identity::{Caller, lower};
+use super::lru::Lru;
+use super::settings::{Settings, TrusteeSettings};
+use super::single_flight::{Joined, SingleFlight};
+use super::transport::{Answer, Ask, Transport};
+use super::{REQUEST_TIMEOUT, endpoint};
+use crate::dates;
+use crate::notifications::{NoTrustToken, TrustTokens};
+
+/// A token with less than this left is renewed.
+const RENEW_BEFORE: Duration = Duration::from_mins(1);
+
+/// How long nothing is tried after Keystone has refused the trustee's password. Keystone may lock a user after some wrong
+/// ones.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// Requests about trusts that run at once. Most connections are left to the validations of clients' tokens.
+const MAX_REQUESTS: usize = 8;
+
+/// Trusts whose tokens are got at once, or wait for it.
+const MAX_PENDING: usize = 1000;
+
+/// Tokens of trusts that are kept, and their bytes.
+const MAX_TOKENS: usize = 10_000;
+const MAX_TOKEN_BYTES: usize = 8 << 20;
+
+/// Trusts that wait to be deleted. The others end when they expire.
+const MAX_DELETIONS: usize = 10_000;
+
+/// The longest id of a trust; Keystone's have 32 characters.
+const MAX_ID_BYTES: usize = 64;
+
+/// How often a trust is asked for whose end Keystone has already.
+const MAX_ATTEMPTS: usize = 3;
+
+/// The part of a reason of Keystone's that is passed on, in characters.
+const MAX_REASON_CHARS: usize = 300;
+
+const ACCESS_RULES: HeaderName = HeaderName::from_static("openstack-identity-access-rules");
+
+/// Why there is no trust, or no token of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TrustError {
+    /// Keystone refuses it, for this reason. Trying again does not change it.
+    Refused(String),
+    /// The trust is not one that the caller may name.
+    Foreign,
+    /// Keystone made no decision; it may be asked again after so many seconds.
+    Unavailable {
+        /// What happened, without any secret.
+        why: String,
+        /// See above.
+        retry_after: u64,
+    },
+}
+
+impl std::fmt::Display for TrustError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(why) => write!(f, "Keystone refuses it: {why}"),
+            Self::Foreign => f.write_str("the trust is not the caller's"),
+            Self::Unavailable { why, .. } => write!(f, "Keystone cannot be asked: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for TrustError {}
+
+impl From<Undecided> for TrustError {
+    fn from(undecided: Undecided) -> Self {
+        Self::Unavailable {
+            why: undecided.why.to_string(),
+            retry_after: undecided.retry_after,
+        }
+    }
+}
+
+fn unavailable(why: impl Into<String>) -> TrustError {
+    TrustError::Unavailable {
+        why: why.into(),
+        retry_after: DEFAULT_RETRY_AFTER,
+    }
+}
+
+/// The user for whom a trust is created, with the token of the request. Never shows the token.
+#[derive(Debug, Clone)]
+pub struct Trustor {
+    user: Box<str>,
+    project: Box<str>,
+    token: HeaderValue,
+    /// The names of the token's roles, in lower case.
+    roles: Vec<Box<str>>,
+    /// Whether the token is one of an application credential or of a trust, which may allow less than the user may.
+    is_delegated: bool,
+    /// Whether access rules limit the token. A token of a trust would not be limited by them.
+    has_access_rules: bool,
+}
+
+impl Trustor {
+    /// Returns the caller of a request with its token. `None` when there is no user's token, or none of a project.
+    pub fn of_request(caller: &Caller, headers: &HeaderMap) -> Option<Self> {
+        let identity = caller.identity();
+        let credential = identity.application_credential.as_ref();
+        Some(Self {
+            user: caller.user_id().into(),
+            project: caller.project()?.id.clone(),
+            token: Tokens::of_request(headers).ok()?.user,
+            roles: caller.roles().map(Box::from).collect(),
+            is_delegated: credential.is_some() || identity.trust.is_some(),
+            has_access_rules: credential.is_some_and(|one| one.access_rules.is_some()),
+        })
+    }
+
+    /// Reports whether the user's token may allow less than the user may: by an application credential or a trust.
+    pub fn is_delegated(&self) -> bool {
+        self.is_delegated
+    }
+
+    /// Reports whether a trust is this user's, as far as the token goes.
+    fn has_given(&self, trust: &Value, trustee: &str) -> bool {
+        let has = |role: &Value| {
+            let name = role["name"].as_str().map(lower);
+            name.is_some_and(|name| self.roles.contains(&name))
+        };
+        trust["trustor_user_id"] == *self.user
+            && trust["project_id"] == *self.project
+            && trust["trustee_user_id"] == *trustee
+            && trust["roles"]
+                .as_array()
+                .is_some_and(|roles| roles.iter().all(has))
+    }
+
+    /// Returns the user's id.
+    pub fn user_id(&self) -> &str {
+        &self.user
+    }
+}
+
+/// Creates trusts, gets their tokens and deletes them. Its methods may be called from any task, at once.
+#[derive(Debug)]
+pub struct Trusts {
+    keystone: Arc<Keystone>,
+    pending: SingleFlight<TrustKey, Result<HeaderValue, TrustError>>,
+    /// The trusts that wait to be deleted, or are being deleted.
+    deletions: Mutex<HashSet<String>>,
+}
+
+/// The digest of a trust's id.
+type TrustKey = [u8; 32];
+
+/// What is asked of Keystone.
+#[derive(Debug)]
+struct Keystone {
+    transport: Arc<Transport>,
+    breaker: Breaker,
+    clock: Arc<dyn Clock>,
+    auth_url: Uri,
+    credentials: Credentials,
+    /// The names of the roles that a trust has; empty for all of the user's.
+    roles: Vec<String>,
+    requests: Semaphore,
+    /// Held while the trustee gets a token.
+    login: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The URL of version 3, once it was discovered.
+    discovered: Option<Uri>,
+    trustee: Option<Arc<Trustee>>,
+    /// A refusal of the trustee's password, and until when nothing is tried again because of it.
+    refused: Option<(TrustError, Timestamp)>,
+    tokens: Lru<TrustKey, TrustToken>,
+}
+
+/// The trustee with a token that has no scope.
+#[derive(Debug)]
+struct Trustee {
+    id: Box<str>,
+    token: TrustToken,
+}
+
+/// A token, marked as sensitive so that nothing shows it.
+#[derive(Debug, Clone)]
+struct TrustToken {
+    value: HeaderValue,
+    /// The moment from which on it is renewed.
+    renew_at: Timestamp,
+}
+
+impl Trusts {
+    /// Prepares to ask the Keystone of an authenticator, through its connections; asks nothing yet.
+    pub fn new(
+        authenticator: &Authenticator,
+        settings: &Settings,
+        trustee: TrusteeSettings,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let state = State {
+            discovered: None,
+            trustee: None,
+            refused: None,
+            tokens: Lru::new(MAX_TOKENS, MAX_TOKEN_BYTES),
+        };
+        let keystone = Keystone {
+            transport: Arc::clone(authenticator.transport()),
+            breaker: Breaker::new(Arc::clone(&clock)),
+            clock,
+            auth_url: trustee.auth_url,
+            credentials: trustee.credentials,
+            roles: settings.trust_roles.clone(),
+            requests: Semaphore::new(MAX_REQUESTS),
+            login: tokio::sync::Mutex::default(),
+            state: Mutex::new(state),
+        };
+        Self {
+            keystone: Arc::new(keystone),
+            pending: SingleFlight::new(MAX_PENDING),
+            deletions: Mutex::default(),
+        }
+    }
+
+    /// Creates a trust of a user for the service, in the project of the token and for so long, and returns its id.
+    pub async fn create(&self, trustor: &Trustor, life: Duration) -> Result<String, TrustError> {
+        const WHAT: &str = "the request for a trust";
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let keystone = &self.keystone;
+        let trustee = keystone.trustee(None, deadline).await?;
+        let roles = match keystone.roles.is_empty() {
+            true => match keystone.roles_of(&trustor.token, deadline).await {
+                // The token of a trust does not tell them. It gives no trust either, and Keystone says why.
+                Err(TrustError::Refused(_)) if trustor.is_delegated => by_name(&trustor.roles),
+                roles => roles?,
+            },
+            false => by_name(&keystone.roles),
+        };
+        for attempt in 1.. {
+            let trust = json!({"trust": {
+                "expires_at": expiry(keystone.clock.wall().after(life), fastrand::u32(..1000)),
+                "impersonation": true,
+                "project_id": trustor.project,
+                "roles": roles,
+                "trustee_user_id": trustee.id,
+                "trustor_user_id": trustor.user,
+            }});
+            let ask = Ask {
+                method: Method::POST,
+                uri: keystone.resource("/OS-TRUST/trusts", deadline).await?,
+                headers: vec![(SERVICE_TOKEN, trustor.token.clone())],
+                body: Bytes::from(trust.to_string()),
+            };
+            let answer = keystone.send(&ask, deadline).await?;
+            match answer.status {
+                status if status.is_success() => {
+                    let document = document(&answer);
+                    let id = document["trust"]["id"].as_str().filter(|id| is_id(id));
+                    return id.map(str::to_owned).ok_or_else(|| {
+                        unavailable("it answers the request for a trust without an id")
+                    });
+                }
+                // There is one that ends at the same microsecond.
+                StatusCode::CONFLICT if attempt < MAX_ATTEMPTS => {}
+                StatusCode::CONFLICT => return Err(undecided(&answer, WHAT).into()),
+                _ => return Err(refusal(&answer, WHAT)),
+            }
+        }
+        Err(unavailable("it was asked too often"))
+    }
+
+    /// Checks that a trust is of this user, in the project of the token, for the service, and allows no more than the token.
+    /// `Foreign` when it is not so, or there is none.
+    pub async fn check(&self, id: &str, trustor: &Trustor) -> Result<(), TrustError> {
+        if !is_id(id) || trustor.has_access_rules {
+            return Err(TrustError::Foreign);
+        }
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let keystone = &self.keystone;
+        let mut refused = None;
+        // At most twice: a 401 is about the trustee's token, which is renewed once.
+        loop {
+            let trustee = keystone.trustee(refused.as_ref(), deadline).await?;
+            let path = format!("/OS-TRUST/trusts/{id}");
+            let ask = Ask {
+                method: Method::GET,
+                uri: keystone.resource(&path, deadline).await?,
+                headers: vec![(SERVICE_TOKEN, trustee.token.value.clone())],
+                body: Bytes::new(),
+            };
+            let answer = keystone.send(&ask, deadline).await?;
+            match answer.status {
+                StatusCode::OK => {
+                    let document = document(&answer);
+                    return match trustor.has_given(&document["trust"], &trustee.id) {
+                        true => Ok(()),
+                        false => Err(TrustError::Foreign),
+                    };
+                }
+                StatusCode::UNAUTHORIZED if refused.is_none() => refused = Some(trustee),
+                StatusCode::FORBIDDEN | StatusCode::NOT_FOUND if reason(&answer).is_some() => {
+                    return Err(TrustError::Foreign);
+                }
+                _ => return Err(undecided(&answer, "the request for a trust").into()),
+            }
+        }
+    }
+
+    /// Returns a token of a trust that is not the one that a receiver has refused. Callers that need one of the same trust
+    /// at the same time get the same one.
+    pub async fn token(
+        &self,
+        id: &str,
+        refused: Option<&HeaderValue>,
+    ) -> Result<HeaderValue, TrustError> {
+        let key = key(id);
+        let known = || self.keystone.known(key, refused);
+        if let Some(token) = known() {
+            return Ok(token);
+        }
+        let joined = self.pending.join(
+            key,
+            || known().map(Ok),
+            |_| {
+                let (keystone, id) = (Arc::clone(&self.keystone), id.to_owned());
+                async move { Some(keystone.token(key, &id).await) }
+            },
+        );
+        match joined {
+            Joined::Ready(token) => token,
+            Joined::Full => Err(unavailable("too many wait for it")),
+            Joined::Began(waiting) | Joined::Shared(waiting) => {
+                let token = waiting.result().await;
+                token.unwrap_or_else(|| Err(unavailable("the service stops")))
+            }
+        }
+    }
+
+    /// Deletes trusts that the service created, in its own time: who no longer needs them does not wait. One that cannot be
+    /// deleted is logged; it ends when it expires.
+    pub fn delete_soon(self: &Arc<Self>, ids: Vec<String>) {
+        let mut deletions = self.deletions();
+        let room = MAX_DELETIONS.saturating_sub(deletions.len());
+        if ids.len() > room {
+            let left = ids.len() - room;
+            tracing::warn!(
+                left,
+                "too many trusts are to be deleted: those that are left end when they expire"
+            );
+        }
+        let mut ids = ids;
+        ids.truncate(room);
+        ids.retain(|id| deletions.insert(id.clone()));
+        drop(deletions);
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if ids.is_empty() {
+            return;
+        }
+        let trusts = Arc::clone(self);
+        runtime.spawn(async move {
+            for id in ids {
+                if let Err(error) = trusts.delete(&id).await {
+                    tracing::warn!(%error, trust = id, "cannot delete the trust of a subscription: it ends when it expires");
+                }
+                trusts.deletions().remove(&id);
+            }
+        });
+    }
+
+    async fn delete(&self, id: &str) -> Result<(), TrustError> {
+        let keystone = &self.keystone;
+        let mut refused = None;
+        // At most twice: a token that was kept may be revoked.
+        loop {
+            let token = match self.token(id, refused.as_ref()).await {
+                Ok(token) => token,
+                // It has expired, or its user has deleted it.
+                Err(TrustError::Refused(why)) => {
+                    tracing::debug!(why, trust = id, "a trust cannot be used any more");
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            };
+            let deadline = Instant::now() + REQUEST_TIMEOUT;
+            let path = format!("/OS-TRUST/trusts/{id}");
+            let ask = Ask {
+                method: Method::DELETE,
+                uri: keystone.resource(&path, deadline).await?,
+                headers: vec![(SERVICE_TOKEN, token.clone())],
+                body: Bytes::new(),
+            };
+            let answer = keystone.send(&ask, deadline).await?;
+            match answer.status {
+                status if status.is_success() || status == StatusCode::NOT_FOUND => {
+                    keystone.lock().tokens.remove(&key(id));
+                    return Ok(());
+                }
+                StatusCode::UNAUTHORIZED if refused.is_none() => refused = Some(token),
+                _ => return Err(refusal(&answer, "the deletion of a trust")),
+            }
+        }
+    }
+
+    fn deletions(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.deletions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl TrustTokens for Trusts {
+    async fn token(
+        &self,
+        trust: &str,
+        refused: Option<&HeaderValue>,
+    ) -> Result<HeaderValue, NoTrustToken> {
+        Self::token(self, trust, refused)
+            .await
+            .map_err(|error| match error {
+                TrustError::Unavailable { retry_after, .. } => NoTrustToken {
+                    after: Some(Duration::from_secs(retry_after)),
+                    why: error.to_string(),
+                },
+                TrustError::Refused(_) | TrustError::Foreign => NoTrustToken {
+                    after: None,
+                    why: error.to_string(),
+                },
+            })
+    }
+}
+
+impl Keystone {
+    /// Returns a token of a trust that needs no request.
+    fn known(&self, key: TrustKey, refused: Option<&HeaderValue>) -> Option<HeaderValue> {
+        let now = self.clock.wall();
+        let mut state = self.lock();
+        let token = state.tokens.get(&key)?;
+        let is_usable = now < token.renew_at && refused != Some(&token.value);
+        is_usable.then(|| token.value.clone())
+    }
+
+    /// Gets a token of a trust and keeps it.
+    async fn token(&self, key: TrustKey, id: &str) -> Result<HeaderValue, TrustError> {
+        const WHAT: &str = "the request for a token of a trust";
+        self.check_refused()?;
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        let mut request = self.credentials.request();
+        request["auth"]["scope"] = json!({"OS-TRUST:trust": {"id": id}});
+        let (answer, _) = self.authenticate(&request, WHAT, deadline).await?;
+        let token = match answer {
+            Ok(token) => token,
+            Err(answer) => {
+                self.lock().tokens.remove(&key);
+                // With a wrong password there is no token either, and then it is not the trust's fault.
+                if answer.status == StatusCode::UNAUTHORIZED {
+                    self.log_in(deadline).await?;
+                }
+                return Err(match answer.status {
+                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
+                        refusal(&answer, WHAT)
+                    }
+                    _ => undecided(&answer, WHAT).into(),
+                });
+            }
+        };
+        let size = token.value.len();
+        self.lock().tokens.insert(key, token.clone(), size);
+        Ok(token.value)
+    }
+
+    /// Returns the trustee with a token that is not the one that Keystone has refused.
+    async fn trustee(
+        &self,
+        refused: Option<&Arc<Trustee>>,
+        deadline: Instant,
+    ) -> Result<Arc<Trustee>, TrustError> {
+        let known = || {
+            let now = self.clock.wall();
+            let state = self.lock();
+            let trustee = state.trustee.as_ref()?;
+            let is_refused = refused.is_some_and(|refused| Arc::ptr_eq(refused, trustee));
+            (!is_refused && now < trustee.token.renew_at).then(|| Arc::clone(trustee))
+        };
+        if let Some(trustee) = known() {
+            return Ok(trustee);
+        }
+        let Ok(_login) = timeout_at(deadline, self.login.lock()).await else {
+            return Err(unavailable("it does not give the trustee a token in time"));
+        };
+        match known() {
+            Some(trustee) => Ok(trustee),
+            None => self.log_in(deadline).await,
+        }
+    }
+
+    /// Gets a token of the trustee without scope, and learns the trustee's id by it.
+    async fn log_in(&self, deadline: Instant) -> Result<Arc<Trustee>, TrustError> {
+        const WHAT: &str = "the request for a token of the trustee";
+        self.check_refused()?;
+        let request = self.credentials.request();
+        let (answer, document) = self.authenticate(&request, WHAT, deadline).await?;
+        let token = match answer {
+            Ok(token) => token,
+            Err(answer) => {
+                let refused = TrustError::from(undecided(&answer, WHAT));
+                tracing::error!(error = %refused, user = self.credentials.name(), "trust subscriptions do not work: the trustee's credentials are refused");
+                let until = self.clock.now().after(RETRY_DELAY);
+                self.lock().refused = Some((refused.clone(), until));
+                return Err(refused);
+            }
+        };
+        let id = document["token"]["user"]["id"]
+            .as_str()
+            .ok_or_else(|| unavailable("it answers the request for a token without a user"))?;
+        let trustee = Arc::new(Trustee {
+            id: id.into(),
+            token,
+        });
+        let mut state = self.lock();
+        state.trustee = Some(Arc::clone(&trustee));
+        state.refused = None;
+        Ok(trustee)
+    }
+
+    /// Fails when the trustee's password was refused a moment ago.
+    fn check_refused(&self) -> Result<(), TrustError> {
+        let now = self.clock.now();
+        match &self.lock().refused {
+            Some((refused, until)) if now < *until => Err(refused.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks for a token. Returns it with its document, or the answer that has none because Keystone refuses it.
+    async fn authenticate(
+        &self,
+        request: &Value,
+        what: &str,
+        deadline: Instant,
+    ) -> Result<(Result<TrustToken, Answer>, Value), TrustError> {
+        let ask = Ask {
+            method: Method::POST,
+            uri: self.resource("/auth/tokens?nocatalog", deadline).await?,
+            headers: Vec::new(),
+            body: Bytes::from(request.to_string()),
+        };
+        let answer = self.send(&ask, deadline).await?;
+        match answer.status {
+            StatusCode::CREATED | StatusCode::OK => {}
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
+                if reason(&answer).is_some() =>
+            {
+                return Ok((Err(answer), Value::Null));
+            }
+            _ => return Err(undecided(&answer, what).into()),
+        }
+        let document = document(&answer);
+        let value = answer.headers.get(SUBJECT_TOKEN).cloned();
+        let expires_at = document["token"]["expires_at"]
+            .as_str()
+            .and_then(dates::parse);
+        let (Some(mut value), Some(expires_at)) = (value, expires_at) else {
+            return Err(unavailable(format!(
+                "it answers {what} without a token or its expiry"
+            )));
+        };
+        value.set_sensitive(true);
+        // A token that lives for minutes only is not renewed all the time.
+        let life = expires_at.since(self.clock.wall());
+        let renew_at = expires_at.before(RENEW_BEFORE.min(life / 4));
+        Ok((Ok(TrustToken { value, renew_at }), document))
+    }
+
+    /// Returns the roles of a token, as Keystone names them. What is known of the token from its validation has them in
+    /// lower case, and may be a minute old.
+    async fn roles_of(
+        &self,
+        token: &HeaderValue,
+        deadline: Instant,
+    ) -> Result<Vec<Value>, TrustError> {
+        const WHAT: &str = "the request for the user's roles";
+        let ask = Ask {
+            method: Method::GET,
+            uri: self.resource("/auth/tokens?nocatalog", deadline).await?,
+            headers: vec![
+                (SERVICE_TOKEN, token.clone()),
+                (SUBJECT_TOKEN, token.clone()),
+                (ACCESS_RULES, HeaderValue::from_static("1")),
+            ],
+            body: Bytes::new(),
+        };
+        let answer = self.send(&ask, deadline).await?;
+        if answer.status != StatusCode::OK {
+            return Err(refusal(&answer, WHAT));
+        }
+        let document = document(&answer);
+        let roles = document["token"]["roles"].as_array().into_iter().flatten();
+        let roles = roles.filter_map(|role| role["id"].as_str());
+        Ok(roles.map(|id| json!({ "id": id })).collect())
+    }
+
+    /// Returns the URL of a resource of version 3. What was discovered once is kept, what was guessed is not.
+    async fn resource(&self, path_and_query: &str, deadline: Instant) -> Result<Uri, TrustError> {
+        let v3 = self.version_3(deadline).await?;
+        endpoint::resource(&v3, path_and_query).ok_or_else(|| unavailable("its URL cannot be used"))
+    }
+
+    async fn version_3(&self, deadline: Instant) -> Result<Uri, TrustError> {
+        let base = &self.auth_url;
+        let guess = || endpoint::guess(base).ok_or_else(|| unavailable("its URL cannot be used"));
+        if endpoint::is_version_3(base) {
+            return guess();
+        }
+        if let Some(known) = self.lock().discovered.clone() {
+            return Ok(known);
+        }
+        let ask = Ask {
+            method: Method::GET,
+            uri: base.clone(),
+            headers: Vec::new(),
+            body: Bytes::new(),
+        };
+        let answer = self.send(&ask, deadline).await?;
+        let is_document = matches!(answer.status, StatusCode::OK | StatusCode::MULTIPLE_CHOICES);
+        let found = is_document.then(|| endpoint::from_discovery(base, &answer.body));
+        match found.flatten() {
+            Some(v3) => {
+                self.lock().discovered = Some(v3.clone());
+                Ok(v3)
+            }
+            None => guess(),
+        }
+    }
+
+    /// Sends a request, until the deadline at the latest. What says that Keystone cannot decide now is an error.
+    async fn send(&self, ask: &Ask, deadline: Instant) -> Result<Answer, TrustError> {
+        let Ok(Ok(_turn)) = timeout_at(deadline, self.requests.acquire()).await else {
+            return Err(unavailable("too many ask it about trusts"));
+        };
+        let permit = self.transport.connection(deadline).await;
+        let _permit = permit.map_err(|failure| unavailable(failure.to_string()))?;
+        let admission = self.breaker.admit().map_err(|retry_after| {
+            let why = "it did not answer a moment ago".to_owned();
+            TrustError::Unavailable { why, retry_after }
+        })?;
+        let failure = match self.transport.send(ask, deadline).await {
+            Ok(answer) => match answer.status.as_u16() {
+                408 | 429 | 500.. => undecided(&answer, "a request about trusts"),
+                _ => {
+                    admission.succeeded();
+                    return Ok(answer);
+                }
+            },
+            Err(failure) => Undecided::from(failure),
+        };
+        admission.failed(failure.retry_after);
+        Err(failure.into())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Names roles as Keystone takes them.
+fn by_name(names: &[impl AsRef<str>]) -> Vec<Value> {
+    let names = names.iter().map(AsRef::as_ref);
+    names.map(|name| json!({ "name": name })).collect()
+}
+
+/// The end of a trust, to the microsecond: Keystone has no two trusts of the same users and project that end at the same
+/// one, deleted ones included.
+fn expiry(moment: Timestamp, micros: u32) -> String {
+    let millis = moment.0.rem_euclid(1000);
+    format!("{}.{millis:03}{micros:03}Z", dates::zoneless(moment))
+}
+
+fn key(id: &str) -> TrustKey {
+    Sha256::digest(id).into()
+}
+
+/// Whether a text may be the id of a trust, and stand in a path.
+fn is_id(id: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(is_part)
+}
+
+fn document(answer: &Answer) -> Value {
+    serde_json::from_slice(&answer.body).unwrap_or_default()
+}
+
+/// What an answer means that is neither a success nor an outage: a refusal, where Keystone says so in its own words. A
+/// proxy in front of it answers in others.
+fn refusal(answer: &Answer, what: &str) -> TrustError {
+    match reason(answer) {
+        Some(reason) if answer.status.is_client_error() => TrustError::Refused(reason),
+        _ => undecided(answer, what).into(),
+    }
+}
+
+/// Names an answer that is no decision.
+fn undecided(answer: &Answer, what: &str) -> Undecided {
+    Undecided::of_answer(Fault::Unreachable, what, answer)
+}
+
+/// Reads the reason of an error document of Keystone's: `{"error": {"code": 403, "message": …}}`.
+fn reason(answer: &Answer) -> Option<String> {
+    let document = document(answer);
+    let error = &document["error"];
+    if error["code"] != answer.status.as_u16() {
+        return None;
+    }
+    let message = error["message"].as_str()?.chars();
+    let plain = message.map(|sign| if sign.is_control() { ' ' } else { sign });
+    Some(plain.take(MAX_REASON_CHARS).collect())
+}
+
+#[cfg(test)]
+#[path = "trusts/tests.rs"]
+mod tests;
