@@ -365,24 +365,6 @@ impl Keystone {
         token(self.port, auth)
     }
 
-    /// Reports whether Keystone refuses a token to its owner. Under load it may go on with one that it has cached while it was
-    /// being revoked.
-    pub(crate) fn refuses(&self, token: &str) -> bool {
-        let request = Message {
-            start: "GET /v3/auth/tokens HTTP/1.1".to_owned(),
-            headers: [
-                ("Host", "keystone"),
-                ("X-Auth-Token", token),
-                ("X-Subject-Token", token),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
-            body: Vec::new(),
-        };
-        let answer = send(self.port, &request).expect("an answer");
-        answer.status() == 401
-    }
-
     /// Revokes a token.
     pub(crate) fn revoke(&self, token: &str) {
         let request = Message {
