@@ -5,21 +5,21 @@
 //! and looks up the names of hosts, and opens nothing.
 
 pub mod declared;
+mod listeners;
 mod secrets;
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
-use isimud_contract::{Clock, SystemClock};
 use serde::{Deserialize, Serialize};
 
 use self::declared::Declared;
+use self::listeners::{RawAdmin, Server, address, tls_files};
 use self::secrets::one_line;
-use crate::admin::tokens::Tokens;
 use crate::bridges::{Rule, check_rules};
 use crate::http::BasePath;
 use crate::http::auth::ClientIds;
@@ -30,7 +30,7 @@ use crate::keystone::{KeystoneConfig, TrusteeConfig};
 use crate::messaging::limits::Limits;
 use crate::messaging::quotas::Quotas;
 use crate::messaging::{PUBLIC_KEY, check_keys};
-use crate::server::{Tls, TlsFiles, TlsVersion};
+use crate::server::TlsFiles;
 use crate::{admin, keystone, notifications, telemetry};
 
 /// The reference of all keys, and their defaults.
@@ -84,78 +84,6 @@ pub struct RawConfig {
 struct SignedUrl {
     secret_key: notifications::Password,
     secret_key_file: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Server {
-    listen: String,
-    admin_listen: String,
-    shutdown_grace_secs: u64,
-    idle_grace_ms: u64,
-    header_timeout_secs: u64,
-    body_timeout_secs: u64,
-    answer_timeout_secs: u64,
-    min_answer_rate: u64,
-    tls_cert_file: PathBuf,
-    tls_key_file: PathBuf,
-    tls_client_ca_file: PathBuf,
-    tls_min_version: TlsVersion,
-    base_path: String,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawAdmin {
-    tokens_file: String,
-    local_token: bool,
-    probes_only: bool,
-    metrics_open: bool,
-    hosts: Vec<String>,
-    tls_cert_file: PathBuf,
-    tls_key_file: PathBuf,
-    tls_client_ca_file: PathBuf,
-}
-
-impl RawAdmin {
-    /// Reads the file of tokens. Refuses a listener that others can reach while nobody has a token.
-    fn resolve(self, listen: Option<SocketAddr>) -> Result<admin::Settings, ConfigError> {
-        let tokens = match self.tokens_file.as_str() {
-            "" => Tokens::default(),
-            path => Tokens::load(Path::new(path))
-                .map_err(|why| ConfigError(format!("admin.tokens_file is invalid: {why}")))?,
-        };
-        // The API goes on, and so do metrics and health where they need no token.
-        let all_ended = !tokens.is_empty() && !tokens.is_some_valid(SystemClock.wall());
-        let ended = all_ended.then(|| {
-            format!(
-                "every token of {} has expired: nobody can change anything until 'isimud token new' has made another",
-                self.tokens_file
-            )
-        });
-        let warnings = [Tokens::warning(Path::new(&self.tokens_file)), ended];
-        let warnings: Vec<String> = warnings.into_iter().flatten().collect();
-        let warning = (!warnings.is_empty()).then(|| warnings.join("; "));
-        let reachable = listen.filter(|address| !address.ip().to_canonical().is_loopback());
-        if let Some(address) = reachable
-            && tokens.is_empty()
-            && !self.probes_only
-        {
-            return Err(ConfigError(format!(
-                "server.admin_listen is {address}, which others can reach, and nobody has a token: name a file of tokens \
-                 (admin.tokens_file, see 'isimud token new'), set admin.probes_only = true to serve metrics and health alone, \
-                 or listen on 127.0.0.1"
-            )));
-        }
-        Ok(admin::Settings {
-            tokens,
-            warning,
-            hosts: self.hosts,
-            metrics_open: self.metrics_open,
-            probes_only: self.probes_only,
-            local_token: self.local_token,
-        })
-    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -621,36 +549,4 @@ impl Config {
     pub fn load(flags: &Flags) -> Result<Self, ConfigError> {
         RawConfig::load(flags)?.resolve()
     }
-}
-
-/// The files of a listener's TLS: certificate, key and authority of clients. They are read once, so that a start says which
-/// of them cannot be used.
-fn tls_files(
-    table: &str,
-    [cert, key, client_ca]: [&PathBuf; 3],
-    min_version: TlsVersion,
-) -> Result<Option<TlsFiles>, ConfigError> {
-    let is_set = |path: &PathBuf| !path.as_os_str().is_empty();
-    match (is_set(cert), is_set(key)) {
-        (true, true) => {}
-        (false, false) if !is_set(client_ca) => return Ok(None),
-        (false, _) => return Err(ConfigError(format!("{table}.tls_cert_file is missing"))),
-        (true, false) => return Err(ConfigError(format!("{table}.tls_key_file is missing"))),
-    }
-    let files = TlsFiles {
-        cert: cert.clone(),
-        key: key.clone(),
-        client_ca: Some(client_ca.clone()).filter(is_set),
-        min_version,
-    };
-    Tls::open(files.clone()).map_err(|error| ConfigError(format!("TLS of [{table}]: {error}")))?;
-    Ok(Some(files))
-}
-
-fn address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    let resolved = text
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next());
-    resolved.ok_or_else(|| ConfigError(format!("{key} is not an address (host:port): '{text}'")))
 }

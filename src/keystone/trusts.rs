@@ -10,6 +10,8 @@
 //!
 //! Source: `docs/compatibility/keystone.md` section 11.
 
+mod trustee;
+
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,25 +19,25 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use hyper::{Method, StatusCode, Uri};
+use hyper::{Method, StatusCode};
 use isimud_contract::{Clock, Timestamp};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
+use self::trustee::{
+    Keystone, State, TrustKey, by_name, document, key, reason, refusal, undecided,
+};
+use super::REQUEST_TIMEOUT;
 use super::authenticator::{Authenticator, Tokens};
 use super::breaker::Breaker;
-use super::client::{DEFAULT_RETRY_AFTER, SERVICE_TOKEN, SUBJECT_TOKEN, Undecided};
-use super::credentials::Credentials;
-use super::health::Fault;
+use super::client::{DEFAULT_RETRY_AFTER, SERVICE_TOKEN, Undecided};
 use super::identity::{Caller, lower};
 use super::lru::Lru;
 use super::settings::{Settings, TrusteeSettings};
 use super::single_flight::{Joined, SingleFlight};
-use super::transport::{Answer, Ask, Transport};
-use super::{REQUEST_TIMEOUT, endpoint};
+use super::transport::Ask;
 use crate::dates;
 use crate::notifications::{NoTrustToken, TrustTokens};
 
@@ -175,50 +177,6 @@ pub struct Trusts {
     pending: SingleFlight<TrustKey, Result<HeaderValue, TrustError>>,
     /// The trusts that wait to be deleted, or are being deleted.
     deletions: Mutex<HashSet<String>>,
-}
-
-/// The digest of a trust's id.
-type TrustKey = [u8; 32];
-
-/// What is asked of Keystone.
-#[derive(Debug)]
-struct Keystone {
-    transport: Arc<Transport>,
-    breaker: Breaker,
-    clock: Arc<dyn Clock>,
-    auth_url: Uri,
-    credentials: Credentials,
-    /// The names of the roles that a trust has; empty for all of the user's.
-    roles: Vec<String>,
-    requests: Semaphore,
-    /// Held while the trustee gets a token.
-    login: tokio::sync::Mutex<()>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// The URL of version 3, once it was discovered.
-    discovered: Option<Uri>,
-    trustee: Option<Arc<Trustee>>,
-    /// A refusal of the trustee's password, and until when nothing is tried again because of it.
-    refused: Option<(TrustError, Timestamp)>,
-    tokens: Lru<TrustKey, TrustToken>,
-}
-
-/// The trustee with a token that has no scope.
-#[derive(Debug)]
-struct Trustee {
-    id: Box<str>,
-    token: TrustToken,
-}
-
-/// A token, marked as sensitive so that nothing shows it.
-#[derive(Debug, Clone)]
-struct TrustToken {
-    value: HeaderValue,
-    /// The moment from which on it is renewed.
-    renew_at: Timestamp,
 }
 
 impl Trusts {
@@ -463,245 +421,6 @@ impl TrustTokens for Trusts {
     }
 }
 
-impl Keystone {
-    /// Returns a token of a trust that needs no request.
-    fn known(&self, key: TrustKey, refused: Option<&HeaderValue>) -> Option<HeaderValue> {
-        let now = self.clock.wall();
-        let mut state = self.lock();
-        let token = state.tokens.get(&key)?;
-        let is_usable = now < token.renew_at && refused != Some(&token.value);
-        is_usable.then(|| token.value.clone())
-    }
-
-    /// Gets a token of a trust and keeps it.
-    async fn token(&self, key: TrustKey, id: &str) -> Result<HeaderValue, TrustError> {
-        const WHAT: &str = "the request for a token of a trust";
-        self.check_refused()?;
-        let deadline = Instant::now() + REQUEST_TIMEOUT;
-        let mut request = self.credentials.request();
-        request["auth"]["scope"] = json!({"OS-TRUST:trust": {"id": id}});
-        let (answer, _) = self.authenticate(&request, WHAT, deadline).await?;
-        let token = match answer {
-            Ok(token) => token,
-            Err(answer) => {
-                self.lock().tokens.remove(&key);
-                // With a wrong password there is no token either, and then it is not the trust's fault.
-                if answer.status == StatusCode::UNAUTHORIZED {
-                    self.log_in(deadline).await?;
-                }
-                return Err(match answer.status {
-                    StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                        refusal(&answer, WHAT)
-                    }
-                    _ => undecided(&answer, WHAT).into(),
-                });
-            }
-        };
-        let size = token.value.len();
-        self.lock().tokens.insert(key, token.clone(), size);
-        Ok(token.value)
-    }
-
-    /// Returns the trustee with a token that is not the one that Keystone has refused.
-    async fn trustee(
-        &self,
-        refused: Option<&Arc<Trustee>>,
-        deadline: Instant,
-    ) -> Result<Arc<Trustee>, TrustError> {
-        let known = || {
-            let now = self.clock.wall();
-            let state = self.lock();
-            let trustee = state.trustee.as_ref()?;
-            let is_refused = refused.is_some_and(|refused| Arc::ptr_eq(refused, trustee));
-            (!is_refused && now < trustee.token.renew_at).then(|| Arc::clone(trustee))
-        };
-        if let Some(trustee) = known() {
-            return Ok(trustee);
-        }
-        let Ok(_login) = timeout_at(deadline, self.login.lock()).await else {
-            return Err(unavailable("it does not give the trustee a token in time"));
-        };
-        match known() {
-            Some(trustee) => Ok(trustee),
-            None => self.log_in(deadline).await,
-        }
-    }
-
-    /// Gets a token of the trustee without scope, and learns the trustee's id by it.
-    async fn log_in(&self, deadline: Instant) -> Result<Arc<Trustee>, TrustError> {
-        const WHAT: &str = "the request for a token of the trustee";
-        self.check_refused()?;
-        let request = self.credentials.request();
-        let (answer, document) = self.authenticate(&request, WHAT, deadline).await?;
-        let token = match answer {
-            Ok(token) => token,
-            Err(answer) => {
-                let refused = TrustError::from(undecided(&answer, WHAT));
-                tracing::error!(error = %refused, user = self.credentials.name(), "trust subscriptions do not work: the trustee's credentials are refused");
-                let until = self.clock.now().after(RETRY_DELAY);
-                self.lock().refused = Some((refused.clone(), until));
-                return Err(refused);
-            }
-        };
-        let id = document["token"]["user"]["id"]
-            .as_str()
-            .ok_or_else(|| unavailable("it answers the request for a token without a user"))?;
-        let trustee = Arc::new(Trustee {
-            id: id.into(),
-            token,
-        });
-        let mut state = self.lock();
-        state.trustee = Some(Arc::clone(&trustee));
-        state.refused = None;
-        Ok(trustee)
-    }
-
-    /// Fails when the trustee's password was refused a moment ago.
-    fn check_refused(&self) -> Result<(), TrustError> {
-        let now = self.clock.now();
-        match &self.lock().refused {
-            Some((refused, until)) if now < *until => Err(refused.clone()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Asks for a token. Returns it with its document, or the answer that has none because Keystone refuses it.
-    async fn authenticate(
-        &self,
-        request: &Value,
-        what: &str,
-        deadline: Instant,
-    ) -> Result<(Result<TrustToken, Answer>, Value), TrustError> {
-        let ask = Ask {
-            method: Method::POST,
-            uri: self.resource("/auth/tokens?nocatalog", deadline).await?,
-            headers: Vec::new(),
-            body: Bytes::from(request.to_string()),
-        };
-        let answer = self.send(&ask, deadline).await?;
-        match answer.status {
-            StatusCode::CREATED | StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND
-                if reason(&answer).is_some() =>
-            {
-                return Ok((Err(answer), Value::Null));
-            }
-            _ => return Err(undecided(&answer, what).into()),
-        }
-        let document = document(&answer);
-        let value = answer.headers.get(SUBJECT_TOKEN).cloned();
-        let expires_at = document["token"]["expires_at"]
-            .as_str()
-            .and_then(dates::parse);
-        let (Some(mut value), Some(expires_at)) = (value, expires_at) else {
-            return Err(unavailable(format!(
-                "it answers {what} without a token or its expiry"
-            )));
-        };
-        value.set_sensitive(true);
-        // A token that lives for minutes only is not renewed all the time.
-        let life = expires_at.since(self.clock.wall());
-        let renew_at = expires_at.before(RENEW_BEFORE.min(life / 4));
-        Ok((Ok(TrustToken { value, renew_at }), document))
-    }
-
-    /// Returns the roles of a token, as Keystone names them. What is known of the token from its validation has them in
-    /// lower case, and may be a minute old.
-    async fn roles_of(
-        &self,
-        token: &HeaderValue,
-        deadline: Instant,
-    ) -> Result<Vec<Value>, TrustError> {
-        const WHAT: &str = "the request for the user's roles";
-        let ask = Ask {
-            method: Method::GET,
-            uri: self.resource("/auth/tokens?nocatalog", deadline).await?,
-            headers: vec![
-                (SERVICE_TOKEN, token.clone()),
-                (SUBJECT_TOKEN, token.clone()),
-                (ACCESS_RULES, HeaderValue::from_static("1")),
-            ],
-            body: Bytes::new(),
-        };
-        let answer = self.send(&ask, deadline).await?;
-        if answer.status != StatusCode::OK {
-            return Err(refusal(&answer, WHAT));
-        }
-        let document = document(&answer);
-        let roles = document["token"]["roles"].as_array().into_iter().flatten();
-        let roles = roles.filter_map(|role| role["id"].as_str());
-        Ok(roles.map(|id| json!({ "id": id })).collect())
-    }
-
-    /// Returns the URL of a resource of version 3. What was discovered once is kept, what was guessed is not.
-    async fn resource(&self, path_and_query: &str, deadline: Instant) -> Result<Uri, TrustError> {
-        let v3 = self.version_3(deadline).await?;
-        endpoint::resource(&v3, path_and_query).ok_or_else(|| unavailable("its URL cannot be used"))
-    }
-
-    async fn version_3(&self, deadline: Instant) -> Result<Uri, TrustError> {
-        let base = &self.auth_url;
-        let guess = || endpoint::guess(base).ok_or_else(|| unavailable("its URL cannot be used"));
-        if endpoint::is_version_3(base) {
-            return guess();
-        }
-        if let Some(known) = self.lock().discovered.clone() {
-            return Ok(known);
-        }
-        let ask = Ask {
-            method: Method::GET,
-            uri: base.clone(),
-            headers: Vec::new(),
-            body: Bytes::new(),
-        };
-        let answer = self.send(&ask, deadline).await?;
-        let is_document = matches!(answer.status, StatusCode::OK | StatusCode::MULTIPLE_CHOICES);
-        let found = is_document.then(|| endpoint::from_discovery(base, &answer.body));
-        match found.flatten() {
-            Some(v3) => {
-                self.lock().discovered = Some(v3.clone());
-                Ok(v3)
-            }
-            None => guess(),
-        }
-    }
-
-    /// Sends a request, until the deadline at the latest. What says that Keystone cannot decide now is an error.
-    async fn send(&self, ask: &Ask, deadline: Instant) -> Result<Answer, TrustError> {
-        let Ok(Ok(_turn)) = timeout_at(deadline, self.requests.acquire()).await else {
-            return Err(unavailable("too many ask it about trusts"));
-        };
-        let permit = self.transport.connection(deadline).await;
-        let _permit = permit.map_err(|failure| unavailable(failure.to_string()))?;
-        let admission = self.breaker.admit().map_err(|retry_after| {
-            let why = "it did not answer a moment ago".to_owned();
-            TrustError::Unavailable { why, retry_after }
-        })?;
-        let failure = match self.transport.send(ask, deadline).await {
-            Ok(answer) => match answer.status.as_u16() {
-                408 | 429 | 500.. => undecided(&answer, "a request about trusts"),
-                _ => {
-                    admission.succeeded();
-                    return Ok(answer);
-                }
-            },
-            Err(failure) => Undecided::from(failure),
-        };
-        admission.failed(failure.retry_after);
-        Err(failure.into())
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Names roles as Keystone takes them.
-fn by_name(names: &[impl AsRef<str>]) -> Vec<Value> {
-    let names = names.iter().map(AsRef::as_ref);
-    names.map(|name| json!({ "name": name })).collect()
-}
-
 /// The end of a trust, to the microsecond: Keystone has no two trusts of the same users and project that end at the same
 /// one, deleted ones included.
 fn expiry(moment: Timestamp, micros: u32) -> String {
@@ -709,44 +428,10 @@ fn expiry(moment: Timestamp, micros: u32) -> String {
     format!("{}.{millis:03}{micros:03}Z", dates::zoneless(moment))
 }
 
-fn key(id: &str) -> TrustKey {
-    Sha256::digest(id).into()
-}
-
 /// Whether a text may be the id of a trust, and stand in a path.
 fn is_id(id: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
     (1..=MAX_ID_BYTES).contains(&id.len()) && id.bytes().all(is_part)
-}
-
-fn document(answer: &Answer) -> Value {
-    serde_json::from_slice(&answer.body).unwrap_or_default()
-}
-
-/// What an answer means that is neither a success nor an outage: a refusal, where Keystone says so in its own words. A
-/// proxy in front of it answers in others.
-fn refusal(answer: &Answer, what: &str) -> TrustError {
-    match reason(answer) {
-        Some(reason) if answer.status.is_client_error() => TrustError::Refused(reason),
-        _ => undecided(answer, what).into(),
-    }
-}
-
-/// Names an answer that is no decision.
-fn undecided(answer: &Answer, what: &str) -> Undecided {
-    Undecided::of_answer(Fault::Unreachable, what, answer)
-}
-
-/// Reads the reason of an error document of Keystone's: `{"error": {"code": 403, "message": …}}`.
-fn reason(answer: &Answer) -> Option<String> {
-    let document = document(answer);
-    let error = &document["error"];
-    if error["code"] != answer.status.as_u16() {
-        return None;
-    }
-    let message = error["message"].as_str()?.chars();
-    let plain = message.map(|sign| if sign.is_control() { ' ' } else { sign });
-    Some(plain.take(MAX_REASON_CHARS).collect())
 }
 
 #[cfg(test)]
