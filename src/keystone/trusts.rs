@@ -61,6 +61,11 @@ const MAX_TOKEN_BYTES: usize = 8 << 20;
 /// Trusts that wait to be deleted. The others end when they expire.
 const MAX_DELETIONS: usize = 10_000;
 
+/// How often the deletion of a trust is tried while Keystone makes no decision. The pause between the first two is given, and
+/// each later one is twice as long: about ten minutes in all.
+const MAX_DELETION_ATTEMPTS: u32 = 8;
+const FIRST_DELETION_PAUSE: Duration = Duration::from_secs(5);
+
 /// The longest id of a trust; Keystone's have 32 characters.
 const MAX_ID_BYTES: usize = 64;
 
@@ -177,6 +182,7 @@ pub struct Trusts {
     pending: SingleFlight<TrustKey, Result<HeaderValue, TrustError>>,
     /// The trusts that wait to be deleted, or are being deleted.
     deletions: Mutex<HashSet<String>>,
+    deletion_pause: Duration,
 }
 
 impl Trusts {
@@ -208,6 +214,7 @@ impl Trusts {
             keystone: Arc::new(keystone),
             pending: SingleFlight::new(MAX_PENDING),
             deletions: Mutex::default(),
+            deletion_pause: FIRST_DELETION_PAUSE,
         }
     }
 
@@ -325,8 +332,8 @@ impl Trusts {
         }
     }
 
-    /// Deletes trusts that the service created, in its own time: who no longer needs them does not wait. One that cannot be
-    /// deleted is logged; it ends when it expires.
+    /// Deletes trusts that the service created, in its own time: who no longer needs them does not wait. While Keystone does
+    /// not answer, it is tried for about ten minutes. A trust that cannot be deleted is logged; it ends when it expires.
     pub fn delete_soon(self: &Arc<Self>, ids: Vec<String>) {
         let mut deletions = self.deletions();
         let room = MAX_DELETIONS.saturating_sub(deletions.len());
@@ -349,13 +356,37 @@ impl Trusts {
         }
         let trusts = Arc::clone(self);
         runtime.spawn(async move {
-            for id in ids {
-                if let Err(error) = trusts.delete(&id).await {
-                    tracing::warn!(%error, trust = id, "cannot delete the trust of a subscription: it ends when it expires");
+            let mut pause = trusts.deletion_pause;
+            for attempt in 1..=MAX_DELETION_ATTEMPTS {
+                ids = trusts
+                    .delete_all(ids, attempt == MAX_DELETION_ATTEMPTS)
+                    .await;
+                if ids.is_empty() {
+                    break;
                 }
-                trusts.deletions().remove(&id);
+                tokio::time::sleep(pause).await;
+                pause *= 2;
             }
         });
+    }
+
+    /// Deletes trusts, and returns those of which Keystone has decided nothing, unless this was the last attempt.
+    async fn delete_all(&self, ids: Vec<String>, is_last: bool) -> Vec<String> {
+        let mut undecided = Vec::new();
+        for id in ids {
+            match self.delete(&id).await {
+                Err(TrustError::Unavailable { .. }) if !is_last => {
+                    undecided.push(id);
+                    continue;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, trust = id, "cannot delete the trust of a subscription: it ends when it expires");
+                }
+                Ok(()) => {}
+            }
+            self.deletions().remove(&id);
+        }
+        undecided
     }
 
     async fn delete(&self, id: &str) -> Result<(), TrustError> {

@@ -168,7 +168,9 @@ impl Fake {
             .expect("a trustee");
         let shared = || Arc::clone(clock) as Arc<dyn Clock>;
         let authenticator = Authenticator::new(&settings, shared()).expect("an authenticator");
-        Arc::new(Trusts::new(&authenticator, &settings, trustee, shared()))
+        let mut trusts = Trusts::new(&authenticator, &settings, trustee, shared());
+        trusts.deletion_pause = Duration::from_millis(1);
+        Arc::new(trusts)
     }
 }
 
@@ -470,6 +472,25 @@ async fn trusts_are_deleted_by_their_own_tokens() {
         trusts.token("trust0", None).await.is_err(),
         "its token is forgotten"
     );
+}
+
+#[tokio::test]
+async fn a_trust_is_deleted_after_an_outage_of_keystone() {
+    let (fake, trusts, clock) = world(&[]).await;
+    let id = trusts.create(&trustor(ALICE), HOUR).await.expect("a trust");
+    let asked = fake.state().seen.len();
+    fake.state().fault = Some((500, String::new()));
+    trusts.delete_soon(vec![id.clone()]);
+    while fake.state().seen.len() == asked {
+        tokio::task::yield_now().await;
+    }
+    fake.state().fault = None;
+    while !trusts.deletions().is_empty() {
+        // What keeps requests back after a failure waits for the clock.
+        clock.advance(Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert!(!fake.state().trusts.contains_key(&id));
 }
 
 #[tokio::test]
