@@ -65,10 +65,11 @@ impl BasePath {
         if let Some(rest) = request.uri().path().strip_prefix(&**base)
             && (rest.is_empty() || rest.starts_with('/'))
         {
-            let path = if rest.is_empty() { "/" } else { rest };
+            // A client that joins URLs badly puts a second slash between the two.
+            let path = format!("/{}", rest.trim_start_matches('/'));
             let with_query = match request.uri().query() {
                 Some(query) => format!("{path}?{query}"),
-                None => path.to_owned(),
+                None => path,
             };
             if let Ok(path_and_query) = PathAndQuery::try_from(with_query) {
                 *request.uri_mut() = Uri::from(path_and_query);
@@ -154,6 +155,8 @@ mod tests {
                 "/mq",
             ),
             ("/mq", None, false, "/", "/mq"),
+            ("/mq//v2/queues", None, false, "/v2/queues", "/mq"),
+            ("/mq//", None, false, "/", "/mq"),
             ("/mqx/v2", None, false, "/mqx/v2", "/mq"),
             ("/v2/", Some("/other/"), true, "/v2/", "/other"),
             ("/other/v2/", Some("/other, /inner"), true, "/v2/", "/other"),

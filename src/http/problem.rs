@@ -191,7 +191,7 @@ impl Problem {
                 Self::new(StatusCode::CONFLICT, "Resource conflict", sentence())
             }
             ErrorKind::NotFound(_) => Self::not_found(sentence()),
-            ErrorKind::AlreadyExists(_) => {
+            ErrorKind::AlreadyExists(_) | ErrorKind::InUse(Resource::Subscription) => {
                 Self::new(StatusCode::CONFLICT, "Resource conflict", sentence())
             }
             ErrorKind::Full => Self::new(StatusCode::FORBIDDEN, "Quota exceeded", sentence()),

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use super::auth::{Keystone, RequestHeaders};
 use super::body::{self, Payload};
-use super::caller::{RawQuery, Target};
+use super::caller::{RawQuery, Target, path_of};
 use super::problem::{OrProblem, Problem};
 use super::query::Link;
 use super::queues::LinkDocument;
@@ -203,7 +203,7 @@ pub(crate) async fn list(
         .list_subscriptions(&target.queue, limit, marker.as_deref())
         .await
         .or_problem("Subscriptions could not be listed.")?;
-    let path = format!("{}/subscriptions", target.link());
+    let path = format!("{}/subscriptions", path_of(&target.queue.name));
     let link = Link::new(marker.is_some()).with("limit", limit);
     let links = found
         .last()

@@ -118,7 +118,7 @@ impl Api {
 
     async fn route(&mut self, mut request: Request) -> Response {
         if let Some(keystone) = &self.app.keystone
-            && let Err(refusal) = authenticate(keystone, &mut request).await
+            && let Err(refusal) = authenticate(keystone, &self.app.base_path, &mut request).await
         {
             return traced(&self.app, &self.app.refused, request, async |_| {
                 refused(&refusal)
@@ -184,13 +184,19 @@ fn simplify_path(request: &mut Request) {
 }
 
 /// Asks Keystone who sends a request, and notes it there; or has the answer that the request gets.
-async fn authenticate(keystone: &Authenticator, request: &mut Request) -> Result<(), Refusal> {
-    let base = request.extensions().get::<BasePath>().cloned();
+///
+/// Access rules are compared with the path behind the configured base path alone: what a request says of a prefix is not
+/// what the rules of a credential were written for, and not every proxy takes it off.
+async fn authenticate(
+    keystone: &Authenticator,
+    base_path: &BasePath,
+    request: &mut Request,
+) -> Result<(), Refusal> {
     let parts = RequestParts {
         method: request.method(),
         path: request.uri().path(),
         headers: request.headers(),
-        base_path: base.as_deref().unwrap_or_default(),
+        base_path,
     };
     let known = match keystone.authenticate(parts).await {
         Decision::Authenticated(caller) | Decision::ProjectMissing(caller) => {

@@ -176,6 +176,11 @@ impl Cache {
         }
     }
 
+    /// Whether Keystone has said that the token is good, however long ago, as far as that is still known.
+    pub(super) fn was_good(&self, key: TokenKey) -> bool {
+        self.lock().valid.peek(&key).is_some()
+    }
+
     /// Marks the beginning of a validation, before Keystone is asked.
     pub(super) fn start(&self) -> Started {
         let mut tables = self.lock();

@@ -9,7 +9,8 @@ use bytes::Bytes;
 use hyper::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::{Method, StatusCode};
 use isimud_contract::{Clock, Timestamp};
-use tokio::time::Instant;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout_at};
 
 use super::breaker::Breaker;
 use super::cache::Mode;
@@ -89,12 +90,21 @@ impl From<Failure> for Undecided {
     }
 }
 
+/// Validations at once of tokens that were never good. Whoever sends many of them does not keep those waiting whose tokens
+/// were good a minute ago.
+const MAX_UNKNOWN: usize = 16;
+
+/// The longest token whose failure is Keystone's own. Servers in front of it close connections over headers of 4 KiB, of
+/// which the service's own token is a part.
+const MAX_USUAL_TOKEN_BYTES: usize = 1536;
+
 /// The client. Its methods may be called from any task, at once.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) transport: Arc<Transport>,
     tokens: ServiceTokens,
     breaker: Breaker,
+    unknown: Semaphore,
     pub(super) health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
@@ -113,21 +123,24 @@ impl Client {
             tokens: ServiceTokens::new(settings, &transport, clock, metrics),
             transport,
             breaker: Breaker::new(Arc::clone(clock)),
+            unknown: Semaphore::new(MAX_UNKNOWN),
             health,
             metrics: Arc::clone(metrics),
         })
     }
 
     /// Asks Keystone whether a token is valid, until the deadline at the latest. `is_unwanted` is asked once, when a
-    /// connection is there: true ends the call without asking Keystone, and without a result.
+    /// connection is there: true ends the call without asking Keystone, and without a result. `was_good` says that Keystone
+    /// has called the token valid before.
     pub(super) async fn validate(
         &self,
         token: &HeaderValue,
         mode: Mode,
+        was_good: bool,
         deadline: Instant,
         is_unwanted: impl FnOnce() -> bool,
     ) -> Option<Verdict> {
-        let permit = match self.transport.connection(deadline).await {
+        let permit = match self.connection(was_good, deadline).await {
             Ok(permit) => permit,
             // It says that many ask, which a breaker would not better.
             Err(failure) => return Some(Verdict::Undecided(failure.into())),
@@ -160,8 +173,12 @@ impl Client {
             }
             Err(undecided) => {
                 metrics::add(&self.metrics.undecided);
-                // A request that Keystone cannot read says nothing of others: a hostile token must not cut them off.
-                if undecided.counts {
+                // A request that Keystone cannot read says nothing of others: a hostile token must not cut them off. Nor does one
+                // that had much less time than others, as so many waited before it.
+                let is_usual = token.len() <= MAX_USUAL_TOKEN_BYTES;
+                let is_hurried =
+                    deadline.saturating_duration_since(start) < self.transport.timeout() / 2;
+                if undecided.counts && is_usual && !is_hurried {
                     if admission.failed(undecided.retry_after) {
                         metrics::add(&self.metrics.breaker_openings);
                     }
@@ -170,6 +187,22 @@ impl Client {
             }
         }
         Some(verdict.unwrap_or_else(Verdict::Undecided))
+    }
+
+    /// Waits for the right to ask, until the deadline at the latest.
+    async fn connection(
+        &self,
+        was_good: bool,
+        deadline: Instant,
+    ) -> Result<(Option<SemaphorePermit<'_>>, SemaphorePermit<'_>), Failure> {
+        let share = match was_good {
+            true => None,
+            false => match timeout_at(deadline, self.unknown.acquire()).await {
+                Ok(Ok(share)) => Some(share),
+                _ => return Err(Failure::TimedOut("too many unknown tokens are asked about")),
+            },
+        };
+        Ok((share, self.transport.connection(deadline).await?))
     }
 
     /// Gets the service's own token, if it has none yet: says whether Keystone can be asked at all.
@@ -223,6 +256,12 @@ fn judge(answer: &Answer) -> Result<Verdict, Undecided> {
         StatusCode::OK => match token::parse(&answer.body) {
             Ok(identity) => Ok(Verdict::Valid(Arc::new(identity))),
             Err(Unusable::Bound) => Ok(Verdict::Invalid),
+            Err(Unusable::TooLarge) => {
+                tracing::debug!(
+                    "a token is refused: its document has too many roles or access rules"
+                );
+                Ok(Verdict::Invalid)
+            }
             Err(Unusable::NotAToken(why)) => Err(Undecided::new(Fault::Unreachable, why)),
         },
         // A proxy that knows no such path says 404 as well, but not in Keystone's words: that is no decision.
@@ -230,6 +269,7 @@ fn judge(answer: &Answer) -> Result<Verdict, Undecided> {
         StatusCode::UNAUTHORIZED => undecided(Fault::Credentials),
         StatusCode::FORBIDDEN => undecided(Fault::Permission),
         StatusCode::BAD_REQUEST
+        | StatusCode::PAYLOAD_TOO_LARGE
         | StatusCode::URI_TOO_LONG
         | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
             undecided(Fault::Unreachable).map_err(Undecided::not_counted)
@@ -311,6 +351,7 @@ mod tests {
             (401, "", Fault::Credentials, true),
             (403, "", Fault::Permission, true),
             (408, "", Fault::Unreachable, true),
+            (413, "", Fault::Unreachable, false),
             (429, "", Fault::Unreachable, true),
             (431, "", Fault::Unreachable, false),
             (500, NOT_FOUND, Fault::Unreachable, true),

@@ -10,11 +10,16 @@ use isimud_contract::{Clock, Timestamp};
 
 use super::metrics::Metrics;
 
-/// The least time between two lines: a Keystone that fails every other request does not fill the log.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a fault is the last that the log tells, so that a Keystone that fails every other request does not fill it. What
+/// is new to the log, a fault after none, is told at once.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The difference of clocks that is worth a warning.
+/// The difference of clocks that is worth a warning, and the one below which it is over. An answer's date has whole seconds.
 const MAX_SKEW_MS: i64 = 5_000;
+const SMALL_SKEW_MS: i64 = 3_000;
+
+/// The least time between two warnings about clocks: of several servers behind one address each may have its own.
+const SKEW_LOG_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Why Keystone makes no decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,8 @@ struct Tracked {
     /// What the log says last, and since when.
     logged: Option<(Option<Fault>, Timestamp)>,
     is_skewed: bool,
+    /// When the log last told of the clocks.
+    skew_logged: Option<Timestamp>,
 }
 
 impl Health {
@@ -71,6 +78,7 @@ impl Health {
                 state,
                 logged: None,
                 is_skewed: false,
+                skew_logged: None,
             }),
         }
     }
@@ -101,7 +109,10 @@ impl Health {
         tracked.state.reason = Arc::clone(why);
         let is_due = match tracked.logged {
             None => true,
-            Some((logged, at)) => logged != fault && (now < at || now.since(at) >= LOG_INTERVAL),
+            Some((logged, at)) => {
+                let is_over = now < at || now.since(at) >= LOG_INTERVAL;
+                logged != fault && (logged.is_none() || is_over)
+            }
         };
         if is_due {
             let is_first = tracked.logged.replace((fault, now)).is_none();
@@ -113,7 +124,7 @@ impl Health {
     fn log(&self, fault: Option<Fault>, why: &str, is_first: bool) {
         let user = &self.user;
         match fault {
-            None if is_first => tracing::info!("Keystone validates tokens"),
+            None if is_first => tracing::info!("Keystone can be asked about tokens"),
             None => tracing::info!("Keystone validates tokens again"),
             Some(Fault::Unreachable) => tracing::warn!(
                 "cannot ask Keystone about tokens: {why}; requests whose token is not cached are answered 503"
@@ -129,14 +140,27 @@ impl Health {
         }
     }
 
-    /// Compares Keystone's clock with the machine's: expiry is decided by the latter. Warns once when they part.
+    /// Compares Keystone's clock with the machine's: expiry is decided by the latter. Warns when they part, at most once in
+    /// ten minutes.
     pub(super) fn note_date(&self, keystone: Timestamp) {
         let skew = keystone.0 - self.clock.wall().0;
-        let is_skewed = skew.abs() > MAX_SKEW_MS;
+        let now = self.clock.now();
         let mut tracked = self.lock();
-        let was_skewed = std::mem::replace(&mut tracked.is_skewed, is_skewed);
+        let was_skewed = tracked.is_skewed;
+        let limit = if was_skewed {
+            SMALL_SKEW_MS
+        } else {
+            MAX_SKEW_MS
+        };
+        tracked.is_skewed = skew.abs() > limit;
+        let logged = tracked.skew_logged;
+        let is_due = logged.is_none_or(|at| now < at || now.since(at) >= SKEW_LOG_INTERVAL);
+        let is_told = tracked.is_skewed && !was_skewed && is_due;
+        if is_told {
+            tracked.skew_logged = Some(now);
+        }
         drop(tracked);
-        if is_skewed && !was_skewed {
+        if is_told {
             let secs = skew / 1000;
             tracing::warn!(
                 "Keystone's clock differs from this machine's by {secs} s: tokens are refused too early or accepted too \

@@ -80,6 +80,8 @@ struct State {
     discovered: HashMap<Uri, Uri>,
     /// Whether the log says that the catalogue has no endpoint of Keystone's.
     is_missing_told: bool,
+    /// The log has told that tokens go to it in clear.
+    is_clear_told: bool,
 }
 
 impl ServiceTokens {
@@ -248,7 +250,17 @@ impl Source {
         let found = endpoint::from_catalogue(catalogue, interface, region.as_deref());
         let was_told = std::mem::replace(&mut self.lock().is_missing_told, found.is_none());
         match found {
-            Some(endpoint) => self.version_3(&endpoint, deadline).await,
+            Some(endpoint) => {
+                let is_weaker =
+                    auth.scheme_str() == Some("https") && endpoint.scheme_str() == Some("http");
+                if is_weaker && !std::mem::replace(&mut self.lock().is_clear_told, true) {
+                    tracing::warn!(
+                        "keystone.auth_url is https, and Keystone's own endpoint of interface {interface} is http: tokens are \
+                         sent there in clear; choose another with keystone.interface"
+                    );
+                }
+                self.version_3(&endpoint, deadline).await
+            }
             None => {
                 if !was_told {
                     let region = region.as_deref().unwrap_or("any");

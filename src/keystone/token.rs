@@ -17,7 +17,12 @@ pub(super) enum Unusable {
     NotAToken(&'static str),
     /// The token is bound to something that cannot be checked here: it must be refused.
     Bound,
+    /// The document is so large that a few of the kind would push everybody else's out of the cache.
+    TooLarge,
 }
+
+/// What is kept of one token at most, in bytes: the roles and access rules of a few hundred are some 40 KiB.
+const MAX_IDENTITY_BYTES: usize = 64 * 1024;
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -116,7 +121,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Identity, Unusable> {
         .user
         .ok_or(Unusable::NotAToken("its token has no user"))?;
     let scope = scope(token.project, token.domain, token.system);
-    Ok(Identity {
+    let identity = Identity {
         user: User {
             id: user.id,
             name: user.name.unwrap_or_default(),
@@ -129,7 +134,11 @@ pub(super) fn parse(body: &[u8]) -> Result<Identity, Unusable> {
         trust: token.trust.map(Into::into),
         expires_at,
         audit_id: token.audit_ids.into_iter().next(),
-    })
+    };
+    match identity.size() <= MAX_IDENTITY_BYTES {
+        true => Ok(identity),
+        false => Err(Unusable::TooLarge),
+    }
 }
 
 fn scope(
@@ -297,6 +306,18 @@ mod tests {
         };
         assert!(rules.allow("messaging", target("GET")));
         assert!(!rules.allow("messaging", target("PUT")));
+    }
+
+    #[test]
+    fn a_document_that_would_fill_the_cache_is_refused() {
+        let token = |rules: usize| {
+            let path = format!("/v2/queues/{}", "*a".repeat(50));
+            let rule = json!({"id": "r", "service": "messaging", "method": "GET", "path": path});
+            let credential = json!({"id": "c", "name": "n", "access_rules": vec![rule; rules]});
+            read(json!({"project": project(), "application_credential": credential}))
+        };
+        assert!(token(10).is_ok());
+        assert_eq!(token(650), Err(Unusable::TooLarge));
     }
 
     #[test]

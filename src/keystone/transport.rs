@@ -65,8 +65,10 @@ pub(super) struct Answer {
 /// Why there is no answer, in words for the log. It never holds a header or a body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// The connection was not made, or ended before an answer: the request may be repeated.
+    /// The connection was not made: the request may be repeated.
     Connection(String),
+    /// The connection ended before an answer: a request that would do the same again may be repeated.
+    Closed(String),
     /// There was no complete answer in time.
     TimedOut(&'static str),
     /// The answer cannot be read.
@@ -76,7 +78,7 @@ pub(super) enum Failure {
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Connection(why) | Self::Unreadable(why) => f.write_str(why),
+            Self::Connection(why) | Self::Closed(why) | Self::Unreadable(why) => f.write_str(why),
             Self::TimedOut(why) => f.write_str(why),
         }
     }
@@ -108,6 +110,11 @@ impl Transport {
         })
     }
 
+    /// Returns how long an answer may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Waits for the right to use a connection for a validation, until the deadline at the latest.
     pub(super) async fn connection(
         &self,
@@ -123,7 +130,8 @@ impl Transport {
     /// Sends a request and reads its answer, until the deadline at the latest. The caller holds a connection
     /// ([`Transport::connection`]), or is the one that renews the service's token.
     ///
-    /// A request is repeated only when its connection failed before an answer. A redirect is an answer like any other.
+    /// A request is repeated only when its connection failed before an answer, and one that creates something only when
+    /// there was no connection. A redirect is an answer like any other.
     pub(super) async fn send(&self, ask: &Ask, deadline: Instant) -> Result<Answer, Failure> {
         let mut failures = 0;
         loop {
@@ -131,6 +139,10 @@ impl Transport {
             let may_repeat = failures < self.retries && Instant::now() + RETRY_DELAY < deadline;
             match sent {
                 Err(Failure::Connection(_)) if may_repeat => {
+                    failures += 1;
+                    sleep(RETRY_DELAY).await;
+                }
+                Err(Failure::Closed(_)) if may_repeat && !ask.creates() => {
                     failures += 1;
                     sleep(RETRY_DELAY).await;
                 }
@@ -168,6 +180,11 @@ impl Transport {
 }
 
 impl Ask {
+    /// Whether it leaves something behind at Keystone that a second one would leave again. A token is nothing of the kind.
+    fn creates(&self) -> bool {
+        self.method == Method::POST && !self.uri.path().ends_with("/auth/tokens")
+    }
+
     fn request(&self) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::new(self.body.clone()));
         *request.method_mut() = self.method.clone();
@@ -188,7 +205,7 @@ fn of_client(error: &hyper_util::client::legacy::Error) -> Failure {
     let why = with_causes(error);
     match error.is_connect() {
         true => Failure::Connection(format!("there is no connection to it: {why}")),
-        false => Failure::Connection(format!("it closes the connection without an answer: {why}")),
+        false => Failure::Closed(format!("it closes the connection without an answer: {why}")),
     }
 }
 

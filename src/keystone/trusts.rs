@@ -58,6 +58,13 @@ const MAX_PENDING: usize = 1000;
 const MAX_TOKENS: usize = 10_000;
 const MAX_TOKEN_BYTES: usize = 8 << 20;
 
+/// How long a refusal of Keystone's holds for the next who ask for a token of that trust, and how long a token is kept though
+/// the receiver refuses it, where the one before was refused too. Else each notification would cost Keystone a password.
+const REFUSAL_TTL: Duration = Duration::from_mins(1);
+
+/// The trustee's password is not tried again to explain a refusal when it was right so long ago.
+const LOGIN_TTL: Duration = Duration::from_secs(10);
+
 /// Trusts that wait to be deleted. The others end when they expire.
 const MAX_DELETIONS: usize = 10_000;
 
@@ -161,7 +168,9 @@ impl Trustor {
             let name = role["name"].as_str().map(lower);
             name.is_some_and(|name| self.roles.contains(&name))
         };
-        trust["trustor_user_id"] == *self.user
+        // Without impersonation its tokens would be the trustee's own, and show the receiver what only the service may see.
+        trust["impersonation"] == true
+            && trust["trustor_user_id"] == *self.user
             && trust["project_id"] == *self.project
             && trust["trustee_user_id"] == *trustee
             && trust["roles"]
@@ -198,6 +207,8 @@ impl Trusts {
             trustee: None,
             refused: None,
             tokens: Lru::new(MAX_TOKENS, MAX_TOKEN_BYTES),
+            recent: Lru::new(MAX_TOKENS, MAX_TOKEN_BYTES),
+            logged_in: None,
         };
         let keystone = Keystone {
             transport: Arc::clone(authenticator.transport()),
@@ -314,12 +325,14 @@ impl Trusts {
         if let Some(token) = known() {
             return Ok(token);
         }
+        self.keystone.check_recent(key, refused.is_some())?;
+        let is_renewal = refused.is_some();
         let joined = self.pending.join(
             key,
             || known().map(Ok),
             |_| {
                 let (keystone, id) = (Arc::clone(&self.keystone), id.to_owned());
-                async move { Some(keystone.token(key, &id).await) }
+                async move { Some(keystone.token(key, &id, is_renewal).await) }
             },
         );
         match joined {

@@ -178,7 +178,9 @@ async fn fly(
     let deadline = Instant::now() + REQUEST_TIMEOUT;
     let started = cache.start();
     let is_unwanted = || flight.abandon_if_unwanted();
-    let verdict = client.validate(token, mode, deadline, is_unwanted).await?;
+    let was_good = cache.was_good(key);
+    let asking = client.validate(token, mode, was_good, deadline, is_unwanted);
+    let verdict = asking.await?;
     match &verdict {
         Verdict::Valid(identity) => cache.accept(key, started, identity),
         Verdict::Invalid => cache.reject(key),

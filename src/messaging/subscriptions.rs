@@ -101,7 +101,12 @@ impl Messaging {
             false => None,
         };
         let found = match found {
-            Some(found) => Some(found),
+            Some(found) => {
+                if TrustRecord::read(&found.options).is_none() {
+                    self.repair_trust(&found, trustor).await?;
+                }
+                Some(found)
+            }
             None => self.create_subscription(&mut subscription, trustor).await?,
         };
         let id = match found {
@@ -372,6 +377,7 @@ impl Messaging {
             subscriber,
             ttl,
             options: asked.options,
+            expected_subscriber: None,
         })
     }
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A trust lets a receiver act as the user who gave it. So a subscription with the trust of one user is never changed by
-//! another as it is: a change by another user gives it a trust of that user.
+//! another as it is: a change by another user gives it a trust of that user, who must name the receiver for it. And what was
+//! decided for one receiver is written for that one alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,10 @@ use crate::notifications::{TrustRecord, forget_failures, forget_trust, target_of
 
 /// The option by which a client names a trust, and sees that of its own subscription.
 const TRUST_ID: &str = "trust_id";
+
+/// Why a user gives no trust to a receiver that somebody else has chosen.
+const UNNAMED: &str = "Another user has chosen the receiver of this subscription, who would get tokens of yours. Name it as the \
+                       subscriber of the change, too, if that is what you want.";
 
 /// Subscriptions that are read at once.
 const PAGE_SIZE: usize = 100;
@@ -70,6 +75,32 @@ impl Messaging {
         Ok(record)
     }
 
+    /// Gives a subscription its trust that has none, such as one that was imported. It may have another address meanwhile.
+    pub(super) async fn repair_trust(
+        &self,
+        found: &Subscription,
+        trustor: Option<&Trustor>,
+    ) -> Result<()> {
+        let mut options = found.options.clone();
+        options.remove(TRUST_ID);
+        let life = found.ttl.saturating_sub(found.age);
+        let new = self.add_trust(&mut options, life, trustor).await?;
+        forget_failures(&mut options);
+        let change = SubscriptionChange {
+            options: Some(options),
+            expected_subscriber: Some(found.subscriber.clone()),
+            ..SubscriptionChange::default()
+        };
+        let changing = self
+            .management
+            .update_subscription(&found.source, found.id, &change);
+        let changed = changing.await;
+        let (old, new) = (None, Some(new));
+        self.settle_trust(TrustChange { old, new }, &changed);
+        self.forget(&found.source);
+        changed
+    }
+
     /// Has a change of a subscription leave it with the trust that it needs, or with none.
     pub(super) async fn change_trust(
         &self,
@@ -111,7 +142,14 @@ impl Messaging {
             }
             kept.write(&mut options);
             change.options = Some(options);
+            change.expected_subscriber = Some(current.subscriber.clone());
             return Ok(TrustChange::default());
+        }
+        let is_own = old
+            .as_ref()
+            .is_some_and(|old| old.user_id == trustor.user_id());
+        if change.subscriber.is_none() && !is_own {
+            return Err(Error::new(ErrorKind::Forbidden, UNNAMED));
         }
         let life = change
             .ttl
@@ -126,6 +164,9 @@ impl Messaging {
         forget_failures(&mut options);
         new.write(&mut options);
         change.options = Some(options);
+        if change.subscriber.is_none() {
+            change.expected_subscriber = Some(current.subscriber.clone());
+        }
         Ok(TrustChange {
             old: old.filter(|old| old.id != new.id),
             new: Some(new),

@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use isimud_contract::{Metadata, Result, Subscription, SubscriptionChange};
+use isimud_contract::{ErrorKind, Metadata, Result, Subscription, SubscriptionChange};
 use serde_json::Value;
 
 use super::Deliveries;
@@ -80,10 +80,18 @@ impl Deliveries {
         }
         let change = SubscriptionChange {
             options: Some(options),
+            // A trust among the options is for that receiver.
+            expected_subscriber: Some(read.subscriber.clone()),
             ..SubscriptionChange::default()
         };
-        self.management
-            .update_subscription(&read.source, read.id, &change)
-            .await
+        let changing = self
+            .management
+            .update_subscription(&read.source, read.id, &change);
+        match changing.await {
+            Err(error) if matches!(error.kind(), ErrorKind::InUse(_) | ErrorKind::NotFound(_)) => {
+                Ok(())
+            }
+            changed => changed,
+        }
     }
 }

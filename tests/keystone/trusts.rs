@@ -378,9 +378,16 @@ fn a_changed_subscription_has_a_trust_of_whoever_changed_it() {
         trusts(world, &id, &token) == [third.as_str()]
     });
 
-    // Another user of the project does not get a token of the first sent anywhere, or with anything.
+    // Another user of the project does not get a token of the first sent anywhere, or with anything; and gives none to a
+    // receiver whom the first has chosen, without saying so.
+    let post_data = json!({"post_data": "{\"x\": \"$zaqar_message$\"}"});
+    for change in [json!({"options": post_data}), json!({"ttl": 7200})] {
+        let answer = service.with(&other, "PATCH", &subscription, Some(&change));
+        assert_eq!(answer.status(), 403, "{}", answer.json());
+        assert_eq!(service.trust(&token, &subscription).as_ref(), Some(&third));
+    }
     for change in [
-        json!({"options": {"post_data": "{\"x\": \"$zaqar_message$\"}"}}),
+        json!({"subscriber": receiver.url(), "options": post_data}),
         json!({"subscriber": format!("{}/b", receiver.url())}),
     ] {
         service.change(&other, &subscription, &change);

@@ -21,6 +21,7 @@ promises! {
     a_subscription_belongs_to_its_queue,
     a_topic_has_subscriptions_of_its_own,
     an_update_changes_what_it_names,
+    a_change_for_another_address_changes_nothing,
     another_address_is_not_confirmed,
     the_same_address_stays_confirmed,
     an_update_keeps_subscribers_apart,
@@ -325,10 +326,30 @@ async fn an_update_changes_what_it_names(bench: Bench) -> Outcome {
         subscriber: Some(expected.subscriber.clone()),
         ttl: Some(expected.ttl),
         options: Some(expected.options.clone()),
+        ..SubscriptionChange::default()
     };
     bench.change(1, change).await?;
     bench.assert_subscribed(&expected).await?;
     bench.assert_subscribed(&neighbour).await?;
+    Ok(())
+}
+
+async fn a_change_for_another_address_changes_nothing(bench: Bench) -> Outcome {
+    let mut expected = bench.subscribe(1, "http://a").await?;
+    bench.readdress(1, "http://b").await?;
+    let change = |subscriber: &str| SubscriptionChange {
+        options: Some(metadata(json!({"of": "a"}))),
+        expected_subscriber: Some(subscriber.to_owned()),
+        ..SubscriptionChange::default()
+    };
+    let changed = ErrorKind::InUse(Resource::Subscription);
+    refused(bench.change(1, change("http://a")).await, changed)?;
+    expected.subscriber = "http://b".into();
+    bench.assert_subscribed(&expected).await?;
+
+    bench.change(1, change("http://b")).await?;
+    expected.options = metadata(json!({"of": "a"}));
+    bench.assert_subscribed(&expected).await?;
     Ok(())
 }
 
@@ -349,6 +370,7 @@ async fn the_same_address_stays_confirmed(bench: Bench) -> Outcome {
         subscriber: Some("http://a".into()),
         ttl: Some(minutes(5)),
         options: Some(metadata(json!({}))),
+        ..SubscriptionChange::default()
     };
     bench.change(1, change).await?;
     let found = bench.subscribed(1).await?.map(|found| found.confirmed);
@@ -363,6 +385,7 @@ async fn an_update_keeps_subscribers_apart(bench: Bench) -> Outcome {
         subscriber: Some("http://a".into()),
         ttl: Some(minutes(5)),
         options: Some(metadata(json!({}))),
+        ..SubscriptionChange::default()
     };
     refused(bench.change(2, change).await, taken())?;
     bench.assert_subscribed(&first).await?;
@@ -568,6 +591,7 @@ async fn only_a_new_ttl_restarts_a_subscription(bench: Bench) -> Outcome {
         subscriber: Some("http://b".into()),
         options: Some(metadata(json!({}))),
         ttl: None,
+        ..SubscriptionChange::default()
     };
     bench.change(1, change).await?;
     let confirmed = bench.confirm(1, true).await?;

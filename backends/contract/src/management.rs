@@ -142,8 +142,8 @@ pub trait Subscriptions: Debug + Send + Sync + 'static {
         id: SubscriptionId,
     ) -> Result<Option<Subscription>>;
 
-    /// Changes a subscription. `NotFound(Subscription)`, or `AlreadyExists(Subscription)` when another one of the
-    /// queue has the new subscriber.
+    /// Changes a subscription. `NotFound(Subscription)`, `AlreadyExists(Subscription)` when another one of the queue has
+    /// the new subscriber, or `InUse(Subscription)` when it has another address than is expected.
     async fn update_subscription(
         &self,
         source: &QueueKey,

@@ -34,4 +34,7 @@ pub struct SubscriptionChange {
     pub ttl: Option<Duration>,
     /// New options in place of the old.
     pub options: Option<Metadata>,
+    /// Nothing is changed unless the subscription still has this address: what was decided for one receiver is not given to
+    /// another.
+    pub expected_subscriber: Option<String>,
 }

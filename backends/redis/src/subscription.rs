@@ -30,6 +30,11 @@ fn call(store: &RedisStore, source: &'static Source, queue: &QueueKey) -> Call {
     Call::new(source, &[&keys]).clock(&store.scripts.time)
 }
 
+fn changed() -> Error {
+    let changed = ErrorKind::InUse(Resource::Subscription);
+    Error::new(changed, "the subscription has another address now")
+}
+
 fn taken() -> Error {
     let taken = ErrorKind::AlreadyExists(Resource::Subscription);
     Error::new(taken, "the queue has a subscription like that")
@@ -85,9 +90,11 @@ pub(crate) async fn update(
             Some(confirmed) => call.number(confirmed.into()),
             None => call.bytes(b""),
         };
-        Ok(told(store, call, source))
+        let expected = change.expected_subscriber.as_deref().unwrap_or_default();
+        Ok(told(store, call.bytes(expected.as_bytes()), source))
     };
     match store.scripts.settled(make).await? {
+        Value::Int(1) => Err(changed()),
         Value::Int(_) => Err(taken()),
         answer => one(answer, source)?.ok_or_else(|| Error::not_found(Resource::Subscription)),
     }

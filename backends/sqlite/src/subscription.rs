@@ -79,6 +79,11 @@ fn by_id(
         .optional()
 }
 
+fn changed() -> Error {
+    let changed = ErrorKind::InUse(Resource::Subscription);
+    Error::new(changed, "the subscription has another address now")
+}
+
 fn taken() -> Error {
     let taken = ErrorKind::AlreadyExists(Resource::Subscription);
     Error::new(taken, "the queue has a subscription like that")
@@ -141,6 +146,10 @@ pub(crate) fn update(
         return Ok(Err(Error::not_found(Resource::Subscription)));
     };
     let (mut new, mut made) = (found.subscription, found.made);
+    let expected = change.expected_subscriber.as_ref();
+    if expected.is_some_and(|expected| *expected != new.subscriber) {
+        return Ok(Err(changed()));
+    }
     if let Some(subscriber) = &change.subscriber
         && *subscriber != new.subscriber
     {

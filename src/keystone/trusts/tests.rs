@@ -2,7 +2,7 @@
 //! `tests/keystone`.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
+use std::io;
 
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
@@ -37,6 +37,8 @@ struct FakeState {
     conflicts: usize,
     /// What every request is answered.
     fault: Option<(u16, String)>,
+    /// The connection is closed when a trust was created, in place of an answer.
+    is_closing: bool,
 }
 
 fn error(status: u16, message: &str) -> (u16, Option<String>, String) {
@@ -177,7 +179,7 @@ impl Fake {
 async fn answer(
     state: Arc<Mutex<FakeState>>,
     request: Request<hyper::body::Incoming>,
-) -> Result<Response<Full<Bytes>>, Infallible> {
+) -> Result<Response<Full<Bytes>>, io::Error> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.expect("a body").to_bytes();
     let body = serde_json::from_slice(&body).unwrap_or_default();
@@ -186,6 +188,9 @@ async fn answer(
     let path = head.uri.path_and_query().expect("a path").as_str();
     let mut state = state.lock().expect("no test has panicked");
     let (status, token, text) = state.answer(head.method.as_str(), path, token, &body);
+    if state.is_closing && status == 201 && path.starts_with("/v3/OS-TRUST") {
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
     let mut response = Response::builder().status(status);
     if let Some(token) = token {
         response = response.header("X-Subject-Token", token);
@@ -304,7 +309,7 @@ async fn a_refused_trust_has_keystones_reason_and_an_outage_is_no_refusal() {
 async fn only_a_trust_of_the_caller_for_this_service_may_be_named() {
     let (fake, trusts, _) = world(&[]).await;
     let own = json!({"trustor_user_id": "632d", "project_id": "858a", "trustee_user_id": "zaqar",
-        "roles": [{"name": "Member"}]});
+        "impersonation": true, "roles": [{"name": "Member"}]});
     fake.state().trusts.insert("own".to_owned(), own.clone());
     for (id, key) in [
         ("user", "trustor_user_id"),
@@ -318,9 +323,14 @@ async fn only_a_trust_of_the_caller_for_this_service_may_be_named() {
     let mut wide = own.clone();
     wide["roles"] = json!([{"name": "member"}, {"name": "admin"}]);
     fake.state().trusts.insert("wide".to_owned(), wide);
+    // Its tokens would be the trustee's.
+    let mut trustees = own.clone();
+    trustees["impersonation"] = false.into();
+    fake.state().trusts.insert("trustees".to_owned(), trustees);
     assert_eq!(trusts.check("own", &trustor(ALICE)).await, Ok(()));
     for id in [
         "wide",
+        "trustees",
         "user",
         "project",
         "trustee",
@@ -336,7 +346,7 @@ async fn only_a_trust_of_the_caller_for_this_service_may_be_named() {
     let asked = |(request, ..): &&(String, String, Value)| request.starts_with("GET /OS-TRUST");
     assert_eq!(
         fake.state().seen.iter().filter(asked).count(),
-        6,
+        7,
         "no odd id is sent"
     );
 }
@@ -345,7 +355,7 @@ async fn only_a_trust_of_the_caller_for_this_service_may_be_named() {
 async fn a_check_renews_a_stale_token_of_the_trustee_once() {
     let (fake, trusts, _) = world(&[]).await;
     let own = json!({"trustor_user_id": "632d", "project_id": "858a", "trustee_user_id": "zaqar",
-        "roles": [{"name": "Member"}]});
+        "impersonation": true, "roles": [{"name": "Member"}]});
     fake.state().trusts.insert("own".to_owned(), own);
     trusts
         .create(&trustor(ALICE), HOUR)
@@ -396,6 +406,53 @@ async fn a_token_is_kept_until_a_minute_before_its_end() {
     assert_eq!(text(&given), "a-3");
     let renewed = trusts.token("a", Some(&new)).await.expect("a token");
     assert_eq!(text(&renewed), "a-4");
+}
+
+#[tokio::test]
+async fn a_refused_trust_costs_one_request_a_minute() {
+    let (fake, trusts, clock) = world(&[]).await;
+    for _ in 0..100 {
+        let token = trusts.token("gone", None).await;
+        assert!(matches!(token, Err(TrustError::Refused(_))), "{token:?}");
+    }
+    assert_eq!(fake.count("POST /auth/tokens"), 1);
+    clock.advance(REFUSAL_TTL);
+    assert!(trusts.token("gone", None).await.is_err());
+    assert_eq!(fake.count("POST /auth/tokens"), 2);
+}
+
+#[tokio::test]
+async fn a_receiver_that_refuses_every_token_gets_one_new_a_minute() {
+    let (fake, trusts, clock) = world(&[]).await;
+    fake.state().trusts.insert("a".to_owned(), json!({}));
+    let mut token = trusts.token("a", None).await.expect("a token");
+    token = trusts.token("a", Some(&token)).await.expect("a new token");
+    assert_eq!(text(&token), "a-2");
+    for _ in 0..100 {
+        let refused = trusts.token("a", Some(&token)).await;
+        assert!(
+            matches!(refused, Err(TrustError::Refused(_))),
+            "{refused:?}"
+        );
+        // Others may be content with it.
+        assert_eq!(trusts.token("a", None).await.as_ref(), Ok(&token));
+    }
+    clock.advance(REFUSAL_TTL);
+    token = trusts.token("a", Some(&token)).await.expect("a new token");
+    assert_eq!(text(&token), "a-3");
+    assert_eq!(fake.count("POST /auth/tokens"), 3);
+}
+
+#[tokio::test]
+async fn a_trust_is_asked_for_once_where_the_answer_is_lost() {
+    let (fake, trusts, _) = world(&[]).await;
+    fake.state().is_closing = true;
+    let created = trusts.create(&trustor(ALICE), HOUR).await;
+    assert!(
+        matches!(created, Err(TrustError::Unavailable { .. })),
+        "{created:?}"
+    );
+    assert_eq!(fake.count("POST /OS-TRUST/trusts"), 1);
 }
 
 #[tokio::test]

@@ -13,7 +13,10 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::{ACCESS_RULES, MAX_REASON_CHARS, RENEW_BEFORE, RETRY_DELAY, TrustError, unavailable};
+use super::{
+    ACCESS_RULES, LOGIN_TTL, MAX_REASON_CHARS, REFUSAL_TTL, RENEW_BEFORE, RETRY_DELAY, TrustError,
+    unavailable,
+};
 use crate::dates;
 use crate::keystone::breaker::Breaker;
 use crate::keystone::client::{SERVICE_TOKEN, SUBJECT_TOKEN, Undecided};
@@ -50,6 +53,19 @@ pub(super) struct State {
     /// A refusal of the trustee's password, and until when nothing is tried again because of it.
     pub(super) refused: Option<(TrustError, Timestamp)>,
     pub(super) tokens: Lru<TrustKey, TrustToken>,
+    /// What came of the trusts that were asked about a moment ago.
+    pub(super) recent: Lru<TrustKey, (Recent, Timestamp)>,
+    /// When the trustee's password was last accepted.
+    pub(super) logged_in: Option<Timestamp>,
+}
+
+/// Why a trust is not asked about again for a while.
+#[derive(Debug, Clone)]
+pub(super) enum Recent {
+    /// Keystone has refused its token, for this reason.
+    Refused(TrustError),
+    /// It has a new token because the receiver has refused the one before.
+    Renewed,
 }
 
 /// The trustee with a token that has no scope.
@@ -81,8 +97,38 @@ impl Keystone {
         is_usable.then(|| token.value.clone())
     }
 
-    /// Gets a token of a trust and keeps it.
-    pub(super) async fn token(&self, key: TrustKey, id: &str) -> Result<HeaderValue, TrustError> {
+    /// Fails when Keystone has refused a token of the trust a moment ago, or when one is wanted because the receiver refuses
+    /// the new one, too.
+    pub(super) fn check_recent(&self, key: TrustKey, is_renewal: bool) -> Result<(), TrustError> {
+        let now = self.clock.now();
+        match self.lock().recent.get(&key) {
+            Some((recent, at)) if now >= *at && now.since(*at) < REFUSAL_TTL => match recent {
+                Recent::Refused(why) => Err(why.clone()),
+                Recent::Renewed if is_renewal => Err(TrustError::Refused(
+                    "the receiver refuses a token that is new".to_owned(),
+                )),
+                Recent::Renewed => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    }
+
+    fn note_recent(&self, key: TrustKey, recent: Recent) {
+        let size = match &recent {
+            Recent::Refused(why) => size_of::<TrustError>() + why.to_string().len(),
+            Recent::Renewed => size_of::<TrustError>(),
+        };
+        let now = self.clock.now();
+        self.lock().recent.insert(key, (recent, now), size);
+    }
+
+    /// Gets a token of a trust and keeps it. `is_renewal` says that the receiver has refused the one before.
+    pub(super) async fn token(
+        &self,
+        key: TrustKey,
+        id: &str,
+        is_renewal: bool,
+    ) -> Result<HeaderValue, TrustError> {
         const WHAT: &str = "the request for a token of a trust";
         self.check_refused()?;
         let deadline = Instant::now() + REQUEST_TIMEOUT;
@@ -95,16 +141,24 @@ impl Keystone {
                 self.lock().tokens.remove(&key);
                 // With a wrong password there is no token either, and then it is not the trust's fault.
                 if answer.status == StatusCode::UNAUTHORIZED {
-                    self.log_in(deadline).await?;
+                    self.confirm_password(deadline).await?;
                 }
-                return Err(match answer.status {
+                let error = match answer.status {
                     StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
                         refusal(&answer, WHAT)
                     }
                     _ => undecided(&answer, WHAT).into(),
-                });
+                };
+                if let TrustError::Refused(_) = &error {
+                    self.note_recent(key, Recent::Refused(error.clone()));
+                }
+                return Err(error);
             }
         };
+        match is_renewal {
+            true => self.note_recent(key, Recent::Renewed),
+            false => drop(self.lock().recent.remove(&key)),
+        }
         let size = token.value.len();
         self.lock().tokens.insert(key, token.clone(), size);
         Ok(token.value)
@@ -135,6 +189,19 @@ impl Keystone {
         }
     }
 
+    /// Fails when Keystone refuses the trustee's password. One caller at a time asks, and none when it was right a moment ago.
+    async fn confirm_password(&self, deadline: Instant) -> Result<(), TrustError> {
+        let Ok(_login) = timeout_at(deadline, self.login.lock()).await else {
+            return Err(unavailable("it does not give the trustee a token in time"));
+        };
+        let now = self.clock.now();
+        let logged_in = self.lock().logged_in;
+        match logged_in.is_some_and(|at| now >= at && now.since(at) < LOGIN_TTL) {
+            true => Ok(()),
+            false => self.log_in(deadline).await.map(drop),
+        }
+    }
+
     /// Gets a token of the trustee without scope, and learns the trustee's id by it.
     pub(super) async fn log_in(&self, deadline: Instant) -> Result<Arc<Trustee>, TrustError> {
         const WHAT: &str = "the request for a token of the trustee";
@@ -161,6 +228,7 @@ impl Keystone {
         let mut state = self.lock();
         state.trustee = Some(Arc::clone(&trustee));
         state.refused = None;
+        state.logged_in = Some(self.clock.now());
         Ok(trustee)
     }
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::api::store;
-use crate::api::support::{Answer, App};
+use crate::api::support::App;
 
 /// The links with which clients find the service: those of the document of versions and of the home document.
 async fn entrances(app: &App, base: &str) -> Vec<String> {
@@ -69,14 +69,20 @@ fn all_begin_with(start: &str, found: &[String]) {
     assert!(astray.is_empty(), "{astray:?}");
 }
 
-/// The link to the next page, as python-zaqarclient follows it: behind the URL of the service.
-async fn next_page(app: &App, base: &str) -> Answer {
-    let first = app
-        .get(&format!("{base}/v2/queues/q/messages?echo=true&limit=1"))
-        .await;
-    let next = first.next().expect("a next page");
-    assert!(next.starts_with("/v2/"), "{next}");
-    app.get(&format!("{base}{next}")).await
+/// The links to next pages, as python-zaqarclient follows them: behind the URL of the service.
+async fn assert_next_pages(app: &App, base: &str) {
+    for number in 0..2 {
+        let subscriber = json!({"subscriber": format!("http://y.example/{number}"), "ttl": 300});
+        let path = format!("{base}/v2/queues/q/subscriptions");
+        let answer = app.send("POST", &path, subscriber).await;
+        assert_eq!(answer.status, 201, "{}", answer.text());
+    }
+    for list in ["messages?echo=true&limit=1", "subscriptions?limit=1"] {
+        let first = app.get(&format!("{base}/v2/queues/q/{list}")).await;
+        let next = first.next().expect("a next page");
+        assert!(next.starts_with("/v2/"), "{next}");
+        app.get(&format!("{base}{next}")).await.assert_status(200);
+    }
 }
 
 #[tokio::test]
@@ -95,7 +101,7 @@ async fn clients_are_led_through_the_base_path_whether_requests_have_it_or_not()
                 "{location}"
             );
         }
-        next_page(&app, base).await.assert_status(200);
+        assert_next_pages(&app, base).await;
     }
 }
 
