@@ -9,27 +9,24 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{LazyLock, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use isimud_testing::rabbitmq::Node;
 use isimud_testing::redis::Servers;
 use isimud_testing::sqs::Emulator;
-use isimud_testing::{python, started};
+use isimud_testing::started;
 use tempfile::TempDir;
 
+use crate::support::script::{self, Process, text_of, wait_until};
 use crate::support::server;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// How long a server may take until it answers.
 const START: Duration = Duration::from_secs(30);
-
-/// How long a script may run; it gives up by itself some time before.
-const JOURNEY: Duration = Duration::from_mins(5);
 
 /// Every journey over every store. A store is a name and how to come by one in a test's own folder.
 macro_rules! journeys {
@@ -58,10 +55,10 @@ journeys! {
 }
 
 /// Where a server keeps what it is given.
-struct Store {
-    uri: String,
+pub(crate) struct Store {
+    pub(crate) uri: String,
     /// Where queues and the ledger are kept, if that is another place.
-    management: Option<&'static str>,
+    pub(crate) management: Option<&'static str>,
     /// Messages of one post: more of them may come in another order.
     post_size: &'static str,
     /// Whether a message whose life a claim lengthens goes to the end of its queue.
@@ -84,7 +81,7 @@ impl From<String> for Store {
 
 impl Store {
     /// A Redis server of the test's own; `None` where there is none and none is required.
-    fn redis() -> Option<Self> {
+    pub(crate) fn redis() -> Option<Self> {
         let servers = started("Redis", Servers::single())?;
         Some(Self {
             uri: servers.uri("journeys:"),
@@ -96,7 +93,7 @@ impl Store {
     }
 
     /// A RabbitMQ node of the test's own; `None` where there is none and none is required.
-    fn rabbitmq(queue_type: &str) -> Option<Self> {
+    pub(crate) fn rabbitmq(queue_type: &str) -> Option<Self> {
         let node = started("RabbitMQ", Node::start())?;
         Some(Self {
             uri: format!("{}?queue_type={queue_type}&timeout_ms=20000", node.uri()),
@@ -127,74 +124,18 @@ fn travel(script: &str, store: fn(&Path) -> Option<Store>) {
     let Some(store) = store(folder.path()) else {
         return;
     };
-    let python = PYTHON
-        .as_ref()
-        .unwrap_or_else(|error| panic!("no clients to travel with: {error}"));
     let server = Server::start(store, folder)
         .unwrap_or_else(|error| panic!("the server does not start: {error}"));
-    let journey = journey(python, script, &server)
-        .unwrap_or_else(|error| panic!("{script} cannot be run: {error}"));
-    let ending = match journey.status {
-        Some(status) if status.success() => return println!("{}", journey.said),
-        Some(status) => format!("ended with {status}"),
-        None => "took too long".to_owned(),
-    };
-    panic!(
-        "{script} against {} {ending}:\n{}\nThe server said:\n{}",
-        server.store.uri,
-        journey.failures(),
-        server.log(),
-    );
-}
-
-/// The interpreter that has the clients; made once, for all tests.
-static PYTHON: LazyLock<std::result::Result<PathBuf, String>> = LazyLock::new(|| python("clients"));
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// What became of a script.
-struct Journey {
-    /// `None` when it was stopped.
-    status: Option<ExitStatus>,
-    said: String,
-}
-
-impl Journey {
-    /// What it said, without the checks that passed.
-    fn failures(&self) -> String {
-        let lines = self.said.lines().filter(|line| !line.starts_with("ok "));
-        lines.collect::<Vec<_>>().join("\n")
-    }
-}
-
-fn journey(python: &Path, script: &str, server: &Server) -> Result<Journey> {
-    let said = server.folder.path().join("journey.log");
-    let output = File::create(&said)?;
-    let child = Command::new(python)
-        .arg(root().join("tests/clients").join(script))
-        .args(["--url", &format!("http://{}", server.address)])
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("PYTHONUNBUFFERED", "1")
-        .env("NO_PROXY", "*")
-        .env("JOURNEY_POST_SIZE", server.store.post_size)
-        .env(
+    let url = format!("http://{}", server.address);
+    let environment = [
+        ("JOURNEY_POST_SIZE", server.store.post_size),
+        (
             "JOURNEY_COPIES",
             if server.store.copies { "1" } else { "0" },
-        )
-        .current_dir(server.folder.path())
-        .stdin(Stdio::null())
-        .stderr(output.try_clone()?)
-        .stdout(output)
-        .spawn()?;
-    let mut process = Process(child);
-    let status = wait_until(JOURNEY, || process.0.try_wait().transpose())?;
-    drop(process);
-    Ok(Journey {
-        status,
-        said: text_of(&said),
-    })
+        ),
+    ];
+    let log = || format!("over {}: {}", server.store.uri, server.log());
+    script::run(script, &url, &environment, server.folder.path(), log);
 }
 
 /// A server of the test's own, with all it writes in a folder of its own.
@@ -260,17 +201,6 @@ impl Server {
     }
 }
 
-/// A process that ends when the test does, however the test ends.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Both fail only for a process that has ended and been waited for.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
 /// Whether the versions document is there.
 fn answers(address: SocketAddr) -> bool {
     let ask = || -> std::io::Result<bool> {
@@ -282,28 +212,4 @@ fn answers(address: SocketAddr) -> bool {
         Ok(&status == b"HTTP/1.1 300")
     };
     ask().unwrap_or(false)
-}
-
-/// Asks again and again; `None` when the time is over.
-fn wait_until<T>(
-    timeout: Duration,
-    mut ask: impl FnMut() -> Option<std::io::Result<T>>,
-) -> std::io::Result<Option<T>> {
-    let start = Instant::now();
-    loop {
-        if let Some(answer) = ask() {
-            return answer.map(Some);
-        }
-        if start.elapsed() > timeout {
-            return Ok(None);
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn text_of(path: &Path) -> String {
-    std::fs::read(path).map_or_else(
-        |error| format!("({} cannot be read: {error})", path.display()),
-        |text| String::from_utf8_lossy(&text).into_owned(),
-    )
 }
