@@ -6,7 +6,7 @@
 mod api;
 mod decisions;
 mod faults;
-mod fixture;
+pub(crate) mod fixture;
 mod http;
 mod log;
 mod outage;
@@ -15,7 +15,7 @@ mod request;
 mod tls;
 mod trusts;
 mod validity;
-mod world;
+pub(crate) mod world;
 
 use std::sync::LazyLock;
 

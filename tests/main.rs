@@ -15,6 +15,7 @@ mod migration_in_use;
 mod migration_matrix;
 mod mixed;
 mod notifications;
+mod openstack_clients;
 mod rabbitmq_existing_queues;
 mod restart;
 mod servers;

@@ -147,9 +147,10 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts the Keystone of a folder with `NAME.conf`, on a port or on any free one, and waits until it answers.
-    fn start(folder: &Path, name: &str, port: Option<u16>) -> Self {
+    fn start(folder: &Path, name: &str, port: Option<u16>, threads: &str) -> Self {
         for _ in 0..5 {
-            let mut process = Self::spawn(folder, name, port.unwrap_or_else(free_port));
+            let port = port.unwrap_or_else(free_port);
+            let mut process = Self::spawn(folder, name, port, threads);
             if process.is_ready() {
                 return process;
             }
@@ -160,7 +161,7 @@ impl Process {
         panic!("Keystone does not start: {}", log.unwrap_or_default());
     }
 
-    fn spawn(folder: &Path, name: &str, port: u16) -> Self {
+    fn spawn(folder: &Path, name: &str, port: u16, threads: &str) -> Self {
         let script = r#""$@" </dev/null >"$LOG" 2>&1 & pid=$!; echo $pid; read -r word; kill -9 $pid
             [ "$word" = keep ] || rm -rf "$FOLDER""#;
         let mut watch = Command::new("sh")
@@ -175,12 +176,14 @@ impl Process {
                 "--processes",
                 "1",
                 "--threads",
-                "2",
+                threads,
                 "--need-app",
                 "--die-on-term",
             ])
             .args(["--buffer-size", "65535", "--listen", "100"])
             .args(["--socket-timeout", "60", "--http-timeout", "60"])
+            // It closes each connection, and does not say so by itself.
+            .args(["--add-header", "Connection: close"])
             .env(
                 "OS_KEYSTONE_CONFIG_FILES",
                 folder.join(format!("{name}.conf")),
@@ -261,20 +264,22 @@ pub(crate) struct Keystone {
     folder: tempfile::TempDir,
     /// `None` while it is stopped.
     process: Option<Process>,
+    threads: &'static str,
     pub(crate) port: u16,
     /// A token of the administrator.
     pub(crate) admin: String,
 }
 
 impl Keystone {
-    /// Starts one, with its endpoints at its own port.
-    pub(crate) fn start() -> Self {
+    /// Starts one that answers so many requests at once, with its endpoints at its own port.
+    pub(crate) fn start(threads: &'static str) -> Self {
         let folder = tempfile::tempdir_in(target()).expect("a folder");
         copy(&TEMPLATE, folder.path());
         write_config(folder.path(), "keystone", "");
         write_config(folder.path(), "short", "expiration = 6");
-        let process = Process::start(folder.path(), "keystone", None);
+        let process = Process::start(folder.path(), "keystone", None, threads);
         let mut keystone = Self {
+            threads,
             port: process.port,
             process: Some(process),
             folder,
@@ -292,7 +297,7 @@ impl Keystone {
 
     /// Starts a second process on the same data, whose tokens expire after six seconds.
     pub(crate) fn start_short(&self) -> Process {
-        Process::start(self.folder.path(), "short", None)
+        Process::start(self.folder.path(), "short", None, self.threads)
     }
 
     /// Kills the process.
@@ -306,6 +311,7 @@ impl Keystone {
             self.folder.path(),
             "keystone",
             Some(self.port),
+            self.threads,
         ));
     }
 

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
+};
 use tempfile::TempDir;
 
 /// Certificates in files, each with its key in a file `NAME-key` beside it.
@@ -44,6 +46,7 @@ impl Certificates {
         let key = KeyPair::generate().expect("a key");
         let mut wanted = CertificateParams::new([host.to_owned()]).expect("a name of a host");
         wanted.distinguished_name.push(DnType::CommonName, name);
+        wanted.use_authority_key_identifier_extension = true;
         let certificate = wanted.signed_by(&key, authority).expect("a certificate");
         self.write(name, &certificate.pem());
         self.write(&format!("{name}-key"), &key.serialize_pem());
@@ -74,6 +77,8 @@ fn authority(name: &str) -> Authority {
     let mut wanted = CertificateParams::default();
     wanted.distinguished_name.push(DnType::CommonName, name);
     wanted.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    // Python's clients accept no authority without it.
+    wanted.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let key = KeyPair::generate().expect("a key");
     CertifiedIssuer::self_signed(wanted, key).expect("an authority")
 }
