@@ -3,7 +3,6 @@
 What they do in detail is in the journeys without Keystone; here they find the server in the catalogue.
 """
 
-
 import openstack
 from openstack import exceptions
 from openstack.message.v2 import _proxy
