@@ -17,7 +17,7 @@ use crate::journeys::Store;
 use crate::keystone::fixture::ADMIN_PASSWORD;
 use crate::keystone::world::{SERVICE_PASSWORD, World};
 use crate::support::script;
-use crate::support::server::{Server, last_lines};
+use crate::support::server::{Server, free_address, last_lines};
 
 /// The Keystone of all of these tests.
 static WORLD: LazyLock<World> = LazyLock::new(World::start_in_turn);
@@ -99,9 +99,12 @@ fn travel(
     let auth_url = format!("http://127.0.0.1:{}/v3", WORLD.keystone.port);
     configure(folder.path(), &auth_url, server, access);
     let management = store.management.iter();
-    let flags: Vec<_> = management.flat_map(|uri| ["--management", uri]).collect();
+    let admin = free_address().to_string();
+    let flags = management.flat_map(|uri| ["--management", uri]);
+    let flags: Vec<_> = flags.chain(["--admin-listen", &*admin]).collect();
     let server = Server::start_with(&store.uri, folder.path(), &flags);
     let url = format!("http://{}", server.address);
+    let metrics = format!("http://{admin}/metrics");
     let log = folder.path().join("server.log").display().to_string();
     let cloud = [
         ("CLOUD_URL", &*url),
@@ -109,6 +112,7 @@ fn travel(
         ("CLOUD_ADMIN_PASSWORD", ADMIN_PASSWORD),
         ("CLOUD_SERVICE_ID", &*SERVICE),
         ("CLOUD_LOG", &*log),
+        ("CLOUD_METRICS", &*metrics),
     ];
     let environment = [&cloud, environment].concat();
     let told = || last_lines(&server.log(), 40);

@@ -278,6 +278,11 @@ impl Authenticator {
         samples
     }
 
+    /// Returns what is counted.
+    pub(super) fn counters(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
     /// Returns the connections to Keystone.
     pub(super) fn transport(&self) -> &Arc<Transport> {
         self.validator.transport()

@@ -220,6 +220,7 @@ impl Trusts {
             requests: Semaphore::new(MAX_REQUESTS),
             login: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
+            metrics: Arc::clone(authenticator.counters()),
         };
         Self {
             keystone: Arc::new(keystone),

@@ -7,9 +7,12 @@ the sink of events. The users of a stack live in a domain of Heat's own, with a 
 
 import functools
 import json
+import os
+import re
 import time
 import uuid
 
+import requests
 from keystoneauth1 import session
 from keystoneauth1.identity import v3
 from zaqarclient.queues.v2 import client as zaqarclient
@@ -250,9 +253,18 @@ def heat_subscribes(_url, _project):
     check("and deleted", list(zaqar().subscriptions("news")), [])
 
 
+def counted(what):
+    """How many requests about trusts the server has made, by what came of them."""
+    metrics = requests.get(os.environ["CLOUD_METRICS"], timeout=30).text
+    lines = re.findall(rf'^isimud_keystone_trust_{what}_total{{outcome="(\w+)"}} (\d+)$', metrics, re.M)
+    return {outcome: int(count) for outcome, count in lines}
+
+
 @journey.part
 def heat_triggers_a_workflow(_url, _project):
     stack = the_stack()
+    none = {"succeeded": 0, "refused": 0, "unavailable": 0}
+    check("no trust yet", (counted("creations"), counted("deletions")), (none, none))
     mistral = Receiver()
     workflow = str(uuid.uuid4())
     post_data = {
@@ -279,18 +291,19 @@ def heat_triggers_a_workflow(_url, _project):
         (stack.owner.id, stack.owner.project.id, trusts[0].id),
     )
     stack.client_of_owner().subscription("jobs", id=made.id, auto_create=False).delete()
-    check("the trust goes with the subscription", gone(stack.owner), True)
+    check("the trust goes with the subscription", at_last(lambda: trusts_of(stack.owner), []), [])
+    one = {**none, "succeeded": 1}
+    check("the server counts it", counted("creations"), one)
+    check("and its deletion", at_last(lambda: counted("deletions"), one), one)
 
 
 def trusts_of(person):
     return person.identity().trusts.list(trustor_user=person.id)
 
 
-def gone(person):
-    """Whether the trusts of a person are deleted, which takes a moment."""
-    end = time.monotonic() + 30
-    while trusts_of(person):
-        if time.monotonic() > end:
-            return False
+def at_last(ask, wanted, patience_secs=30):
+    """The answer, when it is as wanted or the time is over: what comes by itself takes a moment."""
+    end = time.monotonic() + patience_secs
+    while (answer := ask()) != wanted and time.monotonic() < end:
         time.sleep(0.1)
-    return True
+    return answer

@@ -23,6 +23,7 @@ use crate::keystone::client::{SERVICE_TOKEN, SUBJECT_TOKEN, Undecided};
 use crate::keystone::credentials::Credentials;
 use crate::keystone::health::Fault;
 use crate::keystone::lru::Lru;
+use crate::keystone::metrics::Metrics;
 use crate::keystone::transport::{Answer, Ask, Transport};
 use crate::keystone::{REQUEST_TIMEOUT, endpoint};
 
@@ -43,6 +44,7 @@ pub(super) struct Keystone {
     /// Held while the trustee gets a token.
     pub(super) login: tokio::sync::Mutex<()>,
     pub(super) state: Mutex<State>,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -346,8 +348,16 @@ impl Keystone {
         }
     }
 
-    /// Sends a request, until the deadline at the latest. What says that Keystone cannot decide now is an error.
+    /// Sends a request, until the deadline at the latest, and counts what came of it. What says that Keystone cannot decide
+    /// now is an error.
     pub(super) async fn send(&self, ask: &Ask, deadline: Instant) -> Result<Answer, TrustError> {
+        let answer = self.exchange(ask, deadline).await;
+        let status = answer.as_ref().ok().map(|answer| answer.status);
+        self.metrics.note_trust(&ask.method, ask.uri.path(), status);
+        answer
+    }
+
+    async fn exchange(&self, ask: &Ask, deadline: Instant) -> Result<Answer, TrustError> {
         let Ok(Ok(_turn)) = timeout_at(deadline, self.requests.acquire()).await else {
             return Err(unavailable("too many ask it about trusts"));
         };
