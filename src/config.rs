@@ -2,11 +2,13 @@
 //!
 //! The layers are, each over the one before: the compiled-in defaults, the operator's file, the environment, the flags.
 //! [`RawConfig`] is what serde reads of them; [`RawConfig::resolve`] turns it into [`Config`]: it reads the policy file
-//! and looks up the names of hosts, and opens nothing.
+//! and looks up the names of hosts, and opens nothing. [`Config::check_files`] reads the certificates of connections.
 
+mod check;
 pub mod declared;
 mod listeners;
 mod secrets;
+mod unused;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,6 +18,8 @@ use std::time::Duration;
 use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+
+pub use self::check::check_text;
 
 use self::declared::Declared;
 use self::listeners::{RawAdmin, Server, address, tls_files};
@@ -251,7 +255,7 @@ pub struct Config {
     pub keystone: Option<keystone::Settings>,
     /// For whom trust subscriptions create their trusts, where there is somebody.
     pub trustee: Option<keystone::TrusteeSettings>,
-    /// What is wrong with that and works all the same.
+    /// What is wrong with these two sections and works all the same.
     pub keystone_warnings: Vec<String>,
     /// Whose word counts about who asks, where tokens do not say it.
     pub identity: Identity,
@@ -448,8 +452,12 @@ impl RawConfig {
             None => None,
         };
         let keystone_warnings = match keystone {
-            None => Vec::new(),
-            Some(_) => self.keystone.warnings(),
+            None => Vec::from_iter(unused::without_keystone(&self.keystone, &self.trustee)),
+            Some(_) => {
+                let mut warnings = self.keystone.warnings();
+                warnings.extend(unused::without_trustee(&self.trustee));
+                warnings
+            }
         };
         let base_path = BasePath::parse(&server.base_path).ok_or_else(|| {
             ConfigError(format!(

@@ -95,6 +95,10 @@ struct Driver {
     /// What two URIs have in common that this driver answers to.
     shared: fn(&str, &str) -> Result<Shared>,
     check: fn(&str) -> Result<()>,
+    /// Reads the files of certificates and keys that a URI names.
+    check_files: fn(&str) -> Result<()>,
+    /// A store of this driver keeps queues, too.
+    keeps_queues: bool,
     /// The file that a store of this driver is, if it is one.
     file: fn(&str) -> Result<Option<PathBuf>>,
     /// What a store of that URI can do, as far as it can be said without opening it.
@@ -115,6 +119,8 @@ const DRIVERS: &[Driver] = &[
             Ok(Shared::of(one?.is_location_of(&other?), true))
         },
         check: |uri| isimud_sqlite::Config::parse(uri).map(drop),
+        check_files: |_| Ok(()),
+        keeps_queues: true,
         file: |uri| {
             let config = isimud_sqlite::Config::parse(uri)?;
             Ok(config.path().map(std::path::Path::to_owned))
@@ -154,6 +160,8 @@ const DRIVERS: &[Driver] = &[
             Ok(Shared::of(meet, one.has_names_of(&other)))
         },
         check: |uri| isimud_sqs::Config::parse(uri).map(drop),
+        check_files: |uri| isimud_sqs::Config::parse(uri)?.check_files(),
+        keeps_queues: false,
         file: |_| Ok(None),
         capabilities: |uri| {
             let config = isimud_sqs::Config::parse(uri)?;
@@ -195,6 +203,8 @@ const fn amqp(scheme: &'static str) -> Driver {
             Ok(Shared::of(meet, one.has_names_of(&other)))
         },
         check: |uri| isimud_amqp::Config::parse(uri).map(drop),
+        check_files: |uri| isimud_amqp::Config::parse(uri)?.check_files(),
+        keeps_queues: false,
         file: |_| Ok(None),
         capabilities: |uri| {
             let config = isimud_amqp::Config::parse(uri)?;
@@ -234,6 +244,8 @@ const fn redis(scheme: &'static str) -> Driver {
             Ok(Shared::of(one?.is_beside(&other?), true))
         },
         check: |uri| isimud_redis::Config::parse(uri).map(drop),
+        check_files: |uri| isimud_redis::Config::parse(uri)?.check_files(),
+        keeps_queues: true,
         file: |_| Ok(None),
         capabilities: |_| Ok(Capabilities::FULL),
         open: |uri, context| {
@@ -285,6 +297,22 @@ pub fn check(uri: &str) -> Result<()> {
     (driver(uri)?.check)(uri)
 }
 
+/// Refuses a store whose files of certificates and keys cannot be used, without opening it.
+pub fn check_files(uri: &str) -> Result<()> {
+    (driver(uri)?.check_files)(uri)
+}
+
+/// Refuses a management store that cannot keep queues, without opening it.
+pub fn check_management(uri: &str) -> Result<()> {
+    match driver(uri)?.keeps_queues {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "queues cannot be kept in '{}'; name a management store",
+            shown(uri)
+        ))),
+    }
+}
+
 /// The file that a URI names, if its store is one.
 pub fn file(uri: &str) -> Option<PathBuf> {
     (driver(uri).ok()?.file)(uri).ok()?
@@ -312,9 +340,11 @@ pub fn inspect(uri: &str) -> Result<Option<&'static str>> {
     Ok(None)
 }
 
-/// The same for a pool.
+/// The same for a pool, with its files of certificates and keys.
 pub fn inspect_pool(uri: &str, options: &Metadata) -> Result<Option<&'static str>> {
-    inspect(&with_options(uri, options)?)
+    let uri = with_options(uri, options)?;
+    check_files(&uri)?;
+    inspect(&uri)
 }
 
 /// Opens what a URI names.

@@ -13,6 +13,7 @@
 //! bridges     has messages flow from one queue to another, with the help of messaging
 //! import      takes over what another service left (read by backends/import-sources), with the help of messaging
 //! signature   pre-signed access    dates   how the API writes and reads them    clock   what time it is
+//! pem         certificates and keys in files
 //! admin       metrics, liveness, readiness, and what operators change    telemetry   what is counted and logged
 //! spell       and told once
 //! ```
@@ -34,6 +35,7 @@ pub mod live;
 pub mod messaging;
 mod migration;
 pub mod notifications;
+pub mod pem;
 mod rate_limiter;
 mod server;
 pub mod signature;

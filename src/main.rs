@@ -231,7 +231,10 @@ fn run(serve: Serve) -> Result<(), Failure> {
     let config = Config::load(&flags)?;
     for uri in std::iter::once(&config.store).chain(&config.management) {
         drivers::check(uri)?;
+        drivers::check_files(uri)?;
     }
+    drivers::check_management(config.management.as_ref().unwrap_or(&config.store))?;
+    config.check_files()?;
     for (name, pool) in &config.declared.pools {
         let (uri, options) = (pool.uri.as_deref(), pool.options.clone());
         drivers::check_pool(uri.unwrap_or_default(), &options.unwrap_or_default())

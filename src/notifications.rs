@@ -62,6 +62,7 @@ use bytes::Bytes;
 use isimud_contract::{
     Clock, Error, ManagementStore, Message, MessageId, MessageStore, QueueKey, Result,
 };
+use rustls::RootCertStore;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -165,7 +166,21 @@ impl Settings {
                 ));
             }
         }
-        Ok(())
+        match self.enabled {
+            true => self.mail.check(),
+            false => Ok(()),
+        }
+    }
+
+    /// Reads the files of certificates, where notifications are sent. Fails with a sentence that names the key and the file
+    /// that cannot be used.
+    pub(crate) fn check_files(&self) -> Result<(), String> {
+        if !self.enabled {
+            return Ok(());
+        }
+        connect::trust(&mut RootCertStore::empty(), &self.ca_file)
+            .and_then(|()| self.mail.check_files())
+            .map_err(|why| format!("notifications.{why}"))
     }
 }
 

@@ -2,6 +2,7 @@
 //! sees of it, and what it does when its disk is full.
 
 mod admin;
+mod files;
 mod full_disk;
 mod operators;
 mod pools;
@@ -10,4 +11,5 @@ mod refused;
 mod starting;
 mod stopping;
 mod tokens;
+mod unused;
 mod wire;

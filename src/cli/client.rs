@@ -13,8 +13,7 @@ use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use isimud::admin::local;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,14 +84,8 @@ impl AdminEndpoint {
         let mut roots = RootCertStore::empty();
         match &self.ca_file {
             Some(path) => {
-                let unusable = |error: &dyn std::fmt::Display| {
-                    format!("cannot use the file {}: {error}", path.display())
-                };
-                let all = CertificateDer::pem_file_iter(path).map_err(|error| unusable(&error))?;
-                for certificate in all {
-                    let certificate = certificate.map_err(|error| unusable(&error))?;
-                    roots.add(certificate).map_err(|error| unusable(&error))?;
-                }
+                isimud::pem::trust(&mut roots, path)
+                    .map_err(|why| format!("cannot use the file {}: {why}", path.display()))?;
             }
             None => {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);

@@ -13,6 +13,7 @@ use hyper::header::HeaderValue;
 use super::cache::CacheLimits;
 use super::config::{KeystoneConfig, TrusteeConfig};
 use super::credentials::{Credentials, DomainRef, ProjectRef, UserRef};
+use super::tls;
 use crate::notifications::Password;
 
 /// The longest time limit of one step: all of a request's steps together may take ten seconds.
@@ -55,6 +56,16 @@ pub struct TrusteeSettings {
     pub(super) credentials: Credentials,
 }
 
+impl Settings {
+    /// Reads the files of certificates and keys. Fails with a sentence that names the key and the file that cannot be used.
+    pub fn check_files(&self) -> Result<(), String> {
+        match self.tls.ca_file.is_none() && self.tls.client.is_none() {
+            true => Ok(()),
+            false => tls::client_config(&self.tls).map(drop),
+        }
+    }
+}
+
 impl KeystoneConfig {
     /// Puts the secrets that stand in files in their places. Fails with a sentence when a file cannot be read or is empty,
     /// or when a secret is set twice.
@@ -75,7 +86,7 @@ impl KeystoneConfig {
 
     /// Says what was written is meant to be. Fails with a sentence that names the key and lists what it accepts.
     ///
-    /// Opens nothing: files of certificates are read when the authenticator is made.
+    /// Opens nothing: files of certificates are read by [`Settings::check_files`], and when the authenticator is made.
     pub fn resolve(&self) -> Result<Settings, String> {
         let auth_url = url("keystone.auth_url", &self.auth_url)?;
         let public_url = match self.public_url.as_str() {

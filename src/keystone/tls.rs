@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::settings::TlsSettings;
+use crate::pem;
 
 /// Reads the files and creates the client's configuration. Fails with a sentence that names the key and the file.
 ///
@@ -30,9 +30,10 @@ pub(super) fn client_config(settings: &TlsSettings) -> Result<ClientConfig, Stri
     let Some((cert_file, key_file)) = &settings.client else {
         return Ok(builder.with_no_client_auth());
     };
-    let chain = certificates("keystone.cert_file", cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(key_file)
-        .map_err(|error| unusable("keystone.key_file", key_file, &error))?;
+    let chain = pem::certificates(cert_file)
+        .map_err(|why| unusable("keystone.cert_file", cert_file, &why))?;
+    let key =
+        pem::private_key(key_file).map_err(|why| unusable("keystone.key_file", key_file, &why))?;
     builder
         .with_client_auth_cert(chain, key)
         .map_err(|error| unusable("keystone.cert_file", cert_file, &error))
@@ -48,24 +49,8 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
         roots.add_parsable_certificates(found.certs);
         return Ok(roots);
     };
-    for certificate in certificates("keystone.ca_file", ca_file)? {
-        roots
-            .add(certificate)
-            .map_err(|error| unusable("keystone.ca_file", ca_file, &error))?;
-    }
+    pem::trust(&mut roots, ca_file).map_err(|why| unusable("keystone.ca_file", ca_file, &why))?;
     Ok(roots)
-}
-
-fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let wrong = |error| unusable(key, file, &error);
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
-        .map_err(wrong)?
-        .collect::<Result<_, _>>()
-        .map_err(wrong)?;
-    match certificates.is_empty() {
-        true => Err(unusable(key, file, &"it has no certificate in PEM form")),
-        false => Ok(certificates),
-    }
 }
 
 fn unusable(key: &str, file: &Path, why: &dyn std::fmt::Display) -> String {

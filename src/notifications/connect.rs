@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -12,14 +13,13 @@ use hyper::http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::rt::TokioIo;
 use isimud_contract::ProjectId;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower::Service;
 
 use super::address::{AddressPolicy, literal};
 use super::resolve::Resolver;
+use crate::pem;
 
 /// Opens connections, with TLS where the scheme asks for it.
 pub(crate) type Connector = HttpsConnector<Guarded>;
@@ -66,16 +66,7 @@ pub(crate) fn connector(
         tracing::debug!(%error, "a certificate authority of the machine cannot be read");
     }
     roots.add_parsable_certificates(found.certs);
-    if !ca_file.is_empty() {
-        let unusable =
-            |error: &dyn std::fmt::Display| format!("cannot use the file {ca_file}: {error}");
-        let certificates =
-            CertificateDer::pem_file_iter(ca_file).map_err(|error| unusable(&error))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| unusable(&error))?;
-            roots.add(certificate).map_err(|error| unusable(&error))?;
-        }
-    }
+    trust(&mut roots, ca_file)?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -93,6 +84,15 @@ pub(crate) fn connector(
         .https_or_http()
         .enable_http1()
         .wrap_connector(guarded))
+}
+
+/// Adds the authorities of a file, where one is named. Fails with a sentence that names it when it cannot be used.
+pub(super) fn trust(roots: &mut RootCertStore, ca_file: &str) -> Result<(), String> {
+    match ca_file.is_empty() {
+        true => Ok(()),
+        false => pem::trust(roots, Path::new(ca_file))
+            .map_err(|why| format!("ca_file: cannot use the file {ca_file}: {why}")),
+    }
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,5 +1,6 @@
 //! Notifications by mail (spec: subscriptions.md 7.3): through an SMTP server, or through a command.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use isimud_contract::MessageId;
 use lettre::message::header::ContentType;
 use lettre::message::{Mailbox, Mailboxes, MessageBuilder};
 use lettre::transport::smtp::authentication::Credentials;
-use lettre::transport::smtp::client::{Tls, TlsParameters};
+use lettre::transport::smtp::client::{Certificate, Tls, TlsParameters};
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::Outcome;
+use crate::pem;
 
 /// How mail leaves the service, and what its own mails say.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +54,34 @@ pub struct MailSettings {
     pub confirmation: Template,
     /// The mail that tells a receiver that it gets no more.
     pub unsubscription: Template,
+}
+
+impl MailSettings {
+    fn command_words(&self) -> impl Iterator<Item = &str> {
+        self.command.split(' ').filter(|word| !word.is_empty())
+    }
+
+    /// Refuses settings with which no mail could leave; says which.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.transport {
+            MailTransport::Command if self.command_words().next().is_none() => {
+                Err("notifications.mail.command must name a program".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Reads the file of certificate authorities, where mails leave over TLS. Fails with a sentence that names it when it
+    /// cannot be used.
+    pub(super) fn check_files(&self) -> Result<(), String> {
+        let is_used = self.transport == MailTransport::Smtp
+            && self.smtp_security != SmtpSecurity::None
+            && !self.smtp_host.is_empty();
+        match is_used && !self.smtp_ca_file.is_empty() {
+            true => tls(self).map(drop),
+            false => Ok(()),
+        }
+    }
 }
 
 /// The ways of mail.
@@ -156,16 +186,8 @@ impl Mailer {
     pub(crate) fn new(settings: &MailSettings, timeout: Duration) -> Result<Self, String> {
         let way = match settings.transport {
             MailTransport::Command => {
-                let words: Vec<String> = settings
-                    .command
-                    .split(' ')
-                    .filter(|word| !word.is_empty())
-                    .map(str::to_owned)
-                    .collect();
-                if words.is_empty() {
-                    return Err("the command is empty".into());
-                }
-                Way::Command(words)
+                let words = settings.command_words().map(str::to_owned);
+                Way::Command(words.collect())
             }
             MailTransport::Smtp if settings.smtp_host.is_empty() => Way::Nowhere,
             MailTransport::Smtp => Way::Smtp(smtp(settings, timeout)?),
@@ -322,12 +344,13 @@ fn tls(settings: &MailSettings) -> Result<TlsParameters, String> {
     let mut builder = TlsParameters::builder(settings.smtp_host.clone());
     if !settings.smtp_ca_file.is_empty() {
         let file = &settings.smtp_ca_file;
-        let pem =
-            std::fs::read(file).map_err(|error| format!("cannot read the file {file}: {error}"))?;
-        let certificate = lettre::transport::smtp::client::Certificate::from_pem(&pem);
-        builder = builder.add_root_certificate(
-            certificate.map_err(|error| format!("cannot use the file {file}: {error}"))?,
-        );
+        let unusable = |why: &dyn std::fmt::Display| {
+            format!("mail.smtp_ca_file: cannot use the file {file}: {why}")
+        };
+        for authority in pem::certificates(Path::new(file)).map_err(|why| unusable(&why))? {
+            let certificate = Certificate::from_der(authority.to_vec());
+            builder = builder.add_root_certificate(certificate.map_err(|why| unusable(&why))?);
+        }
     }
     builder.build().map_err(|error| error.to_string())
 }

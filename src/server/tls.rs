@@ -14,8 +14,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use serde::{Deserialize, Serialize};
@@ -25,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::connection::{Activity, Connection};
 use crate::live::Live;
+use crate::pem;
 
 /// Encrypted bytes of a connection that the system has not taken. It is as with those that are not encrypted: what is in
 /// it counts as sent.
@@ -97,10 +96,7 @@ impl TlsFiles {
             None => builder.with_no_client_auth(),
             Some(path) => {
                 let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    let added = roots.add(certificate);
-                    added.map_err(|error| TlsError::of(path, error))?;
-                }
+                pem::trust(&mut roots, path).map_err(|why| TlsError::of(path, why))?;
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
                 let verifier = verifier.build();
@@ -108,9 +104,9 @@ impl TlsFiles {
                     .with_client_cert_verifier(verifier.map_err(|error| TlsError::of(path, error))?)
             }
         };
-        let key = PrivateKeyDer::from_pem_file(&self.key);
-        let key = key.map_err(|error| TlsError::of(&self.key, error))?;
-        let built = builder.with_single_cert(certificates(&self.cert)?, key);
+        let key = pem::private_key(&self.key).map_err(|why| TlsError::of(&self.key, why))?;
+        let chain = pem::certificates(&self.cert).map_err(|why| TlsError::of(&self.cert, why))?;
+        let built = builder.with_single_cert(chain, key);
         let mut config = built.map_err(|error| {
             TlsError::of(
                 &self.cert,
@@ -141,15 +137,6 @@ impl TlsFiles {
 
 /// Inode, size and time of change of each file.
 type Stamp = Vec<Option<(u64, u64, i64, i64)>>;
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let each = CertificateDer::pem_file_iter(path).map_err(|error| TlsError::of(path, error))?;
-    let all: Result<Vec<_>, _> = each.collect();
-    match all.map_err(|error| TlsError::of(path, error))? {
-        none if none.is_empty() => Err(TlsError::of(path, "it has no certificate in PEM")),
-        all => Ok(all),
-    }
-}
 
 /// The certificate of a listener.
 pub struct Tls {

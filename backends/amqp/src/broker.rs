@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::connect::{self, Connector};
+use crate::connect::Connector;
 use crate::control::{Control, Order, Settlement};
 use crate::deadline::within;
 use crate::doubts::Doubts;
@@ -97,7 +97,7 @@ impl AmqpBroker {
     /// Starts the broker. Connects nowhere yet: a RabbitMQ that is down is `Unavailable` call by call, and used when it
     /// is back. Needs a Tokio runtime around it; the clock dates messages that say nothing of their age.
     pub fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self> {
-        connect::check(&config)?;
+        config.check_files()?;
         let link = |name| {
             ReconnectingConnection::new(Connector::new(config.clone(), name), config.timeout)
         };

@@ -8,6 +8,7 @@ use isimud_contract::{Capabilities, Error, ProjectId, Result};
 use percent_encoding::percent_decode_str;
 
 use crate::broker::CAPABILITIES;
+use crate::connect;
 use crate::names::Names;
 
 /// The options of a URI. Behind `name`, `exchange` and `routing_key` there may be a point and a queue.
@@ -92,6 +93,12 @@ impl fmt::Debug for Secret {
 }
 
 impl Config {
+    /// Reads the files of certificates and keys that the URI names, so that what cannot be used is known before anybody asks
+    /// for it. `Invalid` with the file.
+    pub fn check_files(&self) -> Result<()> {
+        connect::check(self)
+    }
+
     /// Reads a pool's URI; the crate's README lists the forms and the options.
     ///
     /// No error repeats the URI, which may have a password in it.

@@ -16,7 +16,7 @@ use isimud_contract::{Error, Result};
 use lapin::tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig};
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use lapin::{Connection, ConnectionProperties};
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
 
@@ -134,13 +134,23 @@ fn tls(tls_config: &TlsConfig) -> Result<RustlsConnector> {
         None => RustlsConnectorConfig::new_with_native_certs().map_err(refused)?,
     };
     let connector = match &tls_config.client_cert {
-        Some((chain, key)) => certificates(chain).and_then(|chain| {
-            let key = PrivateKeyDer::from_pem_file(key).map_err(io::Error::other)?;
-            trust.connector_with_single_cert(chain, key)
-        }),
+        Some((chain, key)) => certificates(chain)
+            .and_then(|chain| trust.connector_with_single_cert(chain, private_key(key)?)),
         None => trust.connector_with_no_client_auth(),
     };
     connector.map_err(refused)
+}
+
+fn private_key(file: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(file).map_err(|error| {
+        let why = match error {
+            pem::Error::NoItemsFound | pem::Error::Base64Decode(_) => {
+                "it has no private key in PEM (one with a pass phrase cannot be used)".to_owned()
+            }
+            other => other.to_string(),
+        };
+        io::Error::other(format!("{}: {why}", file.display()))
+    })
 }
 
 fn certificates(file: &Path) -> io::Result<Vec<CertificateDer<'static>>> {

@@ -9,6 +9,8 @@ use isimud_contract::{Clock, Error, Result};
 use percent_encoding::percent_decode_str;
 use redis::ConnectionAddr;
 
+use crate::connect;
+
 /// The options of a URI.
 pub const OPTIONS: &str = "timeout_ms, socket_timeout, prefix, dbid, master, sentinel_username, sentinel_password, cluster, \
                            wait_replicas, wait_aof, ca_file, cert_file, key_file, clock";
@@ -114,6 +116,12 @@ impl Host {
 }
 
 impl Config {
+    /// Reads the files of certificates and keys that the URI names, so that what cannot be used is known before anybody asks
+    /// for it. `Invalid` with the file.
+    pub fn check_files(&self) -> Result<()> {
+        connect::check(&self.tls_config)
+    }
+
     /// Reads a pool's URI; the crate's README lists the forms and the options.
     ///
     /// No error repeats the URI, which may have a password in it.

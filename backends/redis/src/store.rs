@@ -50,7 +50,7 @@ impl RedisStore {
     /// Must be called on a Tokio runtime, on which the connection and the sweep then live.
     pub fn open(config: Config) -> Result<Arc<Self>> {
         let runtime = runtime()?;
-        crate::connect::check(&config.tls_config)?;
+        config.check_files()?;
         for option in &config.ignored {
             tracing::info!(
                 option,

@@ -3,6 +3,7 @@
 //! It is made at the first call, because credentials may have to be fetched, and forgotten when AWS refuses them, so
 //! that a profile or a token that somebody has renewed meanwhile is used without a restart.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -141,21 +142,32 @@ fn http_client(config: &Config) -> Result<SharedHttpClient> {
     let Some(path) = &config.authorities else {
         return Ok(builder.build_https());
     };
-    let refused = |why: String| {
-        Error::invalid("the certificates of 'ca_file' cannot be used in the SQS store URI")
-            .with("file", path.display())
-            .with("cause", why)
-    };
-    let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-    check(&pem).map_err(refused)?;
     let trust = TrustStore::empty()
         .with_native_roots(false)
-        .with_pem_certificate(pem);
+        .with_pem_certificate(authorities(path)?);
     let tls = TlsContext::builder()
         .with_trust_store(trust)
         .build()
-        .map_err(|error| refused(error.to_string()))?;
+        .map_err(|error| refused(path, error.to_string()))?;
     Ok(builder.tls_context(tls).build_https())
+}
+
+/// Refuses a `ca_file` that cannot be used.
+pub(crate) fn check_files(config: &Config) -> Result<()> {
+    let path = config.authorities.as_deref();
+    path.map_or(Ok(()), |path| authorities(path).map(drop))
+}
+
+fn authorities(path: &Path) -> Result<Vec<u8>> {
+    let pem = std::fs::read(path).map_err(|error| refused(path, error.to_string()))?;
+    check(&pem).map_err(|why| refused(path, why))?;
+    Ok(pem)
+}
+
+fn refused(path: &Path, why: String) -> Error {
+    Error::invalid("the certificates of 'ca_file' cannot be used in the SQS store URI")
+        .with("file", path.display())
+        .with("cause", why)
 }
 
 /// The client library panics at the first request over certificates that it cannot read.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use isimud_contract::{Capabilities, Error, ProjectId, Result};
 use percent_encoding::percent_decode_str;
 
+use crate::client;
 use crate::envelope::OVERHEAD;
 use crate::names::{Naming, PREFIX, Pattern, is_plain};
 
@@ -92,6 +93,12 @@ impl fmt::Debug for Login {
 }
 
 impl Config {
+    /// Reads the files of certificates and keys that the URI names, so that what cannot be used is known before anybody asks
+    /// for it. `Invalid` with the file.
+    pub fn check_files(&self) -> Result<()> {
+        client::check_files(self)
+    }
+
     /// Reads a pool's URI, `sqs://REGION[/ACCOUNT][?OPTIONS]`; the crate's README lists the options.
     ///
     /// No error repeats the URI. It has no place for credentials: they come from the environment, a profile, a web
