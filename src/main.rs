@@ -117,6 +117,7 @@ fn translate(import: &cli::zaqar_conf::Import) -> ExitCode {
         operations: &http::policy::operations(),
         check_policies: |text| http::policy::check(text).map_err(|error| error.to_string()),
         check_store: |uri| drivers::check(uri).map_err(|error| error.to_string()),
+        check: |text| isimud::config::check_text(text).map_err(|error| error.to_string()),
     };
     let surroundings = cli::zaqar_conf::Surroundings::of_process();
     let outcome = match cli::zaqar_conf::run(import, server, &surroundings) {

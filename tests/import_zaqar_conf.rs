@@ -3,6 +3,8 @@
 //!
 //! `UPDATE=1` writes what the import gives as what is expected; read the difference before it is committed.
 
+mod accepted;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -4,6 +4,7 @@
 //! taken means nothing here, or is unknown ([`not_needed`]).
 
 mod api;
+mod credentials;
 mod keystone;
 mod not_needed;
 mod notifications;
@@ -12,9 +13,10 @@ pub(super) use self::policies::KEY as POLICY_KEY;
 mod stores;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use super::document::{Document, Setting as Written};
+use super::document::{Document, Secrets, Setting as Written};
 use super::reader::{Fault, Origin, PLACEHOLDER, Reader, Setting};
 use super::report::{Kind, Report};
 use super::value::Value;
@@ -30,6 +32,8 @@ pub(crate) struct Server<'a> {
     pub(crate) check_policies: fn(&str) -> Result<(), String>,
     /// Refuses a URI of a store that the server cannot use, with a sentence that shows no secret.
     pub(crate) check_store: fn(&str) -> Result<(), String>,
+    /// Refuses the text of a configuration that the server cannot use, with a sentence that shows no secret.
+    pub(crate) check: fn(&str) -> Result<(), String>,
 }
 
 /// What the operator decides.
@@ -151,6 +155,7 @@ pub(super) fn map(
     mapper.notifications();
     mapper.policies();
     mapper.not_needed();
+    mapper.check_result();
     let Mapper {
         document,
         report,
@@ -174,6 +179,19 @@ pub(super) fn map(
         is_new
     });
     Err(faults)
+}
+
+/// Says that a number is beyond the server's bounds, where it is.
+fn beyond(number: i64, bounds: &RangeInclusive<i64>) -> Option<String> {
+    let (least, most) = (bounds.start(), bounds.end());
+    if number < *least {
+        return Some(format!("it was {number}, and {least} is the least here"));
+    }
+    (number > *most).then(|| format!("it was {number}, and {most} is the most here"))
+}
+
+fn clamped(number: i64, bounds: &RangeInclusive<i64>) -> i64 {
+    number.clamp(*bounds.start(), *bounds.end())
 }
 
 impl Mapper<'_> {
@@ -271,6 +289,30 @@ impl Mapper<'_> {
         let taken = self.take(group, name);
         if let Some(text) = taken.text().map(str::to_owned) {
             self.carry(&taken, path, text);
+        }
+    }
+
+    /// Writes a number that is within the server's bounds; what is beyond them becomes the bound.
+    fn carry_within(
+        &mut self,
+        taken: &Taken,
+        path: &'static str,
+        number: i64,
+        bounds: &RangeInclusive<i64>,
+    ) {
+        match beyond(number, bounds) {
+            None => self.carry(taken, path, number),
+            Some(why) => self.change(taken, path, clamped(number, bounds), &why),
+        }
+    }
+
+    /// Asks the server whether it accepts what is written, and leaves what it refuses.
+    fn check_result(&mut self) {
+        let text = self.document.render(&[], Secrets::Inline);
+        if let Err(reason) = (self.server.check)(&text) {
+            let why = format!("the server refuses it: {reason}");
+            self.report
+                .add(Kind::Left, "the configuration".to_owned(), None, why);
         }
     }
 

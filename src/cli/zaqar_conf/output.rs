@@ -89,12 +89,24 @@ fn create(file: &NewFile) -> std::io::Result<()> {
     })
 }
 
+/// Creates an empty file beside the one to write, under a name that nobody has: what an import left that was killed is in
+/// nobody's way.
+fn create_beside(file: &NewFile) -> std::io::Result<(File, PathBuf)> {
+    loop {
+        let mut name = file.path.as_os_str().to_owned();
+        name.push(format!(".{:016x}.new", fastrand::u64(..)));
+        let beside = PathBuf::from(name);
+        match options(file).open(&beside) {
+            Ok(open) => return Ok((open, beside)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Puts a file in the place of another, which stays as it is until the new one is complete.
 fn replace(file: &NewFile) -> std::io::Result<()> {
-    let mut name = file.path.as_os_str().to_owned();
-    name.push(format!(".{}.new", std::process::id()));
-    let beside = PathBuf::from(name);
-    let open = options(file).open(&beside)?;
+    let (open, beside) = create_beside(file)?;
     fill(open, file)
         .and_then(|()| std::fs::rename(&beside, &file.path))
         .inspect_err(|_| {
@@ -145,6 +157,17 @@ mod tests {
         );
         assert_eq!(mode(&root.path().join("b")), 0o600);
         assert_eq!(std::fs::read_dir(root.path()).expect("a folder").count(), 2);
+    }
+
+    /// In a container every import has the same process id, and what a killed one leaves has its name.
+    #[test]
+    fn file_that_a_killed_import_left_is_in_nobodys_way() {
+        let root = tempfile::tempdir().expect("a folder");
+        let left = format!("a.{}.new", std::process::id());
+        std::fs::write(root.path().join(left), "half").expect("a file");
+        write(&[file(root.path(), "a", true)], true).expect("written");
+        let written = std::fs::read_to_string(root.path().join("a"));
+        assert_eq!(written.expect("a file"), "a\n");
     }
 
     #[test]

@@ -290,6 +290,7 @@ fn the_configuration_has_the_values_that_the_reference_reads() {
         operations: &[],
         check_policies: |_| Ok(()),
         check_store: |_| Ok(()),
+        check: |_| Ok(()),
     };
     let mut compared = 0;
     for (case, answer) in cases.iter().zip(answers.as_array().expect("answers")) {

@@ -1,5 +1,6 @@
 //! Listeners, limits, log, and who may call from where.
 
+use super::super::ini::normalized;
 use super::super::reader::Origin;
 use super::super::value::Value;
 use super::{Mapper, Taken};
@@ -129,7 +130,7 @@ impl Mapper<'_> {
         let named: Vec<(String, Origin)> = self
             .reader
             .assigned()
-            .filter(|each| each.group.eq_ignore_ascii_case("drivers") && each.key == "transport")
+            .filter(|each| normalized(&each.group) == "drivers" && each.key == "transport")
             .map(|each| (each.value, each.origin))
             .collect();
         let is_websocket = transport.text() == Some("websocket")
@@ -213,18 +214,7 @@ impl Mapper<'_> {
                 }
                 continue;
             };
-            match (least..=most).contains(&number) {
-                true => self.carry(&taken, path, number),
-                false => {
-                    let why = format!("it was {number}, and {least} is the least here");
-                    let why = if number > most {
-                        format!("it was {number}, and {most} is the most here")
-                    } else {
-                        why
-                    };
-                    self.change(&taken, path, number.clamp(least, most), &why);
-                }
-            }
+            self.carry_within(&taken, path, number, &(least..=most));
         }
     }
 
@@ -250,7 +240,9 @@ impl Mapper<'_> {
         } else {
             self.carry(&least, "access.min_client_id_length", shortest);
         }
-        if shortest <= longest && longest >= 0 {
+        if longest < 0 {
+            self.left(&most, "it is below 0: no client id would be right");
+        } else if shortest <= longest {
             self.carry(&most, "access.max_client_id_length", longest);
         }
     }
@@ -272,7 +264,7 @@ impl Mapper<'_> {
                 "the key is the public default: who can read the store can read encrypted queues; \
                  put a key of your own in front of it in messages.encryption_keys",
             ),
-            Value::Text(key) if key.is_empty() || key.contains(['\n', '\r']) => {
+            Value::Text(key) if key.trim().is_empty() || key.contains(['\n', '\r']) => {
                 self.left(
                     &taken,
                     "an empty key, or one of several lines, cannot be used",
@@ -352,7 +344,7 @@ impl Mapper<'_> {
         let groups: Vec<_> = self
             .reader
             .assigned()
-            .filter(|each| each.group.starts_with("cors."))
+            .filter(|each| normalized(&each.group).starts_with("cors."))
             .collect();
         for each in groups {
             self.report.add(

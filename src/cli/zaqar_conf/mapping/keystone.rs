@@ -1,57 +1,19 @@
 //! Who asks: Keystone, and the trustee of trust subscriptions (spec: zaqar-conf.md 2).
 
+use std::ops::RangeInclusive;
+
 use super::super::ini::normalized;
+use super::super::reader::PLACEHOLDER;
 use super::super::value::Value;
-use super::{Kind, Mapper, Taken};
+use super::credentials::{self, CREDENTIALS};
+use super::{Kind, Mapper, Taken, beyond, clamped};
 
 const GROUP: &str = "keystone_authtoken";
 
-/// Retries that the server makes at the most.
-const MAX_RETRIES: i64 = 3;
-
-/// Credentials: an option of an authentication plugin, its key for Keystone, and its key for the trustee.
-type Credential = (&'static str, &'static str, Option<&'static str>);
-
-const CREDENTIALS: [Credential; 11] = [
-    ("auth_url", "keystone.auth_url", Some("trustee.auth_url")),
-    ("username", "keystone.username", Some("trustee.username")),
-    ("user_id", "keystone.user_id", Some("trustee.user_id")),
-    (
-        "user_domain_name",
-        "keystone.user_domain",
-        Some("trustee.user_domain"),
-    ),
-    (
-        "user_domain_id",
-        "keystone.user_domain_id",
-        Some("trustee.user_domain_id"),
-    ),
-    ("project_name", "keystone.project", None),
-    ("project_id", "keystone.project_id", None),
-    ("project_domain_name", "keystone.project_domain", None),
-    ("project_domain_id", "keystone.project_domain_id", None),
-    (
-        "application_credential_id",
-        "keystone.application_credential_id",
-        Some("trustee.application_credential_id"),
-    ),
-    (
-        "application_credential_name",
-        "keystone.application_credential_name",
-        Some("trustee.application_credential_name"),
-    ),
-];
-
-const SECRETS: [(&str, &str, &str); 2] = [
-    ("password", "keystone.password", "trustee.password"),
-    (
-        "application_credential_secret",
-        "keystone.application_credential_secret",
-        "trustee.application_credential_secret",
-    ),
-];
-
-const PLUGINS: [&str; 3] = ["password", "v3password", "v3applicationcredential"];
+/// What the server accepts: seconds for an answer, retries, seconds for which a token is remembered.
+const TIMEOUT_SECS: RangeInclusive<i64> = 1..=10;
+const RETRIES: RangeInclusive<i64> = 0..=3;
+const CACHE_SECS: RangeInclusive<i64> = 0..=86_400;
 
 /// Options that releases of many years ago read.
 const DEAD: [&str; 10] = [
@@ -73,9 +35,7 @@ impl Mapper<'_> {
         match strategy.text() {
             None => {
                 self.carry(&strategy, "access.authentication", "none");
-                let is_credential = |key: &str| ["auth_url", "username", "password"].contains(&key);
-                let mut assigned = self.reader.assigned();
-                if assigned.any(|each| each.group == GROUP && is_credential(&each.key)) {
+                if self.has_credentials() {
                     self.left(
                         &strategy,
                         "[keystone_authtoken] has credentials, and Zaqar does not use them without auth_strategy = keystone: \
@@ -98,6 +58,17 @@ impl Mapper<'_> {
                 self.keystone_unused();
             }
         }
+    }
+
+    /// Whether the files have credentials, whatever their group is called.
+    fn has_credentials(&self) -> bool {
+        let section = normalized(&self.reader.auth_group(GROUP));
+        self.reader.assigned().any(|each| {
+            let group = normalized(&each.group);
+            (group == GROUP || group == section)
+                && CREDENTIALS.contains(&each.key.as_str())
+                && each.value != PLACEHOLDER
+        })
     }
 
     /// Without authentication the server does not ask Keystone.
@@ -139,113 +110,23 @@ impl Mapper<'_> {
         let section = self.reader.auth_group(GROUP);
         let pointer = self.take(GROUP, "auth_section");
         self.ignore(&pointer, format!("the credentials of [{section}] are read"));
-        self.credentials(&section, false);
+        self.credentials(&section, &credentials::KEYSTONE);
         self.public_url();
         for (name, path) in [
             ("interface", "keystone.interface"),
             ("region_name", "keystone.region"),
             ("service_type", "keystone.service_type"),
             ("cafile", "keystone.ca_file"),
-            ("certfile", "keystone.cert_file"),
-            ("keyfile", "keystone.key_file"),
         ] {
             self.carry_text(GROUP, name, path);
         }
+        self.client_certificate();
         self.insecure(GROUP, "keystone.insecure");
         self.bounds();
         self.cache();
         self.service_tokens();
         self.decisions_of_others();
         self.dead_options(&section);
-    }
-
-    /// Credentials of Keystone's user, or of the trustee.
-    fn credentials(&mut self, section: &str, is_trustee: bool) {
-        let auth_type = self.take(section, "auth_type");
-        match auth_type.text() {
-            Some(plugin) if PLUGINS.contains(&plugin) => {
-                self.ignore(&auth_type, "the keys that are set decide")
-            }
-            Some(plugin) => {
-                let why = format!(
-                    "the plugin '{plugin}' is not supported: {} are",
-                    PLUGINS.join(", ")
-                );
-                self.left(&auth_type, why);
-            }
-            None if is_trustee => {}
-            None => self.left(
-                &auth_type,
-                "without it Zaqar has no credentials; set the keys of [keystone]",
-            ),
-        }
-        for (name, keystone, trustee) in CREDENTIALS {
-            match if is_trustee { trustee } else { Some(keystone) } {
-                Some(path) => self.carry_text(section, name, path),
-                None => {
-                    let taken = self.take(section, name);
-                    self.ignore(
-                        &taken,
-                        "a trustee's token has no scope until it takes that of a trust",
-                    );
-                }
-            }
-        }
-        for (name, keystone, trustee) in SECRETS {
-            let taken = self.take(section, name);
-            if let Some(text) = taken.text().map(str::to_owned) {
-                self.secret(
-                    &taken,
-                    if is_trustee { trustee } else { keystone },
-                    text,
-                    None,
-                );
-            }
-        }
-        self.default_domains(section, is_trustee);
-        for name in ["domain_id", "domain_name", "system_scope", "trust_id"] {
-            let taken = self.take(section, name);
-            if taken.text().is_some() {
-                self.left(&taken, "the server's own token is for a project");
-            }
-        }
-    }
-
-    /// A default domain counts where the user's or the project's is not set.
-    fn default_domains(&mut self, section: &str, is_trustee: bool) {
-        for (default, user, user_path, trustee_path, project, project_path) in [
-            (
-                "default_domain_name",
-                "user_domain_name",
-                "keystone.user_domain",
-                "trustee.user_domain",
-                "project_domain_name",
-                "keystone.project_domain",
-            ),
-            (
-                "default_domain_id",
-                "user_domain_id",
-                "keystone.user_domain_id",
-                "trustee.user_domain_id",
-                "project_domain_id",
-                "keystone.project_domain_id",
-            ),
-        ] {
-            let taken = self.take(section, default);
-            let Some(domain) = taken.text().map(str::to_owned) else {
-                continue;
-            };
-            if self.take(section, user).text().is_none() {
-                self.carry(
-                    &taken,
-                    if is_trustee { trustee_path } else { user_path },
-                    domain.clone(),
-                );
-            }
-            if !is_trustee && self.take(section, project).text().is_none() {
-                self.carry(&taken, project_path, domain);
-            }
-        }
     }
 
     fn public_url(&mut self) {
@@ -270,6 +151,19 @@ impl Mapper<'_> {
         }
     }
 
+    /// A certificate without a key is read for its key, too; a key without a certificate is not read.
+    fn client_certificate(&mut self) {
+        let [certificate, key] = ["certfile", "keyfile"].map(|name| self.take(GROUP, name));
+        let Some(file) = certificate.text().map(str::to_owned) else {
+            return self.ignore(&key, "it is not read without certfile");
+        };
+        self.carry(&certificate, "keystone.cert_file", file.clone());
+        match key.text().map(str::to_owned) {
+            Some(own) => self.carry(&key, "keystone.key_file", own),
+            None => self.carry(&certificate, "keystone.key_file", file),
+        }
+    }
+
     fn insecure(&mut self, group: &str, path: &'static str) {
         let taken = self.take(group, "insecure");
         match taken.is_true() {
@@ -286,27 +180,21 @@ impl Mapper<'_> {
     fn bounds(&mut self) {
         let taken = self.take(GROUP, "http_connect_timeout");
         match taken.int() {
-            Some(secs) if secs > 0 => self.change(
-                &taken,
-                "keystone.timeout_secs",
-                secs,
-                "it limits the wait for an answer; without it Zaqar waits for ever",
-            ),
+            Some(secs) if secs > 0 => {
+                let why = "it limits the wait for an answer; without it Zaqar waits for ever";
+                let why = match beyond(secs, &TIMEOUT_SECS) {
+                    Some(beyond) => format!("{beyond}; {why}"),
+                    None => why.to_owned(),
+                };
+                let secs = clamped(secs, &TIMEOUT_SECS);
+                self.change(&taken, "keystone.timeout_secs", secs, &why);
+            }
             Some(_) => self.ignore(&taken, "it is no time"),
             None => {}
         }
         let taken = self.take(GROUP, "http_request_max_retries");
-        match taken.int().filter(|_| taken.is_set()) {
-            Some(retries) if (0..=MAX_RETRIES).contains(&retries) => {
-                self.carry(&taken, "keystone.retries", retries)
-            }
-            Some(retries) => self.change(
-                &taken,
-                "keystone.retries",
-                retries.clamp(0, MAX_RETRIES),
-                &format!("it was {retries}, and {MAX_RETRIES} is the most here"),
-            ),
-            None => {}
+        if let Some(retries) = taken.int().filter(|_| taken.is_set()) {
+            self.carry_within(&taken, "keystone.retries", retries, &RETRIES);
         }
     }
 
@@ -320,7 +208,7 @@ impl Mapper<'_> {
                 "it was 0, with which Zaqar believes a token until it expires, also when it is revoked",
             ),
             Some(secs) if secs < 0 => self.change(&taken, "keystone.cache_secs", 0, "0 is the word for no cache"),
-            Some(secs) => self.carry(&taken, "keystone.cache_secs", secs),
+            Some(secs) => self.carry_within(&taken, "keystone.cache_secs", secs, &CACHE_SECS),
             None => {}
         }
         let why = "tokens are cached in the process";
@@ -338,8 +226,14 @@ impl Mapper<'_> {
 
     fn service_tokens(&mut self) {
         let taken = self.take(GROUP, "service_token_roles");
-        if let Some(roles) = taken.list() {
-            self.carry(&taken, "keystone.service_token_roles", roles);
+        let roles = taken.list().unwrap_or_default();
+        let roles: Vec<String> = roles.into_iter().filter(|role| !role.is_empty()).collect();
+        match roles.is_empty() {
+            true => self.differs(
+                &taken,
+                "no role is named, and a service token needs one here: keystone.service_token_roles has its default, service",
+            ),
+            false => self.carry(&taken, "keystone.service_token_roles", roles),
         }
         let taken = self.take(GROUP, "service_token_roles_required");
         match taken.is_true() {
@@ -401,13 +295,7 @@ impl Mapper<'_> {
     fn trustee(&mut self) {
         let section = self.reader.auth_group("trustee");
         let pointer = self.take("trustee", "auth_section");
-        let mut names: Vec<&'static str> = SECRETS.iter().map(|(name, _, _)| *name).collect();
-        names.extend(
-            CREDENTIALS
-                .iter()
-                .filter(|(_, _, trustee)| trustee.is_some())
-                .map(|(name, _, _)| *name),
-        );
+        let names = credentials::OF_TRUSTEE;
         let own = self.reader.auth_group(GROUP);
         let is_same = section == own
             || names
@@ -423,7 +311,7 @@ impl Mapper<'_> {
             }
         } else {
             self.ignore(&pointer, format!("the credentials of [{section}] are read"));
-            self.credentials(&section, true);
+            self.credentials(&section, &credentials::TRUSTEE);
         }
         for (name, path) in [
             ("cafile", "trustee.ca_file"),
