@@ -217,18 +217,26 @@ pub struct Reloader {
 }
 
 impl Reloader {
-    /// Has policies, limits, quotas, certificates and the tokens of operators be those of another configuration, from the next request on.
+    /// Has policies, limits, quotas, certificates and the tokens of operators be those of another configuration, from the next
+    /// request on. Logs a warning of a listener whose TLS is new or gone: it stays as it was opened.
     pub fn reload(&self, config: &Config) {
         self.app.policy.set(Arc::clone(&config.policy));
         self.app.messaging.set_limits(config.limits.clone());
         self.app.messaging.set_quotas(config.quotas.clone());
         self.guard.set(config.admin.clone());
-        for (tls, files) in [
-            (&self.tls, &config.tls),
-            (&self.admin_tls, &config.admin_tls),
+        for (section, tls, files) in [
+            ("server", &self.tls, &config.tls),
+            ("admin", &self.admin_tls, &config.admin_tls),
         ] {
-            if let (Some(tls), Some(files)) = (tls, files) {
-                tls.reload(files.clone());
+            match (tls, files) {
+                (Some(tls), Some(files)) => tls.reload(files.clone()),
+                (None, None) => {}
+                (None, Some(_)) => tracing::warn!(
+                    "{section}.tls_cert_file is new: the listener speaks TLS after a restart only"
+                ),
+                (Some(_), None) => tracing::warn!(
+                    "{section}.tls_cert_file is gone: the listener speaks plain HTTP after a restart only"
+                ),
             }
         }
     }

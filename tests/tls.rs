@@ -278,6 +278,46 @@ fn certificate_is_replaced_under_load_without_a_failed_request() {
     server.stop();
 }
 
+/// What is there from the start on is read again; a listener does not become another one.
+#[test]
+fn tls_that_is_added_or_taken_away_needs_a_restart_and_is_said() {
+    let authority = Authority::new();
+    authority.write("server");
+    let ca = authority.client();
+    let with_tls = format!(
+        "[server]\ntls_cert_file = {:?}\ntls_key_file = {:?}\n",
+        authority.file("server.pem"),
+        authority.file("server-key.pem")
+    );
+    for (is_encrypted, then) in [(false, with_tls.as_str()), (true, "")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("isimud.toml");
+        let server = match is_encrypted {
+            true => start(&authority, folder.path(), "", &[]),
+            false => {
+                std::fs::write(&path, "").expect("the configuration");
+                Server::start("sqlite::memory:", folder.path())
+            }
+        };
+        std::fs::write(&path, then).expect("the configuration");
+        server.hang_up();
+        let begun = Instant::now();
+        while !server.log().contains("the configuration was read again") {
+            assert!(begun.elapsed() < TIMEOUT, "{}", server.log());
+            thread::sleep(Duration::from_millis(20));
+        }
+        let said = server.log();
+        let is_told = |line: &str| {
+            line.contains("WARN")
+                && line.contains("server.tls_cert_file")
+                && line.contains("restart")
+        };
+        assert!(said.lines().any(is_told), "{said}");
+        assert_eq!(ask(server.address, &ca).is_ok(), is_encrypted, "{said}");
+        server.stop();
+    }
+}
+
 #[test]
 fn client_without_a_certificate_is_refused_where_an_authority_is_set() {
     let (authority, other) = (Authority::new(), Authority::new());
