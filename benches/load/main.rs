@@ -98,6 +98,9 @@ struct Options {
     /// A server that runs already, and the processes whose time it costs: NAME=ADDRESS@PID[+PID...].
     #[arg(long, value_name = "SERVER")]
     attach: Vec<Attached>,
+    /// A token of Keystone's that all requests carry. The attached servers that know it answer for its project.
+    #[arg(long)]
+    token: Option<String>,
     /// Only these scenarios.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "SCENARIO")]
     only: Vec<Scenario>,
@@ -229,6 +232,9 @@ async fn start(
         connections: options.connections,
         reference: &options.reference_venv,
     };
+    if let Some(token) = &options.token {
+        zaqar::send_token(token);
+    }
     let mut servers = Vec::new();
     for kind in options.servers() {
         servers.push(Server::start(kind, &ground).await?);

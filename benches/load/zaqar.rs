@@ -3,6 +3,7 @@
 //! Answers are searched as text: the API fixes the separators (http.md 6), and the bodies posted here hold nothing
 //! that looks like a field of a message. A wrong answer becomes an error that shows request and answer.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::Result;
@@ -114,6 +115,14 @@ impl Queue {
     }
 }
 
+/// The header with a token that all requests have; empty without one.
+static TOKEN: OnceLock<String> = OnceLock::new();
+
+/// Has all requests carry a token of Keystone's. To be called before the first request is made.
+pub(crate) fn send_token(token: &str) {
+    TOKEN.get_or_init(|| format!("X-Auth-Token: {token}\r\n"));
+}
+
 /// A whole request as bytes.
 pub(crate) fn request(method: &str, target: &str, body: Option<&str>) -> Vec<u8> {
     let entity = body.map_or_else(String::new, |body| {
@@ -122,12 +131,13 @@ pub(crate) fn request(method: &str, target: &str, body: Option<&str>) -> Vec<u8>
             body.len()
         )
     });
+    let token = TOKEN.get_or_init(String::new);
     format!(
         "{method} {target} HTTP/1.1\r\n\
          Host: load.test\r\n\
          Client-ID: 3381af92-2b9e-11e3-b191-71861300734c\r\n\
          X-Project-Id: bench\r\n\
-         {entity}\r\n{}",
+         {token}{entity}\r\n{}",
         body.unwrap_or_default()
     )
     .into_bytes()
