@@ -9,6 +9,7 @@ pub mod declared;
 mod listeners;
 mod secrets;
 mod unused;
+mod websocket;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ pub use self::check::check_text;
 use self::declared::Declared;
 use self::listeners::{RawAdmin, Server, address, tls_files};
 use self::secrets::one_line;
+use self::websocket::RawWebSocket;
 use crate::bridges::{Rule, check_rules};
 use crate::http::BasePath;
 use crate::http::auth::ClientIds;
@@ -66,6 +68,7 @@ impl std::error::Error for ConfigError {}
 #[serde(deny_unknown_fields)]
 pub struct RawConfig {
     server: Server,
+    websocket: RawWebSocket,
     admin: RawAdmin,
     store: StoreUri,
     management: StoreUri,
@@ -209,6 +212,10 @@ struct RawCors {
 pub struct Config {
     /// Where the API is served.
     pub listen: SocketAddr,
+    /// Where WebSockets have a listener of their own, if anywhere.
+    pub websocket_listen: Option<SocketAddr>,
+    /// What holds for WebSockets.
+    pub websocket: crate::websocket::Settings,
     /// Where operators look, if anywhere.
     pub admin_listen: Option<SocketAddr>,
     /// What is asked of operators there.
@@ -465,7 +472,10 @@ impl RawConfig {
                 server.base_path
             ))
         })?;
+        let (websocket_listen, websocket) = self.websocket.resolve()?;
         Ok(Config {
+            websocket_listen,
+            websocket,
             admin_api: access.admin_api,
             keystone,
             trustee,

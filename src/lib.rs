@@ -8,6 +8,7 @@
 //! a request:  server -> http -> messaging -> catalogue -> a store (backends/…)
 //!             sockets   translates  decides    finds      keeps
 //! a post also:                      messaging -> notifications   tells subscribers, in its own time
+//! a socket:   server -> websocket -> http's checks and parsers, and messaging
 //!
 //! migration   moves queues from store to store
 //! bridges     has messages flow from one queue to another, with the help of messaging
@@ -41,6 +42,7 @@ mod server;
 pub mod signature;
 mod spell;
 pub mod telemetry;
+pub mod websocket;
 
 pub use crate::server::{Tls, TlsError, TlsFiles, TlsVersion};
 
@@ -67,17 +69,21 @@ use crate::keystone::{Authenticator, Trusts};
 use crate::live::Live;
 use crate::messaging::{MessageObserver, Messaging, Parts, Subscribers};
 use crate::notifications::{
-    AddressPolicy, Deliveries, DeliveryContext, NotificationObserver, Outbox, Requirements,
+    AddressPolicy, Deliveries, DeliveryContext, Mailboxes, NotificationObserver, Outbox,
+    Requirements,
 };
 use crate::server::{Acceptor, ConnectionLimits, MinRate, Reserve, Timeouts, listen};
 use crate::signature::Signer;
 use crate::telemetry::{Metrics, Traffic};
+use crate::websocket::{ApiWithSockets, SocketListener, WebSockets};
 
 /// The service, ready to run.
 #[derive(Debug)]
 pub struct Service {
     /// Answers requests.
     pub api: Api,
+    /// The WebSockets; none where no listener takes them.
+    pub sockets: Option<Arc<WebSockets>>,
     /// Sends notifications; none where they are off.
     pub deliveries: Option<Arc<Deliveries>>,
     /// Has messages flow from queue to queue.
@@ -98,6 +104,7 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         metrics,
         management,
         outbox,
+        mailboxes,
         signer,
     } = open_messaging(config, Arc::clone(&clock), trusts.clone())?;
     let guard = Arc::new(Guard::new(config.admin.clone(), Arc::clone(&clock)));
@@ -160,8 +167,13 @@ pub fn open(config: &Config, clock: Arc<dyn Clock>) -> Result<Service> {
         unmatched: metrics.route("unmatched", None),
         metrics,
     });
+    let sockets = mailboxes.map(|mailboxes| {
+        let (app, settings) = (Arc::clone(&api.app), config.websocket.clone());
+        WebSockets::new(app, settings, mailboxes)
+    });
     Ok(Service {
         api,
+        sockets,
         deliveries,
         bridges,
         guard,
@@ -260,6 +272,7 @@ struct Core {
     metrics: Arc<Metrics>,
     management: Arc<dyn ManagementStore>,
     outbox: Option<Arc<Outbox>>,
+    mailboxes: Option<Arc<Mailboxes>>,
     signer: Signer,
 }
 
@@ -284,6 +297,8 @@ fn open_messaging(
     let outbox = settings
         .enabled
         .then(|| Arc::new(Outbox::new(Arc::clone(&internal))));
+    let has_sockets = config.websocket.upgrade || config.websocket_listen.is_some();
+    let mailboxes = has_sockets.then(|| Arc::new(Mailboxes::new(Arc::clone(&internal))));
     let signer = Signer::new(&config.signing_key.0, Arc::clone(&clock));
     let addresses = AddressPolicy::new(&settings.allowed_networks).map_err(|text| {
         Error::invalid(format!(
@@ -314,6 +329,7 @@ fn open_messaging(
         encryption_keys: config.encryption_keys.clone(),
         observer,
         outbox: outbox.clone(),
+        mailboxes: mailboxes.clone(),
         subscribers: Subscribers {
             types: settings.subscriber_types.clone(),
             addresses,
@@ -327,6 +343,7 @@ fn open_messaging(
         metrics,
         management,
         outbox,
+        mailboxes,
         signer,
     })
 }
@@ -380,20 +397,35 @@ fn stores(config: &Config, clock: &Arc<dyn Clock>) -> Result<(Backend, Option<Ba
     Ok((drivers::open(&config.store, &context)?, Some(management)))
 }
 
-/// Serves the API, and the admin page where there is a listener for it, and sends notifications, until `stop` says so;
-/// then finishes what runs, and closes the stores.
+/// Where a service is reached.
+#[derive(Debug)]
+pub struct Listeners {
+    /// The API.
+    pub api: TcpListener,
+    /// What operators see and change, if anywhere.
+    pub admin: Option<TcpListener>,
+    /// WebSockets alone, if anywhere.
+    pub websocket: Option<TcpListener>,
+}
+
+/// Serves the API and WebSockets, and the admin page where there is a listener for it, and sends notifications, until `stop`
+/// says so; then finishes what runs, and closes the stores.
 pub async fn serve(
     config: &Config,
     Service {
         api,
+        sockets,
         deliveries,
         bridges,
         guard,
         tls,
         admin_tls,
     }: Service,
-    listener: TcpListener,
-    admin: Option<TcpListener>,
+    Listeners {
+        api: listener,
+        admin,
+        websocket,
+    }: Listeners,
     stop: watch::Receiver<bool>,
 ) -> Result<()> {
     let app = Arc::clone(&api.app);
@@ -407,14 +439,14 @@ pub async fn serve(
         idle: config.idle_grace,
         shutdown: config.shutdown_grace,
     };
-    let own = std::iter::once(&listener).chain(&admin);
+    let own = std::iter::once(&listener).chain(&admin).chain(&websocket);
     let own = own
         .filter_map(|listener| listener.local_addr().ok())
         .collect();
     let traffic = app.metrics.traffic();
     let descriptors = descriptors();
     let spare = |most: usize| most.min(descriptors / 16);
-    let limits = connection_limits(config, descriptors, 2 * spare(RESERVED_DESCRIPTORS));
+    let limits = connection_limits(config, descriptors, 3 * spare(RESERVED_DESCRIPTORS));
     // Wrong credentials are told at the start, and not by the first client.
     let checking = app.keystone.clone();
     tokio::spawn(async move {
@@ -427,13 +459,16 @@ pub async fn serve(
     let mut watching: JoinSet<()> = watching
         .map(|tls| async move { tls.watch().await })
         .collect();
-    let acceptor = Acceptor::new(
-        listener,
-        limits,
-        Reserve::ForOthers(spare(RESERVED_DESCRIPTORS)),
-        tls,
-        traffic.clone(),
-    );
+    let acceptor = |listener, tls| {
+        let reserve = Reserve::ForOthers(spare(RESERVED_DESCRIPTORS));
+        Acceptor::new(listener, limits.clone(), reserve, tls, traffic.clone())
+    };
+    let websocket = websocket.zip(sockets.clone()).map(|(listener, sockets)| {
+        let acceptor = acceptor(listener, tls.clone());
+        let front_end = SocketListener::new(sockets);
+        tokio::spawn(listen(acceptor, front_end, timeouts, told(stop.clone())))
+    });
+    let acceptor = acceptor(listener, tls);
     let admin = admin.map(|listener| {
         let address = listener.local_addr().ok();
         let reserve = Reserve::ForItself(spare(RESERVED_DESCRIPTORS));
@@ -455,7 +490,27 @@ pub async fn serve(
         deliveries.never_to(own);
         tokio::spawn(deliveries.run(ended))
     });
-    listen(acceptor, api, timeouts, told(stop)).await;
+    let (end_sockets, sockets_end) = watch::channel(false);
+    let serving_sockets = sockets.clone().map(|sockets| {
+        let (closing, stop) = (Arc::clone(&sockets), stop.clone());
+        tokio::spawn(async move {
+            told(stop).await;
+            closing.close();
+        });
+        tokio::spawn(sockets.run(sockets_end))
+    });
+    let front_end = ApiWithSockets {
+        api,
+        sockets: sockets.filter(|_| config.websocket.upgrade),
+    };
+    listen(acceptor, front_end, timeouts, told(stop)).await;
+    if let Some(websocket) = websocket {
+        drop(websocket.await);
+    }
+    end_sockets.send_replace(true);
+    if let Some(serving_sockets) = serving_sockets {
+        drop(serving_sockets.await);
+    }
     drop(bridges.await);
     worker.abort();
     watching.abort_all();

@@ -281,6 +281,10 @@ async fn serve_until_told(config: &Config, flags: Flags, level: LogLevel) -> Res
         Some(address) => Some(bind(address).await?),
         None => None,
     };
+    let websocket = match config.websocket_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
     let service = isimud::open(config, Arc::new(SteadyClock::default()))?;
     tokio::spawn(reload_when_told(hangup, flags, level, service.reloader()));
     let (say_stop, stop) = watch::channel(false);
@@ -305,7 +309,15 @@ async fn serve_until_told(config: &Config, flags: Flags, level: LogLevel) -> Res
         tracing::warn!("{warning}");
     }
     tracing::info!(address = %listener.local_addr()?, store = drivers::shown(&config.store), "serving");
-    isimud::serve(config, service, listener, admin, stop).await?;
+    if let Some(websocket) = &websocket {
+        tracing::info!(address = %websocket.local_addr()?, "serving WebSockets");
+    }
+    let listeners = isimud::Listeners {
+        api: listener,
+        admin,
+        websocket,
+    };
+    isimud::serve(config, service, listeners, stop).await?;
     tracing::info!("stopped");
     Ok(())
 }

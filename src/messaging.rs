@@ -60,7 +60,7 @@ use crate::migration::Migrator;
 
 /// Attempts of an update that finds a queue changed by somebody else.
 const ATTEMPTS: usize = 10;
-use crate::notifications::Outbox;
+use crate::notifications::{Mailboxes, Outbox};
 use crate::signature::Signer;
 
 /// The pass phrase that the configuration comes with, as the reference's does.
@@ -126,6 +126,8 @@ pub struct Parts {
     pub observer: Arc<dyn MessageObserver>,
     /// Takes what is to be notified; none where notifications are off.
     pub outbox: Option<Arc<Outbox>>,
+    /// Takes what is pushed to sockets; none where there are none.
+    pub mailboxes: Option<Arc<Mailboxes>>,
     /// What subscribers may be.
     pub subscribers: Subscribers,
     /// Signs questions to receivers, and tells the time.
@@ -150,6 +152,7 @@ pub struct Messaging {
     cache: Arc<QueueCache>,
     migrator: Arc<Migrator>,
     outbox: Option<Arc<Outbox>>,
+    mailboxes: Option<Arc<Mailboxes>>,
     subscribers: Subscribers,
     signer: Signer,
 }
@@ -197,6 +200,7 @@ impl Messaging {
             unreadable: LoggedQueues::default(),
             cache,
             outbox: parts.outbox,
+            mailboxes: parts.mailboxes,
             subscribers: parts.subscribers,
             signer: parts.signer,
         })

@@ -10,6 +10,7 @@
 //! text     what is sent                 webhook_signature   how it is signed
 //! budget   bytes in memory at once      attempt_markers     attempts that may have ended the process
 //! resolve  names of hosts               rate    how many a second
+//! mailboxes   for sockets of other servers: what was posted here goes to the server that a socket is connected to
 //! switch   off, after days of failures
 //! trust    a token of the user who subscribed, for subscribers of trust+http and trust+https
 //! requirements   what is refused when a subscription is created, as it could never be sent
@@ -39,6 +40,7 @@ mod delivery_queue;
 mod entry;
 mod fan_out;
 mod mail;
+mod mailboxes;
 mod outbox;
 mod rate;
 mod requirements;
@@ -68,11 +70,15 @@ use serde_json::Value;
 use tokio::sync::watch;
 
 pub use self::address::AddressPolicy;
+pub(crate) use self::entry::{Entry, What};
 pub(crate) use self::mail::is_mail;
 pub use self::mail::{MailSettings, Password};
+pub(crate) use self::mailboxes::LocalSockets;
+pub use self::mailboxes::{Mailboxes, SocketSubscriber};
 pub use self::outbox::Outbox;
 pub use self::requirements::Requirements;
 pub(crate) use self::switch::forget_failures;
+pub(crate) use self::text::message as document_of_message;
 pub use self::trust::{NoTrustToken, TrustTokens};
 pub(crate) use self::trust::{TrustRecord, forget_trust, target_of_trust};
 pub(crate) use self::webhook::HOP;

@@ -30,16 +30,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::CONNECTION;
-use axum::http::{HeaderValue, Request};
+use axum::http::header::{CONNECTION, UPGRADE};
+use axum::http::{HeaderValue, Request, StatusCode};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+pub(crate) use connection::Occupation;
 use connection::{Activity, Connection, Phase};
-use drain::TrackedBody;
+pub(crate) use drain::TrackedBody;
 pub(crate) use min_rate::MinRate;
 use spare::{Spare, is_out_of_descriptors};
 pub(crate) use table::ConnectionLimits;
@@ -313,11 +314,22 @@ fn serve(
         Err(full) => return full::turn_away(stream, full, &table.turned_away),
     };
     let front_end = front_end.clone().for_peer(peer);
-    let stream = Connection::new(stream, activity.clone(), phase.clone(), min_rate, table);
+    let stream = Connection::new(
+        stream,
+        activity.clone(),
+        phase.clone(),
+        min_rate,
+        table,
+        slot,
+    );
     let begun = activity.clone();
     let service = service_fn(move |request| {
         let refused = head::refuse(&request);
-        let (request, unread) = drain::track(request);
+        let (mut request, unread) = drain::track(request);
+        if request.headers().contains_key(UPGRADE) {
+            let occupation = Occupation(activity.clone());
+            request.extensions_mut().insert(occupation);
+        }
         let (activity, phase) = (activity.clone(), phase.clone());
         let busy = activity.begin();
         let front_end = front_end.clone();
@@ -330,7 +342,8 @@ fn serve(
                     answer
                 }
             };
-            if *phase.borrow() != Phase::Serving {
+            let is_last = *phase.borrow() != Phase::Serving;
+            if is_last && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
                 let close = HeaderValue::from_static("close");
                 answer.headers_mut().insert(CONNECTION, close);
             }
@@ -340,10 +353,7 @@ fn serve(
     });
     let Some(tls) = tls else {
         let connection = http.serve_connection(TokioIo::new(stream), service);
-        tokio::spawn(async move {
-            log_early_end(connection.await);
-            drop(slot);
-        });
+        tokio::spawn(async move { log_early_end(connection.with_upgrades().await) });
         return;
     };
     let http = http.clone();
@@ -351,12 +361,12 @@ fn serve(
         let accepting = tls.accept(stream.encrypted(), begun);
         match tokio::time::timeout(handshake_timeout, accepting).await {
             Ok(Ok(stream)) => {
-                log_early_end(http.serve_connection(TokioIo::new(stream), service).await);
+                let connection = http.serve_connection(TokioIo::new(stream), service);
+                log_early_end(connection.with_upgrades().await);
             }
             Ok(Err(_)) => {}
             Err(_) => tracing::debug!("a client does not complete the TLS handshake in time"),
         }
-        drop(slot);
     });
 }
 

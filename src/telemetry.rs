@@ -1,6 +1,7 @@
 //! What operators see: metrics and logs.
 
 mod fields;
+mod sockets;
 mod traffic;
 
 use std::io::IsTerminal;
@@ -21,6 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::{EnvFilter, reload};
 
+pub use self::sockets::SocketMetrics;
 pub use self::traffic::Traffic;
 use crate::bridges::{self, Lag, Rule};
 use crate::config::{ConfigError, Log, LogFormat};
@@ -112,6 +114,7 @@ pub struct Metrics {
     bridges: BridgeMetrics,
     keystone: Arc<OnceLock<Arc<Authenticator>>>,
     traffic: Traffic,
+    sockets: SocketMetrics,
 }
 
 /// What the authenticator counts, where there is one.
@@ -272,6 +275,8 @@ impl Default for Metrics {
         registry.register_collector(Box::new(KeystoneMetrics(Arc::clone(&keystone))));
         let traffic = Traffic::default();
         traffic.register(&mut registry);
+        let sockets = SocketMetrics::default();
+        sockets.register(&mut registry);
         Self {
             registry,
             requests,
@@ -292,6 +297,7 @@ impl Default for Metrics {
             bridges,
             keystone,
             traffic,
+            sockets,
         }
     }
 }
@@ -312,6 +318,11 @@ impl Metrics {
     /// What is counted of connections.
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// What is counted of WebSockets.
+    pub(crate) fn sockets(&self) -> &SocketMetrics {
+        &self.sockets
     }
 
     /// Notes how the stores are; the others are no more.

@@ -23,3 +23,4 @@ mod sqs;
 mod sqs_existing_queues;
 mod support;
 mod tls;
+mod websocket;

@@ -195,6 +195,28 @@ fn client_over_tls_is_served_and_one_without_is_closed() {
 }
 
 #[test]
+fn sockets_are_served_over_tls_by_both_listeners() {
+    use tokio_tungstenite::tungstenite::{Message, client};
+    let authority = Authority::new();
+    authority.write("server");
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = free_address();
+    let lines = format!("[websocket]\nlisten = '{own}'");
+    let server = start(&authority, folder.path(), &lines, &[]);
+    let config = authority.client();
+    for address in [server.address, own] {
+        let stream = open(address, &config).expect("a connection").into_inner();
+        let (mut socket, _) = client(format!("wss://{NAME}/"), stream).expect("a socket");
+        let request =
+            r#"{"action": "queue_list", "headers": {"Client-ID": "c", "X-Project-ID": "p"}}"#;
+        socket.send(Message::text(request)).expect("it is sent");
+        let answer = socket.read().expect("an answer").into_text();
+        assert!(answer.expect("text").contains(r#"{"queues": []}"#));
+    }
+    server.stop();
+}
+
+#[test]
 fn certificate_is_replaced_under_load_without_a_failed_request() {
     let authority = Authority::new();
     let first = authority.write("server");

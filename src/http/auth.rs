@@ -205,6 +205,20 @@ impl<'a> RequestHeaders<'a> {
         Ok(scope)
     }
 
+    /// What the headers say of who asks, where that counts; what they contradict each other in is refused.
+    pub(crate) fn identity(&self) -> Result<SaidIdentity, Problem> {
+        if self.repeated || self.is_contradictory() {
+            let description = "Headers say different things of who asks.";
+            return Err(bad_request("Invalid header value", description));
+        }
+        let text = |value: Option<&HeaderValue>| value.map(|value| latin1(value).into_owned());
+        Ok(SaidIdentity {
+            project: text(self.project.into_iter().flatten().next()),
+            roles: text(self.roles[0].or(self.roles[1])).unwrap_or_default(),
+            user: text(self.user).unwrap_or_default(),
+        })
+    }
+
     /// Whether it does not say who asks.
     pub(crate) fn is_anonymous(&self) -> bool {
         self.client.is_none() || self.project == [None; 3] || self.keystone.is_some()
@@ -231,6 +245,15 @@ impl<'a> RequestHeaders<'a> {
     }
 }
 
+/// What headers say of who asks.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SaidIdentity {
+    pub(crate) project: Option<String>,
+    /// Names with commas between them.
+    pub(crate) roles: String,
+    pub(crate) user: String,
+}
+
 /// What Keystone, where it is asked, has to do with a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Keystone {
@@ -242,7 +265,7 @@ pub(crate) enum Keystone {
     Anonymous,
 }
 
-fn missing_project() -> Problem {
+pub(crate) fn missing_project() -> Problem {
     bad_request(PROJECT_MISSING_TITLE, PROJECT_MISSING_DESCRIPTION)
 }
 
@@ -250,7 +273,7 @@ fn bad_request(title: &'static str, description: &'static str) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, title, description)
 }
 
-fn invalid_queue() -> Problem {
+pub(crate) fn invalid_queue() -> Problem {
     let description = "The format of the submitted queue name or project id is not valid.";
     bad_request("Invalid queue identification", description)
 }
@@ -291,18 +314,20 @@ fn accepts_json(accept: &HeaderValue) -> bool {
 fn client(rule: &ClientIds, header: Option<&HeaderValue>) -> Result<ClientId, Problem> {
     let missing = "The \"Client-Id\" header is required.";
     let header = header.ok_or_else(|| bad_request("Missing header value", missing))?;
-    let text = latin1(header);
-    if let Some(id) = python_uuid(&text) {
-        return Ok(ClientId::Uuid(id));
+    client_id(rule, &latin1(header))
+        .ok_or_else(|| bad_request("Wrong UUID value", "Malformed hexadecimal UUID."))
+}
+
+/// Reads what a client calls itself; `None` for what is none by the rule.
+pub(crate) fn client_id(rule: &ClientIds, text: &str) -> Option<ClientId> {
+    if let Some(id) = python_uuid(text) {
+        return Some(ClientId::Uuid(id));
     }
     match rule {
         ClientIds::Text(lengths) if lengths.contains(&text.chars().count()) => {
-            Ok(ClientId::Text((&*text).into()))
+            Some(ClientId::Text(text.into()))
         }
-        _ => Err(bad_request(
-            "Wrong UUID value",
-            "Malformed hexadecimal UUID.",
-        )),
+        _ => None,
     }
 }
 
@@ -319,10 +344,15 @@ fn python_uuid(text: &str) -> Option<Uuid> {
 fn project(header: Option<&HeaderValue>) -> Result<Cow<'_, str>, Problem> {
     let header = header.ok_or_else(missing_project)?;
     if header.is_empty() {
-        let description = "X-PROJECT-ID cannot be an empty string. Specify the right header X-PROJECT-ID and retry.";
-        return Err(bad_request("Empty project header not allowed", description));
+        return Err(empty_project());
     }
     Ok(latin1(header))
+}
+
+pub(crate) fn empty_project() -> Problem {
+    let description =
+        "X-PROJECT-ID cannot be an empty string. Specify the right header X-PROJECT-ID and retry.";
+    bad_request("Empty project header not allowed", description)
 }
 
 /// The project of a request: that of its token, or what a header names, whether or not it counts.

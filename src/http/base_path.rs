@@ -51,6 +51,17 @@ impl BasePath {
         Self::parse(said.split(',').next()?.trim())
     }
 
+    /// Whether a path is that of the whole API, with the base path or without. `is_proxy` as for `apply`.
+    pub(crate) fn is_root(&self, path: &str, headers: &HeaderMap, is_proxy: bool) -> bool {
+        let forwarded = match is_proxy {
+            true => Self::forwarded(headers),
+            false => None,
+        };
+        let base = forwarded.as_ref().unwrap_or(self);
+        let rest = path.strip_prefix(&**base).unwrap_or(path);
+        rest.is_empty() || path == "/" || rest == "/"
+    }
+
     /// Takes the base path off a request, and notes which one clients see. `is_proxy` says that the
     /// request is from a trusted proxy.
     pub(super) fn apply(&self, request: &mut Request, is_proxy: bool) {

@@ -31,7 +31,11 @@ pub(crate) struct ClaimTerms {
 }
 
 fn terms(body: &Bytes) -> Result<Terms, Problem> {
-    let fields = Fields::read(body)?;
+    terms_in(&Fields::read(body)?)
+}
+
+/// The terms among the fields of a document.
+pub(crate) fn terms_in(fields: &Fields<'_>) -> Result<Terms, Problem> {
     Ok(Terms {
         ttl: fields.integer("ttl")?,
         grace: fields.integer("grace")?,
@@ -87,17 +91,19 @@ pub(crate) async fn show(
     query: RawQuery,
 ) -> Result<Response, Problem> {
     let beside = query.read().beside()?;
-    let missing = || no_such_claim(&target.queue, &target.id);
-    let id = ClaimId::parse(&target.id).ok_or_else(|| Problem::not_found(missing()))?;
-    let claim = app
-        .messaging
-        .find_claim(&target.queue, id)
-        .await
-        .or_missing("Claim could not be queried.", missing)?;
+    let claim = find(&app, &target.queue, &target.id).await?;
     Ok(json::text(
         StatusCode::OK,
         document::claim(&target.queue, &claim, beside),
     ))
+}
+
+/// Reads a claim and what it still holds.
+pub(crate) async fn find(app: &AppState, queue: &QueueKey, id: &str) -> Result<Claim, Problem> {
+    let missing = || no_such_claim(queue, id);
+    let claim = ClaimId::parse(id).ok_or_else(|| Problem::not_found(missing()))?;
+    let found = app.messaging.find_claim(queue, claim).await;
+    found.or_missing("Claim could not be queried.", missing)
 }
 
 /// Renews a claim: its time starts again.
@@ -109,17 +115,23 @@ pub(crate) async fn update(
     target: Target,
     payload: Payload,
 ) -> Result<StatusCode, Problem> {
-    const FAILURE: &str = "Claim could not be updated.";
     let most = app.messaging.limits().max_messages_post_size;
     let terms = terms(&payload.required(most, body::too_large).await?)?;
-    let missing = || no_such_claim(&target.queue, &target.id);
-    // A claim that cannot exist is renewed like one that does not: what is wrong with the terms is said first.
-    let id = ClaimId::parse(&target.id).unwrap_or_default();
-    app.messaging
-        .renew_claim(&target.queue, id, terms)
-        .await
-        .or_missing(FAILURE, missing)?;
+    renew(&app, &target.queue, &target.id, terms).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Starts the time of a claim again.
+pub(crate) async fn renew(
+    app: &AppState,
+    queue: &QueueKey,
+    id: &str,
+    terms: Terms,
+) -> Result<(), Problem> {
+    // A claim that cannot exist is renewed like one that does not: what is wrong with the terms is said first.
+    let claim = ClaimId::parse(id).unwrap_or_default();
+    let renewed = app.messaging.renew_claim(queue, claim, terms).await;
+    renewed.or_missing("Claim could not be updated.", || no_such_claim(queue, id))
 }
 
 /// Releases a claim: what it still holds is free at once.
@@ -128,13 +140,17 @@ pub(crate) async fn delete(
     State(app): State<AppState>,
     target: Target,
 ) -> Result<StatusCode, Problem> {
-    if let Some(id) = ClaimId::parse(&target.id) {
-        app.messaging
-            .release_claim(&target.queue, id)
-            .await
-            .or_problem("Claim could not be deleted.")?;
-    }
+    release(&app, &target.queue, &target.id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Ends a claim; one that does not exist has ended.
+pub(crate) async fn release(app: &AppState, queue: &QueueKey, id: &str) -> Result<(), Problem> {
+    let Some(claim) = ClaimId::parse(id) else {
+        return Ok(());
+    };
+    let released = app.messaging.release_claim(queue, claim).await;
+    released.or_problem("Claim could not be deleted.")
 }
 
 fn no_such_claim(queue: &QueueKey, claim: &str) -> String {

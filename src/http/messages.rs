@@ -7,7 +7,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use isimud_contract::{ClaimId, Error, ErrorKind, Message, MessageId, QueueKey, Resource};
+use isimud_contract::{
+    ClaimId, ClientId, Error, ErrorKind, Message, MessageId, QueueKey, Resource,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -22,6 +24,7 @@ use super::query::Link;
 use super::queues::no_such_queue;
 use super::under_way::{self, Taking};
 use super::{AppState, headers, json};
+use crate::catalogue::Listed;
 use crate::messaging::{Deletion, Draft, Listing, PostRules};
 
 /// Ids beyond which a `Location` no longer lists them; `resources` always does (quirk Q-MSG-9).
@@ -80,10 +83,8 @@ pub(crate) async fn post(
         .post_rules(&target.queue)
         .await
         .or_problem(FAILURE)?;
-    let service = app.messaging.limits().max_messages_post_size;
-    let (most, own) = (rules.max_size, rules.queue_max_size);
     let body = payload
-        .required(most, || Problem::request(too_large(service, own)))
+        .required(rules.max_size, || too_large(&app, &rules))
         .await?;
     json::check(&body)?;
     let drafts = drafts(&body, &rules)?;
@@ -95,14 +96,16 @@ pub(crate) async fn post(
     Ok(posted(&target, &ids))
 }
 
-fn too_large(service: usize, queue: Option<usize>) -> String {
-    match queue {
+/// Refuses a post that has more bytes than the queue takes in one.
+pub(crate) fn too_large(app: &AppState, rules: &PostRules) -> Problem {
+    let service = app.messaging.limits().max_messages_post_size;
+    Problem::request(match rules.queue_max_size {
         None => format!("Message collection size is too large. Max size {service}"),
         Some(queue) => format!(
             "Message collection size is too large. The max size for current queue is {queue}. It is calculated by max \
              size = min(max_messages_post_size_config: {service}, max_messages_post_size_queue: {queue})."
         ),
-    }
+    })
 }
 
 fn posted(target: &Target, ids: &[MessageId]) -> Response {
@@ -126,7 +129,7 @@ fn posted(target: &Target, ids: &[MessageId]) -> Response {
 
 /// Reads the messages of a post. The usual form takes one pass; any other is gone through key by key, to say what is
 /// wrong with it, or to find that nothing is (a key twice, say: the last counts).
-fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
+pub(crate) fn drafts(body: &Bytes, rules: &PostRules) -> Result<Vec<Draft>, Problem> {
     if let Some(Object(post)) = json::parse_as::<Object<PostMessages<'_>>>(body)
         && !post.messages.is_empty()
     {
@@ -187,7 +190,6 @@ pub(crate) async fn list(
     target: Target,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    const FAILURE: &str = "Messages could not be listed.";
     let read = query.read();
     let beside = read.beside()?;
     if let Some(ids) = read.list("ids") {
@@ -203,27 +205,14 @@ pub(crate) async fn list(
     let (echo, include_claimed) = (read.boolean("echo")?, read.boolean("include_claimed")?);
     (listing.echo, listing.include_claimed) =
         (echo.unwrap_or(false), include_claimed.unwrap_or(false));
-    if listing.include_delayed != Some(true)
-        && !app
-            .messaging
-            .delays(&target.queue)
-            .await
-            .or_problem(FAILURE)?
-    {
-        listing.include_delayed = Some(true);
-    }
+    settle_delayed(&app, &target.queue, &mut listing).await?;
     let link = Link::new(listing.marker.is_some())
         .with("limit", listing.limit)
         .with("echo", echo)
         .with("include_claimed", include_claimed)
         .with("include_delayed", listing.include_delayed)
         .with("headers", (beside == Beside::Told).then_some(true));
-    let _reading = under_way::read(&app, &target.queue.project, listing.limit).await?;
-    let page = app
-        .messaging
-        .list(&target.queue, &target.client, listing)
-        .await
-        .or_problem(FAILURE)?;
+    let page = page(&app, &target.queue, &target.client, listing).await?;
     let next = page
         .next
         .map(|marker| link.href(&format!("{}/messages", path_of(&target.queue.name)), marker));
@@ -233,25 +222,65 @@ pub(crate) async fn list(
     ))
 }
 
+const NOT_LISTED: &str = "Messages could not be listed.";
+const NOT_RETRIEVED: &str = "Message could not be retrieved.";
+
+/// Has a listing include delayed messages in a queue that delays none: then nobody has to be asked (quirk Q-MSG-7).
+pub(crate) async fn settle_delayed(
+    app: &AppState,
+    queue: &QueueKey,
+    listing: &mut Listing,
+) -> Result<(), Problem> {
+    if listing.include_delayed != Some(true)
+        && !app.messaging.delays(queue).await.or_problem(NOT_LISTED)?
+    {
+        listing.include_delayed = Some(true);
+    }
+    Ok(())
+}
+
+/// Reads a page of messages, when there is room for it among what is read for the project.
+pub(crate) async fn page(
+    app: &AppState,
+    queue: &QueueKey,
+    client: &ClientId,
+    listing: Listing,
+) -> Result<Listed, Problem> {
+    let _reading = under_way::read(app, &queue.project, listing.limit).await?;
+    let listed = app.messaging.list(queue, client, listing).await;
+    listed.or_problem(NOT_LISTED)
+}
+
+/// Reads messages by id, without those that do not exist: in the order asked, and no more than a page has.
+pub(crate) async fn several(
+    app: &AppState,
+    queue: &QueueKey,
+    asked: &[String],
+) -> Result<Vec<Message>, Problem> {
+    let bounds = |most| format!("Limit must be at least 1 and may not be greater than {most}.");
+    app.messaging
+        .check_ids(asked.len(), bounds)
+        .or_problem(NOT_RETRIEVED)?;
+    let ids: Vec<MessageId> = asked.iter().filter_map(|id| MessageId::parse(id)).collect();
+    let count = i64::try_from(ids.len()).ok();
+    let _reading = under_way::read(app, &queue.project, count).await?;
+    match ids.is_empty() {
+        true => Ok(Vec::new()),
+        false => app
+            .messaging
+            .get(queue, &ids)
+            .await
+            .or_problem(NOT_RETRIEVED),
+    }
+}
+
 async fn get_several(
     app: &AppState,
     queue: &QueueKey,
     asked: &[String],
     beside: Beside,
 ) -> Result<Response, Problem> {
-    const FAILURE: &str = "Message could not be retrieved.";
-    let bounds = |most| format!("Limit must be at least 1 and may not be greater than {most}.");
-    app.messaging
-        .check_ids(asked.len(), bounds)
-        .or_problem(FAILURE)?;
-    let ids: Vec<MessageId> = asked.iter().filter_map(|id| MessageId::parse(id)).collect();
-    let count = i64::try_from(ids.len()).ok();
-    let _reading = under_way::read(app, &queue.project, count).await?;
-    let messages = if ids.is_empty() {
-        Vec::new()
-    } else {
-        app.messaging.get(queue, &ids).await.or_problem(FAILURE)?
-    };
+    let messages = several(app, queue, asked).await?;
     if messages.is_empty() {
         let quoted: Vec<String> = asked.iter().map(|id| python_text(id)).collect();
         return Err(Problem::not_found(format!(
@@ -300,36 +329,35 @@ pub(crate) async fn get(
     target: Target,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    const FAILURE: &str = "Message could not be retrieved.";
     let beside = query.read().beside()?;
     let Target { queue, id, .. } = target;
-    let found = match MessageId::parse(&id) {
-        Some(id) => app.messaging.get(&queue, &[id]).await.or_problem(FAILURE)?,
-        None => Vec::new(),
-    };
-    if let Some(message) = found.first() {
-        return Ok(json::text(
-            StatusCode::OK,
-            document::message(&queue, message, beside),
-        ));
-    }
-    Err(Problem::not_found(
-        if app
-            .messaging
-            .queue_exists(&queue)
-            .await
-            .or_problem(FAILURE)?
-        {
-            format!(
-                "Message {id} does not exist in {} {} for project {}",
-                by_kind(&queue, "queue", "topic"),
-                queue.name.shown(),
-                queue.project
-            )
-        } else {
-            no_such_queue(&queue)
-        },
+    let message = one(&app, &queue, &id).await?;
+    Ok(json::text(
+        StatusCode::OK,
+        document::message(&queue, &message, beside),
     ))
+}
+
+/// Reads a message; says whether it is the message that is missing, or its queue.
+pub(crate) async fn one(app: &AppState, queue: &QueueKey, id: &str) -> Result<Message, Problem> {
+    let found = match MessageId::parse(id) {
+        Some(id) => app.messaging.get(queue, &[id]).await,
+        None => Ok(Vec::new()),
+    };
+    if let Some(message) = found.or_problem(NOT_RETRIEVED)?.pop() {
+        return Ok(message);
+    }
+    let exists = app.messaging.queue_exists(queue).await;
+    Err(Problem::not_found(if exists.or_problem(NOT_RETRIEVED)? {
+        format!(
+            "Message {id} does not exist in {} {} for project {}",
+            by_kind(queue, "queue", "topic"),
+            queue.name.shown(),
+            queue.project
+        )
+    } else {
+        no_such_queue(queue)
+    }))
 }
 
 /// Deletes a message; a claimed one only with its claim.
@@ -342,7 +370,19 @@ pub(crate) async fn delete(
     target: Target,
     query: RawQuery,
 ) -> Result<StatusCode, Problem> {
-    let asked = query.read().text("claim_id").map(|text| any_claim(&text));
+    let claim = query.read().text("claim_id").map(Cow::into_owned);
+    delete_one(&app, &target.queue, &target.id, claim.as_deref()).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a message, a claimed one only with the claim that is named.
+pub(crate) async fn delete_one(
+    app: &AppState,
+    queue: &QueueKey,
+    id: &str,
+    claim: Option<&str>,
+) -> Result<(), Problem> {
+    let asked = claim.map(any_claim);
     let is_no_claim = asked == Some(None);
     // A message that is not there is deleted, whatever the claim is called (spec: messages.md 6).
     let claim = asked.map(Option::unwrap_or_default);
@@ -352,17 +392,20 @@ pub(crate) async fn delete(
         }
         _ => delete_refused(error),
     };
-    if let Some(id) = MessageId::parse(&target.id) {
+    if let Some(id) = MessageId::parse(id) {
         app.messaging
-            .delete(&target.queue, Deletion::One(id, claim))
+            .delete(queue, Deletion::One(id, claim))
             .await
             .map_err(refused)?;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
-const NO_SUCH_CLAIM: &str = "The specified claim does not exist or has expired.";
-const CLAIMED: &str = "This message is claimed; it cannot be deleted without a valid claim ID.";
+pub(crate) const NO_SUCH_CLAIM: &str = "The specified claim does not exist or has expired.";
+pub(crate) const NOT_CLAIMED: &str =
+    "A claim was specified, but the message is not currently claimed.";
+pub(crate) const CLAIMED: &str =
+    "This message is claimed; it cannot be deleted without a valid claim ID.";
 
 fn cannot_delete(description: &'static str, status: StatusCode) -> Problem {
     Problem::new(status, "Unable to delete", description)
@@ -378,10 +421,7 @@ fn any_claim(text: &str) -> Option<ClaimId> {
 fn delete_refused(error: Error) -> Problem {
     match error.kind() {
         ErrorKind::Claimed => cannot_delete(CLAIMED, StatusCode::FORBIDDEN),
-        ErrorKind::NotClaimed => cannot_delete(
-            "A claim was specified, but the message is not currently claimed.",
-            StatusCode::BAD_REQUEST,
-        ),
+        ErrorKind::NotClaimed => cannot_delete(NOT_CLAIMED, StatusCode::BAD_REQUEST),
         ErrorKind::NotFound(Resource::Claim) => {
             cannot_delete(NO_SUCH_CLAIM, StatusCode::BAD_REQUEST)
         }
@@ -426,16 +466,20 @@ pub(crate) async fn delete_several(
                 .or_problem("Messages could not be popped.")??;
             Ok(popped.unwrap_or_else(|| StatusCode::NO_CONTENT.into_response()))
         }
-        (Some(ids), None) => delete_ids(&app, &target.queue, &ids, query.list("claim_ids")).await,
+        (Some(ids), None) => {
+            delete_ids(&app, &target.queue, &ids, query.list("claim_ids")).await?;
+            Ok(StatusCode::NO_CONTENT.into_response())
+        }
     }
 }
 
-async fn delete_ids(
+/// Deletes several messages by id; where the service asks for it they have to be held by these claims.
+pub(crate) async fn delete_ids(
     app: &AppState,
     queue: &QueueKey,
     asked: &[String],
     claims: Option<Vec<String>>,
-) -> Result<Response, Problem> {
+) -> Result<(), Problem> {
     const FAILURE: &str = "Messages could not be deleted.";
     let bounds =
         |most| format!("ids parameter should have at least 1 and not greater than {most} values.");
@@ -465,6 +509,5 @@ async fn delete_ids(
                 cannot_delete(CLAIMED, StatusCode::FORBIDDEN)
             }
             _ => Problem::from_error(error, FAILURE),
-        })?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+        })
 }

@@ -175,6 +175,32 @@ impl Problem {
         problem
     }
 
+    /// The status of the answer.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    /// What kind of error it is.
+    pub(crate) fn title(&self) -> &str {
+        &self.0.document.title
+    }
+
+    /// What is wrong with the request; the kind of the error where nothing more is said.
+    pub(crate) fn description(&self) -> &str {
+        let document = &self.0.document;
+        document.description.as_deref().unwrap_or(&document.title)
+    }
+
+    /// What the operator should know of it.
+    pub(crate) fn cause(&self) -> Option<&Error> {
+        self.0.cause.as_ref()
+    }
+
+    /// Whether the log tells the reason by itself.
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.is_told
+    }
+
     /// With what the operator should know of it.
     pub(crate) fn because(mut self, cause: Error) -> Self {
         self.0.cause = Some(cause);

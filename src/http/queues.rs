@@ -257,7 +257,7 @@ pub(crate) async fn create(
     })
 }
 
-fn too_large(most: usize) -> String {
+pub(crate) fn too_large(most: usize) -> String {
     format!("Queue metadata is too large. Max size: {most}")
 }
 
@@ -414,25 +414,35 @@ pub(crate) async fn purge(
         None => vec![MESSAGES.to_owned(), SUBSCRIPTIONS.to_owned()],
         Some(body) => resource_types(&json::parse(&body)?)?,
     };
+    purge_types(&app, &target.queue, &types).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes what is named of a queue: its messages, its subscriptions.
+pub(crate) async fn purge_types(
+    app: &AppState,
+    queue: &QueueKey,
+    types: &[String],
+) -> Result<(), Problem> {
     let is_asked = |name: &str| types.iter().any(|asked| asked == name);
     let failure = by_kind(
-        &target.queue,
+        queue,
         "Queue could not be purged.",
         "Topic could not be purged.",
     );
     if is_asked(MESSAGES) {
-        let purged = app.messaging.purge_messages(&target.queue);
+        let purged = app.messaging.purge_messages(queue);
         purged.await.or_problem(failure)?;
     }
     if is_asked(SUBSCRIPTIONS) {
-        let purged = app.messaging.purge_subscriptions(&target.queue);
+        let purged = app.messaging.purge_subscriptions(queue);
         purged.await.or_problem(failure)?;
     }
-    Ok(StatusCode::NO_CONTENT)
+    Ok(())
 }
 
-const MESSAGES: &str = "messages";
-const SUBSCRIPTIONS: &str = "subscriptions";
+pub(crate) const MESSAGES: &str = "messages";
+pub(crate) const SUBSCRIPTIONS: &str = "subscriptions";
 
 /// The `resource_types` of a purge.
 fn resource_types(document: &Value) -> Result<Vec<String>, Problem> {

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use isimud_contract::{ErrorKind, Metadata, Subscription, SubscriptionId};
+use isimud_contract::{ErrorKind, Metadata, QueueKey, Subscription, SubscriptionId};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -43,11 +43,16 @@ pub(crate) struct SubscriptionDocument {
 
 impl SubscriptionDocument {
     /// A subscription as the asker sees it: its trust is shown to the user whose it is.
-    fn new(mut subscription: Subscription, keystone: Option<&Keystone>) -> Self {
+    fn new(subscription: Subscription, keystone: Option<&Keystone>) -> Self {
         let user = match keystone {
             Some(Keystone::Caller(caller)) => Some(caller.user_id()),
             _ => None,
         };
+        Self::of_user(subscription, user)
+    }
+
+    /// The same for the user of a token, if there is one.
+    pub(crate) fn of_user(mut subscription: Subscription, user: Option<&str>) -> Self {
         show_trust(&mut subscription, user);
         Self {
             id: subscription.id.to_string(),
@@ -139,7 +144,7 @@ pub(crate) async fn create(
         .or_problem("Subscription could not be created.")?;
     let location = format!("{}/subscriptions", target.link());
     Ok(match subscribed {
-        Subscribed::Waiting(id) => {
+        Subscribed::Waiting(id) | Subscribed::Again(id) => {
             let created = Created {
                 subscription_id: id.to_string(),
             };
@@ -167,7 +172,7 @@ async fn document(app: &AppState, payload: Payload) -> Result<Option<Value>, Pro
 }
 
 /// The fields that have a meaning, with what is null left out.
-fn asked(document: &Map<String, Value>) -> Result<Asked, Problem> {
+pub(crate) fn asked(document: &Map<String, Value>) -> Result<Asked, Problem> {
     let given = |key: &str| document.get(key).filter(|value| !value.is_null());
     let options = match given("options") {
         None => None,
@@ -226,20 +231,26 @@ pub(crate) async fn show(
     target: Target,
     keystone: Option<Extension<Keystone>>,
 ) -> Result<Response, Problem> {
-    const FAILURE: &str = "Subscription could not be retrieved.";
-    let found = match SubscriptionId::parse(&target.id) {
-        None => None,
-        Some(id) => app
-            .messaging
-            .find_subscription(&target.queue, id)
-            .await
-            .or_problem(FAILURE)?,
-    };
-    let found = found.ok_or_else(|| Problem::not_found(missing(&target.id)))?;
+    let found = find(&app, &target.queue, &target.id).await?;
     Ok(json::answer(
         StatusCode::OK,
         &SubscriptionDocument::new(found, keystone.as_deref()),
     ))
+}
+
+/// Reads a subscription.
+pub(crate) async fn find(
+    app: &AppState,
+    source: &QueueKey,
+    id: &str,
+) -> Result<Subscription, Problem> {
+    let found = match SubscriptionId::parse(id) {
+        None => Ok(None),
+        Some(id) => app.messaging.find_subscription(source, id).await,
+    };
+    found
+        .or_problem("Subscription could not be retrieved.")?
+        .ok_or_else(|| Problem::not_found(missing(id)))
 }
 
 fn missing(id: &str) -> String {

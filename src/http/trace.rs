@@ -79,6 +79,12 @@ impl Api {
         self
     }
 
+    /// Whether a request is for the root of the API.
+    pub(crate) fn is_root<B>(&self, request: &axum::http::Request<B>) -> bool {
+        let (path, headers) = (request.uri().path(), request.headers());
+        self.app.base_path.is_root(path, headers, self.is_proxy)
+    }
+
     /// The names of the stores that have messages of a queue, oldest first. `NotFound` when there is no such queue.
     pub async fn store_ids_of(
         &self,
@@ -265,6 +271,32 @@ pub(crate) async fn traced(
         tracing::debug!(%method, path, status, ms, id, cause, "request");
     }
     response
+}
+
+impl App {
+    /// Logs an action of a socket, as [`traced`] logs requests.
+    pub(crate) fn tell_of_action(
+        &self,
+        action: &'static str,
+        status: StatusCode,
+        took: std::time::Duration,
+        cause: Option<String>,
+    ) {
+        let (status, ms) = (status.as_u16(), took.as_secs_f64() * 1000.0);
+        let is_worth_a_line = status >= 500 && cause.is_some() || took >= self.slow;
+        if is_worth_a_line && let Some(more) = self.failures.admit() {
+            tracing::warn!(
+                action,
+                status,
+                ms,
+                cause,
+                more,
+                "an action over WebSocket failed or was slow"
+            );
+        } else {
+            tracing::debug!(action, status, ms, cause, "action");
+        }
+    }
 }
 
 /// `req-` and a random UUID.

@@ -3,6 +3,7 @@
 //! Source: `docs/compatibility/keystone.md` sections 2, 3, 7 and 8.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper::Method;
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
@@ -121,6 +122,7 @@ pub struct Authenticator {
     challenge: HeaderValue,
     service_type: String,
     service_roles: Vec<String>,
+    cached_for: Duration,
     metrics: Arc<Metrics>,
 }
 
@@ -134,6 +136,7 @@ impl Authenticator {
             challenge: settings.challenge.clone(),
             service_type: settings.service_type.clone(),
             service_roles: settings.service_token_roles.clone(),
+            cached_for: settings.cache.fresh,
             metrics,
         })
     }
@@ -219,6 +222,11 @@ impl Authenticator {
             base_path: request.base_path,
         };
         rules.allow(&self.service_type, target)
+    }
+
+    /// For how long a proof counts before the tokens are to be proven again, where a connection is kept that long.
+    pub fn cached_for(&self) -> Duration {
+        self.cached_for
     }
 
     /// The answer 401 of this service; every 401 has the header of it, also one that is not the authenticator's.

@@ -145,12 +145,17 @@ pub struct Trustor {
 impl Trustor {
     /// Returns the caller of a request with its token. `None` when there is no user's token, or none of a project.
     pub fn of_request(caller: &Caller, headers: &HeaderMap) -> Option<Self> {
+        Self::of_tokens(caller, &Tokens::of_request(headers).ok()?)
+    }
+
+    /// Returns the caller with the tokens that were proven to be theirs. `None` when they are of no project.
+    pub fn of_tokens(caller: &Caller, tokens: &Tokens) -> Option<Self> {
         let identity = caller.identity();
         let credential = identity.application_credential.as_ref();
         Some(Self {
             user: caller.user_id().into(),
             project: caller.project()?.id.clone(),
-            token: Tokens::of_request(headers).ok()?.user,
+            token: tokens.user.clone(),
             roles: caller.roles().map(Box::from).collect(),
             is_delegated: credential.is_some() || identity.trust.is_some(),
             has_access_rules: credential.is_some_and(|one| one.access_rules.is_some()),

@@ -4,36 +4,76 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use isimud_contract::{Message, MessageId, QueueKey, Result, Subscription, Timestamp};
+use isimud_contract::{Message, MessageId, QueueKey, Result};
 use serde_json::Value;
 
 use super::Messaging;
 use super::queue_cache::Queue;
-use crate::notifications::{DeliveryContext, Outbox};
+use super::settings::Listeners;
+use crate::notifications::{DeliveryContext, Outbox, SocketSubscriber};
 
-/// Subscriptions that are looked at to know until when somebody listens. Where there are more, these are looked at
-/// again when they have ended.
-const PAGE_SIZE: usize = 20;
+/// Subscriptions that are read at once to know until when somebody listens.
+const PAGE_SIZE: usize = 100;
 /// How much longer than a subscription lives it is taken to listen: clocks differ.
 const CLOCK_MARGIN: Duration = Duration::from_secs(5);
 
 impl Messaging {
-    /// Until when somebody may listen to a queue; `None` when nobody does.
-    pub(super) async fn subscribed_until(&self, queue: &QueueKey) -> Result<Option<Timestamp>> {
-        if self.outbox.is_none() {
-            return Ok(None);
+    /// Who may listen to a queue.
+    pub(super) async fn listeners(&self, queue: &QueueKey) -> Result<Listeners> {
+        let mut listeners = Listeners::default();
+        if self.outbox.is_none() && self.mailboxes.is_none() {
+            return Ok(listeners);
         }
-        let found = self
-            .management
-            .list_subscriptions(queue, None, PAGE_SIZE)
-            .await?;
-        let left = |one: &Subscription| one.ttl.saturating_sub(one.age);
-        let longest = found.iter().map(left).max();
-        Ok(longest.map(|longest| {
-            self.signer
-                .now()
-                .after(longest.saturating_add(CLOCK_MARGIN))
-        }))
+        let most = self.limits().max_subscriptions_per_queue;
+        let (mut after, mut read) = (None, 0);
+        loop {
+            let page = self
+                .management
+                .list_subscriptions(queue, after, PAGE_SIZE)
+                .await?;
+            for one in &page {
+                let left = one.ttl.saturating_sub(one.age);
+                let until = self.signer.now().after(left.saturating_add(CLOCK_MARGIN));
+                match SocketSubscriber::of(one) {
+                    Some(socket) => listeners.sockets.push((socket, until)),
+                    None => listeners.until = listeners.until.max(Some(until)),
+                }
+            }
+            read += page.len();
+            after = page.last().map(|last| last.id);
+            if page.len() < PAGE_SIZE || read >= most {
+                return Ok(listeners);
+            }
+        }
+    }
+
+    /// The subscriptions of a queue that sockets have made and that have not ended.
+    pub async fn socket_subscribers(&self, queue: &QueueKey) -> Result<Vec<SocketSubscriber>> {
+        let settings = self.settings(queue).await?;
+        let now = self.signer.now();
+        let sockets = settings.iter().flat_map(|it| &it.listeners.sockets);
+        let live = sockets.filter(|(_, until)| *until > now);
+        Ok(live.map(|(socket, _)| *socket).collect())
+    }
+
+    /// Pushes messages that are stored to the sockets that listen.
+    fn push(&self, queue: &QueueKey, known: &Queue, messages: &[Message]) {
+        let Some(mailboxes) = &self.mailboxes else {
+            return;
+        };
+        let (sockets, now) = (&known.settings.listeners.sockets, self.signer.now());
+        if sockets.iter().any(|(_, until)| *until <= now) {
+            // Some have expired. The next post finds out which are left.
+            self.forget(queue);
+        }
+        let live: Vec<SocketSubscriber> = sockets
+            .iter()
+            .filter(|(_, until)| *until > now)
+            .map(|(socket, _)| *socket)
+            .collect();
+        if !live.is_empty() {
+            mailboxes.notify(queue, messages, &live);
+        }
     }
 
     /// Stores messages, and what is to be notified of them, at the same time: those of clients only where the queue has no
@@ -45,15 +85,18 @@ impl Messaging {
         messages: Vec<Message>,
         most: Option<u64>,
     ) -> Result<()> {
-        match self.outbox_for(queue, known) {
-            None => known.route.post(queue, messages, most).await,
-            Some(outbox) => {
-                let told = messages.clone();
-                outbox
-                    .post_with(queue, &told, known.route.post(queue, messages, most))
-                    .await
-            }
+        let outbox = self.outbox_for(queue, known);
+        if outbox.is_none() && known.settings.listeners.sockets.is_empty() {
+            return known.route.post(queue, messages, most).await;
         }
+        let told = messages.clone();
+        let post = known.route.post(queue, messages, most);
+        match outbox {
+            None => post.await?,
+            Some(outbox) => outbox.post_with(queue, &told, post).await?,
+        }
+        self.push(queue, known, &told);
+        Ok(())
     }
 
     /// The same for messages that are stored in another way.
@@ -65,14 +108,16 @@ impl Messaging {
         store: impl Future<Output = Result<()>>,
     ) -> Result<()> {
         match self.outbox_for(queue, known) {
-            None => store.await,
-            Some(outbox) => outbox.post_with(queue, messages, store).await,
+            None => store.await?,
+            Some(outbox) => outbox.post_with(queue, messages, store).await?,
         }
+        self.push(queue, known, messages);
+        Ok(())
     }
 
     /// What takes notifications of a queue; none while nobody listens to it.
     fn outbox_for(&self, queue: &QueueKey, known: &Queue) -> Option<&Outbox> {
-        let has_subscribers = match known.settings.subscribed_until {
+        let has_subscribers = match known.settings.listeners.until {
             Some(end) if end > self.signer.now() => true,
             Some(_) => {
                 // The last subscription has expired. The next post finds out whether there are others.

@@ -34,13 +34,12 @@ impl Messaging {
     pub(super) async fn lookup(&self, queue: &QueueKey) -> Result<Option<Arc<Queue>>> {
         let read = async || {
             let finding = self.management.find_queue(queue);
-            let (record, subscribed_until) =
-                tokio::try_join!(finding, self.subscribed_until(queue))?;
+            let (record, listeners) = tokio::try_join!(finding, self.listeners(queue))?;
             let Some(record) = record else {
                 return Ok(None);
             };
             let settings = Settings {
-                subscribed_until,
+                listeners,
                 ..Settings::read(&record.metadata)
             };
             Ok(Some(Arc::new(Queue {

@@ -22,12 +22,17 @@ impl Messaging {
     /// A queue's metadata with the reserved keys filled in. A queue that does not exist has just those (quirk
     /// Q-QUE-12).
     pub async fn show_queue(&self, queue: &QueueKey) -> Result<Metadata> {
-        let found = self.management.find_queue(queue).await?;
         Ok(settings::with_reserved(
-            found.map(|record| record.metadata).unwrap_or_default(),
+            self.stored_metadata(queue).await?,
             &self.limits(),
             kind_of(queue),
         ))
+    }
+
+    /// A queue's metadata as they are stored; a queue that does not exist has none.
+    pub async fn stored_metadata(&self, queue: &QueueKey) -> Result<Metadata> {
+        let found = self.management.find_queue(queue).await?;
+        Ok(found.map(|record| record.metadata).unwrap_or_default())
     }
 
     /// Changes a queue's metadata by a patch document, as a whole or not at all. Two patches at once both take effect,
@@ -112,18 +117,26 @@ impl Messaging {
         &self,
         project: &ProjectId,
         limit: Option<i64>,
+        selection: QueueSelection,
+    ) -> Result<Vec<QueueRecord>> {
+        let kind = selection.kind;
+        let mut found = self.list_stored_queues(project, limit, selection).await?;
+        for record in &mut found {
+            record.metadata =
+                settings::with_reserved(std::mem::take(&mut record.metadata), &self.limits(), kind);
+        }
+        Ok(found)
+    }
+
+    /// Lists a project's queues by name, metadata as they are stored.
+    pub async fn list_stored_queues(
+        &self,
+        project: &ProjectId,
+        limit: Option<i64>,
         mut selection: QueueSelection,
     ) -> Result<Vec<QueueRecord>> {
         selection.limit = self.limits().queue_page(limit)?;
-        let mut found = self.management.list_queues(project, &selection).await?;
-        for record in &mut found {
-            record.metadata = settings::with_reserved(
-                std::mem::take(&mut record.metadata),
-                &self.limits(),
-                selection.kind,
-            );
-        }
-        Ok(found)
+        self.management.list_queues(project, &selection).await
     }
 
     /// Counts a project's queues.

@@ -7,6 +7,7 @@ use isimud_contract::{Error, Kind, Metadata, QueueName, Result, Timestamp};
 use serde_json::{Value, json};
 
 use super::limits::{Limits, SHORTEST_TTL};
+use crate::notifications::SocketSubscriber;
 
 /// What a queue's metadata mean for its messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,8 +28,17 @@ pub(crate) struct Settings {
     pub(crate) encrypt: bool,
     /// When the notifications of subscriptions are retried that do not say.
     pub(crate) retry_policy: Option<Value>,
-    /// Until when somebody may listen to the queue; what [`Settings::read`] cannot know.
-    pub(crate) subscribed_until: Option<Timestamp>,
+    /// Who may listen to the queue; what [`Settings::read`] cannot know.
+    pub(crate) listeners: Listeners,
+}
+
+/// Who may listen to a queue.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Listeners {
+    /// Until when somebody may to whom notifications are sent; `None` for nobody.
+    pub(crate) until: Option<Timestamp>,
+    /// Sockets, and until when each of them may.
+    pub(crate) sockets: Vec<(SocketSubscriber, Timestamp)>,
 }
 
 /// The dead-letter policy as the metadata state it.
@@ -71,7 +81,7 @@ impl Settings {
             dead_letter,
             encrypt: metadata.get("_enable_encrypt_messages") == Some(&Value::Bool(true)),
             retry_policy: metadata.get("_retry_policy").cloned(),
-            subscribed_until: None,
+            listeners: Listeners::default(),
         }
     }
 }

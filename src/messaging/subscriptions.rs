@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use isimud_contract::{
-    Error, Metadata, QueueKey, QueueName, Resource, Result, Subscription, SubscriptionChange,
-    SubscriptionId, Timestamp,
+    Error, ErrorKind, Metadata, QueueKey, QueueName, Resource, Result, Subscription,
+    SubscriptionChange, SubscriptionId, Timestamp,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -55,8 +55,10 @@ pub struct Asked {
 /// What became of a new subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subscribed {
-    /// It is there, and its receiver has not agreed (yet). It may have been there before: then it is as it was.
+    /// It is there, and its receiver has not agreed (yet).
     Waiting(SubscriptionId),
+    /// The same of one that was there before: it is as it was.
+    Again(SubscriptionId),
     /// There was one like it, and its receiver has agreed.
     Already,
 }
@@ -109,16 +111,75 @@ impl Messaging {
             }
             None => self.create_subscription(&mut subscription, trustor).await?,
         };
-        let id = match found {
+        let (id, subscribed) = match found {
             Some(found) if found.confirmed => return Ok(Subscribed::Already),
-            Some(found) => found.id,
-            None => subscription.id,
+            Some(found) => (found.id, Subscribed::Again(found.id)),
+            None => (subscription.id, Subscribed::Waiting(subscription.id)),
         };
         let Subscription {
             subscriber, ttl, ..
         } = &subscription;
         self.ask(source, id, subscriber, false, *ttl).await?;
-        Ok(Subscribed::Waiting(id))
+        Ok(subscribed)
+    }
+
+    /// Subscribes a socket to a queue, which is created when it does not exist. It has agreed, as it asks itself. `life` is
+    /// how long the subscription lives unless it is renewed; less where the client asks for less. Returns its id and for how
+    /// long the client wants it; `None` when the socket listens to the queue already.
+    pub async fn subscribe_socket(
+        &self,
+        source: &QueueKey,
+        subscriber: String,
+        asked: Asked,
+        life: Duration,
+    ) -> Result<Option<(SubscriptionId, Duration)>> {
+        let default_ttl = self.limits().default_subscription_ttl;
+        let change = self.check_subscription(asked, None)?;
+        let wanted = change
+            .ttl
+            .unwrap_or(Duration::from_secs(default_ttl.unsigned_abs()));
+        self.check_room(source, &subscriber).await?;
+        self.check_queue_quota(source).await?;
+        let known = self.lookup_or_create(source, None).await;
+        known.map_err(as_invalid_request)?;
+        let subscription = Subscription {
+            id: SubscriptionId(Uuid::new_v4()),
+            source: source.clone(),
+            subscriber,
+            ttl: wanted.min(life),
+            age: Duration::ZERO,
+            options: change.options.unwrap_or_default(),
+            confirmed: true,
+        };
+        let found = self.management.create_subscription(&subscription).await?;
+        self.forget(source);
+        Ok(match found {
+            Some(_) => None,
+            None => Some((subscription.id, wanted)),
+        })
+    }
+
+    /// Has the subscription of a socket live so long from now on. Returns `false` when it is gone.
+    pub async fn renew_socket_subscription(
+        &self,
+        source: &QueueKey,
+        id: SubscriptionId,
+        life: Duration,
+    ) -> Result<bool> {
+        let change = SubscriptionChange {
+            ttl: Some(life),
+            ..SubscriptionChange::default()
+        };
+        let renewed = self
+            .management
+            .update_subscription(source, id, &change)
+            .await;
+        self.forget(source);
+        match renewed {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound(Resource::Subscription) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Stores a subscription, with the trust that it needs. Returns the one that is there already.

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use super::Deliveries;
 use super::delivery_queue::DeliveryQueues;
 use super::entry::{Entry, What};
+use super::mailboxes::SocketSubscriber;
 use super::outbox::Shard;
 
 /// How often a shard is looked at when nobody says that there is something: other servers write to it, too.
@@ -136,7 +137,11 @@ async fn fan_out(
             break;
         };
         (after, has_subscribers) = (Some(last.id), true);
-        let adding = page.into_iter().map(async |subscription| {
+        // Sockets are told in another way.
+        let receivers = page
+            .into_iter()
+            .filter(|one| SocketSubscriber::of(one).is_none());
+        let adding = receivers.map(async |subscription| {
             let wanted = |entry: &Entry| is_for(deliveries, &subscription, entry);
             let chosen: Vec<_> = entries
                 .iter()

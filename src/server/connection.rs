@@ -6,6 +6,9 @@
 //! An answer belongs to its client when the system has taken it in whole. What is on its way until then is held by
 //! [`Held`], which is dropped by hyper when it has been sent, and when it cannot be sent any more: then the connection is
 //! [gone](Activity::is_gone), as hyper lets go of it before its buffers, or could not write to it.
+//!
+//! A connection that goes on as something else than HTTP is busy for as long as that says ([`Occupation`]), and has its place
+//! in the table until it is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -21,7 +24,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::min_rate::{Measured, MinRate};
-use super::table::Table;
+use super::table::{Slot, Table};
 use crate::http::OnTheWay;
 
 /// Bytes that the system takes from hyper at once.
@@ -97,9 +100,20 @@ impl Activity {
     }
 }
 
-/// Part of a request that is under way.
+/// Says of a connection that it is used by something else than HTTP.
+#[derive(Debug, Clone)]
+pub(crate) struct Occupation(pub(super) Activity);
+
+impl Occupation {
+    /// Keeps the connection open, whatever the others do and while the server stops, until what this returns is dropped.
+    pub(crate) fn begin(&self) -> Busy {
+        self.0.begin()
+    }
+}
+
+/// Part of a request that is under way, or what a connection is used for instead of HTTP.
 #[derive(Debug)]
-pub(super) struct Busy(Activity);
+pub(crate) struct Busy(Activity);
 
 impl Busy {
     /// The request is over when the body is handed over to be sent, or given up.
@@ -206,6 +220,7 @@ pub(super) struct Connection {
     measured: Measured,
     table: Arc<Table>,
     is_encrypted: bool,
+    _slot: Slot,
 }
 
 impl Connection {
@@ -215,6 +230,7 @@ impl Connection {
         mut phase: watch::Receiver<Phase>,
         min_rate: MinRate,
         table: Arc<Table>,
+        slot: Slot,
     ) -> Self {
         let closing = Box::pin(async move {
             // An error means that the listener is gone, which is as good as being told.
@@ -228,6 +244,7 @@ impl Connection {
             measured: Measured::new(min_rate),
             table,
             is_encrypted: false,
+            _slot: slot,
         }
     }
 

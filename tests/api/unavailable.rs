@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
+use isimud::Listeners;
 use isimud::config::{Config, Flags};
 use isimud::http::Api;
 use isimud_contract::ManualClock;
@@ -31,8 +32,13 @@ async fn closed() -> Api {
     let service = isimud::open(&config, clock).expect("the service opens");
     let api = service.api.clone();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let listeners = Listeners {
+        api: listener,
+        admin: None,
+        websocket: None,
+    };
     let (_, stop) = watch::channel(true);
-    isimud::serve(&config, service, listener, None, stop)
+    isimud::serve(&config, service, listeners, stop)
         .await
         .expect("the service stops");
     api

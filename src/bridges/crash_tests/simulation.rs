@@ -362,6 +362,7 @@ impl Simulation {
             encryption_keys: config.encryption_keys,
             observer: metrics,
             outbox: None,
+            mailboxes: None,
             subscribers: Subscribers {
                 types: Vec::new(),
                 addresses: AddressPolicy::new(&[]).expect("no networks"),

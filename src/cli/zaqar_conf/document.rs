@@ -33,10 +33,6 @@ const SECTIONS: [&str; 19] = [
 
 /// Defaults of keys that the server's reference may not have yet; where it has one, the reference decides.
 pub(super) const PLANNED: &str = r#"
-[websocket]
-listen = ""
-external_port = 0
-
 [keystone]
 application_credential_name = ""
 

@@ -158,14 +158,6 @@ impl Mapper<'_> {
             for taken in [&bind, &port, &external] {
                 self.ignore(taken, "the transport is wsgi");
             }
-        } else if !self.document.supports("websocket.listen") {
-            self.left(
-                &transport,
-                "this version has no WebSocket transport: clients that speak it are not served",
-            );
-            for taken in [&bind, &port, &external] {
-                self.ignore(taken, "this version has no WebSocket transport");
-            }
         } else {
             self.listen(&bind, &port, "websocket.listen");
             if let Some(port) = external.int() {

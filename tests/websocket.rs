@@ -1,0 +1,48 @@
+//! The WebSocket transport, end to end: the real server, and clients that speak either encoding.
+
+mod access;
+mod actions;
+mod client;
+mod errors;
+mod examples;
+mod keystone;
+mod limits;
+mod subscriptions;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::server::{Client, Server};
+use crate::websocket::client::{Encoding, Socket};
+
+/// A server with a configuration of its own.
+pub(crate) struct Service {
+    pub(crate) server: Server,
+    pub(crate) folder: TempDir,
+}
+
+impl Service {
+    /// A service on the embedded store, with what its operator's file says.
+    pub(crate) fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("isimud.toml"), config).expect("a configuration");
+        let server = Server::start("sqlite::memory:", folder.path());
+        Self { server, folder }
+    }
+
+    pub(crate) fn socket(&self, encoding: Encoding) -> Socket {
+        Socket::open(self.server.address, encoding)
+    }
+
+    pub(crate) fn http(&self) -> Client {
+        Client::new(self.server.address, "p1")
+    }
+}
+
+/// Messages of a post, of which each has its own body.
+pub(crate) fn messages(bodies: impl IntoIterator<Item = Value>) -> Value {
+    let messages = bodies
+        .into_iter()
+        .map(|body| json!({"ttl": 300, "body": body}));
+    messages.collect()
+}
