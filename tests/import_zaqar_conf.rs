@@ -24,7 +24,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Each set of files, and the exit code of its import.
 const SETS: [(&str, i32); 10] = [
     ("credential", 0),
-    ("devstack", 3),
+    ("devstack", 0),
     ("helm", 3),
     ("kolla", 3),
     ("layers", 0),
@@ -254,14 +254,13 @@ fn printing_writes_no_file_and_shows_no_secret() {
     assert_eq!(files(folder.path()), before);
 
     let done = run(&["--secrets-in-file"]);
-    // It speaks WebSocket, too, which is left.
-    assert_eq!(done.status.code(), Some(3), "{done:?}");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
     let read = Figment::from(Toml::string(&text(&done.stdout)));
     let key: String = read.extract_inner("signed_url.secret_key").expect("a key");
     assert_eq!(key, "notsosecret");
 
     let done = run(&["--secrets", "hidden"]);
-    assert_eq!(done.status.code(), Some(3), "{done:?}");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert_eq!(mode(&folder.path().join("hidden/keystone.password")), 0o600);
 }
 
@@ -275,7 +274,7 @@ fn a_configuration_with_secrets_in_it_is_for_its_owner() {
         .arg("--out")
         .arg(folder.path().join("isimud.toml"));
     let done = command.output().expect("the importer can be run");
-    assert_eq!(done.status.code(), Some(3), "{done:?}");
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
     assert_eq!(files(folder.path()), [folder.path().join("isimud.toml")]);
     assert_eq!(mode(&folder.path().join("isimud.toml")), 0o600);
 }
@@ -428,6 +427,8 @@ fn a_server_starts_with_every_configuration() {
             for name in ["CA_FILE", "CERT_FILE", "KEY_FILE"] {
                 command.env(format!("ISIMUD__KEYSTONE__{name}"), "");
             }
+            // Nor are their addresses.
+            command.env("ISIMUD__WEBSOCKET__LISTEN", "");
             command
                 .current_dir(folder.path())
                 .arg("--config")

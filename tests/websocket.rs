@@ -18,7 +18,7 @@ use crate::websocket::client::{Encoding, Socket};
 /// A server with a configuration of its own.
 pub(crate) struct Service {
     pub(crate) server: Server,
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Service {
@@ -27,7 +27,10 @@ impl Service {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("isimud.toml"), config).expect("a configuration");
         let server = Server::start("sqlite::memory:", folder.path());
-        Self { server, folder }
+        Self {
+            server,
+            _folder: folder,
+        }
     }
 
     pub(crate) fn socket(&self, encoding: Encoding) -> Socket {

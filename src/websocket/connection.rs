@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             at = at.min(self.opened + AUTHENTICATION_TIMEOUT);
         }
         if self.looking.is_none()
-            && let Some(next) = self.next_look()
+            && let Some(next) = self.next_look(Instant::now())
         {
             at = at.min(next);
         }
@@ -208,13 +208,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     /// When the token of the client is to be looked at again.
-    fn next_look(&self) -> Option<Instant> {
+    fn next_look(&self, now: Instant) -> Option<Instant> {
         let app = &self.socket.hub.app;
         let keystone = app.keystone.as_ref()?;
         let is_used = !self.socket.subscriptions().is_empty();
         self.socket
             .session
-            .next_look(keystone, &app.signer, is_used)
+            .next_look(keystone, &app.signer, now, is_used)
     }
 
     /// What has to end now; begins to look at the token where that is due.
@@ -240,7 +240,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         {
             return Some(End::server("idle", IDLE, "Nothing was asked for too long."));
         }
-        if self.looking.is_none() && self.next_look().is_some_and(|at| at <= now) {
+        if self.looking.is_none() && self.next_look(now).is_some_and(|at| at <= now) {
             let socket = Arc::clone(&self.socket);
             self.looking = Some(Box::pin(async move {
                 let app = &socket.hub.app;

@@ -53,8 +53,11 @@ fn fault_of(text: &Bytes) -> Option<String> {
     let error = serde_json::from_slice::<serde::de::IgnoredAny>(text).err();
     let (sentence, line, column) = match error {
         Some(error) => {
+            let first = text.trim_ascii_start().first();
+            let begins_a_value =
+                first.is_some_and(|byte| b"{[\"-tf".contains(byte) || byte.is_ascii_digit());
             let sentence = match error.classify() {
-                Category::Syntax | Category::Eof if error.column() <= 1 => "Expecting value",
+                _ if !begins_a_value => return Some(expecting_value(text)),
                 Category::Eof => "Unterminated document",
                 _ => "Invalid document",
             };
@@ -68,6 +71,19 @@ fn fault_of(text: &Bytes) -> Option<String> {
     Some(format!(
         "{sentence}: line {line} column {column} (char {at})"
     ))
+}
+
+/// There is no value where the text begins.
+fn expecting_value(text: &[u8]) -> String {
+    let at = text.len() - text.trim_ascii_start().len();
+    let before = &text[..at];
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let start = before
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    let column = at - start + 1;
+    format!("Expecting value: line {line} column {column} (char {at})")
 }
 
 /// JSON as the reference writes it: a blank behind each comma and colon, none elsewhere, and every symbol beyond ASCII escaped.

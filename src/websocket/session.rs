@@ -17,6 +17,9 @@ use crate::signature::Signer;
 /// The shortest time between two proofs that nobody asked for.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The longest time until a token is looked at: its end may be further away than a clock can tell.
+const LONGEST_WAIT: Duration = Duration::from_hours(24);
+
 /// Whom the handshake names.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Handshake {
@@ -151,10 +154,11 @@ impl Session {
         &self,
         keystone: &Authenticator,
         signer: &Signer,
+        now: Instant,
         is_used: bool,
     ) -> Option<Instant> {
         let proven = self.get()?;
-        let end = Instant::now() + life_left(&proven.caller, signer);
+        let end = now + life_left(&proven.caller, signer).min(LONGEST_WAIT);
         if !is_used {
             return Some(end);
         }

@@ -190,7 +190,7 @@ fn refusals_of_actions_have_the_sentences_of_the_specification() {
                 "queue_list",
                 json!({"limit": 1000}),
                 400,
-                "Limit must be at least 1 and may not be greater than 20.".into(),
+                "Limit must be at least 1 and no greater than 20.".into(),
                 Value::Null,
             ),
             (

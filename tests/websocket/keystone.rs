@@ -50,7 +50,7 @@ impl Keystone {
                     match self.tokens.lock().expect("unpoisoned").get(&subject) {
                         Some(Some(document)) => (200, Some(document.clone())),
                         Some(None) => (503, None),
-                        None => (404, None),
+                        None => (404, Some(json!({"error": {"code": 404}}))),
                     }
                 }
             };

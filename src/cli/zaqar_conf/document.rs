@@ -330,7 +330,7 @@ mod tests {
             vec!["GET".to_owned()].into(),
             Vec::new()
         ));
-        assert!(!document.set("websocket.listen", "".into(), Vec::new()));
+        assert!(!document.set("trustee.ca_file", "".into(), Vec::new()));
         assert!(document.set("limits.max_claim_ttl", 60.into(), vec!["why".to_owned()]));
         assert_eq!(
             document.render(&[], Secrets::Inline),
