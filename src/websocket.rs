@@ -49,6 +49,7 @@ use tokio::sync::{Notify, watch};
 pub use self::handshake::Origins;
 pub use self::settings::{Limits, Settings};
 
+use self::handshake::Refused;
 use self::session::Handshake;
 use self::socket::Socket;
 use crate::http::auth::RequestHeaders;
@@ -151,7 +152,7 @@ impl WebSockets {
             Ok(accepted) => accepted,
             Err(refused) => {
                 self.metrics.refused(refused.reason);
-                return refused.answer;
+                return refused.answer();
             }
         };
         let occupation = request.extensions().get::<Occupation>().cloned();
@@ -174,7 +175,7 @@ impl WebSockets {
         &self,
         request: &Request<B>,
         is_trusted: bool,
-    ) -> Result<(Response<Body>, Handshake), handshake::Refused> {
+    ) -> Result<(Response<Body>, Handshake), Refused> {
         let answer = handshake::accept(request, &self.settings.origins)?;
         let (app, headers) = (&self.app, request.headers());
         let is_trusted = is_trusted && app.identity.is_shown_secret(headers);
@@ -183,12 +184,11 @@ impl WebSockets {
             false => Ok(Default::default()),
             true => RequestHeaders::read(headers, &app.identity, None).identity(),
         };
-        let said = said.map_err(|problem| {
-            handshake::refuse("identity", problem.status(), problem.description())
-        })?;
+        let said = said
+            .map_err(|problem| Refused::new("identity", problem.status(), problem.description()))?;
         if *self.stop.borrow() {
             let sentence = "The server stops.";
-            return Err(handshake::refuse(
+            return Err(Refused::new(
                 "stopping",
                 StatusCode::SERVICE_UNAVAILABLE,
                 sentence,
@@ -196,7 +196,7 @@ impl WebSockets {
         }
         if !self.join() {
             let sentence = "There are as many sockets as there may be. Please try again later.";
-            return Err(handshake::refuse(
+            return Err(Refused::new(
                 "full",
                 StatusCode::SERVICE_UNAVAILABLE,
                 sentence,

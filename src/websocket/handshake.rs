@@ -95,11 +95,47 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens.any(|one| one.trim().eq_ignore_ascii_case(token))
 }
 
-/// A request that cannot become a socket: why, for the metrics, and the answer.
+/// A request that cannot become a socket.
 #[derive(Debug)]
 pub(super) struct Refused {
+    /// Why, for the metrics.
     pub(super) reason: &'static str,
-    pub(super) answer: Response<Body>,
+    status: StatusCode,
+    sentence: String,
+}
+
+impl Refused {
+    pub(super) fn new(
+        reason: &'static str,
+        status: StatusCode,
+        sentence: impl Into<String>,
+    ) -> Self {
+        Self {
+            reason,
+            status,
+            sentence: sentence.into(),
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn answer(&self) -> Response<Body> {
+        let title = self.status.canonical_reason().unwrap_or_default();
+        let document = format!(
+            r#"{{"title": "{title}", "description": "{}"}}"#,
+            self.sentence
+        );
+        let mut answer = Response::new(Body::from(document));
+        *answer.status_mut() = self.status;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        if self.status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(CONNECTION, HeaderValue::from_static("Upgrade, close"));
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        answer
+    }
 }
 
 /// Checks a handshake, and returns the answer that completes it.
@@ -109,7 +145,7 @@ pub(super) fn accept<B>(
 ) -> Result<Response<Body>, Refused> {
     let headers = request.headers();
     if !is_asked_for(request) || !has_token(headers, &CONNECTION, "upgrade") {
-        return Err(refuse(
+        return Err(Refused::new(
             "no_upgrade",
             StatusCode::UPGRADE_REQUIRED,
             "This is an endpoint of WebSocket.",
@@ -117,7 +153,7 @@ pub(super) fn accept<B>(
     }
     let is_known = |version: &HeaderValue| version == "13";
     if !headers.get(SEC_WEBSOCKET_VERSION).is_some_and(is_known) {
-        return Err(refuse(
+        return Err(Refused::new(
             "version",
             StatusCode::UPGRADE_REQUIRED,
             "The version of WebSocket has to be 13.",
@@ -125,14 +161,14 @@ pub(super) fn accept<B>(
     }
     let key = headers.get(SEC_WEBSOCKET_KEY);
     let Some(key) = key.filter(|key| key.len() == KEY_CHARS) else {
-        return Err(refuse(
+        return Err(Refused::new(
             "key",
             StatusCode::BAD_REQUEST,
             "The header Sec-WebSocket-Key is missing, or is none.",
         ));
     };
     if !origins.allow(headers) {
-        return Err(refuse(
+        return Err(Refused::new(
             "origin",
             StatusCode::FORBIDDEN,
             "Pages of this origin may not open sockets (websocket.allowed_origins).",
@@ -148,23 +184,6 @@ pub(super) fn accept<B>(
         headers.insert(SEC_WEBSOCKET_ACCEPT, accepted);
     }
     Ok(answer)
-}
-
-/// The answer to a request that cannot become a socket.
-pub(super) fn refuse(reason: &'static str, status: StatusCode, sentence: &str) -> Refused {
-    let title = status.canonical_reason().unwrap_or_default();
-    let document = format!(r#"{{"title": "{title}", "description": "{sentence}"}}"#);
-    let mut answer = Response::new(Body::from(document));
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-    if status == StatusCode::UPGRADE_REQUIRED {
-        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade, close"));
-        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
-    }
-    Refused { reason, answer }
 }
 
 #[cfg(test)]
@@ -207,7 +226,7 @@ mod tests {
             let headers: Vec<_> = headers.copied().collect();
             let refused = accept(&request(&headers), &Origins::default());
             let refused = refused.expect_err(missing);
-            assert_eq!(refused.answer.status(), status, "{missing}");
+            assert_eq!(refused.answer().status(), status, "{missing}");
         }
     }
 

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use isimud_contract::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::server::Server;
@@ -116,11 +117,8 @@ fn document(project: &str, roles: &[&str], expires_at: &str) -> Value {
 
 /// The moment so long from now, as Keystone writes it.
 fn in_the_future(span: Duration) -> String {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970")
-        + span;
-    let (days, secs) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
+    let millis = SystemClock.wall().after(span).0.unsigned_abs();
+    let (days, secs) = (millis / 86_400_000, millis / 1000 % 86_400);
     // Days since March of the year 0, by Howard Hinnant's algorithm.
     let shifted = days + 719_468;
     let (era, of_era) = (shifted / 146_097, shifted % 146_097);
@@ -131,7 +129,7 @@ fn in_the_future(span: Duration) -> String {
     let month = if month < 10 { month + 3 } else { month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (secs / 3600, secs / 60 % 60, secs % 60);
-    let micros = since.subsec_micros();
+    let micros = millis % 1000 * 1000;
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
