@@ -201,7 +201,7 @@ fn sockets_are_served_over_tls_by_both_listeners() {
     authority.write("server");
     let folder = tempfile::tempdir().expect("a folder");
     let own = free_address();
-    let lines = format!("[websocket]\nlisten = '{own}'");
+    let lines = format!("[websocket]\nlisten = '{own}'\nupgrade = true");
     let server = start(&authority, folder.path(), &lines, &[]);
     let config = authority.client();
     for address in [server.address, own] {

@@ -9,6 +9,8 @@ mod keystone;
 mod limits;
 mod subscriptions;
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -25,7 +27,7 @@ impl Service {
     /// A service on the embedded store, with what its operator's file says.
     pub(crate) fn start(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("isimud.toml"), config).expect("a configuration");
+        configure(folder.path(), config);
         let server = Server::start("sqlite::memory:", folder.path());
         Self {
             server,
@@ -40,6 +42,20 @@ impl Service {
     pub(crate) fn http(&self) -> Client {
         Client::new(self.server.address, "p1")
     }
+}
+
+/// Writes a configuration in which the API's listener takes sockets, unless it says otherwise.
+pub(crate) fn configure(folder: &Path, config: &str) {
+    const SECTION: &str = "[websocket]\n";
+    let (before, after) = match config.split_once(SECTION) {
+        Some(parts) => parts,
+        None => ("", config),
+    };
+    let text = match config.contains("upgrade =") {
+        true => config.to_owned(),
+        false => format!("{before}\n{SECTION}upgrade = true\n{after}"),
+    };
+    std::fs::write(folder.join("isimud.toml"), text).expect("a configuration");
 }
 
 /// Messages of a post, of which each has its own body.

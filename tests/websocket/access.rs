@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::server::{Answer, Server, connect, free_address};
 use crate::websocket::client::{BOTH, Encoding, Socket, TIMEOUT, shake_hands};
-use crate::websocket::{Service, messages};
+use crate::websocket::{Service, configure, messages};
 
 #[test]
 fn pages_of_other_origins_may_not_unless_they_are_listed() {
@@ -34,7 +34,7 @@ fn sockets_have_a_listener_of_their_own_and_the_root_of_the_api() {
     let folder = tempfile::tempdir().expect("a folder");
     let own = free_address();
     let config = format!("[websocket]\nlisten = '{own}'\n[server]\nbase_path = '/messaging'");
-    std::fs::write(folder.path().join("isimud.toml"), config).expect("a configuration");
+    configure(folder.path(), &config);
     let server = Server::start("sqlite::memory:", folder.path());
     for (address, path, expected) in [
         (own, "/", Ok(())),
@@ -92,11 +92,7 @@ fn policies_hold_for_actions_by_the_roles_of_the_handshake() {
         "'queues:create': role:writer",
     )
     .expect("a file");
-    std::fs::write(
-        folder.path().join("isimud.toml"),
-        "[access]\npolicy_file = 'policy.yaml'",
-    )
-    .expect("a configuration");
+    configure(folder.path(), "[access]\npolicy_file = 'policy.yaml'");
     let server = Server::start("sqlite::memory:", folder.path());
     let create = |headers: &[(&'static str, &str)]| {
         let (stream, _) = shake_hands(server.address, "/", headers).expect("a socket");
@@ -139,7 +135,7 @@ fn a_signature_stands_for_a_token_for_its_methods_and_its_queue_alone() {
     let shared = share(&service, json!(["messages"]), json!(["GET", "POST"]));
     let folder = tempfile::tempdir().expect("a folder");
     let config = "[signed_url]\nsecret_key = 'a long random text'\n[access]\nproxy_secret = '0123456789abcdef'";
-    std::fs::write(folder.path().join("isimud.toml"), config).expect("a configuration");
+    configure(folder.path(), config);
     let guarded = Server::start("sqlite::memory:", folder.path());
     for encoding in BOTH {
         let mut socket = Socket::open(guarded.address, encoding);

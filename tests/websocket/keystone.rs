@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::server::Server;
 use crate::websocket::client::{BOTH, Encoding, Socket};
-use crate::websocket::messages;
+use crate::websocket::{configure, messages};
 
 /// Seconds for which a validated token counts.
 const CACHE_SECS: u64 = 1;
@@ -154,7 +154,7 @@ impl Service {
              project = 'service'\nproject_domain_id = 'default'\ncache_secs = {CACHE_SECS}\nnegative_cache_secs = 0\n",
             keystone.address
         );
-        std::fs::write(folder.path().join("isimud.toml"), config).expect("a configuration");
+        configure(folder.path(), &config);
         let server = Server::start("sqlite::memory:", folder.path());
         Self {
             keystone,

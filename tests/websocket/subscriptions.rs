@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::server::{Client, Server};
 use crate::websocket::client::{BOTH, Encoding, Socket};
-use crate::websocket::{Service, messages};
+use crate::websocket::{Service, configure, messages};
 
 fn subscribe(socket: &mut Socket, queue: &str) -> String {
     let created = socket.expect(201, "subscription_create", json!({"queue_name": queue}));
@@ -203,6 +203,7 @@ fn a_post_through_one_server_reaches_a_socket_on_another_within_a_second() {
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "");
     let store = redis.uri("sockets:");
     let servers = [(); 2].map(|()| Server::start(&store, folder.path()));
     for encoding in BOTH {
@@ -246,6 +247,7 @@ fn a_server_that_dies_takes_its_sockets_along_and_their_clients_go_on_at_another
         return;
     };
     let folder = tempfile::tempdir().expect("a folder");
+    configure(folder.path(), "");
     let store = redis.uri("dying:");
     let [first, second] = [(); 2].map(|()| Server::start(&store, folder.path()));
     let mut socket = Socket::open(first.address, Encoding::Text);
