@@ -1,7 +1,8 @@
 //! Who is at the other end of a socket, and for how long that holds.
 //!
-//! A token is proven once and asked about again when the proof is as old as the authenticator's cache lets it be, through
-//! that cache: a revoked one ends its socket within the same time as it ends requests. While Keystone cannot be asked, and
+//! A token is asked about with each request, through the authenticator's cache, so that a revoked one ends its socket within
+//! the same time as it ends requests; and every half of the time that the cache remembers answers for while messages are
+//! pushed. While Keystone cannot be asked, and
 //! the cache does not answer for it any more, requests are answered 503 and nothing is pushed; the socket stays, because to
 //! have all clients connect again would help nobody.
 
@@ -118,10 +119,7 @@ impl Session {
         {
             return Standing::Doubtful(wait.as_secs().max(1));
         }
-        let is_fresh = proven.at.elapsed() < keystone.cached_for();
-        if is_fresh && proven.doubted.is_none() {
-            return Standing::Known(proven.caller);
-        }
+        // The authenticator remembers answers. To remember them here as well would let a revoked token live twice as long.
         let began = Instant::now();
         match keystone.prove(&proven.tokens).await {
             Proof::Caller(caller) => {
@@ -134,7 +132,11 @@ impl Session {
                 self.renew(proven.at, renewed);
                 Standing::Known(caller)
             }
-            Proof::Refused => Standing::Ended,
+            // The client may have authenticated anew meanwhile.
+            Proof::Refused => match self.get() {
+                Some(now) if now.at != proven.at => Standing::Known(now.caller),
+                _ => Standing::Ended,
+            },
             Proof::Undecided(retry_after) => {
                 let wait = Duration::from_secs(retry_after).max(SHORTEST_INTERVAL);
                 let doubted = Proven {
@@ -164,7 +166,8 @@ impl Session {
         }
         let again = match proven.doubted {
             Some((at, wait)) => at + wait,
-            None => proven.at + keystone.cached_for().max(SHORTEST_INTERVAL),
+            // The proof may have been as old as that already when it was taken.
+            None => proven.at + (keystone.cached_for() / 2).max(SHORTEST_INTERVAL),
         };
         Some(again.min(end))
     }
