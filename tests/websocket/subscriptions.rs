@@ -106,7 +106,7 @@ fn encrypted_messages_are_opened_for_sockets() {
 }
 
 #[test]
-fn a_thousand_subscriptions_of_as_many_sockets_get_one_post_each() {
+fn one_post_reaches_every_one_of_many_sockets() {
     const SOCKETS: usize = 300;
     let service = Service::start("[log]\nlevel = 'warn'");
     let mut sockets: Vec<_> = (0..SOCKETS)
