@@ -105,7 +105,8 @@ impl Messaging {
         let found = match found {
             Some(found) => {
                 if TrustRecord::read(&found.options).is_none() {
-                    self.repair_trust(&found, trustor).await?;
+                    let options = subscription.options.clone();
+                    self.repair_trust(&found, options, trustor).await?;
                 }
                 Some(found)
             }

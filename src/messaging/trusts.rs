@@ -75,17 +75,16 @@ impl Messaging {
         Ok(record)
     }
 
-    /// Gives a subscription its trust that has none, such as one that was imported. It may have another address meanwhile.
+    /// Gives a subscription its trust that has none, such as one that was imported, with the options of the user whose trust it
+    /// is: what somebody else has chosen is not sent with it. It may have another address meanwhile.
     pub(super) async fn repair_trust(
         &self,
         found: &Subscription,
+        mut options: Metadata,
         trustor: Option<&Trustor>,
     ) -> Result<()> {
-        let mut options = found.options.clone();
-        options.remove(TRUST_ID);
         let life = found.ttl.saturating_sub(found.age);
         let new = self.add_trust(&mut options, life, trustor).await?;
-        forget_failures(&mut options);
         let change = SubscriptionChange {
             options: Some(options),
             expected_subscriber: Some(found.subscriber.clone()),
